@@ -1,0 +1,158 @@
+"""Every complaint about a shape, a dtype or a label is worded here, once."""
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npsoftmax.errors import InputError, LabelError, ShapeError
+
+__all__ = [
+    "as_axis",
+    "as_columns",
+    "as_count",
+    "as_float",
+    "as_labels",
+    "as_out",
+    "floating_dtype",
+    "same_samples",
+]
+
+
+def floating_dtype(dtype: np.dtype[Any], what: str) -> np.dtype[Any]:
+    """Return the dtype to compute in: floating ones stay, integers and booleans become float64."""
+    if dtype.kind == "f":
+        return dtype
+    if dtype.kind in "biu":
+        return np.dtype(np.float64)
+    raise InputError(f"{what}: expected real numbers, got dtype {dtype}; convert it to float first")
+
+
+def as_float(x: ArrayLike, what: str) -> NDArray[Any]:
+    """Return ``x`` as an array of floating dtype, without a copy where it already is one."""
+    array = np.asarray(x)
+    dtype = floating_dtype(array.dtype, what)
+    if array.ndim == 0:
+        raise ShapeError(
+            f"{what}: expected an array, got the number {array!s}; it works along an axis, "
+            "so give it a whole column at once instead of broadcasting it over numbers"
+        )
+    return array.astype(dtype, copy=False)
+
+
+def as_axis(axis: int | tuple[int, ...] | None, x: NDArray[Any]) -> tuple[int, ...]:
+    """Return ``axis`` as non-negative axes of ``x``, none of them empty; ``None`` means all."""
+    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    try:
+        axes = np.lib.array_utils.normalize_axis_tuple(axes, x.ndim)
+    except (ValueError, TypeError) as error:
+        raise ShapeError(
+            f"axis: expected axes of an array of shape {x.shape}, got {axis!r} ({error})"
+        ) from error
+    if any(x.shape[a] == 0 for a in axes):
+        raise ShapeError(
+            f"axis: expected at least one class along axis {axis!r}, got shape {x.shape}"
+        )
+    return axes
+
+
+def as_out(out: NDArray[Any] | None, shape: tuple[int, ...], like: NDArray[Any]) -> NDArray[Any]:
+    """Return the array to write into: ``out``, or a new one laid out in memory as ``like``."""
+    if out is None:
+        return np.empty_like(like, shape=shape)
+    if out.shape != shape or out.dtype.kind != "f":
+        raise ShapeError(
+            f"out: expected a floating array of shape {shape}, got {out.dtype} of shape "
+            f"{out.shape}; allocate it as np.empty({shape}, dtype={like.dtype}, order='F')"
+        )
+    return out
+
+
+def as_columns(X: ArrayLike, num_inputs: int | None = None) -> NDArray[Any]:
+    """Return ``X`` as a finite ``(d, n)`` array whose columns are the samples."""
+    array = np.asarray(X)
+    if array.ndim != 2:
+        raise ShapeError(
+            f"X: expected shape (features, samples), got {array.shape}; "
+            "a single sample is X[:, None], images are images.reshape(n, -1).T"
+        )
+    if num_inputs is not None and array.shape[0] != num_inputs:
+        hint = "pass X.T" if array.shape[1] == num_inputs else "samples are columns"
+        raise ShapeError(
+            f"X: expected {num_inputs} features along axis 0, got shape {array.shape}; {hint}"
+        )
+    floating_dtype(array.dtype, "X")
+    if array.dtype.kind == "f":
+        refuse_non_finite(array)
+    return array
+
+
+def refuse_non_finite(X: NDArray[Any]) -> None:
+    """Raise InputError at the first sample that holds a NaN or an infinity."""
+    # Column blocks keep the Boolean mask small next to a large X.
+    for start in range(0, X.shape[1], 4096):
+        finite = np.isfinite(X[:, start : start + 4096])
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise InputError(
+                f"X: expected finite numbers, got {X[row, start + column]} in feature {row} of "
+                f"sample {start + column}; drop or repair such samples first"
+            )
+
+
+def as_labels(
+    y: ArrayLike, num_outputs: int | None, shape: tuple[int, ...] | None = None
+) -> NDArray[Any]:
+    """Return ``y`` as integer labels in ``0..num_outputs-1``, shape ``(n,)`` or ``shape``.
+
+    With ``num_outputs=None`` only the lower end of the range is checked.
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1 if shape is None else labels.shape != shape:
+        raise ShapeError(
+            f"y: expected integer labels of shape {'(samples,)' if shape is None else shape}, "
+            f"got shape {labels.shape}; flatten labels with y.ravel()"
+        )
+    if labels.dtype.kind not in "iu":
+        raise LabelError(
+            f"y: expected integer labels 0..{_last(num_outputs)}, got dtype {labels.dtype}; "
+            "convert class names with onehotbatch, whole floats with y.astype(int)"
+        )
+    if labels.size:
+        low, high = labels.min(), labels.max()
+        if low < 0 or (num_outputs is not None and high >= num_outputs):
+            raise LabelError(
+                f"y: expected labels 0..{_last(num_outputs)}, got labels from {low} to {high}; "
+                "labels count from 0, and num_outputs must be the number of classes"
+            )
+    return labels
+
+
+def _last(num_outputs: int | None) -> str:
+    return "k-1" if num_outputs is None else str(num_outputs - 1)
+
+
+def same_samples(X: NDArray[Any], y: NDArray[Any]) -> None:
+    """Raise ShapeError unless ``X`` and ``y`` hold the same number of samples, at least one."""
+    if X.shape[-1] != y.shape[-1]:
+        raise ShapeError(
+            f"X and y: expected as many labels as samples, got X {X.shape} and y {y.shape}; "
+            "samples are the columns of X"
+        )
+    if y.shape[-1] == 0:
+        raise ShapeError(
+            f"X and y: expected at least one sample, got X {X.shape} and y {y.shape}; "
+            "check the file or the slice that they come from"
+        )
+
+
+def as_count(value: object, what: str, minimum: int = 1) -> int:
+    """Return ``value`` as an int of at least ``minimum``."""
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = None
+    if count is None or isinstance(value, bool) or count < minimum:
+        raise InputError(f"{what}: expected a whole number of at least {minimum}, got {value!r}")
+    return count

@@ -1,0 +1,252 @@
+"""Data sets by name: found on this machine, downloaded, or drawn; always verified."""
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npsoftmax.data import garments, idx
+from npsoftmax.data.download import fetch, plan
+from npsoftmax.data.registry import DATASETS, DatasetSource, find
+from npsoftmax.data.remote_file import RemoteFile, verify
+from npsoftmax.errors import DataUnavailableError, InputError, OutputError
+from npsoftmax.files import publish
+
+__all__ = ["NAMES", "Dataset", "acquire", "load"]
+
+NAMES = (*DATASETS, "garments")
+_GARMENTS_SIZES = {"train": 10_000, "test": 2_000}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels, split for training and testing.
+
+    Attributes
+    ----------
+    name : str
+        One of ``NAMES``.
+    classes : tuple of str
+        The name of class 0, 1, ...
+    X_train, X_test : ndarray of uint8
+        Images as columns, shape ``(784, n)``, Fortran-ordered; ``X[:, j].reshape(28, 28)`` is
+        upright.
+    y_train, y_test : ndarray of int64
+        Labels, shape ``(n,)``.
+    sha256 : dict of str to str
+        The hash of each file that the data came from, by file name.
+    origin : str
+        Where the data came from, for people.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    X_train: NDArray[np.uint8]
+    y_train: NDArray[np.int64]
+    X_test: NDArray[np.uint8]
+    y_test: NDArray[np.int64]
+    sha256: dict[str, str]
+    origin: str
+
+
+def load(
+    name: str = "fashion-mnist",
+    data_dir: str | os.PathLike[str] | None = None,
+    mirrors: Sequence[str] = (),
+    offline: bool | None = None,
+    progress: bool = False,
+) -> Dataset:
+    """Load a data set by its name.
+
+    The compressed files are looked for in ``data_dir/name``, in the user's cache folder, and
+    where torchvision and Keras leave them, and count only if their SHA-256 is the pinned one.
+    What is missing is downloaded. Unpacked copies are kept in the user's cache folder; a copy
+    that does not match the checksum in its ``.gz`` file is made anew.
+
+    Parameters
+    ----------
+    name : str
+        ``"fashion-mnist"``, ``"mnist"``, or ``"garments"``, which is drawn by code.
+    data_dir : path, optional
+        Else ``$NPSOFTMAX_DATA``, else the user's cache folder. May be read-only if it is complete.
+    mirrors : sequence of str
+        Base addresses to try before the built-in ones.
+    offline : bool, optional
+        Never open a socket; else as ``$NPSOFTMAX_OFFLINE`` says (1 for yes).
+    progress : bool
+        Show a bar on stderr while downloading.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    InputError
+        There is no data set of this name.
+    DataUnavailableError
+        A file lies nowhere on this machine and could not be downloaded.
+
+    Examples
+    --------
+    >>> data = load("garments")
+    >>> data.X_train.shape, data.X_train.dtype, data.classes[9]
+    ((784, 10000), dtype('uint8'), 'Ankle boot')
+    """
+    if name not in NAMES:
+        raise InputError(f"data set: expected one of {', '.join(NAMES)}, got {name!r}")
+    if name == "garments":
+        return _draw_garments()
+    source = find(name)
+    paths, origin = acquire(source, source.files, data_dir, mirrors, offline, progress)
+    copies = cache_folder() / "unpacked" / name
+    arrays = {role: idx.parse(_unpacked(path, copies), path) for role, path in paths.items()}
+    return Dataset(
+        name,
+        source.classes,
+        X_train=_as_columns(arrays["train-images"]),
+        y_train=arrays["train-labels"].astype(np.int64),
+        X_test=_as_columns(arrays["test-images"]),
+        y_test=arrays["test-labels"].astype(np.int64),
+        sha256={file.name: file.sha256 for file in source.files.values()},
+        origin=origin,
+    )
+
+
+def acquire(
+    source: DatasetSource,
+    files: dict[str, RemoteFile],
+    data_dir: str | os.PathLike[str] | None = None,
+    mirrors: Sequence[str] = (),
+    offline: bool | None = None,
+    progress: bool = False,
+) -> tuple[dict[str, Path], str]:
+    """Find or download the compressed files of a data set.
+
+    Parameters
+    ----------
+    source : DatasetSource
+        The data set.
+    files : dict of str to RemoteFile
+        Those of its files that are wanted, by role.
+    data_dir, mirrors, offline, progress
+        As for :func:`load`.
+
+    Returns
+    -------
+    paths : dict of str to Path
+        Where each file lies, by role; each was verified just now.
+    origin : str
+        Where the files came from, for people.
+
+    Raises
+    ------
+    DataUnavailableError
+        A file lies nowhere on this machine and could not be downloaded.
+    """
+    home = _home(source, data_dir)
+    if offline is None:
+        offline = os.environ.get("NPSOFTMAX_OFFLINE", "0") not in ("", "0")
+    folders = [home, cache_folder() / source.name]
+    folders += [Path(other).expanduser() for other in source.other_homes]
+    paths = {role: _whole_copy(file, folders) for role, file in files.items()}
+    missing = {role: file for role, file in files.items() if paths[role] is None}
+    if offline and missing:
+        raise _unavailable(source, list(missing.values()), home)
+    for role, file in missing.items():
+        paths[role] = fetch(file, home, [*mirrors, *source.mirrors], progress=progress)
+    found = sorted(
+        {str(path.parent) for role, path in paths.items() if path and role not in missing}
+    )
+    states = [f"found in {' and '.join(found)}"] if found else []
+    states += [f"{len(missing)} files downloaded to {home}"] if missing else []
+    return (
+        {role: path for role, path in paths.items() if path},
+        f"{', '.join(states)}, SHA-256 verified",
+    )
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder for this package, which need not exist."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("npsoftmax")
+
+
+def _home(source: DatasetSource, data_dir: str | os.PathLike[str] | None) -> Path:
+    """Return the folder that files of this data set belong in."""
+    chosen = data_dir or os.environ.get("NPSOFTMAX_DATA") or cache_folder()
+    return Path(chosen).expanduser() / source.name
+
+
+def _whole_copy(file: RemoteFile, folders: Sequence[Path]) -> Path | None:
+    for folder in folders:
+        if plan(folder / file.name, file, offline=True).action == "use":
+            return folder / file.name
+    return None
+
+
+def _unavailable(
+    source: DatasetSource, missing: list[RemoteFile], home: Path
+) -> DataUnavailableError:
+    """Say what is missing, what stands in its place, and how to get it."""
+    reasons = "; ".join(f"{verify(home / f.name, f)}{_mix_up(home / f.name)}" for f in missing)
+    wanted = ", ".join(f"{f.name} ({f.size} bytes, SHA-256 {f.sha256})" for f in missing)
+    return DataUnavailableError(
+        f"{source.name}: offline, and {len(missing)} of its files are not on this machine: "
+        f"{reasons}. Put {wanted} into {home}, or run without --offline"
+    )
+
+
+def _mix_up(path: Path) -> str:
+    """Name the data set that a file belongs to: MNIST and Fashion-MNIST share file names."""
+    for other in DATASETS.values():
+        for file in other.files.values():
+            if path.name == file.name and verify(path, file) is None:
+                return f" (it is the file of {other.name})"
+    return ""
+
+
+def _unpacked(path: Path, folder: Path) -> bytes:
+    """Return the content of a verified ``.gz`` file, from its unpacked copy where that is whole."""
+    copy = folder / path.stem
+    with open(path, "rb") as file:
+        file.seek(-8, os.SEEK_END)
+        # A gzip file ends with the CRC-32 and the length of its content (RFC 1952).
+        checksum, size = struct.unpack("<II", file.read(8))
+    if copy.is_file() and copy.stat().st_size == size:
+        content = copy.read_bytes()
+        if zlib.crc32(content) == checksum:
+            return content
+    content = idx.unpack(path.read_bytes(), path)
+    # Without a place to keep the copy, the next start just unpacks again.
+    with suppress(OutputError), publish(copy) as target:
+        target.write(content)
+    return content
+
+
+def _as_columns(images: NDArray[Any]) -> NDArray[Any]:
+    columns: NDArray[Any] = images.reshape(len(images), -1).T
+    return columns
+
+
+def _draw_garments() -> Dataset:
+    X_train, y_train = garments.generate(_GARMENTS_SIZES["train"], seed=0)
+    X_test, y_test = garments.generate(_GARMENTS_SIZES["test"], seed=1)
+    return Dataset(
+        "garments",
+        garments.CLASSES,
+        X_train,
+        y_train.astype(np.int64),
+        X_test,
+        y_test.astype(np.int64),
+        sha256={},
+        origin="drawn by npsoftmax.data.garments, seeds 0 and 1",
+    )

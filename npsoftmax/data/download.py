@@ -1,0 +1,93 @@
+"""Getting one pinned file: ``plan`` decides from the disk, ``fetch`` acts on the network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from npsoftmax.data._transfer import MirrorError, download
+from npsoftmax.data.remote_file import RemoteFile, verify
+from npsoftmax.errors import DataUnavailableError, OutputError
+from npsoftmax.files import publish
+
+__all__ = ["Plan", "fetch", "plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do about a file, and a sentence that says why."""
+
+    action: Literal["use", "download", "refuse"]
+    reason: str
+
+
+def plan(path: Path, file: RemoteFile, offline: bool) -> Plan:
+    """Decide from what lies at ``path`` whether to use it, to download it or to give up.
+
+    A whole file is used; a missing or wrong one is downloaded, unless ``offline`` forbids it
+    or a folder stands in the way.
+
+    Examples
+    --------
+    >>> plan(Path("no/hello.txt"), RemoteFile("hello.txt", 5, 64 * "0"), offline=False)
+    Plan(action='download', reason='no/hello.txt is missing')
+    """
+    complaint = verify(path, file)
+    if complaint is None:
+        return Plan("use", f"{path} has the expected size and SHA-256")
+    if path.is_dir():
+        return Plan("refuse", f"{complaint}; move it away or name another folder")
+    if offline:
+        return Plan("refuse", f"{complaint}; go online, or put the right file there by hand")
+    return Plan("download", complaint)
+
+
+def fetch(
+    file: RemoteFile,
+    folder: Path,
+    mirrors: Sequence[str],
+    *,
+    timeout: float = 300.0,
+    progress: bool = False,
+) -> Path:
+    """Download ``file`` into ``folder`` from the first mirror that delivers it, and verify it.
+
+    The file takes its name only when its SHA-256 is right; until then whatever stood there
+    stays. Never more than ``file.size`` bytes are written.
+
+    Parameters
+    ----------
+    file, folder : RemoteFile, Path
+        What to download, and where to; the folder is created if it is missing.
+    mirrors : sequence of str
+        Base URLs to which the file name is appended, tried in this order.
+    timeout : float
+        Seconds for everything together: all mirrors, attempts and pauses.
+    progress : bool
+        Whether to show a bar on stderr.
+
+    Raises
+    ------
+    DataUnavailableError
+        No mirror delivered the file, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> fetch(RemoteFile("hello.txt", 5, 64 * "0"), Path(tempfile.mkdtemp()), mirrors=[])
+    ... # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    npsoftmax.errors.DataUnavailableError: cannot download hello.txt: no mirror was named; ...
+    """
+    path = folder / file.name
+    try:
+        with publish(path) as part:
+            download(file, part, mirrors, timeout, progress)
+    except MirrorError as error:
+        raise DataUnavailableError(
+            f"cannot download {file.name}: {error}; name another mirror, or put a file of "
+            f"{file.size:,} bytes with SHA-256 {file.sha256} into {folder} by hand"
+        ) from error
+    except OutputError as error:
+        raise DataUnavailableError(f"cannot download {file.name} to {folder}: {error}") from error
+    return path

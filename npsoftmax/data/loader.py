@@ -1,0 +1,150 @@
+"""Shuffled batches of columns, gathered into buffers that are reused."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
+
+__all__ = ["DataLoader"]
+
+
+class DataLoader:
+    """Iterate over ``(X, y)`` in batches of columns.
+
+    Each epoch visits every sample once. With ``shuffle`` the order is a permutation that depends
+    on ``(seed, epoch)`` alone: epoch 7 can be replayed without the six before it, and a run
+    resumes in the middle of an epoch. The last batch holds what is left over unless ``drop_last``.
+
+    Parameters
+    ----------
+    X : array_like
+        Samples, shape ``(d, n)``; its dtype is kept, so ``uint8`` images stay ``uint8``.
+        ``X.T`` should be C-contiguous, as it is for the bytes of an IDX file: each sample is then
+        one run of memory.
+    y : array_like
+        Integer labels, shape ``(n,)``.
+    batch_size : int
+        Columns per batch.
+    shuffle : bool
+        Whether to permute the samples, anew in each epoch.
+    drop_last : bool
+        Whether to leave out a last batch of fewer than ``batch_size`` samples.
+    seed : int
+        Seed of the permutations.
+
+    Raises
+    ------
+    ShapeError, LabelError, InputError
+        Shapes do not fit, no samples, negative or floating labels, NaN in ``X``,
+        ``batch_size`` below one.
+
+    Notes
+    -----
+    The arrays of a batch are valid until the next batch is drawn; copy what must last.
+    Iterating over the loader runs through epoch 0 the first time, epoch 1 the second time, and
+    so on; ``batches(epoch)`` runs through a given one.
+
+    Examples
+    --------
+    >>> X = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
+    >>> loader = DataLoader(X, [0, 1, 0, 1, 0], batch_size=2)
+    >>> for X_batch, y_batch in loader:
+    ...     print(X_batch.tolist(), y_batch.tolist())
+    [[1, 2], [6, 7]] [0, 1]
+    [[3, 4], [8, 9]] [0, 1]
+    [[5], [10]] [0]
+    """
+
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        batch_size: int = 256,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.X = as_columns(X)
+        self.y = as_labels(y, None)
+        same_samples(self.X, self.y)
+        self.batch_size = as_count(batch_size, "batch_size")
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = as_count(seed, "seed", minimum=0)
+        self.epoch = 0
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in the data, visited or not."""
+        return int(self.X.shape[1])
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        full, rest = divmod(self.num_samples, self.batch_size)
+        return full + (1 if rest and not self.drop_last else 0)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Run through the next epoch."""
+        self.epoch += 1
+        return self.batches(self.epoch - 1)
+
+    def permutation(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order of the samples in an epoch, a function of ``(seed, epoch)`` alone.
+
+        Parameters
+        ----------
+        epoch : int
+            Counts from 0.
+
+        Returns
+        -------
+        ndarray of int64
+            Shape ``(num_samples,)``; ``0, 1, 2, ...`` without ``shuffle``.
+
+        Examples
+        --------
+        >>> DataLoader(np.eye(3), [0, 1, 2]).permutation(0)
+        array([0, 1, 2])
+        """
+        if not self.shuffle:
+            return np.arange(self.num_samples)
+        return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Run through one epoch, from its batch ``start`` on.
+
+        Parameters
+        ----------
+        epoch : int
+            Which permutation to follow, counting from 0.
+        start : int
+            How many batches to skip.
+
+        Yields
+        ------
+        X, y : ndarray
+            Shapes ``(d, b)``, Fortran-ordered, and ``(b,)``; overwritten by the next batch.
+
+        Examples
+        --------
+        >>> loader = DataLoader(np.eye(3), [0, 1, 2], batch_size=2)
+        >>> [y.tolist() for _, y in loader.batches(epoch=0, start=1)]
+        [[2]]
+        """
+        order = self.permutation(epoch)
+        # Samples are rows of the transposed view, each one run of memory; taking columns of X
+        # itself would make NumPy copy the whole array first.
+        rows = self.X.T
+        largest = min(self.batch_size, self.num_samples)
+        X_buffer = np.empty((largest, rows.shape[1]), dtype=rows.dtype)
+        y_buffer = np.empty(largest, dtype=self.y.dtype)
+        for step in range(start, len(self)):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            X_batch, y_batch = X_buffer[: chosen.size], y_buffer[: chosen.size]
+            # mode="clip" writes straight into the buffer; the indices are in range already.
+            np.take(rows, chosen, axis=0, out=X_batch, mode="clip")
+            np.take(self.y, chosen, out=y_batch, mode="clip")
+            yield X_batch.T, y_batch

@@ -1,0 +1,73 @@
+"""The exceptions of npsoftmax and the exit code that the command line gives each.
+
+Every message says what was expected, what came, and what to do next.
+Each class also derives from the built-in exception that a caller would try first,
+so ``except ValueError`` goes on working for a wrong shape.
+"""
+
+__all__ = [
+    "NpsoftmaxError",
+    "InputError",
+    "ShapeError",
+    "LabelError",
+    "OutputError",
+    "DataUnavailableError",
+    "CorruptFileError",
+    "FormatVersionError",
+    "DivergedError",
+    "InterruptionError",
+]
+
+
+class NpsoftmaxError(Exception):
+    """Base of all exceptions raised on purpose by this package."""
+
+    exit_code = 1
+
+
+class InputError(NpsoftmaxError, ValueError):
+    """An argument that cannot be used: a value, a dtype, a NaN, an unknown name."""
+
+    exit_code = 2
+
+
+class ShapeError(InputError):
+    """Arrays whose shapes do not fit each other or the model."""
+
+
+class LabelError(InputError):
+    """Labels that are not integers in ``0..k-1``."""
+
+
+class OutputError(NpsoftmaxError, OSError):
+    """A file or folder that cannot be written."""
+
+    exit_code = 2
+
+
+class DataUnavailableError(NpsoftmaxError, OSError):
+    """A data set that lies nowhere on this machine and could not be downloaded."""
+
+    exit_code = 3
+
+
+class CorruptFileError(NpsoftmaxError, ValueError):
+    """A data, model or checkpoint file whose content is not what its format promises."""
+
+    exit_code = 4
+
+
+class FormatVersionError(CorruptFileError):
+    """A model or checkpoint written in a format that this version does not read."""
+
+
+class DivergedError(NpsoftmaxError, ArithmeticError):
+    """Training met a NaN or infinite loss; the parameters are those before that step."""
+
+    exit_code = 5
+
+
+class InterruptionError(NpsoftmaxError):
+    """Training was asked to stop and stopped between two steps."""
+
+    exit_code = 130

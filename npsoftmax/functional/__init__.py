@@ -1,0 +1,40 @@
+"""The formulas, each with its gradient by hand right below it.
+
+Classes lie along ``axis=0`` unless told otherwise, samples are columns (Julia's ``dims=1``).
+"""
+
+from npsoftmax.functional.affine import affine, affine_grad
+from npsoftmax.functional.logit_losses import (
+    logitcrossentropy,
+    logitcrossentropy_and_grad,
+    logitcrossentropy_grad,
+)
+from npsoftmax.functional.losses import crossentropy, crossentropy_grad, label_smoothing
+from npsoftmax.functional.onehot import onecold, onehotbatch
+from npsoftmax.functional.softmax_family import (
+    logsoftmax,
+    logsoftmax_grad,
+    logsumexp,
+    logsumexp_grad,
+    softmax,
+    softmax_grad,
+)
+
+__all__ = [
+    "affine",
+    "affine_grad",
+    "crossentropy",
+    "crossentropy_grad",
+    "label_smoothing",
+    "logitcrossentropy",
+    "logitcrossentropy_and_grad",
+    "logitcrossentropy_grad",
+    "logsoftmax",
+    "logsoftmax_grad",
+    "logsumexp",
+    "logsumexp_grad",
+    "onecold",
+    "onehotbatch",
+    "softmax",
+    "softmax_grad",
+]

@@ -1,0 +1,176 @@
+"""Cross-entropy on probabilities, with its gradient, and label smoothing."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npsoftmax._checks import as_axis, as_float
+from npsoftmax.errors import InputError
+from npsoftmax.functional._targets import (
+    Aggregate,
+    aggregate,
+    as_targets,
+    columns,
+    refuse_unknown,
+    without,
+)
+
+__all__ = ["crossentropy", "crossentropy_grad", "label_smoothing"]
+
+
+def crossentropy(
+    yhat: ArrayLike,
+    y: ArrayLike,
+    axis: int = 0,
+    agg: Aggregate = "mean",
+    eps: float | None = None,
+) -> Any:
+    r"""Compute the cross-entropy between targets and given probabilities.
+
+    .. math:: \ell = -\sum_i y_i \log(\hat y_i + \varepsilon)
+
+    Train on :func:`logitcrossentropy` instead: it needs no epsilon.
+
+    Parameters
+    ----------
+    yhat : array_like
+        Probabilities, classes along ``axis``; they need not sum to one.
+    y, axis, agg
+        As for :func:`logitcrossentropy`.
+    eps : float, optional
+        Added inside the logarithm; the machine epsilon of ``yhat``'s dtype unless given.
+
+    Returns
+    -------
+    scalar or ndarray
+        As for :func:`logitcrossentropy`.
+
+    Raises
+    ------
+    ShapeError, LabelError, InputError
+        As for :func:`logitcrossentropy`.
+
+    References
+    ----------
+    Flux.jl, ``src/losses/functions.jl``.
+
+    Examples
+    --------
+    >>> float(crossentropy([[0.1, 0.3], [0.3, 0.2], [0.6, 0.5]], [0, 2], eps=0))
+    1.4978661367769954
+    """
+    probabilities, targets, axis, eps = _as_probabilities(yhat, y, axis, eps)
+    with np.errstate(all="ignore"):
+        logs = np.log(columns(probabilities, axis).astype(np.float64) + eps)
+    if targets.ndim < probabilities.ndim:
+        losses = -logs[targets.ravel(), np.arange(targets.size)]
+    else:
+        weights = columns(targets, axis)
+        with np.errstate(invalid="ignore"):
+            losses = -np.where(weights == 0, 0.0, weights * logs).sum(axis=0)
+    return aggregate(losses, agg, probabilities.dtype, without(probabilities.shape, axis))
+
+
+def crossentropy_grad(
+    yhat: ArrayLike,
+    y: ArrayLike,
+    axis: int = 0,
+    agg: Aggregate = "mean",
+    eps: float | None = None,
+) -> NDArray[Any]:
+    r"""Compute the gradient of :func:`crossentropy` with respect to ``yhat``.
+
+    .. math:: \partial\ell / \partial\hat y_i = -y_i / (\hat y_i + \varepsilon)
+
+    divided by the number of samples for ``agg="mean"``; 0 wherever the target is 0.
+
+    Parameters
+    ----------
+    yhat, y, axis, agg, eps
+        As for :func:`crossentropy`.
+
+    Returns
+    -------
+    ndarray
+        The shape of ``yhat``.
+
+    Raises
+    ------
+    ShapeError, LabelError, InputError
+        As for :func:`crossentropy`.
+
+    Examples
+    --------
+    >>> crossentropy_grad([[0.25], [0.75]], [0], eps=0)
+    array([[-4.],
+           [ 0.]])
+    """
+    probabilities, targets, axis, eps = _as_probabilities(yhat, y, axis, eps)
+    if targets.ndim < probabilities.ndim:
+        one_hot = np.zeros_like(probabilities)
+        np.put_along_axis(one_hot, np.expand_dims(targets, axis), 1, axis)
+        targets = one_hot
+    samples = probabilities.size // probabilities.shape[axis] if agg == "mean" else 1
+    refuse_unknown(agg, samples)
+    with np.errstate(all="ignore"):
+        gradient = np.where(targets == 0, 0.0, -targets / (probabilities + eps) / samples)
+    return gradient.astype(probabilities.dtype)
+
+
+def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
+    r"""Mix one-hot or soft targets with the uniform distribution.
+
+    .. math:: y_i (1 - \alpha) + \alpha / k
+
+    Parameters
+    ----------
+    y : array_like
+        Targets with the ``k`` classes along ``axis``.
+    alpha : float
+        How much of the uniform distribution, strictly between 0 and 1.
+    axis : int
+        Where the classes lie.
+
+    Returns
+    -------
+    ndarray
+        The shape of ``y``.
+
+    Raises
+    ------
+    InputError
+        ``alpha`` is not strictly between 0 and 1.
+    ShapeError
+        ``y`` is a number or has no axis ``axis``.
+
+    References
+    ----------
+    Flux.jl, ``src/losses/functions.jl``.
+
+    Examples
+    --------
+    >>> label_smoothing([[1, 0], [0, 1]], 0.25)
+    array([[0.875, 0.125],
+           [0.125, 0.875]])
+    """
+    targets = as_float(y, "label_smoothing")
+    (axis,) = as_axis(axis, targets)
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha: expected 0 < alpha < 1, got {alpha}; leave y as it is for none")
+    smoothed: NDArray[Any] = targets * (1 - alpha) + alpha / targets.shape[axis]
+    return smoothed
+
+
+def _as_probabilities(
+    yhat: ArrayLike, y: ArrayLike, axis: int, eps: float | None
+) -> tuple[NDArray[Any], NDArray[Any], int, float]:
+    probabilities = as_float(yhat, "yhat")
+    (axis,) = as_axis(axis, probabilities)
+    targets = as_targets(y, probabilities.shape, axis)
+    return (
+        probabilities,
+        targets,
+        axis,
+        float(np.finfo(probabilities.dtype).eps) if eps is None else eps,
+    )

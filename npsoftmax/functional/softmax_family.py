@@ -1,0 +1,322 @@
+r"""softmax, logsoftmax and logsumexp with their gradients.
+
+All three subtract the largest entry of a slice first, so that no exponential overflows, and
+compute in float64, so that a float32 result is rounded once. Infinities follow NNlib.jl
+(softmax, logsoftmax) and LogExpFunctions.jl (logsumexp); a NaN fills its own slice, no other.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npsoftmax._checks import as_axis, as_float, as_out
+from npsoftmax.errors import ShapeError
+
+__all__ = [
+    "logsoftmax",
+    "logsoftmax_grad",
+    "logsumexp",
+    "logsumexp_grad",
+    "softmax",
+    "softmax_grad",
+]
+
+Axis = int | tuple[int, ...] | None
+
+
+@np.errstate(all="ignore")
+def softmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    r"""Turn each slice of ``x`` along ``axis`` into probabilities that sum to one.
+
+    .. math:: y_i = \exp(x_i) / \sum_j \exp(x_j)
+
+    Parameters
+    ----------
+    x : array_like
+        Logits of any shape; float32 and float64 are kept, integers become float64.
+    axis : int, tuple of int or None
+        Where the classes lie; ``None`` takes the whole array as one slice.
+    out : ndarray, optional
+        Where to write the result; ``out=x`` works in place.
+
+    Returns
+    -------
+    ndarray
+        Same shape, dtype and memory order as ``x``.
+        ``k`` entries of +Inf share 1/k each; -Inf gives exactly 0; a slice of only -Inf gives NaN.
+
+    Raises
+    ------
+    ShapeError
+        ``x`` is a number, ``axis`` does not exist or is empty, or ``out`` does not fit.
+
+    References
+    ----------
+    NNlib.jl, ``src/softmax.jl``; Blanchard, Higham, Higham, "Accurately computing the
+    log-sum-exp and softmax functions", IMA J. Numer. Anal. 41(4), 2021, section 4.
+
+    Examples
+    --------
+    >>> softmax([1, 2, 3])
+    array([0.09003057, 0.24472847, 0.66524096])
+    >>> softmax([1000.0, 1001.0])
+    array([0.26894142, 0.73105858])
+    """
+    logits = as_float(x, "softmax")
+    axes = as_axis(axis, logits)
+    out = as_out(out, logits.shape, like=logits)
+    exponentials = shifted(logits, axes)
+    np.exp(exponentials, out=exponentials)
+    total = exponentials.sum(axis=axes, keepdims=True)
+    np.divide(exponentials, total, out=out, casting="same_kind")
+    return out
+
+
+@np.errstate(all="ignore")
+def softmax_grad(
+    dy: ArrayLike, y: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    r"""Pull the gradient ``dy`` of :func:`softmax`'s output ``y`` back to its input.
+
+    .. math:: dx_i = y_i \, (dy_i - \sum_j dy_j y_j)
+
+    From :math:`\partial y_j / \partial x_i = y_j (\delta_{ij} - y_i)` and the chain rule
+    :math:`dx_i = \sum_j dy_j \, \partial y_j / \partial x_i`. The input ``x`` is not needed.
+
+    Parameters
+    ----------
+    dy, y : array_like
+        The upstream gradient and the output of ``softmax(x, axis)``, of one shape.
+    axis : int, tuple of int or None
+        As given to :func:`softmax`.
+    out : ndarray, optional
+        Where to write the result.
+
+    Returns
+    -------
+    ndarray
+        ``dx``, of the shape of ``y``.
+
+    Raises
+    ------
+    ShapeError
+        ``dy`` and ``y`` differ in shape, or as for :func:`softmax`.
+
+    Examples
+    --------
+    >>> softmax_grad([1.0, 0.0], [0.25, 0.75])
+    array([ 0.1875, -0.1875])
+    """
+    dy, y = _same_shape(dy, y, "softmax_grad")
+    axes = as_axis(axis, y)
+    out = as_out(out, y.shape, like=y)
+    mean = np.sum(dy * y, axis=axes, keepdims=True, dtype=_wide(y))
+    np.multiply(y, dy - mean, out=out, casting="same_kind")
+    return out
+
+
+@np.errstate(all="ignore")
+def logsoftmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    r"""Compute the logarithm of :func:`softmax` without losing the digits of small ones.
+
+    .. math:: y_i = x_i - \log \sum_j \exp(x_j)
+
+    Parameters
+    ----------
+    x, axis, out
+        As for :func:`softmax`.
+
+    Returns
+    -------
+    ndarray
+        Same shape, dtype and memory order as ``x``. In a slice with ``k`` entries of +Inf these
+        are -log k and the others -Inf; a slice of only -Inf gives NaN.
+
+    Raises
+    ------
+    ShapeError
+        As for :func:`softmax`.
+
+    References
+    ----------
+    NNlib.jl, ``src/softmax.jl``.
+
+    Examples
+    --------
+    >>> logsoftmax([0.0, 0.0])
+    array([-0.69314718, -0.69314718])
+    >>> logsoftmax([0.0, -40.0])
+    array([-4.24835426e-18, -4.00000000e+01])
+    """
+    logits = as_float(x, "logsoftmax")
+    axes = as_axis(axis, logits)
+    out = as_out(out, logits.shape, like=logits)
+    d = shifted(logits, axes)
+    np.subtract(d, log_total(d, axes), out=out, casting="same_kind")
+    return out
+
+
+@np.errstate(all="ignore")
+def logsoftmax_grad(
+    dy: ArrayLike, y: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    r"""Pull the gradient ``dy`` of :func:`logsoftmax`'s output ``y`` back to its input.
+
+    .. math:: dx_i = dy_i - \exp(y_i) \sum_j dy_j
+
+    From :math:`\partial y_j / \partial x_i = \delta_{ij} - \exp(y_i)`.
+
+    Parameters
+    ----------
+    dy, y : array_like
+        The upstream gradient and the output of ``logsoftmax(x, axis)``, of one shape.
+    axis, out
+        As for :func:`softmax_grad`.
+
+    Returns
+    -------
+    ndarray
+        ``dx``, of the shape of ``y``.
+
+    Raises
+    ------
+    ShapeError
+        As for :func:`softmax_grad`.
+
+    Examples
+    --------
+    >>> logsoftmax_grad([1.0, 0.0], np.log([0.25, 0.75]))
+    array([ 0.75, -0.75])
+    """
+    dy, y = _same_shape(dy, y, "logsoftmax_grad")
+    axes = as_axis(axis, y)
+    out = as_out(out, y.shape, like=y)
+    total = np.sum(dy, axis=axes, keepdims=True, dtype=_wide(y))
+    np.subtract(dy, np.exp(y, dtype=_wide(y)) * total, out=out, casting="same_kind")
+    return out
+
+
+@np.errstate(all="ignore")
+def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Any:
+    r"""Compute the logarithm of the sum of exponentials.
+
+    .. math:: \log \sum_j \exp(x_j)
+
+    Parameters
+    ----------
+    x : array_like
+        As for :func:`softmax`.
+    axis : int, tuple of int or None
+        What to sum over; the whole array by default, as in Julia.
+    keepdims : bool
+        Keep the summed axes with length one.
+
+    Returns
+    -------
+    scalar or ndarray
+        ``x`` without ``axis``. A slice of only -Inf gives -Inf, one with +Inf gives +Inf
+        (LogExpFunctions.jl; NNlib.jl has NaN for both).
+
+    Raises
+    ------
+    ShapeError
+        As for :func:`softmax`.
+
+    Examples
+    --------
+    >>> float(logsumexp([1000.0, 1000.0]))
+    1000.6931471805599
+    """
+    logits = as_float(x, "logsumexp")
+    axes = as_axis(axis, logits)
+    top = logits.max(axis=axes, keepdims=True)
+    result = top + log_total(shifted(logits, axes), axes)
+    result = np.where(np.isneginf(top), top, result).astype(logits.dtype)
+    return result if keepdims else result.squeeze(axis=axes)[()]
+
+
+@np.errstate(all="ignore")
+def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[Any]:
+    r"""Pull the gradient ``dy`` of :func:`logsumexp`'s output back to its input ``x``.
+
+    .. math:: dx_i = dy \, \mathrm{softmax}(x)_i
+
+    From :math:`\partial \log S / \partial x_i = \exp(x_i) / S` with
+    :math:`S = \sum_j \exp(x_j)`.
+
+    Parameters
+    ----------
+    dy : array_like
+        The upstream gradient, of the shape of ``logsumexp(x, axis)`` with or without ``keepdims``.
+    x : array_like
+        The input.
+    axis : int, tuple of int or None
+        As given to :func:`logsumexp`.
+
+    Returns
+    -------
+    ndarray
+        ``dx``, of the shape of ``x``.
+
+    Raises
+    ------
+    ShapeError
+        ``dy`` does not have the shape of the output, or as for :func:`softmax`.
+
+    Examples
+    --------
+    >>> logsumexp_grad(1.0, [1, 2, 3])
+    array([0.09003057, 0.24472847, 0.66524096])
+    """
+    logits = as_float(x, "logsumexp_grad")
+    axes = as_axis(axis, logits)
+    kept = tuple(1 if a in axes else length for a, length in enumerate(logits.shape))
+    upstream = np.asarray(dy)
+    if upstream.shape not in (kept, tuple(np.delete(logits.shape, axes))):
+        raise ShapeError(
+            f"dy: expected the shape of logsumexp's output, {kept} or without the ones, "
+            f"got {upstream.shape}; pass the gradient with respect to that output"
+        )
+    dx: NDArray[Any] = upstream.reshape(kept) * softmax(logits, axes)
+    return dx
+
+
+def shifted(x: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+    """Return ``x - max(x)`` in float64 or wider; against +Inf, 0 where equal and -Inf elsewhere."""
+    top = x.max(axis=axes, keepdims=True)
+    d: NDArray[Any] = x.astype(_wide(x))
+    d -= top
+    if np.isposinf(top).any():
+        # Inf - Inf would be NaN: infinite entries tie at the top, finite ones vanish beside them.
+        np.copyto(d, np.where(np.isposinf(x), 0.0, -np.inf), where=np.isposinf(top))
+    return d
+
+
+def log_total(d: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+    """Return ``log(sum(exp(d)))`` for shifted ``d``, keeping the digits next to a dominant class.
+
+    The largest entry contributes exactly 1, so the rest goes through log1p.
+    """
+    top = d == 0
+    rest = np.exp(d)
+    rest[top] = 0
+    others: NDArray[Any] = rest.sum(axis=axes, keepdims=True)
+    others += np.count_nonzero(top, axis=axes, keepdims=True) - 1
+    # A slice of NaN has no zero in d and would count -1; its sum is NaN already.
+    np.log1p(others, out=others)
+    return others
+
+
+def _wide(x: NDArray[Any]) -> np.dtype[Any]:
+    return np.result_type(x.dtype, np.float64)
+
+
+def _same_shape(dy: ArrayLike, y: ArrayLike, what: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    upstream, output = as_float(dy, f"{what}: dy"), as_float(y, f"{what}: y")
+    if upstream.shape != output.shape:
+        raise ShapeError(
+            f"{what}: expected dy and y of one shape, got {upstream.shape} and {output.shape}; "
+            "dy is the gradient with respect to the output y"
+        )
+    return upstream, output

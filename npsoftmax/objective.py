@@ -1,0 +1,179 @@
+r"""What training minimises, and its gradient on ``theta``, by hand.
+
+With samples as the columns :math:`x_j` of ``X`` (d x n), labels :math:`y_j`, and the parameters
+``theta = [W b]`` (k x (d+1)), the objective is
+
+.. math::
+
+    J(\theta) = \frac1n \sum_{j=1}^n \ell(z_j, y_j) + \frac{\lambda}{2} \|W\|_F^2, \qquad
+    z_j = s W x_j + b, \qquad \ell(z, y) = \log \sum_i e^{z_i} - z_y .
+
+Its gradient follows by the chain rule, in the shapes of the code:
+
+.. math::
+
+    P &= \mathrm{softmax}(Z)                     && (k \times n) \\
+    dZ &= \frac{\partial J}{\partial Z} = \frac1n (P - Y)   && (k \times n) \quad
+        \text{logitcrossentropy\_grad; } Y \text{ one-hot} \\
+    dW &= s \, dZ \, X^\top + \lambda W           && (k \times d) \quad \text{affine\_grad} \\
+    db &= dZ \, \mathbf 1                         && (k \times 1) \quad \text{no penalty}
+
+:math:`\partial\ell/\partial z_i = e^{z_i} / \sum_m e^{z_m} - [i = y]` gives the second line;
+:math:`\partial Z_{ij}/\partial W_{il} = s X_{lj}` and
+:math:`\partial \|W\|_F^2 / \partial W = 2 W` give the third.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npsoftmax.functional import (
+    affine,
+    affine_grad,
+    logitcrossentropy,
+    logitcrossentropy_and_grad,
+)
+
+__all__ = ["Evaluation", "Scratch", "loss_and_grad", "sample_losses"]
+
+
+class Evaluation(NamedTuple):
+    """What one evaluation of the objective leaves behind.
+
+    Attributes
+    ----------
+    loss : float
+        The objective ``J``, penalty included.
+    grad : ndarray
+        ``dJ/dtheta``, shape ``(k, d+1)``, Fortran-ordered.
+    crossentropy : float
+        The mean cross-entropy, in nats, without the penalty.
+    logits : ndarray
+        ``Z``, shape ``(k, n)``.
+    """
+
+    loss: float
+    grad: NDArray[Any]
+    crossentropy: float
+    logits: NDArray[Any]
+
+
+class Scratch:
+    """Buffers that grow to the largest batch seen and are then reused.
+
+    Examples
+    --------
+    >>> scratch = Scratch()
+    >>> first = scratch.take("logits", (10, 256), np.float32)
+    >>> np.shares_memory(first, scratch.take("logits", (10, 96), np.float32))
+    True
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}
+
+    def take(self, name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+        """Return a Fortran-ordered array of this shape, with whatever it held before."""
+        key = (name, np.dtype(dtype))
+        held = self._buffers.get(key)
+        size = shape[0] * shape[1]
+        if held is None or held.size < size:
+            held = self._buffers[key] = np.empty(size, dtype=dtype)
+        return held[:size].reshape(shape, order="F")
+
+
+def loss_and_grad(
+    theta: NDArray[Any],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    l2: float = 0.0,
+    scale: float = 1.0,
+    scratch: Scratch | None = None,
+) -> Evaluation:
+    r"""Evaluate the objective and its gradient on one batch.
+
+    .. math:: J(\theta) = \frac1n \sum_j \ell(s W x_j + b, y_j) + \frac{\lambda}{2} \|W\|_F^2
+
+    Parameters
+    ----------
+    theta : ndarray
+        ``[W b]``, shape ``(k, d+1)``, Fortran-ordered, float32 or float64.
+    X : ndarray
+        The batch, shape ``(d, n)``, of any real dtype; converted to ``theta``'s once.
+    y : ndarray
+        Integer labels ``(n,)``, or one-hot or soft targets ``(k, n)``.
+    l2 : float
+        ``lambda``, the weight of the penalty.
+    scale : float
+        ``s``, what a sample is multiplied by.
+    scratch : Scratch, optional
+        Buffers to compute in; the returned arrays are then valid until its next use.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ShapeError, LabelError
+        Shapes do not fit, or a label is not in ``0..k-1``.
+
+    Examples
+    --------
+    >>> theta = np.zeros((2, 2), order="F")
+    >>> result = loss_and_grad(theta, np.array([[1.0, 3.0]]), np.array([0, 1]))
+    >>> round(result.loss, 6), result.grad.tolist()
+    (0.693147, [[0.5, 0.0], [-0.5, 0.0]])
+    """
+    scratch = Scratch() if scratch is None else scratch
+    num_outputs, num_samples = theta.shape[0], X.shape[-1]
+    if X.dtype != theta.dtype:
+        floats = scratch.take("X", X.shape, theta.dtype)
+        np.copyto(floats, X, casting="unsafe")
+        X = floats
+    logits = scratch.take("logits", (num_outputs, num_samples), theta.dtype)
+    affine(theta, X, scale, out=logits)
+    dZ = scratch.take("dZ", logits.shape, theta.dtype)
+    crossentropy, _ = logitcrossentropy_and_grad(logits, y, out=dZ)
+    grad = affine_grad(dZ, X, scale, out=scratch.take("grad", theta.shape, theta.dtype))
+    penalty = 0.0
+    if l2:
+        W = theta[:, :-1]
+        penalty = l2 / 2 * float(np.vdot(W, W))
+        grad[:, :-1] += theta.dtype.type(l2) * W
+    return Evaluation(float(crossentropy) + penalty, grad, float(crossentropy), logits)
+
+
+def sample_losses(
+    theta: NDArray[Any], X: NDArray[Any], y: NDArray[Any], scale: float = 1.0
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    r"""Compute the cross-entropy of each sample, without gradient or penalty.
+
+    .. math:: \ell_j = \log \sum_i e^{z_{ij}} - z_{y_j j}, \qquad Z = s W X + b \mathbf 1^\top
+
+    Parameters
+    ----------
+    theta, X, y, scale
+        As for :func:`loss_and_grad`; ``X`` may hold a whole data set and is read in blocks.
+
+    Returns
+    -------
+    losses : ndarray
+        Shape ``(n,)``, in nats.
+    logits : ndarray
+        Shape ``(k, n)``.
+
+    Raises
+    ------
+    ShapeError, LabelError
+        As for :func:`loss_and_grad`.
+
+    Examples
+    --------
+    >>> losses, logits = sample_losses(np.zeros((2, 2)), np.array([[1, 3]]), np.array([0, 1]))
+    >>> losses
+    array([0.69314718, 0.69314718])
+    """
+    logits = affine(theta, X, scale)
+    return logitcrossentropy(logits, y, agg="none"), logits

@@ -1,0 +1,321 @@
+"""The training loop: minibatches, checkpoints, and going on from one."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npsoftmax import metrics, storage
+from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
+from npsoftmax.errors import CorruptFileError, DivergedError, InputError
+from npsoftmax.history import EpochRecord, Progress
+from npsoftmax.objective import Scratch, loss_and_grad, sample_losses
+
+if TYPE_CHECKING:
+    from npsoftmax.data.loader import DataLoader
+    from npsoftmax.model import SoftmaxRegression
+    from npsoftmax.optimisers import Optimiser
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """Train a model on minibatches.
+
+    ``fit(epochs)`` is this loop, which one could have written::
+
+        for epoch in range(epochs):
+            for X, y in loader.batches(epoch):
+                result = loss_and_grad(model.theta, X, y, l2)
+                optimiser.update(model.theta, result.grad)
+
+    It adds a history, the evaluation on test data, a stop *before* the update when the loss is
+    not finite, and checkpoints from which a run goes on bit for bit, in the middle of an epoch
+    too (same machine type, NumPy build and number of threads).
+
+    Parameters
+    ----------
+    model : SoftmaxRegression
+        Its ``theta`` is changed in place.
+    optimiser : Optimiser
+        Keeps its state from one epoch to the next.
+    loader : DataLoader
+        The training data.
+    test : (array_like, array_like), optional
+        ``X (d, n)`` and ``y (n,)`` to evaluate on after each epoch.
+    l2 : float
+        Weight of the penalty ``l2/2 * ||W||**2``; the bias is not penalised.
+    checkpoint : path, optional
+        Where to keep the newest checkpoint, written after each epoch.
+    checkpoint_every : int, optional
+        Also write it after every so many steps.
+    identity : mapping, optional
+        What else a checkpoint must agree in to be resumed, for instance hashes of the data.
+    on_step : callable, optional
+        Called with the trainer after each step; it may raise, and the trainer is then in order
+        to be checkpointed or to go on.
+
+    Attributes
+    ----------
+    history : list of EpochRecord
+        One record per finished epoch.
+
+    Raises
+    ------
+    ShapeError, LabelError, InputError
+        The data do not fit the model, or a setting makes no sense.
+
+    Examples
+    --------
+    >>> from npsoftmax import DataLoader, Descent, SoftmaxRegression
+    >>> X, y = np.array([[-1.0, 1.0, -2.0, 2.0]]), np.array([0, 1, 0, 1])
+    >>> model = SoftmaxRegression(1, 2, seed=0)
+    >>> trainer = Trainer(model, Descent(1.0), DataLoader(X, y, batch_size=2))
+    >>> history = trainer.fit(epochs=5)
+    >>> history[-1].train_acc
+    1.0
+    """
+
+    def __init__(
+        self,
+        model: SoftmaxRegression,
+        optimiser: Optimiser,
+        loader: DataLoader,
+        *,
+        test: tuple[ArrayLike, ArrayLike] | None = None,
+        l2: float = 0.0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        identity: Mapping[str, Any] | None = None,
+        on_step: Callable[[Trainer], None] | None = None,
+    ) -> None:
+        _fitting(model, loader.X, loader.y)
+        if len(loader) == 0:
+            raise InputError(
+                f"loader: expected at least one batch, got {loader.num_samples} samples, fewer "
+                f"than batch_size={loader.batch_size} with drop_last; lower one or unset the other"
+            )
+        if not 0 <= l2 < math.inf:
+            raise InputError(f"l2: expected a number of at least 0, got {l2}")
+        self.model = model
+        self.optimiser = optimiser
+        self.loader = loader
+        self.test = None if test is None else _fitting(model, *test)
+        self.l2 = float(l2)
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every and as_count(checkpoint_every, "checkpoint_every")
+        self.identity = dict(identity or {})
+        self.on_step = on_step
+        self.history: list[EpochRecord] = []
+        self._progress = Progress()
+        self._scratch = Scratch()
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return self._progress.epoch
+
+    @property
+    def step(self) -> int:
+        """Finished steps of the current epoch."""
+        return self._progress.step
+
+    def fit(self, epochs: int) -> list[EpochRecord]:
+        """Train until ``epochs`` more epochs are finished.
+
+        Parameters
+        ----------
+        epochs : int
+            How many; an epoch begun before a checkpoint counts as one of them.
+
+        Returns
+        -------
+        list of EpochRecord
+            The whole history.
+
+        Raises
+        ------
+        DivergedError
+            The loss or the parameters became NaN or infinite.
+        OutputError
+            A checkpoint cannot be written.
+        """
+        for _ in self.run(epochs):
+            pass
+        return self.history
+
+    def run(self, epochs: int) -> Iterator[EpochRecord]:
+        """Train as :meth:`fit` does, and yield each record as its epoch ends.
+
+        Parameters
+        ----------
+        epochs : int
+            As for :meth:`fit`.
+
+        Yields
+        ------
+        EpochRecord
+
+        Raises
+        ------
+        DivergedError, OutputError
+            As for :meth:`fit`.
+        """
+        for _ in range(as_count(epochs, "epochs", minimum=0)):
+            self._train_epoch()
+            self._refuse_divergence(np.isfinite(self.model.theta).all(), "the parameters are")
+            record = self._record()
+            self.history.append(record)
+            self._progress = Progress(epoch=record.epoch)
+            if self.checkpoint is not None:
+                self.save_checkpoint(self.checkpoint)
+            yield record
+
+    # An overflow on the way to divergence is reported once, by _refuse_divergence.
+    @np.errstate(all="ignore")
+    def _train_epoch(self) -> None:
+        progress, theta = self._progress, self.model.theta
+        scale = self.model.input_scale(self.loader.X.dtype)
+        started = perf_counter() - progress.seconds
+        for X, y in self.loader.batches(progress.epoch, progress.step):
+            result = loss_and_grad(theta, X, y, self.l2, scale, self._scratch)
+            self._refuse_divergence(math.isfinite(result.loss), f"the loss is {result.loss},")
+            num_correct = int(np.count_nonzero(result.logits.argmax(axis=0) == y))
+            self.optimiser.update(theta, result.grad)
+            progress.add(result.crossentropy, num_correct, y.size)
+            progress.seconds = perf_counter() - started
+            self._after_step()
+
+    def _after_step(self) -> None:
+        if self.checkpoint is not None and self._checkpoint_is_due():
+            self.save_checkpoint(self.checkpoint)
+        if self.on_step is not None:
+            self.on_step(self)
+
+    def _checkpoint_is_due(self) -> bool:
+        if not self.checkpoint_every or self.step == len(self.loader):
+            return False  # the checkpoint of the whole epoch comes next
+        return (self.epoch * len(self.loader) + self.step) % self.checkpoint_every == 0
+
+    def _refuse_divergence(self, finite: bool | np.bool_, what: str) -> None:
+        if not finite:
+            raise DivergedError(
+                f"training diverged in epoch {self.epoch + 1}, step {self.step + 1} of "
+                f"{len(self.loader)}: {what} not finite. The learning rate is the likely cause; "
+                f"lower it ({self.optimiser!r}), or clip the gradient with ClipNorm"
+            )
+
+    def _record(self) -> EpochRecord:
+        progress = self._progress
+        started = perf_counter()
+        test = self._evaluate_test()
+        return EpochRecord(
+            epoch=progress.epoch + 1,
+            train_loss=progress.loss_sum / progress.num_seen,
+            train_acc=progress.num_correct / progress.num_seen,
+            train_seconds=progress.seconds,
+            test_seconds=perf_counter() - started,
+            last_batch_train_loss=progress.last_loss,
+            last_batch_train_acc=progress.last_acc,
+            **test,
+        )
+
+    def _evaluate_test(self) -> dict[str, float | None]:
+        names = ("test_loss", "test_acc", "last_batch_test_loss", "last_batch_test_acc")
+        if self.test is None:
+            return dict.fromkeys(names)
+        X, y = self.test
+        losses, logits = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
+        last = slice((y.size - 1) // self.loader.batch_size * self.loader.batch_size, None)
+        values = (
+            float(losses.mean(dtype=np.float64)),
+            metrics.accuracy(logits, y),
+            float(losses[last].mean(dtype=np.float64)),
+            metrics.accuracy(logits[:, last], y[last]),
+        )
+        return dict(zip(names, values, strict=True))
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree in for the run to go on bit for bit."""
+        loader = self.loader
+        return {
+            "optimiser": repr(self.optimiser),
+            "l2": self.l2,
+            "theta": f"{self.model.theta.dtype} {self.model.theta.shape}",
+            "samples": loader.num_samples,
+            "batch_size": loader.batch_size,
+            "shuffle": loader.shuffle,
+            "drop_last": loader.drop_last,
+            "seed": loader.seed,
+            **self.identity,
+        }
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Write all that :meth:`resume` needs, atomically.
+
+        Parameters
+        ----------
+        path : path
+            The file; it is replaced if it exists.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written.
+        """
+        state = {f"optimiser.{name}": value for name, value in self.optimiser.state.items()}
+        metadata = {
+            "settings": self._settings(),
+            "progress": asdict(self._progress),
+            "history": [asdict(record) for record in self.history],
+        }
+        storage.write(path, "checkpoint", {"theta": self.model.theta, **state}, metadata)
+
+    def resume(self, path: str | os.PathLike[str]) -> None:
+        """Take over parameters, optimiser state, history and place from a checkpoint.
+
+        Parameters
+        ----------
+        path : path
+            A file that :meth:`save_checkpoint` wrote.
+
+        Raises
+        ------
+        InputError
+            The file does not exist, or comes from a run with other settings, which are named.
+        CorruptFileError, FormatVersionError
+            The file is damaged, not a checkpoint, or of another version.
+        """
+        arrays, metadata = storage.read(path, "checkpoint")
+        try:
+            saved, progress = metadata["settings"], Progress(**metadata["progress"])
+            history = [EpochRecord(**record) for record in metadata["history"]]
+            theta = arrays.pop("theta")
+        except (KeyError, TypeError) as error:
+            raise CorruptFileError(f"{path}: expected a checkpoint, got {error!r}") from error
+        now = self._settings()
+        differing = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+        if differing:
+            raise InputError(
+                f"{path}: expected the settings of this run, got others: "
+                + ", ".join(f"{n} {saved.get(n)!r} there, {now.get(n)!r} here" for n in differing)
+                + "; resume with the settings of the checkpoint, or start a new run"
+            )
+        self.model.theta[...] = theta
+        self.optimiser.load_state({n.removeprefix("optimiser."): a for n, a in arrays.items()})
+        self._progress, self.history = progress, history
+
+
+def _fitting(
+    model: SoftmaxRegression, X: ArrayLike, y: ArrayLike
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    columns, labels = as_columns(X, model.num_inputs), as_labels(y, model.num_outputs)
+    same_samples(columns, labels)
+    return columns, labels

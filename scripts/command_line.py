@@ -1,0 +1,108 @@
+"""What the commands share: flags, streams, threads, and the way from an error to an exit code.
+
+Nothing here imports NumPy at the top: the number of BLAS threads must be set before it loads.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add where data sets lie and whether the network may be used."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="where data sets lie, as DIR/fashion-mnist/train-images-idx3-ubyte.gz and so on; "
+        "else $NPSOFTMAX_DATA, else the user's cache folder",
+    )
+    group.add_argument(
+        "--mirror",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="try this address before the built-in mirrors; may be repeated",
+    )
+    group.add_argument(
+        "--offline",
+        action="store_true",
+        default=None,
+        help="never open a socket ($NPSOFTMAX_OFFLINE=1)",
+    )
+
+
+def add_output_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what to print."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    group.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def set_threads(count: int | None) -> None:
+    """Limit the threads of the linear algebra below NumPy, which reads this when it loads."""
+    if count is not None:
+        for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM"):
+            suffix = "THREADS" if library == "VECLIB_MAXIMUM" else "NUM_THREADS"
+            os.environ[f"{library}_{suffix}"] = str(count)
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least one."""
+    return _whole_number(text, 1)
+
+
+def natural(text: str) -> int:
+    """Parse a whole number of at least zero."""
+    return _whole_number(text, 0)
+
+
+def _whole_number(text: str, minimum: int) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of at least {minimum}, got {text!r}"
+        )
+    return int(text)
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse the flags, run the command, and turn what it raises into one line and an exit code.
+
+    The codes: 0 done, 1 unexpected, 2 usage, 3 data not to be had, 4 data or model file
+    corrupt, 5 diverged, 130 interrupted.
+    """
+    args = parser.parse_args(argv)
+    try:
+        command(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _complain(parser, args, "interrupted", 130)
+    except BrokenPipeError:
+        # The reader went away (`| head`): not an error, and Python's own flush would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is not None:
+            return _complain(parser, args, str(error), code)
+        text = f"unexpected {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError):
+            text = f"{error}; install the project first: python -m pip install ."
+        return _complain(parser, args, text, 1)
+    return 0
+
+
+def _complain(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, text: str, code: int
+) -> int:
+    if args.debug:
+        traceback.print_exc()
+    one_line = " ".join(text.split())
+    print(f"{parser.prog}: {'' if code == 130 else 'error: '}{one_line}", file=sys.stderr)
+    return code

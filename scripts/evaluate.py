@@ -1,0 +1,103 @@
+"""Evaluate a model on test data: `python scripts/evaluate.py MODEL`."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import command_line
+
+if TYPE_CHECKING:
+    import npsoftmax
+
+
+def parser() -> argparse.ArgumentParser:
+    """Declare the flags."""
+    flags = argparse.ArgumentParser(
+        prog="evaluate.py", description="Evaluate a model on the test images of a data set."
+    )
+    flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")
+    flags.add_argument(
+        "--dataset",
+        metavar="NAME",
+        default="fashion-mnist",
+        help="fashion-mnist (default), mnist or garments",
+    )
+    command_line.add_data_flags(flags)
+    command_line.add_output_flags(flags)
+    return flags
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Print how good the model is, and where it errs."""
+    import npsoftmax
+    from npsoftmax.errors import InputError
+
+    model = npsoftmax.SoftmaxRegression.load(args.model)
+    data = npsoftmax.load(
+        args.dataset,
+        args.data_dir,
+        args.mirror,
+        args.offline,
+        progress=sys.stderr.isatty() and not args.quiet,
+    )
+    if model.classes != data.classes:
+        raise InputError(
+            f"{args.model}: expected a model for the classes of {data.name}, "
+            f"{', '.join(data.classes)}, got one for {', '.join(model.classes)}; "
+            "name its data set with --dataset"
+        )
+    report = measure(model, data)
+    if args.json:
+        print(json.dumps(report))
+    elif not args.quiet:
+        show(report)
+
+
+def measure(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> dict[str, Any]:
+    """Compute every metric on the test data."""
+    from npsoftmax import metrics, softmax
+
+    logits, y = model.logits(data.X_test), data.y_test
+    probabilities = softmax(logits)
+    confusion = metrics.confusion_matrix(logits.argmax(axis=0), y, model.num_outputs)
+    classes = metrics.per_class(confusion)
+    return {
+        "dataset": data.name,
+        "samples": int(y.size),
+        "accuracy": metrics.accuracy(logits, y),
+        "top_3_accuracy": metrics.top_k_accuracy(logits, y, min(3, model.num_outputs)),
+        "negative_log_likelihood": metrics.negative_log_likelihood(logits, y),
+        "brier": metrics.brier(probabilities, y),
+        "expected_calibration_error": metrics.expected_calibration_error(probabilities, y),
+        "classes": list(data.classes),
+        "precision": classes.precision.tolist(),
+        "recall": classes.recall.tolist(),
+        "f1": classes.f1.tolist(),
+        "confusion": confusion.tolist(),
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print a report as tables."""
+    print(f"data set           {report['dataset']}, {report['samples']} test images")
+    for key in (
+        "accuracy",
+        "top_3_accuracy",
+        "negative_log_likelihood",
+        "brier",
+        "expected_calibration_error",
+    ):
+        print(f"{key.replace('_', ' '):27}{report[key]:.4f}")
+    width = max(len(name) for name in report["classes"])
+    print(f"\n{'class':{width}}  precision  recall      f1   predicted as class 0, 1, ...")
+    for i, name in enumerate(report["classes"]):
+        row = " ".join(f"{count:4d}" for count in report["confusion"][i])
+        print(
+            f"{name:{width}}  {report['precision'][i]:9.4f}  {report['recall'][i]:.4f}"
+            f"  {report['f1'][i]:.4f}   {row}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(parser(), evaluate))

@@ -1,0 +1,55 @@
+"""Download and verify a data set: `python scripts/fetch.py fashion-mnist`."""
+
+import argparse
+import json
+import sys
+
+import command_line
+
+
+def parser() -> argparse.ArgumentParser:
+    """Declare the flags."""
+    flags = argparse.ArgumentParser(
+        prog="fetch.py", description="Find or download the files of a data set and verify them."
+    )
+    flags.add_argument("dataset", metavar="DATASET", help="fashion-mnist or mnist")
+    flags.add_argument(
+        "files", metavar="FILE", nargs="*", help="only these files, by their names; default all"
+    )
+    command_line.add_data_flags(flags)
+    command_line.add_output_flags(flags)
+    return flags
+
+
+def fetch(args: argparse.Namespace) -> None:
+    """Make the files lie on this machine, whole, and say where."""
+    from npsoftmax.data.datasets import acquire
+    from npsoftmax.data.registry import find
+    from npsoftmax.errors import InputError
+
+    source = find(args.dataset)
+    names = {file.name: role for role, file in source.files.items()}
+    unknown = [name for name in args.files if name not in names]
+    if unknown:
+        raise InputError(
+            f"FILE: expected one of {', '.join(names)}, got {', '.join(unknown)}; check the name"
+        )
+    roles = [names[name] for name in args.files] or list(source.files)
+    paths, origin = acquire(
+        source,
+        {role: source.files[role] for role in roles},
+        args.data_dir,
+        args.mirror,
+        args.offline,
+        progress=sys.stderr.isatty() and not args.quiet,
+    )
+    if args.json:
+        print(json.dumps({role: str(path) for role, path in paths.items()}))
+    elif not args.quiet:
+        print(f"{source.name}: {origin}")
+        for role, path in paths.items():
+            print(f"{path}  {source.files[role].size:,} bytes")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(parser(), fetch))

@@ -1,0 +1,198 @@
+"""Finding, verifying, unpacking and refusing data sets, on a tiny stand-in for the real files."""
+
+import gzip
+import hashlib
+import os
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from npsoftmax import load
+from npsoftmax.data import datasets, registry
+from npsoftmax.data.remote_file import RemoteFile
+from npsoftmax.errors import DataUnavailableError, InputError
+
+FILES = {
+    "train-images": ("train-images-idx3-ubyte.gz", (6, 28, 28)),
+    "train-labels": ("train-labels-idx1-ubyte.gz", (6,)),
+    "test-images": ("t10k-images-idx3-ubyte.gz", (4, 28, 28)),
+    "test-labels": ("t10k-labels-idx1-ubyte.gz", (4,)),
+}
+
+
+def idx_bytes(array):
+    sizes = b"".join(length.to_bytes(4, "big") for length in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+
+
+def make_source(name, folder, seed):
+    """Write four small files and return the source that pins them, with the arrays."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    files, arrays = {}, {}
+    for role, (file_name, shape) in FILES.items():
+        arrays[role] = rng.integers(0, 10, shape, dtype=np.uint8)
+        content = gzip.compress(idx_bytes(arrays[role]), mtime=0)
+        (folder / file_name).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        files[role] = RemoteFile(file_name, len(content), digest)
+    source = registry.DatasetSource(name, tuple("abcdefghij"), files, (), ())
+    return source, arrays
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Put small twins of both data sets in the registry; only Fashion-MNIST's lies in ``data``."""
+    fashion, arrays = make_source("fashion-mnist", tmp_path / "data" / "fashion-mnist", 1)
+    digits, _ = make_source("mnist", tmp_path / "elsewhere", 2)
+    monkeypatch.setitem(registry.DATASETS, "fashion-mnist", fashion)
+    monkeypatch.setitem(registry.DATASETS, "mnist", digits)
+    return tmp_path / "data", arrays
+
+
+def test_columns_of_a_loaded_set_are_upright_images(small):
+    folder, arrays = small
+    data = load("fashion-mnist", folder)
+    assert data.X_train.shape == (784, 6)
+    assert data.X_train.dtype == np.uint8
+    assert data.X_train.flags.f_contiguous
+    np.testing.assert_array_equal(data.X_train[:, 2].reshape(28, 28), arrays["train-images"][2])
+    np.testing.assert_array_equal(data.X_test[:, 3].reshape(28, 28), arrays["test-images"][3])
+    np.testing.assert_array_equal(data.y_train, arrays["train-labels"])
+    assert data.y_test.dtype == np.int64
+    assert str(folder) in data.origin
+    assert len(data.sha256) == 4
+
+
+def test_data_dir_comes_from_the_environment(small, monkeypatch):
+    folder, _ = small
+    monkeypatch.setenv("NPSOFTMAX_DATA", str(folder))
+    assert load("fashion-mnist").X_train.shape == (784, 6)
+
+
+def test_second_start_reads_the_unpacked_copy(small, private_cache, monkeypatch):
+    folder, arrays = small
+    load("fashion-mnist", folder)
+    copies = private_cache / "npsoftmax" / "unpacked" / "fashion-mnist"
+    assert len(list(copies.iterdir())) == 4
+
+    def unexpected(*_):
+        pytest.fail("unpacked again")
+
+    with monkeypatch.context() as context:
+        context.setattr(datasets.idx, "unpack", unexpected)
+        data = load("fashion-mnist", folder)
+    np.testing.assert_array_equal(data.y_train, arrays["train-labels"])
+
+
+@pytest.mark.parametrize("damage", ["zeros", "cut", "empty", "longer", "folder", "other"])
+def test_damaged_copy_is_made_anew(small, private_cache, damage):
+    folder, arrays = small
+    load("fashion-mnist", folder)
+    copy = private_cache / "npsoftmax" / "unpacked" / "fashion-mnist" / "train-images-idx3-ubyte"
+    good = copy.read_bytes()
+    if damage == "folder":
+        copy.unlink()
+        copy.mkdir()
+    else:
+        copy.write_bytes(
+            {
+                "zeros": good[:1000] + bytes(len(good) - 1000),
+                "cut": good[:-1],
+                "empty": b"",
+                "longer": good + b"x",
+                "other": good[::-1],
+            }[damage]
+        )
+    data = load("fashion-mnist", folder)
+    np.testing.assert_array_equal(data.X_train.T.reshape(6, 28, 28), arrays["train-images"])
+    assert damage == "folder" or copy.read_bytes() == good
+
+
+def test_works_without_a_place_for_the_cache(small, private_cache):
+    folder, arrays = small
+    (private_cache / "npsoftmax").write_bytes(b"a file where the folder would be")
+    data = load("fashion-mnist", folder)
+    np.testing.assert_array_equal(data.y_test, arrays["test-labels"])
+
+
+def test_copies_of_other_libraries_are_found(small, tmp_path, monkeypatch):
+    folder, _ = small
+    source = registry.DATASETS["fashion-mnist"]
+    other = tmp_path / "home" / ".keras"
+    other.parent.mkdir()
+    (folder / "fashion-mnist").rename(other)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    twin = registry.DatasetSource(source.name, source.classes, source.files, (), ("~/.keras",))
+    monkeypatch.setitem(registry.DATASETS, "fashion-mnist", twin)
+    assert str(other) in load("fashion-mnist", folder).origin
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "padded"])
+def test_offline_names_what_is_wrong_and_what_to_do(small, damage):
+    folder, _ = small
+    path = folder / "fashion-mnist" / "train-labels-idx1-ubyte.gz"
+    good = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        flipped = good[:20] + bytes([good[20] ^ 1]) + good[21:]
+        path.write_bytes({"cut": good[:-3], "flipped": flipped, "padded": good + b"x"}[damage])
+    with pytest.raises(DataUnavailableError) as caught:
+        load("fashion-mnist", folder, offline=True)
+    message = str(caught.value)
+    file = registry.DATASETS["fashion-mnist"].files["train-labels"]
+    assert "1 of its files" in message
+    assert file.name in message and file.sha256 in message and str(path.parent) in message
+    assert {"missing": "missing", "flipped": "SHA-256"}.get(damage, "bytes") in message
+
+
+def test_a_file_of_the_other_data_set_is_named_as_such(small, tmp_path):
+    folder, _ = small
+    name = FILES["test-images"][0]
+    (folder / "fashion-mnist" / name).write_bytes((tmp_path / "elsewhere" / name).read_bytes())
+    with pytest.raises(DataUnavailableError, match="it is the file of mnist"):
+        load("fashion-mnist", folder, offline=True)
+
+
+def test_missing_files_are_downloaded_into_the_data_folder(small, tmp_path):
+    folder, arrays = small
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=folder / "fashion-mnist")
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        mirror = f"http://127.0.0.1:{server.server_port}"
+        data = load("fashion-mnist", tmp_path / "fresh", [mirror], offline=False)
+    finally:
+        server.shutdown()
+        server.server_close()
+    np.testing.assert_array_equal(data.y_train, arrays["train-labels"])
+    assert "4 files downloaded" in data.origin
+    assert len(os.listdir(tmp_path / "fresh" / "fashion-mnist")) == 4
+    assert "found" in load("fashion-mnist", tmp_path / "fresh", offline=True).origin
+
+
+def test_unknown_name():
+    with pytest.raises(InputError, match="one of fashion-mnist, mnist, garments, got 'cifar'"):
+        load("cifar")
+
+
+def test_the_real_files(fashion_mnist):
+    assert fashion_mnist.X_train.shape == (784, 60_000)
+    assert fashion_mnist.X_test.shape == (784, 10_000)
+    assert np.bincount(fashion_mnist.y_train).tolist() == [6000] * 10
+    assert np.bincount(fashion_mnist.y_test).tolist() == [1000] * 10
+    # The published mean of the scaled training images.
+    assert fashion_mnist.X_train.mean() / 255 == pytest.approx(0.2860, abs=5e-5)
+    assert [fashion_mnist.classes[i] for i in fashion_mnist.y_train[:2]] == [
+        "Ankle boot",
+        "T-shirt/top",
+    ]

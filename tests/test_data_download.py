@@ -1,0 +1,724 @@
+"""One pinned file by HTTP: what is decided, what is asked, and what is left on the disk.
+
+Covers ``download``, ``_transfer`` and ``remote_file``, which are one piece of work.
+"""
+
+import errno
+import gzip
+import hashlib
+import math
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from faulty_server import FaultyServer, Step
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from npsoftmax.data import _transfer, download
+from npsoftmax.data.download import fetch, plan
+from npsoftmax.data.remote_file import RemoteFile, verify
+from npsoftmax.errors import DataUnavailableError, InputError
+from npsoftmax.files import publish
+
+NAME = "images.gz"
+CONTENT = gzip.compress(random.Random(0).randbytes(9_000), mtime=0)
+SIZE = len(CONTENT)
+CUT = 4_000
+FLIPPED = CONTENT[:100] + bytes([CONTENT[100] ^ 1]) + CONTENT[101:]
+FILE = RemoteFile(NAME, SIZE, hashlib.sha256(CONTENT).hexdigest())
+
+WHOLE = Step(CONTENT)
+NO_LENGTH = {"Content-Length": None}
+ETAG = {"ETag": '"v1"'}
+# More than the sockets buffer, so that the server notices a client that hangs up.
+ENDLESS = Step(bytes(65_536), headers=NO_LENGTH, repeat=512)
+ENDLESS_BYTES = 512 * 65_536
+
+
+class FakeTime:
+    """A clock that only moves when somebody sleeps, or by ``tick`` seconds at each look."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+        self.tick = 0.0
+        self.waits: list[float] = []
+
+    def look(self) -> float:
+        self.now += self.tick
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    clock = FakeTime()
+    monkeypatch.setattr(_transfer, "sleep", clock.sleep)
+    monkeypatch.setattr(_transfer, "monotonic", clock.look)
+    monkeypatch.setattr(_transfer, "time", clock.look)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def cut(**options: Any) -> Step:
+    """Answer with the first ``CUT`` bytes of a body declared whole, then the given ending."""
+    headers = {"Content-Length": str(SIZE), **options.pop("headers", ETAG)}
+    return Step(CONTENT[:CUT], headers=headers, **options)
+
+
+def rest(content_range: str | None = f"bytes {CUT}-{SIZE - 1}/{SIZE}", **options: Any) -> Step:
+    """Answer with the bytes from ``CUT`` on."""
+    headers = {**ETAG, "Content-Range": content_range, **options.pop("headers", {})}
+    return Step(options.pop("body", CONTENT[CUT:]), status=206, headers=headers, **options)
+
+
+def refused(folder: Path, *mirrors: str, **options: Any) -> str:
+    """Return the message of a fetch that must fail and must leave the folder as it was."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(DataUnavailableError) as caught:
+        fetch(FILE, folder, mirrors, **options)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def assert_delivered(folder: Path, *mirrors: str) -> None:
+    """Fetch the file and find it, and nothing else, in the folder."""
+    assert fetch(FILE, folder, mirrors) == folder / NAME
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {NAME: CONTENT}
+
+
+# What is decided from the disk
+
+
+def test_importing_loads_neither_requests_nor_tqdm() -> None:
+    code = "import sys, npsoftmax.data.download as d; print({'requests', 'tqdm'} & {*sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd", "a/"])
+def test_a_name_that_leaves_the_folder_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="bare file name"):
+        RemoteFile(name, SIZE, FILE.sha256)
+
+
+def test_verify_accepts_the_right_file(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(CONTENT)
+    assert verify(tmp_path / NAME, FILE) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", f"expected {SIZE:,} bytes, got 0"),
+        (CONTENT[:-1], f"expected {SIZE:,} bytes, got {SIZE - 1:,}"),
+        (FLIPPED, f"expected SHA-256 {FILE.sha256}, got {hashlib.sha256(FLIPPED).hexdigest()}"),
+    ],
+    ids=["empty", "short", "flipped"],
+)
+def test_verify_says_what_it_expected_and_got(
+    tmp_path: Path, content: bytes, complaint: str
+) -> None:
+    (tmp_path / NAME).write_bytes(content)
+    assert verify(tmp_path / NAME, FILE) == f"{tmp_path / NAME}: {complaint}"
+
+
+def test_verify_names_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    assert verify(tmp_path / NAME, FILE) == f"{tmp_path / NAME} is missing"
+    assert verify(tmp_path, FILE) == f"{tmp_path} is a folder, expected a file"
+    below_a_file = verify(tmp_path / "plain" / NAME, FILE)
+    assert below_a_file is not None and "cannot be read: Not a directory" in below_a_file
+
+
+def test_verify_does_not_hash_a_file_of_the_wrong_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / NAME).write_bytes(CONTENT + b"!")
+    monkeypatch.delattr(hashlib, "sha256")
+    assert f"got {SIZE + 1:,}" in str(verify(tmp_path / NAME, FILE))
+
+
+@pytest.mark.parametrize(
+    ("content", "offline", "action"),
+    [
+        (CONTENT, False, "use"),
+        (CONTENT, True, "use"),
+        (FLIPPED, False, "download"),
+        (FLIPPED, True, "refuse"),
+        (None, False, "download"),
+        (None, True, "refuse"),
+    ],
+)
+def test_plan(tmp_path: Path, content: bytes | None, offline: bool, action: str) -> None:
+    if content is not None:
+        (tmp_path / NAME).write_bytes(content)
+    decided = plan(tmp_path / NAME, FILE, offline)
+    assert decided.action == action
+    assert str(tmp_path / NAME) in decided.reason
+
+
+def test_plan_does_not_replace_a_folder(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    decided = plan(tmp_path / NAME, FILE, offline=False)
+    assert decided.action == "refuse"
+    assert "is a folder" in decided.reason
+
+
+# When all is well
+
+
+def test_one_request_brings_the_file_and_none_follows(tmp_path: Path) -> None:
+    with FaultyServer(WHOLE) as server:
+        assert_delivered(tmp_path, f"{server.url}/fashion")
+    assert [request.path for request in server.requests] == [f"/fashion/{NAME}"]
+    assert server.requests[0].headers["Accept-Encoding"] == "identity"
+    assert "Range" not in server.requests[0].headers
+    assert plan(tmp_path / NAME, FILE, offline=False).action == "use"
+
+
+def test_the_slash_between_mirror_and_name_is_never_doubled(tmp_path: Path) -> None:
+    with FaultyServer(WHOLE) as server:
+        assert_delivered(tmp_path, f"{server.url}/fashion/")
+    assert server.requests[0].path == f"/fashion/{NAME}"
+
+
+def test_the_folder_is_created(tmp_path: Path) -> None:
+    with FaultyServer(WHOLE) as server:
+        assert_delivered(tmp_path / "new" / "folder", server.url)
+
+
+def test_a_wrong_file_is_replaced_by_the_right_one(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(FLIPPED)
+    with FaultyServer(WHOLE) as server:
+        assert_delivered(tmp_path, server.url)
+
+
+def test_an_empty_file_can_be_fetched(tmp_path: Path) -> None:
+    empty = RemoteFile("empty", 0, hashlib.sha256(b"").hexdigest())
+    with FaultyServer(Step()) as server:
+        assert fetch(empty, tmp_path, [server.url]).read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step(CONTENT, headers=NO_LENGTH),
+        Step(CONTENT, headers={"Content-Length": "abc"}),
+        Step(CONTENT, headers={"Content-Length": str(SIZE + 1000)}),
+        Step(CONTENT, headers={"Content-Encoding": "gzip"}),
+        Step(CONTENT, headers={"Content-Type": "text/html"}),
+        Step(
+            b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (CUT, CONTENT[:CUT], SIZE - CUT, CONTENT[CUT:]),
+            headers={**NO_LENGTH, "Transfer-Encoding": "chunked"},
+        ),
+    ],
+    ids=["no length", "bad length", "false length", "mislabelled gzip", "wrong type", "chunked"],
+)
+def test_right_bytes_in_a_wrong_wrapping_are_right(tmp_path: Path, step: Step) -> None:
+    with FaultyServer(step) as server:
+        assert_delivered(tmp_path, server.url)
+    assert len(server.requests) == 1
+
+
+def test_the_bar_goes_to_stderr_and_only_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FaultyServer(WHOLE, WHOLE) as server:
+        fetch(FILE, tmp_path, [server.url])
+        assert capsys.readouterr() == ("", "")
+        fetch(FILE, tmp_path, [server.url], progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert NAME in err
+    assert "100%" in err
+
+
+# Asking again
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step(status=500),
+        Step(status=503),
+        Step(status=408),
+        Step(status=429),
+        Step(FLIPPED),
+        Step(b"<html>Welcome to the airport</html>"),
+        Step(CONTENT + b"sixteen bytes...", headers=NO_LENGTH),
+        Step(b""),
+        Step(status=None),
+        Step(status=None, ending="reset"),
+        Step(b"SSH-2.0-OpenSSH_9.6\r\n", status=None),
+        Step(CONTENT, status=206),
+    ],
+    ids=[
+        "500",
+        "503",
+        "408",
+        "429",
+        "flipped byte",
+        "portal",
+        "too long",
+        "empty",
+        "hang-up",
+        "reset",
+        "no HTTP",
+        "unasked 206",
+    ],
+)
+def test_what_may_pass_is_asked_again(tmp_path: Path, clock: FakeTime, step: Step) -> None:
+    with FaultyServer(step, step, WHOLE) as server:
+        assert_delivered(tmp_path, server.url)
+    assert len(server.requests) == 3
+    assert clock.waits == [1, 2]
+    assert not any("Range" in request.headers for request in server.requests)
+
+
+def test_four_attempts_are_enough(tmp_path: Path, clock: FakeTime) -> None:
+    with FaultyServer(*[Step(status=502)] * 4) as server:
+        message = refused(tmp_path, server.url)
+    assert f"{server.url}/{NAME}: HTTP 502 Bad Gateway" in message
+    assert len(server.requests) == 4
+    assert clock.waits == [1, 2, 4]
+
+
+def test_silence_is_cut_by_the_read_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_transfer, "_READ_SECONDS", 0.05)
+    before, amid = Step(status=None, ending="silence"), cut(ending="silence")
+    with FaultyServer(before, amid, rest()) as server:
+        assert_delivered(tmp_path, server.url)
+    assert all(request.hung_up for request in server.requests[:2])
+    assert server.requests[2].headers["Range"] == f"bytes={CUT}-"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 204, 304, 302])
+def test_a_final_answer_sends_to_the_next_mirror_at_once(
+    tmp_path: Path, clock: FakeTime, status: int
+) -> None:
+    with FaultyServer(Step(status=status)) as bad, FaultyServer(WHOLE) as good:
+        assert_delivered(tmp_path, bad.url, good.url)
+    assert (len(bad.requests), len(good.requests)) == (1, 1)
+    assert clock.waits == []
+
+
+def test_a_refused_connection_is_tried_four_times(tmp_path: Path, clock: FakeTime) -> None:
+    with FaultyServer() as gone:
+        pass
+    with FaultyServer(WHOLE) as good:
+        assert_delivered(tmp_path, gone.url, good.url)
+    assert clock.waits == [1, 2, 4]
+    assert "Connection refused" in refused(tmp_path, gone.url)
+
+
+def test_a_name_that_does_not_resolve_is_asked_for_once(
+    tmp_path: Path, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def unknown(host: str, *_: Any, **__: Any) -> None:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert "not known" in refused(tmp_path, "http://one.invalid", "http://two.invalid")
+    assert asked == ["one.invalid", "two.invalid"]
+    assert clock.waits == []
+
+
+@pytest.mark.parametrize("mirror", ["ftp://127.0.0.1/", "file:///etc/", "nonsense", "http://"])
+def test_a_mirror_that_is_no_web_address_is_passed_over(
+    tmp_path: Path, clock: FakeTime, mirror: str
+) -> None:
+    with FaultyServer(WHOLE) as good:
+        assert_delivered(tmp_path, mirror, good.url)
+    assert clock.waits == []
+
+
+def test_retry_after_in_seconds_and_as_a_date(tmp_path: Path, clock: FakeTime) -> None:
+    date = format_datetime(datetime.fromtimestamp(clock.now + 7 + 12, timezone.utc), usegmt=True)
+    busy = [Step(status=503, headers={"Retry-After": value}) for value in ("7", date)]
+    with FaultyServer(*busy, WHOLE) as server:
+        assert_delivered(tmp_path, server.url)
+    assert clock.waits == [7, 12]
+
+
+def test_an_hour_of_retry_after_is_not_waited_for(tmp_path: Path, clock: FakeTime) -> None:
+    with FaultyServer(Step(status=429, headers={"Retry-After": "3600"})) as busy:
+        assert "HTTP 429" in refused(tmp_path, busy.url)
+    assert len(busy.requests) == 1
+    assert clock.waits == []
+
+
+# Going on after a cut
+
+
+@pytest.mark.parametrize("ending", ["close", "reset"])
+@pytest.mark.parametrize("headers", [ETAG, {"Last-Modified": "Thu, 01 Jan 1970 00:00:00 GMT"}])
+def test_a_cut_transfer_goes_on_where_it_ended(
+    tmp_path: Path, ending: str, headers: dict[str, str]
+) -> None:
+    with FaultyServer(cut(ending=ending, headers=headers), rest()) as server:
+        assert_delivered(tmp_path, server.url)
+    assert server.requests[1].headers["Range"] == f"bytes={CUT}-"
+    assert [server.requests[1].headers["If-Range"]] == list(headers.values())
+    assert len(server.requests) == 2
+
+
+def test_a_transfer_cut_twice_goes_on_twice(tmp_path: Path) -> None:
+    further = CUT + 2_000
+    middle = rest(body=CONTENT[CUT:further], headers={"Content-Length": str(SIZE - CUT)})
+    last = rest(f"bytes {further}-{SIZE - 1}/{SIZE}", body=CONTENT[further:])
+    with FaultyServer(cut(), middle, last) as server:
+        assert_delivered(tmp_path, server.url)
+    assert server.requests[2].headers["Range"] == f"bytes={further}-"
+
+
+def test_a_short_body_goes_on_where_it_ended_not_where_a_wrong_one_did(tmp_path: Path) -> None:
+    short = Step(CONTENT[:CUT], headers={**ETAG, **NO_LENGTH})
+    with FaultyServer(Step(FLIPPED), short, rest()) as server:
+        assert_delivered(tmp_path, server.url)
+    assert server.requests[2].headers["Range"] == f"bytes={CUT}-"
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"v1"', "Last-Modified": "yesterday"}])
+def test_without_a_strong_validator_it_starts_over(tmp_path: Path, headers: dict[str, str]) -> None:
+    with FaultyServer(cut(headers=headers), WHOLE) as server:
+        assert_delivered(tmp_path, server.url)
+    assert "Range" not in server.requests[1].headers
+
+
+def test_a_range_that_is_ignored_starts_over(tmp_path: Path) -> None:
+    with FaultyServer(cut(), WHOLE) as server:
+        assert_delivered(tmp_path, server.url)
+    assert "Range" in server.requests[1].headers
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        rest(f"bytes {CUT + 1}-{SIZE - 1}/{SIZE}"),
+        rest(f"bytes {CUT}-{SIZE}/{SIZE + 1}"),
+        rest(f"bytes {CUT}-{SIZE - 1}/*"),
+        rest(None),
+        Step(status=416),
+        rest(body=FLIPPED[: SIZE - CUT]),
+    ],
+    ids=["start", "total", "no total", "no header", "416", "right header, wrong bytes"],
+)
+def test_a_wrong_rest_is_thrown_away_and_all_asked_for_again(tmp_path: Path, step: Step) -> None:
+    with FaultyServer(cut(), step, WHOLE) as server:
+        assert_delivered(tmp_path, server.url)
+    assert ["Range" in request.headers for request in server.requests] == [False, True, False]
+
+
+def test_the_next_mirror_is_not_asked_for_the_rest_of_another_one(tmp_path: Path) -> None:
+    hang_up = Step(status=None)
+    with FaultyServer(cut(), *[hang_up] * 3) as first, FaultyServer(WHOLE) as second:
+        assert_delivered(tmp_path, first.url, second.url)
+    assert all("Range" in request.headers for request in first.requests[1:])
+    assert "Range" not in second.requests[0].headers
+
+
+# Wrong content
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (FLIPPED, f"expected SHA-256 {FILE.sha256}, got {hashlib.sha256(FLIPPED).hexdigest()}"),
+        (gzip.compress(b"digits"), f"expected {SIZE:,} bytes, got 26"),
+        (b"<html>" + bytes(2 * SIZE), f"expected {SIZE:,} bytes, got more"),
+        (CONTENT + b"sixteen bytes...", f"expected {SIZE:,} bytes, got more"),
+    ],
+    ids=["flipped", "another data set of the same name", "long portal", "16 bytes too many"],
+)
+def test_wrong_bytes_are_refused_for_ever(tmp_path: Path, body: bytes, complaint: str) -> None:
+    with FaultyServer(*[Step(body)] * 4) as server:
+        message = refused(tmp_path, server.url)
+    assert complaint in message
+    assert len(server.requests) == 4
+
+
+def test_a_wrong_file_stays_when_nothing_better_comes(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(FLIPPED)
+    with FaultyServer(Step(status=404)) as server:
+        refused(tmp_path, server.url)
+    assert (tmp_path / NAME).read_bytes() == FLIPPED
+
+
+def test_an_endless_body_is_cut_at_the_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "publish", small_disk(SIZE))
+    with FaultyServer(*[ENDLESS] * 4) as server:
+        message = refused(tmp_path, server.url)
+    assert f"expected {SIZE:,} bytes, got more" in message
+    assert max(request.sent for request in server.requests) < ENDLESS_BYTES
+
+
+def test_every_mirror_is_named_with_its_reasons_and_the_way_out(tmp_path: Path) -> None:
+    with FaultyServer(Step(FLIPPED), Step(status=403)) as a, FaultyServer(Step(status=404)) as b:
+        message = refused(tmp_path, a.url, b.url)
+    assert f"{a.url}/{NAME}: expected SHA-256" in message
+    assert f"{a.url}/{NAME}: HTTP 403 Forbidden" in message
+    assert f"{b.url}/{NAME}: HTTP 404 Not Found" in message
+    for detail in (NAME, f"{SIZE:,} bytes", FILE.sha256, str(tmp_path)):
+        assert detail in message
+
+
+# Redirects
+
+
+def redirect(location: str) -> Step:
+    """Redirect with an endless body, which nobody has to read."""
+    return replace(ENDLESS, status=302, headers={"Location": location, **NO_LENGTH})
+
+
+def test_a_redirect_to_another_host_is_followed_without_reading_its_body(tmp_path: Path) -> None:
+    with (
+        FaultyServer(WHOLE) as there,
+        FaultyServer(redirect(f"{there.url}/cdn/{NAME}?v=1")) as here,
+    ):
+        assert_delivered(tmp_path, here.url)
+    assert here.requests[0].sent < ENDLESS_BYTES
+    assert there.requests[0].path == f"/cdn/{NAME}?v=1"
+
+
+def test_a_redirect_to_an_endless_body_is_cut_too(tmp_path: Path) -> None:
+    with (
+        FaultyServer(*[ENDLESS] * 4) as there,
+        FaultyServer(*[redirect(f"{there.url}/{NAME}")] * 4) as here,
+    ):
+        assert "got more" in refused(tmp_path, here.url)
+    assert max(request.sent for request in there.requests) < ENDLESS_BYTES
+
+
+@pytest.mark.parametrize(("redirects", "delivered"), [(5, True), (6, False)])
+def test_five_redirects_are_followed_and_no_more(
+    tmp_path: Path, redirects: int, delivered: bool
+) -> None:
+    with FaultyServer(*[redirect("again")] * redirects, WHOLE) as server:
+        if delivered:
+            assert_delivered(tmp_path, server.url)
+        else:
+            assert "more than 5 redirects" in refused(tmp_path, server.url)
+    assert len(server.requests) == 6
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x"])
+def test_a_redirect_elsewhere_than_to_the_web_is_refused(tmp_path: Path, location: str) -> None:
+    with FaultyServer(redirect(location)) as server:
+        assert f"refused a redirect to {location!r}" in refused(tmp_path, server.url)
+    assert len(server.requests) == 1
+
+
+def test_a_redirect_to_a_broken_address_is_refused(tmp_path: Path) -> None:
+    with FaultyServer(redirect("http://[")) as server:
+        assert "Invalid IPv6" in refused(tmp_path, server.url)
+    assert len(server.requests) == 1
+
+
+# Time
+
+
+def test_the_timeout_ends_a_body_and_everything_after_it(tmp_path: Path, clock: FakeTime) -> None:
+    content = bytes(1_000_000)
+    file = RemoteFile(NAME, len(content), hashlib.sha256(content).hexdigest())
+    clock.tick = 100
+    with (
+        FaultyServer(Step(content)) as slow,
+        FaultyServer(Step(content)) as late,
+        pytest.raises(DataUnavailableError, match="timeout for the whole download is over"),
+    ):
+        fetch(file, tmp_path, [slow.url, late.url], timeout=300)
+    assert (len(slow.requests), len(late.requests)) == (1, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pause_beyond_the_timeout_is_not_begun(tmp_path: Path, clock: FakeTime) -> None:
+    with FaultyServer(Step(status=503, headers={"Retry-After": "20"})) as server:
+        refused(tmp_path, server.url, timeout=10)
+    assert clock.waits == []
+    assert len(server.requests) == 1
+
+
+# The disk
+
+
+class SmallDisk:
+    """A file on a disk that holds ``capacity`` bytes and no more."""
+
+    def __init__(self, file: BinaryIO, capacity: int) -> None:
+        self.file = file
+        self.capacity = capacity
+
+    def write(self, data: bytes) -> int:
+        if self.file.tell() + len(data) > self.capacity:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def small_disk(capacity: int) -> Any:
+    @contextmanager
+    def limited_publish(path: Path) -> Iterator[SmallDisk]:
+        with publish(path) as file:
+            yield SmallDisk(file, capacity)
+
+    return limited_publish
+
+
+def test_a_full_disk_is_named_and_no_other_mirror_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "publish", small_disk(SIZE - 1))
+    with FaultyServer(WHOLE) as first, FaultyServer(WHOLE) as second:
+        message = refused(tmp_path, first.url, second.url)
+    assert "No space left on device" in message
+    assert str(tmp_path) in message
+    assert (len(first.requests), len(second.requests)) == (1, 0)
+
+
+def test_a_folder_below_a_file_is_named_and_nothing_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    with FaultyServer(WHOLE) as server, pytest.raises(DataUnavailableError) as caught:
+        fetch(FILE, tmp_path / "plain" / "data", [server.url])
+    assert str(tmp_path / "plain" / "data") in str(caught.value)
+    assert "Not a directory" in str(caught.value)
+    assert server.requests == []
+
+
+def test_a_keyboard_interrupt_passes_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_transfer, "sleep", interrupt)
+    with FaultyServer(cut()) as server, pytest.raises(KeyboardInterrupt):
+        fetch(FILE, tmp_path, [server.url])
+    assert list(tmp_path.iterdir()) == []
+
+
+# The pure decisions
+
+
+_small = st.integers(0, 3)
+
+
+@given(_small, _small, _small, _small, _small)
+def test_only_the_exact_rest_is_appended(
+    start: int, end: int, total: int, received: int, size: int
+) -> None:
+    headers = {"Content-Range": f"bytes {start}-{end}/{total}"}
+    try:
+        resumed = _transfer._resumes(206, headers, received, size)
+    except _transfer.MirrorError:
+        resumed = False
+    assert resumed == ((start, end, total) == (received, size - 1, size))
+
+
+@pytest.mark.parametrize(
+    ("status", "wait"),
+    [(status, 5) for status in (206, 408, 416, 429, 500, 503, 599)]
+    + [(status, math.inf) for status in (204, 300, 302, 304, 400, 401, 403, 404, 410, 451)],
+)
+def test_which_status_may_pass(status: int, wait: float) -> None:
+    with pytest.raises(_transfer.MirrorError) as caught:
+        _transfer._resumes(status, {"Retry-After": "5"}, received=0, size=SIZE)
+    assert caught.value.wait == wait
+
+
+@pytest.mark.parametrize(
+    ("attempt", "wait", "left", "pause"),
+    [
+        (0, 0, 300, 1),
+        (1, 0, 300, 2),
+        (2, 0, 300, 4),
+        (3, 0, 300, None),
+        (0, 30, 300, 30),
+        (0, 31, 300, None),
+        (0, math.inf, math.inf, None),
+        (2, 0, 3, None),
+    ],
+)
+def test_how_long_to_wait(attempt: int, wait: float, left: float, pause: float | None) -> None:
+    assert _transfer._pause(attempt, wait, left) == pause
+
+
+@given(st.integers(0, 10**9))
+def test_retry_after_reads_seconds(seconds: int) -> None:
+    assert _transfer._retry_after(str(seconds), now=0) == seconds
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1)), st.integers(0, 10**10))
+def test_retry_after_reads_dates(date: datetime, now: int) -> None:
+    date = date.replace(microsecond=0, tzinfo=timezone.utc)
+    asked = _transfer._retry_after(format_datetime(date, usegmt=True), now)
+    assert asked == max(0, date.timestamp() - now)
+
+
+@given(st.text(st.characters(max_codepoint=255)))
+@example("-1")
+@example("Thu, 01 Jan 99999999999999999999 00:00:00 GMT")
+def test_retry_after_takes_any_text(text: str) -> None:
+    assert _transfer._retry_after(text, now=0) >= 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "validator"),
+    [
+        ({}, None),
+        ({"ETag": '"v1"', "Last-Modified": "yesterday"}, '"v1"'),
+        ({"ETag": 'W/"v1"', "Last-Modified": "yesterday"}, None),
+        ({"Last-Modified": "yesterday"}, "yesterday"),
+    ],
+)
+def test_what_if_range_may_carry(headers: dict[str, str], validator: str | None) -> None:
+    assert _transfer._validator(headers) == validator
+
+
+@pytest.mark.parametrize(
+    ("url", "location", "target"),
+    [
+        ("http://a/x/y", "z", "http://a/x/z"),
+        ("http://a/x", "//b/z", "http://b/z"),
+        ("http://a/x", "https://b/z", "https://b/z"),
+        ("https://a/x", "https://b/z", "https://b/z"),
+        ("https://a/x", "http://b/z", None),
+        ("HTTPS://a/x", "http://b/z", None),
+        ("http://a/x", "file:///z", None),
+    ],
+)
+def test_where_a_redirect_may_lead(url: str, location: str, target: str | None) -> None:
+    if target is None:
+        with pytest.raises(_transfer.MirrorError, match="refused a redirect"):
+            _transfer._redirect_target(url, location)
+    else:
+        assert _transfer._redirect_target(url, location) == target

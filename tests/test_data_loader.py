@@ -1,0 +1,89 @@
+"""The loader on a 2 x 5 matrix that one checks by eye."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npsoftmax.data import DataLoader
+from npsoftmax.errors import InputError, LabelError, ShapeError
+
+X = np.arange(1, 11).reshape(5, 2).T
+Y = np.arange(5)
+
+
+def collect(batches):
+    return [(X.copy(), y.copy()) for X, y in batches]
+
+
+def test_partial_batch_is_kept_or_dropped():
+    batches = collect(DataLoader(X, Y, 2))
+    assert [y.tolist() for _, y in batches] == [[0, 1], [2, 3], [4]]
+    np.testing.assert_array_equal(batches[0][0], [[1, 3], [2, 4]])
+    np.testing.assert_array_equal(batches[2][0], [[9], [10]])
+    dropped = DataLoader(X, Y, 2, drop_last=True)
+    assert len(dropped) == len(collect(dropped)) == 2
+    assert [y.tolist() for _, y in collect(DataLoader(X, Y, 7))] == [[0, 1, 2, 3, 4]]
+
+
+def test_bytes_stay_bytes_and_buffers_are_reused():
+    loader = DataLoader(X.astype(np.uint8), Y, 2)
+    seen = list(loader.batches(0))
+    assert all(X.dtype == np.uint8 and X.flags.f_contiguous for X, _ in seen)
+    assert np.shares_memory(seen[0][0], seen[1][0])
+    assert np.shares_memory(seen[0][1], seen[2][1])
+
+
+@given(st.integers(1, 40), st.integers(1, 45), st.booleans(), st.integers(0, 9), st.integers(0, 5))
+def test_every_sample_once_with_its_label(n, batch_size, shuffle, seed, epoch):
+    loader = DataLoader(np.arange(n)[None, :], np.arange(n), batch_size, shuffle, seed=seed)
+    batches = collect(loader.batches(epoch))
+    assert len(batches) == len(loader) == -(-n // batch_size)
+    labels = np.concatenate([y for _, y in batches])
+    np.testing.assert_array_equal(np.concatenate([X[0] for X, _ in batches]), labels)
+    np.testing.assert_array_equal(labels, loader.permutation(epoch))
+    assert sorted(labels) == list(range(n))
+    rest = collect(loader.batches(epoch, start=len(batches) // 2))
+    assert [y.tolist() for _, y in rest] == [y.tolist() for _, y in batches[len(batches) // 2 :]]
+
+
+def test_order_is_a_function_of_seed_and_epoch_alone():
+    def orders(seed):
+        loader = DataLoader(np.zeros((1, 50)), np.zeros(50, int), 7, shuffle=True, seed=seed)
+        return [loader.permutation(epoch).tolist() for epoch in range(3)]
+
+    assert orders(3) == orders(3)
+    assert len({tuple(order) for seed in (0, 1) for order in orders(seed)}) == 6
+    # Iterating advances the epoch by itself, and leaves explicit epochs alone.
+    loader = DataLoader(X, Y, 5, shuffle=True, seed=1)
+    first, second = collect(loader)[0][1], collect(loader)[0][1]
+    np.testing.assert_array_equal(first, loader.permutation(0))
+    np.testing.assert_array_equal(second, loader.permutation(1))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_memory_order_and_read_only_input(order):
+    data = np.array(X, dtype=np.float32, order=order)
+    data.flags.writeable = False
+    loader = DataLoader(data, Y, 3, shuffle=True)
+    for batch, y in loader.batches(0):
+        np.testing.assert_array_equal(batch, X[:, y])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((X, Y[:4], 2), ShapeError, r"X \(2, 5\) and y \(4,\)"),
+        ((X.T, Y, 2), ShapeError, r"X \(5, 2\)"),
+        ((X, Y * 1.0, 2), LabelError, "float64"),
+        ((X, Y - 1, 2), LabelError, "from -1"),
+        ((X, Y, 0), InputError, "batch_size.*got 0"),
+        ((X, Y, -1), InputError, "batch_size"),
+        ((X, Y, 2.0), InputError, "batch_size"),
+        ((X[:, :0], Y[:0], 2), ShapeError, "at least one sample"),
+        ((X * np.nan, Y, 2), InputError, "nan in feature 0 of sample 0"),
+    ],
+)
+def test_refusals(arguments, error, message):
+    with pytest.raises(error, match=message):
+        DataLoader(*arguments)

@@ -1,0 +1,185 @@
+"""Cross-entropy in all its forms of targets, axes and aggregates."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from npsoftmax.errors import InputError, LabelError, ShapeError
+from npsoftmax.functional import (
+    crossentropy,
+    crossentropy_grad,
+    label_smoothing,
+    logitcrossentropy,
+    logitcrossentropy_and_grad,
+    logitcrossentropy_grad,
+    logsoftmax,
+    onehotbatch,
+    softmax,
+)
+
+INF, NAN = np.inf, np.nan
+
+
+@st.composite
+def logits_and_labels(draw):
+    k, n = draw(st.integers(1, 5)), draw(st.integers(1, 6))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    z = draw(hnp.arrays(dtype, (k, n), elements=st.floats(-40, 40, width=32)))
+    y = draw(hnp.arrays(np.int64, n, elements=st.integers(0, k - 1)))
+    return z, y
+
+
+def test_julia_chapter_example():
+    yhat = np.array([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]).T
+    assert crossentropy(yhat, [0, 2], eps=0) == pytest.approx(1.4978661367769954, rel=1e-15)
+    one_hot = onehotbatch([0, 2], range(3))
+    assert crossentropy(yhat, one_hot) == pytest.approx(1.497866136776994, rel=1e-15)
+
+
+@given(logits_and_labels())
+def test_labels_one_hot_and_definition_agree(case):
+    z, y = case
+    one_hot = onehotbatch(y, range(z.shape[0]))
+    for agg in ("mean", "sum", "none"):
+        by_label = logitcrossentropy(z, y, agg=agg)
+        np.testing.assert_array_equal(by_label, logitcrossentropy(z, one_hot, agg=agg))
+        np.testing.assert_array_equal(
+            by_label, logitcrossentropy(z, one_hot.astype(z.dtype), agg=agg)
+        )
+    losses = logitcrossentropy(z, y, agg="none")
+    assert losses.dtype == z.dtype and losses.shape == y.shape
+    picked = -logsoftmax(z)[y, np.arange(y.size)]
+    np.testing.assert_allclose(losses, picked, rtol=4 * np.finfo(z.dtype).eps)
+    assert (losses >= 0).all() and not np.signbit(losses).any()
+
+
+@given(logits_and_labels())
+def test_gradient_is_softmax_minus_one_hot(case):
+    z, y = case
+    gradient = logitcrossentropy_grad(z, y, agg="sum")
+    expected = softmax(z) - onehotbatch(y, range(z.shape[0]))
+    np.testing.assert_allclose(gradient, expected, atol=4 * np.finfo(z.dtype).eps)
+    np.testing.assert_allclose(gradient.sum(axis=0, dtype=float), 0, atol=1e-6)
+
+
+@given(logits_and_labels())
+def test_fused_equals_separate_and_axis_moves(case):
+    z, y = case
+    loss, gradient = logitcrossentropy_and_grad(z, y)
+    assert loss == logitcrossentropy(z, y)
+    np.testing.assert_array_equal(gradient, logitcrossentropy_grad(z, y))
+    moved_loss, moved = logitcrossentropy_and_grad(z.T, y, axis=1)
+    assert moved_loss == loss
+    np.testing.assert_array_equal(moved.T, gradient)
+    in_place = z.copy()
+    _, written = logitcrossentropy_and_grad(in_place, y, out=in_place)
+    assert written is in_place
+    np.testing.assert_array_equal(written, gradient)
+
+
+def test_more_than_two_axes():
+    z = np.random.default_rng(0).standard_normal((2, 4, 3))
+    y = np.array([[0, 1, 2], [3, 0, 1]])
+    losses = logitcrossentropy(z, y, axis=1, agg="none")
+    gradient = logitcrossentropy_grad(z, y, axis=1, agg="sum")
+    assert losses.shape == (2, 3) and gradient.shape == (2, 4, 3)
+    for i in range(2):
+        np.testing.assert_array_equal(losses[i], logitcrossentropy(z[i], y[i], agg="none"))
+        np.testing.assert_array_equal(gradient[i], logitcrossentropy_grad(z[i], y[i], agg="sum"))
+
+
+@pytest.mark.parametrize(
+    ("column", "label", "loss", "gradient"),
+    [
+        ([INF, 0.0], 0, 0.0, [0, 0]),
+        ([INF, 0.0], 1, INF, [1, -1]),
+        ([INF, INF], 0, np.log(2), [-0.5, 0.5]),
+        ([-INF, 0.0], 0, INF, [-1, 1]),
+        ([-INF, 0.0], 1, 0.0, [0, 0]),
+        ([-INF, -INF], 0, NAN, [NAN, NAN]),
+        ([NAN, 0.0], 1, NAN, [NAN, NAN]),
+    ],
+)
+def test_special_columns(column, label, loss, gradient):
+    z = np.array([column, [1.0, 2.0]]).T
+    with np.errstate(all="raise"):
+        losses = logitcrossentropy(z, [label, 0], agg="none")
+        grad = logitcrossentropy_grad(z, [label, 0], agg="none")
+    np.testing.assert_allclose(losses[0], loss, rtol=1e-15)
+    np.testing.assert_allclose(grad[:, 0], gradient, rtol=1e-15)
+    assert losses[1] == logitcrossentropy(z[:, 1:], [0])
+    if not np.isnan(loss):
+        one_hot = onehotbatch([label, 0], range(2)).astype(float)
+        np.testing.assert_array_equal(logitcrossentropy(z, one_hot, agg="none"), losses)
+
+
+def test_confident_sample_keeps_loss_and_gradient():
+    loss, gradient = logitcrossentropy_and_grad(np.array([[37.43], [0.0]]), [0])
+    assert loss == pytest.approx(5.5511151e-17, rel=1e-2)
+    assert gradient[0, 0] == -gradient[1, 0] != 0
+
+
+def test_common_offset_does_not_cancel():
+    z = np.float32([[1e6 + 1], [1e6]])
+    assert logitcrossentropy(z, [0]) == pytest.approx(0.31326169, rel=1e-7)
+
+
+def test_soft_targets_silence_masked_logits():
+    z = np.array([[0.0], [0.0], [-INF]])
+    y = np.array([[0.5], [0.5], [0.0]])
+    assert logitcrossentropy(z, y) == pytest.approx(np.log(2), rel=1e-15)
+    np.testing.assert_allclose(logitcrossentropy_grad(z, y).ravel(), [0, 0, 0], atol=1e-16)
+
+
+def test_crossentropy_epsilon():
+    assert crossentropy([[0.0], [1.0]], [[1.0], [0.0]]) == pytest.approx(36.04365338911715)
+    assert crossentropy(np.float32([[0], [1]]), [0]) == pytest.approx(15.942385, rel=1e-6)
+    assert crossentropy([[0.0], [1.0]], [0], eps=0) == INF
+    assert crossentropy([[0.5], [0.5]], [[0.0], [0.0]], eps=0) == 0
+
+
+def test_crossentropy_grad_by_hand():
+    gradient = crossentropy_grad([[0.25, 0.5], [0.75, 0.5]], [0, 1], eps=0)
+    np.testing.assert_array_equal(gradient, [[-2, 0], [0, -1]])
+    assert crossentropy_grad([[0.0], [1.0]], [1], eps=0)[0, 0] == 0
+
+
+def test_label_smoothing():
+    np.testing.assert_allclose(
+        label_smoothing([[1, 0], [0, 1], [0, 0]], 0.3), [[0.8, 0.1], [0.1, 0.8], [0.1, 0.1]]
+    )
+    np.testing.assert_allclose(label_smoothing([[1, 0, 0]], 0.3, axis=1), [[0.8, 0.1, 0.1]])
+    assert label_smoothing(np.float32([[1], [0]]), 0.5).dtype == np.float32
+
+
+@pytest.mark.parametrize("loss", [logitcrossentropy, logitcrossentropy_grad, crossentropy,
+                                  crossentropy_grad])  # fmt: skip
+@pytest.mark.parametrize(
+    ("y", "kwargs", "error", "message"),
+    [
+        ([0, 3], {}, LabelError, "expected labels 0..2, got labels from 0 to 3"),
+        ([-1, 0], {}, LabelError, "from -1 to 0"),
+        ([0.0, 1.0], {}, LabelError, "got dtype float64"),
+        ([0, 1, 2], {}, ShapeError, r"\(2,\), got shape \(3,\)"),
+        (np.zeros((2, 3)), {}, ShapeError, r"\(3, 2\).*\(2, 3\)"),
+        ([0, 1], {"agg": "median"}, InputError, "got 'median'"),
+        ([0, 1], {"axis": 2}, ShapeError, "axis"),
+    ],
+)
+def test_refusals(loss, y, kwargs, error, message):
+    with pytest.raises(error, match=message):
+        loss(np.full((3, 2), 0.5), y, **kwargs)
+
+
+def test_mean_of_nothing_is_refused():
+    with pytest.raises(ShapeError, match="at least one sample"):
+        logitcrossentropy(np.zeros((3, 0)), np.zeros(0, int))
+    assert logitcrossentropy(np.zeros((3, 0)), np.zeros(0, int), agg="sum") == 0
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -0.1, 1.5, NAN])
+def test_label_smoothing_refuses(alpha):
+    with pytest.raises(InputError, match="0 < alpha < 1"):
+        label_smoothing([[1], [0]], alpha)

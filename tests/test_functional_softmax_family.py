@@ -1,0 +1,184 @@
+"""softmax, logsoftmax, logsumexp: hand values, laws, infinities, layouts, refusals."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from mpmath import mp, mpf
+
+from npsoftmax.errors import InputError, ShapeError
+from npsoftmax.functional import (
+    logsoftmax,
+    logsoftmax_grad,
+    logsumexp,
+    logsumexp_grad,
+    softmax,
+    softmax_grad,
+)
+
+INF, NAN = np.inf, np.nan
+FUNCTIONS = [softmax, logsoftmax]
+
+matrices = hnp.arrays(
+    st.sampled_from([np.float32, np.float64]),
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
+    elements=st.floats(-40, 40, width=32),
+)
+
+
+def test_softmax_by_hand():
+    x = np.log([[1.0, 3.0], [3.0, 1.0]])
+    np.testing.assert_allclose(softmax(x), [[0.25, 0.75], [0.75, 0.25]], rtol=1e-15)
+    np.testing.assert_allclose(softmax(x, axis=None).sum(), 1, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ([INF, 0.0, 1.0], [1, 0, 0]),
+        ([INF, 0.0, INF], [0.5, 0, 0.5]),
+        ([-INF, 0.0, 0.0], [0, 0.5, 0.5]),
+        ([-INF, INF, 0.0], [0, 1, 0]),
+        ([-INF, -INF, -INF], [NAN, NAN, NAN]),
+        ([NAN, 0.0, 1.0], [NAN, NAN, NAN]),
+        ([NAN, INF, 1.0], [NAN, NAN, NAN]),
+        ([1e308, -1e308, 1e308], [0.5, 0, 0.5]),
+        ([1000.0, 0.0, 1000.0], [0.5, 0, 0.5]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_special_columns_leave_the_others_alone(column, expected, dtype):
+    with np.errstate(over="ignore"):
+        x = np.array([column, [1.0, 2.0, 3.0]], dtype=dtype).T
+    with np.errstate(all="raise"):
+        p, logp = softmax(x), logsoftmax(x)
+    np.testing.assert_array_equal(p[:, 0], np.array(expected, dtype))
+    with np.errstate(divide="ignore"):
+        if not (column[0] == 1e308 and dtype == np.float64):
+            np.testing.assert_allclose(
+                logp[:, 0][np.array(expected) != 0],
+                np.log(expected)[np.array(expected) != 0],
+                rtol=1e-6,
+            )
+    np.testing.assert_array_equal(p[:, 1], softmax(x[:, 1]))
+    np.testing.assert_array_equal(logp[:, 1], logsoftmax(x[:, 1]))
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ([INF, 0.0], INF),
+        ([INF, INF], INF),
+        ([-INF, -INF], -INF),
+        ([-INF, 9.0], 9.0),
+        ([NAN, INF], NAN),
+        ([1e-20, np.log(1e-20)], 2e-20),
+        ([0.0, -40.0], 4.248354255291589e-18),
+    ],
+)
+def test_logsumexp_special(column, expected):
+    with np.errstate(all="raise"):
+        np.testing.assert_allclose(logsumexp(column), expected, rtol=1e-15)
+
+
+def test_masked_logits_are_minus_infinity_not_nan():
+    np.testing.assert_array_equal(logsoftmax([0.0, -INF]), [0, -INF])
+    np.testing.assert_array_equal(logsoftmax([INF, 0.0, INF])[1], -INF)
+
+
+def test_confident_log_probability_keeps_its_digits():
+    assert logsoftmax(np.float32([20, 0]))[0] == pytest.approx(-2.0611537e-09, rel=1e-6)
+
+
+@given(matrices)
+def test_softmax_against_mpmath(x):
+    mp.dps = 40
+    got = softmax(x)
+    for j in range(x.shape[1]):
+        exponentials = [mp.exp(mpf(float(v))) for v in x[:, j]]
+        exact = [float(e / sum(exponentials)) for e in exponentials]
+        tolerance = 2 * np.finfo(x.dtype).eps + 90 * np.finfo(np.float64).eps
+        np.testing.assert_allclose(got[:, j], exact, rtol=tolerance, atol=0)
+
+
+@given(matrices)
+def test_laws(x):
+    eps = np.finfo(x.dtype).eps
+    p, logp = softmax(x), logsoftmax(x)
+    assert p.dtype == logp.dtype == x.dtype
+    np.testing.assert_allclose(p.sum(axis=0, dtype=np.float64), 1, atol=x.shape[0] * eps)
+    np.testing.assert_allclose(softmax(x - x[0]), p, rtol=200 * eps, atol=0)
+    np.testing.assert_allclose(np.exp(logp, dtype=np.float64), p, rtol=200 * eps)
+    assert (p <= 1).all() and (p >= 0).all() and (logp <= 0).all()
+    np.testing.assert_array_equal(softmax(x[::-1])[::-1].argmax(axis=0), p.argmax(axis=0))
+
+
+@given(matrices, st.sampled_from(FUNCTIONS), st.booleans())
+def test_layout_axis_and_out_do_not_change_bits(x, f, fortran):
+    original = x.copy()
+    expected = np.stack([f(column) for column in x.T], axis=1)
+    view = np.asfortranarray(x) if fortran else x
+    view.flags.writeable = False
+    got = f(view)
+    np.testing.assert_array_equal(got, expected)
+    assert got.flags.f_contiguous == view.flags.f_contiguous
+    np.testing.assert_array_equal(f(view.T, axis=1), expected.T)
+    np.testing.assert_array_equal(f(view, axis=-2), expected)
+    assert np.array_equal(view, original)
+    in_place = x.copy()
+    assert f(in_place, out=in_place) is in_place
+    np.testing.assert_array_equal(in_place, expected)
+
+
+@given(matrices)
+def test_gradients_write_into_out(x):
+    dy = np.ones_like(x) + x
+    for f, g in [(softmax, softmax_grad), (logsoftmax, logsoftmax_grad)]:
+        y = f(x)
+        out = np.empty_like(x)
+        assert g(dy, y, out=out) is out
+        np.testing.assert_array_equal(out, g(dy, y))
+
+
+def test_gradients_by_hand():
+    np.testing.assert_allclose(softmax_grad([1, 0.0], [0.25, 0.75]), [0.1875, -0.1875])
+    np.testing.assert_allclose(
+        logsoftmax_grad([1, 0.0], np.log([0.25, 0.75])), [0.75, -0.75], rtol=1e-15
+    )
+    np.testing.assert_allclose(logsumexp_grad(3.0, np.log([1.0, 3.0])), [0.75, 2.25], rtol=1e-15)
+    np.testing.assert_allclose(
+        logsumexp_grad([1.0, 2.0], np.zeros((2, 2)), axis=0), [[0.5, 1], [0.5, 1]]
+    )
+
+
+def test_dtypes_and_shapes():
+    assert softmax([1, 2]).dtype == np.float64
+    assert softmax(np.array([True, False])).dtype == np.float64
+    assert softmax(np.float16([1, 2])).dtype == np.float16
+    assert softmax(np.zeros((3, 0))).shape == (3, 0)
+    assert logsumexp(np.zeros((3, 4), np.float32), axis=0).shape == (4,)
+    assert logsumexp(np.zeros((3, 4)), axis=1, keepdims=True).shape == (3, 1)
+    assert logsumexp(np.zeros((2, 3, 4)), axis=(0, 2)).shape == (3,)
+    assert isinstance(logsumexp(np.float32([1, 2])), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: softmax(1.0), ShapeError, "got the number 1.0"),
+        (lambda: logsumexp(np.float64(1)), ShapeError, "got the number"),
+        (lambda: softmax(np.zeros((0, 3))), ShapeError, "at least one class"),
+        (lambda: softmax(np.zeros(3), axis=1), ShapeError, "axis"),
+        (lambda: softmax(np.zeros(3), axis="rows"), ShapeError, "axis"),
+        (lambda: softmax(["a"]), InputError, "expected real numbers"),
+        (lambda: softmax([1j]), InputError, "expected real numbers"),
+        (lambda: softmax(np.zeros(3), out=np.zeros(4)), ShapeError, r"\(3,\).*\(4,\)"),
+        (lambda: softmax(np.zeros(3), out=np.zeros(3, int)), ShapeError, "floating"),
+        (lambda: softmax_grad(np.zeros(3), np.zeros(4)), ShapeError, r"\(3,\) and \(4,\)"),
+        (lambda: logsumexp_grad(np.zeros(5), np.zeros((3, 4)), 0), ShapeError, r"\(5,\)"),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,90 @@
+"""Metrics on arrays small enough to check by eye, and against scikit-learn where it is present."""
+
+import numpy as np
+import pytest
+
+from npsoftmax import metrics
+from npsoftmax.errors import InputError, LabelError, ShapeError
+from npsoftmax.functional import softmax
+
+P = np.array([[0.7, 0.2, 0.5], [0.2, 0.5, 0.5], [0.1, 0.3, 0.0]])
+Y = np.array([0, 2, 1])
+
+
+def test_by_hand():
+    assert metrics.accuracy(P, Y) == pytest.approx(1 / 3)
+    assert metrics.top_k_accuracy(P, Y, 1) == metrics.accuracy(P, Y)
+    assert metrics.top_k_accuracy(P, Y, 2) == 1
+    assert metrics.brier(P, Y) == pytest.approx((0.14 + 0.78 + 0.5) / 3)
+    confusion = metrics.confusion_matrix([0, 1, 0], Y, 3)
+    assert confusion.tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
+    report = metrics.per_class(confusion)
+    assert report.precision.tolist() == [0.5, 0, 0]
+    assert report.recall.tolist() == [1, 0, 0]
+    assert report.f1.tolist() == [pytest.approx(2 / 3), 0, 0]
+    assert report.support.tolist() == [1, 1, 1]
+
+
+def test_calibration_by_hand():
+    # Two bins: confidences 0.75, 0.75 (both right) and 0.5 (wrong, on the edge of the lower bin).
+    p = np.array([[0.75, 0.25, 0.5], [0.25, 0.75, 0.5]])
+    assert metrics.expected_calibration_error(p, [0, 1, 1], num_bins=2) == pytest.approx(
+        (2 * 0.25 + 0.5) / 3
+    )
+    assert metrics.expected_calibration_error([[1.0], [0.0]], [0]) == 0
+
+
+def test_likelihood_of_a_confident_sample_is_not_zero():
+    loss = metrics.negative_log_likelihood(np.array([[50.0], [0.0]]), [0])
+    assert loss == pytest.approx(np.exp(-50), rel=1e-12)
+
+
+def test_against_scikit_learn(rng):
+    reference = pytest.importorskip("sklearn.metrics")
+    z = rng.standard_normal((5, 200))
+    y = rng.integers(0, 5, 200)
+    p = softmax(z)
+    predicted = p.argmax(axis=0)
+    confusion = metrics.confusion_matrix(predicted, y, 5)
+    np.testing.assert_array_equal(confusion, reference.confusion_matrix(y, predicted))
+    expected = reference.precision_recall_fscore_support(y, predicted)
+    for ours, theirs in zip(metrics.per_class(confusion), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs)
+    assert metrics.top_k_accuracy(z, y, 3) == reference.top_k_accuracy_score(y, z.T, k=3)
+    assert metrics.negative_log_likelihood(z, y) == pytest.approx(reference.log_loss(y, p.T))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.accuracy,
+        metrics.top_k_accuracy,
+        metrics.brier,
+        metrics.expected_calibration_error,
+        metrics.negative_log_likelihood,
+    ],
+)
+@pytest.mark.parametrize(
+    ("scores", "y", "error"),
+    [
+        (P, [0, 1], ShapeError),
+        (P, [0, 1, 3], LabelError),
+        (P[:, :0], np.zeros(0, int), ShapeError),
+        (P * np.nan, Y, InputError),
+        (P[:, 0], Y, ShapeError),
+    ],
+)
+def test_refusals(metric, scores, y, error):
+    with pytest.raises(error, match="expected"):
+        metric(scores, y)
+
+
+def test_other_refusals():
+    with pytest.raises(InputError, match="square matrix"):
+        metrics.per_class([[1, 2]])
+    with pytest.raises(InputError, match="square matrix"):
+        metrics.per_class([[0.5]])
+    with pytest.raises(LabelError, match="from 0 to 7"):
+        metrics.confusion_matrix([0, 7], [0, 1], 2)
+    with pytest.raises(InputError, match="num_bins"):
+        metrics.expected_calibration_error(P, Y, num_bins=0)

@@ -1,0 +1,243 @@
+"""The trainer against the loop it stands for, its history, divergence, checkpoints."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from npsoftmax import DataLoader, SoftmaxRegression, Trainer, storage
+from npsoftmax.errors import (
+    CorruptFileError,
+    DivergedError,
+    InputError,
+    LabelError,
+    OutputError,
+    ShapeError,
+)
+from npsoftmax.objective import loss_and_grad
+from npsoftmax.optimisers import Adam, Descent, Momentum, OptimiserChain, WeightDecay
+
+D, K, N = 4, 3, 50
+
+
+def problem():
+    rng = np.random.default_rng(11)
+    X = rng.standard_normal((N, D)).T
+    return X, rng.integers(0, K, N)
+
+
+def trainer(rule=None, batch_size=8, dtype=np.float64, **settings):
+    X, y = problem()
+    return Trainer(
+        SoftmaxRegression(D, K, dtype=dtype),
+        Descent(0.1) if rule is None else rule,
+        DataLoader(X, y, batch_size, shuffle=True, seed=5),
+        test=(X[:, :11], y[:11]),
+        **settings,
+    )
+
+
+def test_fit_is_the_documented_loop():
+    X, y = problem()
+    model, rule = SoftmaxRegression(D, K, dtype=np.float64), Momentum(0.1)
+    loader = DataLoader(X, y, 8, shuffle=True, seed=5)
+    losses, hits = [], []
+    for epoch in range(3):
+        for X_batch, y_batch in loader.batches(epoch):
+            result = loss_and_grad(model.theta, X_batch, y_batch, 0.01)
+            losses.append((epoch, result.crossentropy, y_batch.size))
+            hits.append((epoch, (result.logits.argmax(axis=0) == y_batch).sum()))
+            rule.update(model.theta, result.grad)
+    subject = trainer(Momentum(0.1), l2=0.01)
+    history = subject.fit(epochs=3)
+    np.testing.assert_array_equal(subject.model.theta, model.theta)
+    for record in history:
+        mine = [(loss, size) for epoch, loss, size in losses if epoch == record.epoch - 1]
+        assert record.train_loss == pytest.approx(sum(a * b for a, b in mine) / N, rel=1e-14)
+        assert record.last_batch_train_loss == mine[-1][0]
+        assert record.train_acc == sum(h for e, h in hits if e == record.epoch - 1) / N
+
+
+def test_test_values_are_means_over_all_samples_and_of_the_last_batch():
+    subject = trainer()
+    (record,) = subject.fit(epochs=1)
+    X, y = subject.test
+    P = subject.model(X)
+    losses = -np.log(P[y, np.arange(y.size)])
+    hits = P.argmax(axis=0) == y
+    assert record.test_loss == pytest.approx(losses.mean(), rel=1e-12)
+    assert record.test_acc == hits.mean()
+    # 11 test samples in batches of 8: the last batch holds 3.
+    assert record.last_batch_test_loss == pytest.approx(losses[8:].mean(), rel=1e-12)
+    assert record.last_batch_test_acc == hits[8:].mean()
+
+
+def test_training_learns_and_goes_on():
+    subject = trainer()
+    subject.fit(epochs=2)
+    assert [r.epoch for r in subject.fit(epochs=2)] == [1, 2, 3, 4]
+    assert subject.history[-1].train_loss < subject.history[0].train_loss
+    assert subject.fit(epochs=0) is subject.history and len(subject.history) == 4
+
+
+def test_without_test_data():
+    X, y = problem()
+    subject = Trainer(SoftmaxRegression(D, K), Descent(), DataLoader(X, y, 8))
+    (record,) = subject.fit(1)
+    assert record.test_loss is None and "test" not in str(record)
+
+
+def test_record_prints_as_the_demo_does():
+    (record,) = trainer().fit(1)
+    seconds = record.train_seconds + record.test_seconds
+    assert str(record) == (
+        f"epoch 01 | train_loss={record.train_loss:.4f} | train_acc={record.train_acc:.4f}"
+        f" | test_loss={record.test_loss:.4f} | test_acc={record.test_acc:.4f} | {seconds:.2f} s"
+    )
+    names = [field.name for field in dataclasses.fields(record)]
+    assert names[:7] == ["epoch", "train_loss", "train_acc", "test_loss", "test_acc",
+                         "train_seconds", "test_seconds"]  # fmt: skip
+    json.dumps(dataclasses.asdict(record), allow_nan=False)
+
+
+def test_divergence_stops_before_the_update():
+    X, y = problem()
+    model = SoftmaxRegression(D, K, dtype=np.float32)
+    subject = Trainer(model, Descent(1e38), DataLoader(X * 1e10, y, 8), test=(X, y))
+    seen = []
+    subject.on_step = lambda t: seen.append(t.model.theta.copy())
+    with pytest.raises(DivergedError, match=r"epoch 1, step \d+ of 7.*learning rate") as caught:
+        subject.fit(1)
+    assert f"step {len(seen) + 1} " in str(caught.value)
+    np.testing.assert_array_equal(model.theta, seen[-1])
+    assert subject.history == []
+
+
+def test_divergence_in_the_last_update_is_noticed(tmp_path):
+    X, y = problem()
+    model = SoftmaxRegression(D, K, dtype=np.float32)
+    loader = DataLoader(X * 1e10, y, N)
+    path = tmp_path / "c.npz"
+    with (
+        pytest.raises(DivergedError, match="the parameters are not finite"),
+        np.errstate(all="ignore"),
+    ):
+        Trainer(model, Descent(1e38), loader, checkpoint=path).fit(1)
+    assert not path.exists()
+
+
+RULES = {
+    "descent": lambda: Descent(0.1),
+    "momentum": lambda: Momentum(0.1),
+    "adam": lambda: Adam(0.01),
+    "chain": lambda: OptimiserChain(WeightDecay(0.01), Momentum(0.1)),
+}
+
+
+class CrashError(Exception):
+    """Raised by a test in place of a crash."""
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stop_after", [1, 6, 7, 10, 14])
+def test_resume_is_bit_for_bit(tmp_path, rule, dtype, stop_after):
+    path = tmp_path / "checkpoint.npz"
+    whole = trainer(RULES[rule](), dtype=dtype)
+    whole.fit(3)
+
+    steps = 0
+
+    def crash(_):
+        nonlocal steps
+        steps += 1
+        if steps == stop_after:
+            raise CrashError
+
+    first = trainer(RULES[rule](), dtype=dtype, checkpoint=path, on_step=crash)
+    with pytest.raises(CrashError):
+        first.fit(3)
+    first.save_checkpoint(path)
+
+    second = trainer(RULES[rule](), dtype=dtype)
+    second.model.theta[:] = 99
+    second.resume(path)
+    second.fit(3 - second.epoch)
+    np.testing.assert_array_equal(second.model.theta, whole.model.theta)
+    for name, value in whole.optimiser.state.items():
+        np.testing.assert_array_equal(second.optimiser.state[name], value)
+
+    def values(history):
+        return [
+            {n: v for n, v in dataclasses.asdict(r).items() if "seconds" not in n} for r in history
+        ]
+
+    assert values(second.history) == values(whole.history)
+
+
+def test_checkpoints_are_written_every_so_many_steps_and_after_each_epoch(tmp_path, monkeypatch):
+    path = tmp_path / "c.npz"
+    subject = trainer(checkpoint=path, checkpoint_every=3)
+    places = []
+    save = Trainer.save_checkpoint
+
+    def spy(self, path):
+        places.append((self.epoch, self.step))
+        save(self, path)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", spy)
+    subject.fit(2)  # 7 steps an epoch
+    assert places == [(0, 3), (0, 6), (1, 0), (1, 2), (1, 5), (2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"rule": Descent(0.2)}, r"optimiser 'Descent\(eta=0.1\)' there, 'Descent\(eta=0.2\)'"),
+        ({"batch_size": 16}, "batch_size 8 there, 16 here"),
+        ({"dtype": np.float32}, "theta 'float64"),
+        ({"l2": 0.5}, "l2 0.0 there, 0.5 here"),
+        ({"identity": {"sha256": "b"}}, "sha256 'a' there, 'b' here"),
+    ],
+)
+def test_resume_with_other_settings_is_refused(tmp_path, other, named):
+    path = tmp_path / "c.npz"
+    first = trainer(identity={"sha256": "a"})
+    first.save_checkpoint(path)
+    second = trainer(**{"identity": {"sha256": "a"}, **other})
+    before = second.model.theta.copy()
+    with pytest.raises(InputError, match=named):
+        second.resume(path)
+    np.testing.assert_array_equal(second.model.theta, before)
+
+
+def test_resume_refuses_other_files(tmp_path):
+    path = tmp_path / "c.npz"
+    with pytest.raises(InputError, match="cannot read"):
+        trainer().resume(path)
+    trainer().model.save(path)
+    with pytest.raises(CorruptFileError, match="expected a checkpoint, got a model"):
+        trainer().resume(path)
+    storage.write(path, "checkpoint", {}, {"settings": {}})
+    with pytest.raises(CorruptFileError, match="expected a checkpoint"):
+        trainer().resume(path)
+
+
+def test_refusals(tmp_path):
+    X, y = problem()
+    model, loader = SoftmaxRegression(D, K), DataLoader(X, y, 8)
+    for call, error, message in [
+        (lambda: Trainer(SoftmaxRegression(D + 1, K), Descent(), loader), ShapeError, "5 features"),
+        (lambda: Trainer(SoftmaxRegression(D, K - 1), Descent(), loader), LabelError, "0..1"),
+        (lambda: Trainer(model, Descent(), loader, test=(X.T, y)), ShapeError, "pass X.T"),
+        (lambda: Trainer(model, Descent(), loader, l2=-1), InputError, "l2"),
+        (lambda: Trainer(model, Descent(), loader, checkpoint_every=-2), InputError, "every"),
+        (lambda: Trainer(model, Descent(), DataLoader(X, y, 99, drop_last=True)), InputError,
+         "at least one batch"),
+        (lambda: Trainer(model, Descent(), loader).fit(-1), InputError, "epochs"),
+        (lambda: Trainer(model, Descent(), loader, checkpoint=tmp_path).fit(1), OutputError,
+         "cannot write"),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=message):
+            call()
