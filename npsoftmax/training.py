@@ -170,7 +170,7 @@ class Trainer:
         """
         for _ in range(as_count(epochs, "epochs", minimum=0)):
             self._train_epoch()
-            self._refuse_divergence(np.isfinite(self.model.theta).all(), "the parameters are")
+            self._refuse_divergence(np.isfinite(self.model.theta).all(), "a parameter is")
             record = self._record()
             self.history.append(record)
             self._progress = Progress(epoch=record.epoch)
@@ -267,9 +267,12 @@ class Trainer:
 
         Raises
         ------
+        DivergedError
+            A parameter is NaN or infinite; the checkpoint before stays.
         OutputError
             The file cannot be written.
         """
+        self._refuse_divergence(np.isfinite(self.model.theta).all(), "a parameter is")
         state = {f"optimiser.{name}": value for name, value in self.optimiser.state.items()}
         metadata = {
             "settings": self._settings(),

@@ -9,6 +9,13 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+THREAD_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Add where data sets lie and whether the network may be used."""
@@ -43,11 +50,15 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def set_threads(count: int | None) -> None:
-    """Limit the threads of the linear algebra below NumPy, which reads this when it loads."""
-    if count is not None:
-        for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM"):
-            suffix = "THREADS" if library == "VECLIB_MAXIMUM" else "NUM_THREADS"
-            os.environ[f"{library}_{suffix}"] = str(count)
+    """Set the threads of the linear algebra below NumPy, which reads them when it loads.
+
+    Without a count it is the environment's, else one: the products of one batch are too small
+    to gain from a second thread, and two that wait for a busy core lose tenfold.
+    """
+    for variable in THREAD_VARIABLES:
+        if count is not None:
+            os.environ[variable] = str(count)
+        os.environ.setdefault(variable, "1")
 
 
 def positive(text: str) -> int:

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--dataset", metavar="NAME", help="fashion-mnist, mnist or garments")
     command_line.add_data_flags(flags)
     training = flags.add_argument_group("training")
-    training.add_argument("--epochs", type=command_line.natural, default=10, metavar="N")
+    training.add_argument("--epochs", type=command_line.positive, default=10, metavar="N")
     training.add_argument("--batch-size", type=command_line.positive, default=256, metavar="N")
     training.add_argument(
         "--lr", type=float, metavar="ETA", help="default: the optimiser's own, 0.1 for descent"
@@ -52,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--limit", type=command_line.positive, metavar="N", help="train on the first N images only"
     )
-    training.add_argument("--threads", type=command_line.positive, metavar="N", help="of the BLAS")
+    training.add_argument(
+        "--threads", type=command_line.positive, metavar="N", help="of the BLAS; default 1"
+    )
     run = flags.add_argument_group("run")
     run.add_argument("--run-dir", metavar="DIR", help="default runs/<data set>-<time>")
     run.add_argument("--force", action="store_true", help="overwrite an existing run")
@@ -75,11 +77,13 @@ def train(args: argparse.Namespace) -> None:
         trainer.resume(trainer.checkpoint)
     loaded = perf_counter()
     introduce(args, data, trainer, say)
+    write_history(run_dir, trainer)
     with progress_bar(args, trainer) as write_line, stops_between_steps(trainer):
         for record in trainer.run(max(args.epochs - trainer.epoch, 0)):
             write_history(run_dir, trainer)
             if not args.quiet and not args.json:
                 write_line(str(record))
+                sys.stdout.flush()
     trained = perf_counter()
     files = write_results(args, run_dir, data, trainer)
     summary = summarise(args, data, trainer)
@@ -99,11 +103,10 @@ def train(args: argparse.Namespace) -> None:
 
 
 def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
-    """Load the data set; fall back to the drawn one only if none was named."""
+    """Load the data set; fall back to the drawn one if neither it nor ``--offline`` was named."""
     import npsoftmax
     from npsoftmax.errors import DataUnavailableError
 
-    offline = args.offline or os.environ.get("NPSOFTMAX_OFFLINE", "0") not in ("", "0")
     try:
         return npsoftmax.load(
             args.dataset or "fashion-mnist",
@@ -113,7 +116,7 @@ def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
             progress=sys.stderr.isatty() and not args.quiet,
         )
     except DataUnavailableError as error:
-        if args.dataset is not None or offline:
+        if args.dataset is not None or args.offline:
             raise
         print(
             f"train.py: warning: fashion-mnist cannot be had, training on the embedded data set "
@@ -151,8 +154,9 @@ def open_run(args: argparse.Namespace, dataset: str) -> Path:
         raise InputError("--resume: expected --run-dir DIR with the run to go on with; name it")
     if args.resume:
         return Path(args.run_dir)
-    time = datetime.now().strftime("%Y%m%d-%H%M%S")
-    run_dir = Path(args.run_dir or f"runs/{dataset}-{time}-{os.getpid()}")
+    # Microseconds keep runs apart that were started together.
+    time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    run_dir = Path(args.run_dir or f"runs/{dataset}-{time}")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         occupied = any(run_dir.iterdir()) and not args.force
@@ -303,7 +307,8 @@ def summarise(
             "platform": platform.platform(),
         },
         "blas": {"name": blas.get("name"), "version": blas.get("version")},
-        "threads": {"requested": args.threads, "cores": os.cpu_count()},
+        "threads": {name: os.environ[name] for name in command_line.THREAD_VARIABLES},
+        "cores": os.cpu_count(),
     }
 
 

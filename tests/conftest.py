@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# One BLAS thread, set before NumPy loads: two that wait for a busy core make a run ten times slower.
+# One BLAS thread, set before NumPy loads: two that wait for a busy core lose tenfold.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np

@@ -120,7 +120,7 @@ def test_divergence_in_the_last_update_is_noticed(tmp_path):
     loader = DataLoader(X * 1e10, y, N)
     path = tmp_path / "c.npz"
     with (
-        pytest.raises(DivergedError, match="the parameters are not finite"),
+        pytest.raises(DivergedError, match="a parameter is not finite"),
         np.errstate(all="ignore"),
     ):
         Trainer(model, Descent(1e38), loader, checkpoint=path).fit(1)

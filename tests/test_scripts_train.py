@@ -1,0 +1,323 @@
+"""The training command as a user runs it: output, streams, files, exit codes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from npsoftmax import SoftmaxRegression, storage
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
+SMALL = ["--dataset", "garments", "--epochs", "2", "--limit", "512", "--batch-size", "64"]
+LINE = re.compile(
+    r"epoch (\d\d) \| train_loss=\d\.\d{4} \| train_acc=\d\.\d{4}"
+    r" \| test_loss=\d\.\d{4} \| test_acc=\d\.\d{4} \| \d+\.\d\d s"
+)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Run the command in an empty folder; return the finished process."""
+
+    def run(*arguments, **environment):
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def one_line(process, code):
+    """Check that the process ended with this code and one line of complaint; return the line."""
+    assert process.returncode == code, process.stderr
+    assert process.stdout == ""
+    (line,) = process.stderr.splitlines()
+    assert "Traceback" not in line
+    return line
+
+
+def history_of(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_whole_run(train, tmp_path):
+    process = train(*SMALL, "--run-dir", "run")
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    lines = process.stdout.splitlines()
+    assert lines[0] == ("data set  garments: 512 training and 2000 test images, 10 classes")
+    assert "SoftmaxRegression(784 => 10, float32)" in lines[2]
+    assert "2 epochs, batches of 64, Descent(eta=0.1)" in lines[3]
+    assert [LINE.fullmatch(line)[1] for line in lines[4:6]] == ["01", "02"]
+    assert all(re.match(r"confused  .+ taken for .+: \d+ of \d+", line) for line in lines[6:10])
+    written = lines[10].split(": ")[1].split()
+    assert set(written) == {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"model.npz", "history.jsonl", "summary.json", "checkpoint.npz"} <= set(written)
+
+    history = history_of(tmp_path / "run")
+    assert list(history[0])[:7] == ["epoch", "train_loss", "train_acc", "test_loss", "test_acc",
+                                    "train_seconds", "test_seconds"]  # fmt: skip
+    assert {key for key in history[0] if "last_batch" in key} == {
+        f"last_batch_{kind}_{value}" for kind in ("train", "test") for value in ("loss", "acc")
+    }
+    assert [record["epoch"] for record in history] == [1, 2]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_acc"] == history[-1]["test_acc"]
+    assert summary["versions"]["numpy"] == np.__version__
+    assert summary["settings"]["batch_size"] == 64
+    assert summary["blas"]["name"]
+    assert set(summary["seconds"]) == {"load", "train", "total"}
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    assert model.classes[9] == "Ankle boot"
+    assert model.pixel_scale == 1 / 255
+
+
+def test_curves_are_a_picture(train, tmp_path):
+    pytest.importorskip("matplotlib")
+    train(*SMALL, "--run-dir", "run")
+    assert (tmp_path / "run" / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_without_matplotlib_there_are_no_curves(train, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('as if it were not installed')")
+    process = train(*SMALL, "--run-dir", "run", PYTHONPATH=str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    assert "curves.png" not in process.stdout
+    assert not (tmp_path / "run" / "curves.png").exists()
+
+
+def test_json_and_quiet(train, tmp_path):
+    process = train(*SMALL, "--run-dir", "a", "--json")
+    (line,) = process.stdout.splitlines()
+    result = json.loads(line)
+    assert result["run_dir"] == "a"
+    assert result["history"] == history_of(tmp_path / "a")
+    assert process.stderr == ""
+    process = train(*SMALL, "--run-dir", "b", "--quiet")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+def test_same_seed_same_model_and_default_run_folder(train, tmp_path):
+    for _ in range(2):
+        assert train(*SMALL).returncode == 0
+    first, second = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"garments-\d{8}-\d{6}-\d{6}", first.name)
+    assert (first / "model.npz").read_bytes() == (second / "model.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "rule"),
+    [
+        (["--optimiser", "adam"], "Adam(eta=0.001, beta=(0.9, 0.999), epsilon=1e-08)"),
+        (["--optimiser", "momentum", "--lr", "0.05"], "Momentum(eta=0.05, rho=0.9)"),
+        (["--optimiser", "nesterov"], "Nesterov(eta=0.001, rho=0.9)"),
+        (["--optimiser", "adamw"], "AdamW("),
+        (["--l2", "0.01", "--dtype", "float64", "--threads", "2"], "Descent(eta=0.1), l2=0.01"),
+    ],
+)
+def test_settings_reach_the_training(train, tmp_path, flags, rule):
+    process = train(*SMALL, "--run-dir", "run", *flags)
+    assert process.returncode == 0, process.stderr
+    assert rule in process.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["threads"]["OPENBLAS_NUM_THREADS"] == ("2" if "--threads" in flags else "1")
+    dtype = "float64" if "float64" in flags else "float32"
+    assert SoftmaxRegression.load(tmp_path / "run" / "model.npz").theta.dtype == dtype
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments, got 'cifar'"),
+        ([*SMALL, "--lr", "-1"], "expected eta >= 0, got -1.0"),
+        ([*SMALL, "--l2", "nan"], "l2: expected"),
+        ([*SMALL, "--resume"], "expected --run-dir"),
+        ([*SMALL, "--resume", "--run-dir", "none"], "cannot read none/checkpoint.npz"),
+        ([*SMALL, "--run-dir", "/proc/run"], "cannot make the run folder"),
+    ],
+)
+def test_usage_errors_exit_2_with_one_line(train, flags, message):
+    assert message in one_line(train(*flags), 2)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--batch-size", "0"], ["--epochs", "x"], ["--optimiser", "sgd"], ["--nonsense"],
+     ["--seed", "-1"], ["--limit", "1.5"]],
+)  # fmt: skip
+def test_malformed_flags_exit_2(train, flags):
+    process = train(*SMALL, *flags)
+    assert process.returncode == 2
+    assert "usage: train.py" in process.stderr
+
+
+def test_a_run_is_not_overwritten_without_force(train, tmp_path):
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+    before = (tmp_path / "run" / "model.npz").read_bytes()
+    assert "holds a run already" in one_line(train(*SMALL, "--run-dir", "run", "--seed", 1), 2)
+    assert (tmp_path / "run" / "model.npz").read_bytes() == before
+    assert train(*SMALL, "--run-dir", "run", "--seed", 1, "--force").returncode == 0
+    assert (tmp_path / "run" / "model.npz").read_bytes() != before
+
+
+def test_offline_without_data_exits_3_and_names_the_way_out(train):
+    for flags in (["--offline"], ["--offline", "--dataset", "fashion-mnist"]):
+        line = one_line(train(*flags, NPSOFTMAX_DATA=""), 3)
+        for part in (
+            "train-images-idx3-ubyte.gz",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "fashion-mnist",
+            "Put ",
+        ):
+            assert part in line
+
+
+def test_named_data_set_that_cannot_be_had_exits_3(train):
+    one_line(train("--dataset", "mnist", NPSOFTMAX_DATA=""), 3)
+
+
+def test_without_network_and_data_it_trains_on_garments_and_says_so(train):
+    process = train("--epochs", "1", NPSOFTMAX_DATA="")
+    assert process.returncode == 0
+    (warning,) = process.stderr.splitlines()
+    assert "training on the embedded data set garments instead" in warning
+    assert "train-images-idx3-ubyte.gz" in warning
+    assert process.stdout.startswith("data set  garments: 10000 training")
+
+
+def test_divergence_exits_5_and_keeps_the_last_checkpoint(train, tmp_path):
+    flags = [*SMALL, "--run-dir", "run", "--dtype", "float32"]
+    process = train(*flags, "--lr", "1000", "--l2", "1", "--checkpoint-every", "1")
+    assert process.returncode == 5
+    (line,) = process.stderr.splitlines()
+    assert "diverged in epoch" in line
+    assert "learning rate" in line
+    arrays, _ = storage.read(tmp_path / "run" / "checkpoint.npz", "checkpoint")
+    assert np.isfinite(arrays["theta"]).all()
+    assert not (tmp_path / "run" / "model.npz").exists()
+
+
+def test_debug_shows_the_traceback(train):
+    process = train("--dataset", "cifar", "--debug")
+    assert process.returncode == 2
+    assert "Traceback" in process.stderr
+    assert process.stderr.splitlines()[-1].startswith("train.py: error:")
+
+
+def test_not_installed_says_how_to(train, tmp_path):
+    (tmp_path / "npsoftmax.py").write_text("raise ModuleNotFoundError(\"No module named 'x'\")")
+    line = one_line(train(PYTHONPATH=str(tmp_path)), 1)
+    assert "python -m pip install ." in line
+
+
+# Stopping and going on
+
+
+def interrupt(tmp_path, flags, number):
+    """Start a long run, send it a signal after its first epoch, return the finished process."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(SCRIPT), *flags],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("epoch 01"):
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_goes_on_bit_for_bit(train, tmp_path, number):
+    flags = ["--dataset", "garments", "--epochs", "60", "--batch-size", "16", "--limit", "2048"]
+    code, _, err = interrupt(tmp_path, [*flags, "--run-dir", "run"], number)
+    assert code == 130
+    (line,) = err.splitlines()
+    assert "--resume --run-dir run" in line
+    # Only 3 epochs more are needed to see that the path is the same.
+    epoch = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[-1])["epoch"]
+    flags[3] = str(epoch + 3)
+    resumed = train(*flags, "--resume", "--run-dir", "run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed   after epoch" in resumed.stdout
+    assert train(*flags, "--run-dir", "whole").returncode == 0
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert (run / "model.npz").read_bytes() == (whole / "model.npz").read_bytes()
+
+    def values(folder):
+        return [
+            {key: value for key, value in record.items() if "seconds" not in key}
+            for record in history_of(folder)
+        ]
+
+    assert values(run) == values(whole)
+
+
+def test_resuming_a_finished_run_with_more_epochs(train, tmp_path):
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+    more = [*SMALL, "--epochs", "3"]
+    assert train(*more, "--run-dir", "run", "--resume").returncode == 0
+    assert train(*more, "--run-dir", "whole").returncode == 0
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert (run / "model.npz").read_bytes() == (whole / "model.npz").read_bytes()
+
+
+def test_resume_with_another_setting_is_refused_by_name(train):
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+    line = one_line(train(*SMALL, "--run-dir", "run", "--resume", "--seed", "7"), 2)
+    assert "seed 0 there, 7 here" in line
+
+
+def test_damaged_checkpoint_exits_4(train, tmp_path):
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+    path = tmp_path / "run" / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert "checkpoint.npz" in one_line(train(*SMALL, "--run-dir", "run", "--resume"), 4)
+
+
+# The real data
+
+
+def test_real_data_from_compressed_files_then_from_the_cache(
+    train, fashion_mnist, fashion_mnist_folder, private_cache
+):
+    for _ in range(2):
+        process = train("--epochs", "1", "--data-dir", fashion_mnist_folder)
+        assert process.returncode == 0, process.stderr
+        assert "60000 training and 10000 test images" in process.stdout
+        assert "SHA-256 verified" in process.stdout
+    copies = private_cache / "npsoftmax" / "unpacked" / "fashion-mnist"
+    assert sum(path.stat().st_size for path in copies.iterdir()) == 54_950_048
+
+
+def test_real_run_in_bounded_memory(fashion_mnist, fashion_mnist_folder, tmp_path):
+    code = (
+        "import resource, runpy, sys; sys.argv[0] = sys.argv[1]; del sys.argv[1]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(SCRIPT), "--epochs", "2", "--data-dir",
+         fashion_mnist_folder, "--run-dir", str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), *sys.path])},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(process.stderr) < 300 * 1024  # kilobytes
