@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.files import publish
 from npsoftmax.errors import CorruptFileError, FormatVersionError, InputError
+from npsoftmax.files import publish
 
 __all__ = ["FORMAT_VERSION", "read", "write"]
 

@@ -271,8 +271,8 @@ def write_results(
         from matplotlib.figure import Figure
     except ImportError:
         return files
-    from npsoftmax.files import publish
     from npsoftmax.ext import plots
+    from npsoftmax.files import publish
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)

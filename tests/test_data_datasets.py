@@ -72,10 +72,10 @@ def test_data_dir_comes_from_the_environment(small, monkeypatch):
     assert load("fashion-mnist").X_train.shape == (784, 6)
 
 
-def test_second_start_reads_the_unpacked_copy(small, private_cache, monkeypatch):
+def test_second_start_reads_the_unpacked_copy(small, private_folders, monkeypatch):
     folder, arrays = small
     load("fashion-mnist", folder)
-    copies = private_cache / "npsoftmax" / "unpacked" / "fashion-mnist"
+    copies = private_folders / "npsoftmax" / "unpacked" / "fashion-mnist"
     assert len(list(copies.iterdir())) == 4
 
     def unexpected(*_):
@@ -88,10 +88,10 @@ def test_second_start_reads_the_unpacked_copy(small, private_cache, monkeypatch)
 
 
 @pytest.mark.parametrize("damage", ["zeros", "cut", "empty", "longer", "folder", "other"])
-def test_damaged_copy_is_made_anew(small, private_cache, damage):
+def test_damaged_copy_is_made_anew(small, private_folders, damage):
     folder, arrays = small
     load("fashion-mnist", folder)
-    copy = private_cache / "npsoftmax" / "unpacked" / "fashion-mnist" / "train-images-idx3-ubyte"
+    copy = private_folders / "npsoftmax" / "unpacked" / "fashion-mnist" / "train-images-idx3-ubyte"
     good = copy.read_bytes()
     if damage == "folder":
         copy.unlink()
@@ -111,9 +111,9 @@ def test_damaged_copy_is_made_anew(small, private_cache, damage):
     assert damage == "folder" or copy.read_bytes() == good
 
 
-def test_works_without_a_place_for_the_cache(small, private_cache):
+def test_works_without_a_place_for_the_cache(small, private_folders):
     folder, arrays = small
-    (private_cache / "npsoftmax").write_bytes(b"a file where the folder would be")
+    (private_folders / "npsoftmax").write_bytes(b"a file where the folder would be")
     data = load("fashion-mnist", folder)
     np.testing.assert_array_equal(data.y_test, arrays["test-labels"])
 

@@ -85,8 +85,8 @@ class Sheet:
         """Return where each pixel lies on a garment that is shifted, turned, scaled, sheared."""
         row, column = np.divmod(np.arange(SIDE * SIDE, dtype=np.float32), np.float32(SIDE))
         middle = np.float32(SIDE / 2)
-        right = column + np.float32(0.5) - middle - self.vary(-1.2, 1.2)
-        down = row + np.float32(0.5) - middle - self.vary(-1.2, 1.2)
+        right = column + np.float32(0.5) - middle - self.vary(-1.4, 1.4)
+        down = row + np.float32(0.5) - middle - self.vary(-1.4, 1.4)
         turn, shear, zoom = self.vary(-0.07, 0.07), self.vary(-0.05, 0.05), self.vary(0.93, 1.07)
         x = (np.cos(turn) * right + (np.sin(turn) + shear) * down) * zoom
         y = (np.cos(turn) * down - np.sin(turn) * right) * zoom + middle
@@ -136,12 +136,14 @@ class Sheet:
         slope = np.hypot(u / half_width, v / half_height) + np.float32(1e-6)
         return radius * (radius - 1) / slope
 
-    def cloth(self, dark: float = 0.3, bright: float = 0.9, *, rows: float = 0.0, columns: float = 0.0) -> Floats:
+    def cloth(
+        self, dark: float = 0.3, bright: float = 0.9, *, rows: float = 0.0, columns: float = 0.0
+    ) -> Floats:
         """Return the shade of a cloth, 0 black to 1 white, where shares of images are striped."""
         shade = self.vary(dark, bright) + self.vary(-0.008, 0.008) * (self.y - SIDE / 2)
         folds = self.vary(0.4, 0.9) * self.x + self.vary(-0.3, 0.3) * self.y
         shade += self.vary(0, 0.08) * np.sin(folds + self.vary(0, 2 * np.pi))
-        contrast = self.vary(0.05,0.3)
+        contrast = self.vary(0.05, 0.3)
         for t, share in ((self.y, rows), (self.x, columns)):
             wave = np.sin(self.vary(0.8, 2.4) * t + self.vary(0, 2 * np.pi))
             shade += contrast * self.chance(share) * np.clip(2 * wave, -1, 1)

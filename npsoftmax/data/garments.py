@@ -66,7 +66,7 @@ def _t_shirt(sheet: Sheet) -> None:
     """Boxy, with short wide sleeves and a generous neck; now and then a print, or a polo placket."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(0.25, 0.8, rows=0.2, columns=0.05)
-    top, waist, sleeve = vary(0.8, 3), vary(5.3, 7.5), vary(3, 11)
+    top, waist, sleeve = vary(0.8, 3), vary(5.3, 7.5), vary(3, 12)
     bodice = _sew_top(
         half,
         shade,
@@ -110,11 +110,11 @@ def _pullover(sheet: Sheet) -> None:
         half,
         shade,
         top=top,
-        bottom=vary(24, 27),
+        bottom=vary(24.3, 27.2),
         shoulder=waist + vary(0.3, 1.3),
         waist=waist,
         hem=waist + vary(-0.8, 0.4),
-        sleeve=vary(15, 21),
+        sleeve=vary(15, 22),
         hang=vary(0.16, 0.32),
         armhole=vary(4.5, 6.5),
         cuff=vary(2.5, 3.5),
@@ -133,18 +133,29 @@ def _dress(sheet: Sheet) -> None:
     waist = np.where(sheet.chance(0.25), vary(4.5, 6.5), vary(2.8, 5))
     bare = sheet.chance(0.4)
     top = vary(0.3, 2)
-    bodice = _sew_top(half, shade, top=top, bottom=vary(26.5, 27.5), shoulder=waist + vary(0., 1.5), waist=waist, hem=waist + vary(0.2, 3.5),
-      sleeve=np.where(bare, 0.1, vary(3, 20)), hang=vary(0.15, 0.5), armhole=vary(2.5, 5.5), cuff=vary(2, 3))
+    bodice = _sew_top(
+        half,
+        shade,
+        top=top,
+        bottom=vary(26.5, 27.5),
+        shoulder=waist + vary(0.0, 1.5),
+        waist=waist,
+        hem=waist + vary(0.2, 3.5),
+        sleeve=np.where(bare, 0.1, vary(3, 20)),
+        hang=vary(0.15, 0.5),
+        armhole=vary(2.5, 5.5),
+        cuff=vary(2, 3),
+    )
     neck = half.ellipse((0, top), vary(1.5, 2.4), vary(1, 4))
     _cut_neck(half, bodice, neck, shade)
     belt = overlap(bodice, half.panel((vary(9, 11), 9), (12.5, 9)))
-    half.paint(only(sheet.chance(0.3), belt), shade * vary(.4, 1))
+    half.paint(only(sheet.chance(0.3), belt), shade * vary(0.4, 1))
 
 
 def _coat(sheet: Sheet) -> None:
     """Wide at the hem, long sleeves; open or zipped, with lapels and pockets."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
-    shade = sheet.cloth(0.25, 0.8, rows=0.1, columns=0.1)
+    shade = sheet.cloth(0.28, 0.85, rows=0.1, columns=0.1)
     top, waist = vary(0.6, 2.7), vary(5.4, 7.5)
     bodice = _sew_top(
         half,
@@ -154,8 +165,8 @@ def _coat(sheet: Sheet) -> None:
         shoulder=waist + vary(0.3, 1.5),
         waist=waist,
         hem=waist + vary(-0.2, 1.5),
-        sleeve=vary(19, 24),
-        hang=vary(0.12, 0.25),
+        sleeve=vary(17, 24),
+        hang=vary(0.13, 0.28),
         armhole=vary(4.5, 6.5),
         cuff=vary(2.6, 3.8),
     )
@@ -172,7 +183,7 @@ def _shirt(sheet: Sheet) -> None:
     """Fitted, with sleeves of any length; most have a collar and buttons down the front."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(0.4, 1.0, rows=0.25, columns=0.2)
-    top, waist, sleeve, buttoned = vary(0.8, 3), vary(5, 7), vary(5, 19), chance(0.5)
+    top, waist, sleeve, buttoned = vary(0.8, 3), vary(5, 7.2), vary(4.5, 18), chance(0.45)
     bodice = _sew_top(
         half,
         shade,
@@ -204,16 +215,28 @@ def _sandal(sheet: Sheet) -> None:
     ball, heel = vary(-4, -1), vary(8, 9.5)
     ground = 18.5 + lift / 2
     bed = sheet.drape((ball, ground), (heel, ground - lift))
-    foot = bed.drape((-12, -2), (-9, -3.5), (-3, -4.5), (4, -instep), (12, -7)).panel((0, 12.3), (20, 12.3))
+    foot = bed.drape((-12, -2), (-9, -3.5), (-3, -4.5), (4, -instep), (12, -7)).panel(
+        (0, 12.3), (20, 12.3)
+    )
     straps = join(
-        only(chance(0.85) | ~backed, bed.strip((-vary(6, 10), 0), (-vary(3, 6), -7), vary(1.5, 8), vary(1.5, 5))),
-        only(backed | chance(0.5), bed.strip((vary(-4, 1), 0), (vary(1, 4), -8), vary(1.5, 6), vary(1.5, 4))),
+        only(
+            chance(0.85) | ~backed,
+            bed.strip((-vary(6, 10), 0), (-vary(3, 6), -7), vary(1.5, 8), vary(1.5, 5)),
+        ),
+        only(
+            backed | chance(0.5),
+            bed.strip((vary(-4, 1), 0), (vary(1, 4), -8), vary(1.5, 6), vary(1.5, 4)),
+        ),
         only(backed, bed.strip((1, -vary(5, 7)), (12, -vary(4, 6)), vary(1, 2), vary(1, 3))),
         only(backed, bed.strip((11.5, 0), (11, -7), vary(1, 10), vary(1, 3))),
     )
     sheet.paint(overlap(foot, overlap(straps, bed.y)), shade * vary(0.8, 1.2))
-    sheet.paint(bed.panel((0, 12.8), (vary(1, 3), 12.4)), np.where(chance(0.5), shade, vary(0.3, 1)))
-    stiletto = sheet.strip((heel + 2, ground - lift), (heel + 2.5, ground + 1.5), vary(1.5, 6), vary(1, 4))
+    sheet.paint(
+        bed.panel((0, 12.8), (vary(1, 3), 12.4)), np.where(chance(0.5), shade, vary(0.3, 1))
+    )
+    stiletto = sheet.strip(
+        (heel + 2, ground - lift), (heel + 2.5, ground + 1.5), vary(1.5, 6), vary(1, 4)
+    )
     sheet.paint(only(high, stiletto), shade * 0.9)
 
 
@@ -222,7 +245,14 @@ def _shoe(sheet, shade, height, heel, tread):
     floor = sheet.drape((0, 14 + height / 2))
     ground = floor.drape((-12.5, -1.5), (-9, 0), (0, 0), (5, -heel * 0.7), (12, -heel - 0.3))
     throat, toe = vary(-2, 1.5), vary(3.5, 5.5)
-    upper = floor.drape((-13, -2), (-12, 1 - toe), (-10, -toe), (-5, -1.5 - toe), (throat, -9.5), (throat + 1, -12.5))
+    upper = floor.drape(
+        (-13, -2),
+        (-12, 1 - toe),
+        (-10, -toe),
+        (-5, -1.5 - toe),
+        (throat, -9.5),
+        (throat + 1, -12.5),
+    )
     foot = overlap(upper.panel((0, 12.6), (25, 12.6)), -height - floor.y)
     ankle = (12.5 - throat) / 2
     leg = floor.fold(throat + ankle)
@@ -243,7 +273,9 @@ def _sneaker(sheet: Sheet) -> None:
     shade = sheet.cloth()
     height = np.where(chance(0.15), vary(9, 16), vary(7, 9.5))
     floor, _, body = _shoe(sheet, shade, height, 0.0, vary(0.3, 1))
-    stripe = floor.strip((vary(-4,-1), -3), (vary(3, 8), -vary(4, 6)), vary(0.5, 1.5), vary(0.5, 2.5))
+    stripe = floor.strip(
+        (vary(-4, -1), -3), (vary(3, 8), -vary(4, 6)), vary(0.5, 1.5), vary(0.5, 2.5)
+    )
     sheet.paint(only(chance(0.7), overlap(body, stripe)), vary(0.2, 1))
 
 
@@ -259,7 +291,7 @@ def _bag(sheet: Sheet) -> None:
     half.paint(only(sheet.chance(0.8), np.where(sheet.chance(0.3), strap, handle)), shade * 0.8)
     half.paint(body, shade)
     flap = half.panel((top, w), (top + vary(3, 7), w * vary(0.8, 1)))
-    half.paint(overlap(body, only(sheet.chance(0.5), ring(flap, 0.8))), shade * .6)
+    half.paint(overlap(body, only(sheet.chance(0.5), ring(flap, 0.8))), shade * 0.6)
     half.paint(half.ellipse((0, top + vary(3, 6)), vary(0.8, 1.6), vary(0.8, 1.6)), vary(0.2, 1))
 
 
@@ -269,7 +301,9 @@ def _ankle_boot(sheet: Sheet) -> None:
     heel, height = np.where(chance(0.5), 0, vary(1, 4)), vary(11, 22)
     tread = np.where(chance(0.5), vary(0.3, 1), shade * vary(0.3, 1))
     floor, leg, body = _shoe(sheet, shade, height, heel, tread)
-    sheet.paint(only(heel > 0, floor.strip((9.3, -heel), (9.6, 0.5), 6, vary(2, 6))), shade * vary(0.3, 1))
+    sheet.paint(
+        only(heel > 0, floor.strip((9.3, -heel), (9.6, 0.5), 6, vary(2, 6))), shade * vary(0.3, 1)
+    )
     gore = leg.strip((0, -height), (0, -7), vary(2, 4), 1)
     sheet.paint(only(chance(0.5), overlap(body, gore)), shade * vary(0.6, 1.1))
 

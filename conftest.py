@@ -1,0 +1,54 @@
+"""Shared fixtures: no test touches the user's cache folder, the working folder or the network."""
+
+import os
+from pathlib import Path
+
+# One BLAS thread, set before NumPy loads: two that wait for a busy core lose tenfold.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if os.environ.get("NPSOFTMAX_DATA"):
+    os.environ["NPSOFTMAX_DATA"] = str(Path(os.environ["NPSOFTMAX_DATA"]).expanduser().resolve())
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import npsoftmax
+from npsoftmax.data.datasets import acquire
+from npsoftmax.data.registry import find
+from npsoftmax.errors import DataUnavailableError
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def private_folders(tmp_path_factory, monkeypatch) -> Path:
+    """Give every test a working and a cache folder of its own; return the cache folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.setenv("NPSOFTMAX_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_folder() -> str:
+    """Return the folder that ``--data-dir`` takes to find the real Fashion-MNIST; else skip."""
+    source = find("fashion-mnist")
+    try:
+        paths, _ = acquire(source, source.files, offline=True)
+    except DataUnavailableError:
+        pytest.skip("needs the real Fashion-MNIST: set NPSOFTMAX_DATA")
+    return str(paths["train-images"].parent.parent)
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist(fashion_mnist_folder) -> npsoftmax.Dataset:
+    """Return the real data set."""
+    return npsoftmax.load("fashion-mnist", fashion_mnist_folder, offline=True)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a seeded generator."""
+    return np.random.default_rng(2024)
