@@ -156,6 +156,6 @@ class Sheet:
 
     def pixels(self) -> NDArray[np.uint8]:
         """Return the images with the grain of their cloth, shape (images, pixels)."""
-        grain = 0.015 + 0.13 * self.vary(0, 1) ** 3
+        grain = np.where(self.chance(0.25), self.vary(0.15, 0.4), self.vary(0.01, 0.05))
         noise = self._rng.standard_normal(self._image.shape, np.float32)
         return (255 * np.clip(self._image * (1 + grain * noise), 0, 1)).astype(np.uint8)

@@ -66,7 +66,7 @@ def _t_shirt(sheet: Sheet) -> None:
     """Boxy, with short wide sleeves and a generous neck; now and then a print, or a polo placket."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(0.25, 0.8, rows=0.2, columns=0.05)
-    top, waist, sleeve = vary(0.8, 3), vary(5.3, 7.5), vary(3, 12)
+    top, waist, sleeve = vary(0.8, 3), vary(5.3, 7.5), vary(3, 11)
     bodice = _sew_top(
         half,
         shade,
@@ -110,11 +110,11 @@ def _pullover(sheet: Sheet) -> None:
         half,
         shade,
         top=top,
-        bottom=vary(24.3, 27.2),
+        bottom=vary(24, 27),
         shoulder=waist + vary(0.3, 1.3),
         waist=waist,
         hem=waist + vary(-0.8, 0.4),
-        sleeve=vary(15, 22),
+        sleeve=vary(15, 21),
         hang=vary(0.16, 0.32),
         armhole=vary(4.5, 6.5),
         cuff=vary(2.5, 3.5),
@@ -155,7 +155,7 @@ def _dress(sheet: Sheet) -> None:
 def _coat(sheet: Sheet) -> None:
     """Wide at the hem, long sleeves; open or zipped, with lapels and pockets."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
-    shade = sheet.cloth(0.28, 0.85, rows=0.1, columns=0.1)
+    shade = sheet.cloth(0.25, 0.8, rows=0.1, columns=0.1)
     top, waist = vary(0.6, 2.7), vary(5.4, 7.5)
     bodice = _sew_top(
         half,
@@ -165,8 +165,8 @@ def _coat(sheet: Sheet) -> None:
         shoulder=waist + vary(0.3, 1.5),
         waist=waist,
         hem=waist + vary(-0.2, 1.5),
-        sleeve=vary(17, 24),
-        hang=vary(0.13, 0.28),
+        sleeve=vary(19, 24),
+        hang=vary(0.12, 0.25),
         armhole=vary(4.5, 6.5),
         cuff=vary(2.6, 3.8),
     )
@@ -183,7 +183,7 @@ def _shirt(sheet: Sheet) -> None:
     """Fitted, with sleeves of any length; most have a collar and buttons down the front."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(0.4, 1.0, rows=0.25, columns=0.2)
-    top, waist, sleeve, buttoned = vary(0.8, 3), vary(5, 7.2), vary(4.5, 18), chance(0.45)
+    top, waist, sleeve, buttoned = vary(0.8, 3), vary(5, 7), vary(5, 19), chance(0.5)
     bodice = _sew_top(
         half,
         shade,
