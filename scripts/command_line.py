@@ -8,6 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import npsoftmax
 
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -59,6 +63,18 @@ def set_threads(count: int | None) -> None:
         if count is not None:
             os.environ[variable] = str(count)
         os.environ.setdefault(variable, "1")
+
+
+def load(args: argparse.Namespace, name: str) -> "npsoftmax.Dataset":
+    """Load a data set as the data flags say, with a bar on stderr if a person watches."""
+    import npsoftmax
+
+    return npsoftmax.load(name, args.data_dir, args.mirror, args.offline, progress=wants_bar(args))
+
+
+def wants_bar(args: argparse.Namespace) -> bool:
+    """Return whether to show progress: on a terminal, unless told to be quiet."""
+    return sys.stderr.isatty() and not args.quiet
 
 
 def positive(text: str) -> int:

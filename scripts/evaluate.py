@@ -34,13 +34,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from npsoftmax.errors import InputError
 
     model = npsoftmax.SoftmaxRegression.load(args.model)
-    data = npsoftmax.load(
-        args.dataset,
-        args.data_dir,
-        args.mirror,
-        args.offline,
-        progress=sys.stderr.isatty() and not args.quiet,
-    )
+    data = command_line.load(args, args.dataset)
     if model.classes != data.classes:
         raise InputError(
             f"{args.model}: expected a model for the classes of {data.name}, "

@@ -41,7 +41,7 @@ def fetch(args: argparse.Namespace) -> None:
         args.data_dir,
         args.mirror,
         args.offline,
-        progress=sys.stderr.isatty() and not args.quiet,
+        progress=command_line.wants_bar(args),
     )
     if args.json:
         print(json.dumps({role: str(path) for role, path in paths.items()}))

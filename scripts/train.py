@@ -5,21 +5,21 @@ Results go to stdout, progress and complaints to stderr.
 
 import argparse
 import json
-import os
-import platform
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import command_line
+import run_folder
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     import npsoftmax
 
 OPTIMISERS = {
@@ -65,56 +65,36 @@ def parser() -> argparse.ArgumentParser:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Do the whole job: data, model, epochs, report, files."""
-    started = perf_counter()
+    """Do the whole job: data, model, epochs, files, report."""
     command_line.set_threads(args.threads)
-    say = (lambda *words: None) if args.quiet or args.json else print
+    say = (lambda _: None) if args.quiet or args.json else print
+    started = perf_counter()
     data = choose_data(args)
     trainer = build_trainer(args, data)
-    run_dir = open_run(args, data.name)
-    trainer.checkpoint = run_dir / "checkpoint.npz"
+    folder = run_folder.claim(args, data.name)
+    trainer.checkpoint = folder / "checkpoint.npz"
     if args.resume:
         trainer.resume(trainer.checkpoint)
-    loaded = perf_counter()
     introduce(args, data, trainer, say)
-    write_history(run_dir, trainer)
-    with progress_bar(args, trainer) as write_line, stops_between_steps(trainer):
-        for record in trainer.run(max(args.epochs - trainer.epoch, 0)):
-            write_history(run_dir, trainer)
-            if not args.quiet and not args.json:
-                write_line(str(record))
-                sys.stdout.flush()
-    trained = perf_counter()
-    files = write_results(args, run_dir, data, trainer)
-    summary = summarise(args, data, trainer)
-    summary["seconds"] = {
-        "load": loaded - started,
-        "train": trained - loaded,
-        "total": perf_counter() - started,
-    }
-    write_json(run_dir / "summary.json", summary)
+    loaded = perf_counter()
+    run_epochs(args, folder, trainer, say)
+    seconds = {"load": loaded - started, "train": perf_counter() - loaded}
+    files, summary = run_folder.write_results(args, folder, data, trainer, seconds)
     for line in confusions(data, trainer):
         say(line)
-    say(f"written   {run_dir}: {' '.join([*files, 'summary.json'])}")
-    say(f"evaluate  python scripts/evaluate.py {run_dir / 'model.npz'} --dataset {data.name}")
+    say(f"written   {folder}: {' '.join(files)}")
+    say(f"evaluate  python scripts/evaluate.py {folder / 'model.npz'} --dataset {data.name}")
     if args.json:
         history = [asdict(record) for record in trainer.history]
-        print(json.dumps({**summary, "run_dir": str(run_dir), "history": history}))
+        print(json.dumps({**summary, "run_dir": str(folder), "history": history}))
 
 
 def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
     """Load the data set; fall back to the drawn one if neither it nor ``--offline`` was named."""
-    import npsoftmax
     from npsoftmax.errors import DataUnavailableError
 
     try:
-        return npsoftmax.load(
-            args.dataset or "fashion-mnist",
-            args.data_dir,
-            args.mirror,
-            args.offline,
-            progress=sys.stderr.isatty() and not args.quiet,
-        )
+        return command_line.load(args, args.dataset or "fashion-mnist")
     except DataUnavailableError as error:
         if args.dataset is not None or args.offline:
             raise
@@ -123,7 +103,7 @@ def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
             f"garments instead. {error}",
             file=sys.stderr,
         )
-        return npsoftmax.load("garments")
+        return command_line.load(args, "garments")
 
 
 def build_trainer(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.Trainer":
@@ -146,34 +126,11 @@ def build_trainer(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsof
     )
 
 
-def open_run(args: argparse.Namespace, dataset: str) -> Path:
-    """Return the folder of this run, made now unless the run is resumed."""
-    from npsoftmax.errors import InputError, OutputError
-
-    if args.resume and args.run_dir is None:
-        raise InputError("--resume: expected --run-dir DIR with the run to go on with; name it")
-    if args.resume:
-        return Path(args.run_dir)
-    # Microseconds keep runs apart that were started together.
-    time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    run_dir = Path(args.run_dir or f"runs/{dataset}-{time}")
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        occupied = any(run_dir.iterdir()) and not args.force
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the run folder {run_dir}: {error.strerror}; name another with --run-dir"
-        ) from error
-    if occupied:
-        raise OutputError(
-            f"{run_dir} holds a run already; name another folder with --run-dir, go on with it by "
-            "--resume, or overwrite it by --force"
-        )
-    return run_dir
-
-
 def introduce(
-    args: argparse.Namespace, data: "npsoftmax.Dataset", trainer: "npsoftmax.Trainer", say: Any
+    args: argparse.Namespace,
+    data: "npsoftmax.Dataset",
+    trainer: "npsoftmax.Trainer",
+    say: Callable[[str], None],
 ) -> None:
     """Print what is about to happen."""
     say(
@@ -189,44 +146,55 @@ def introduce(
         say(f"resumed   after epoch {trainer.epoch}, step {trainer.step} of {len(trainer.loader)}")
 
 
-@contextmanager
-def progress_bar(args: argparse.Namespace, trainer: "npsoftmax.Trainer") -> Iterator[Any]:
-    """Show the steps on stderr while they run, on a terminal only; yield a way to print lines."""
-    if args.quiet or not sys.stderr.isatty():
-        yield print
-        return
+def run_epochs(
+    args: argparse.Namespace,
+    folder: Path,
+    trainer: "npsoftmax.Trainer",
+    say: Callable[[str], None],
+) -> None:
+    """Train what is left of the epochs, print each, and keep the history on disk up to date."""
+    run_folder.write_history(folder, trainer)
+    with progress_bar(args, trainer) as bar, stops_between_steps(trainer, bar):
+        for record in trainer.run(max(args.epochs - trainer.epoch, 0)):
+            run_folder.write_history(folder, trainer)
+            bar.clear()
+            say(str(record))
+            sys.stdout.flush()
+
+
+def progress_bar(args: argparse.Namespace, trainer: "npsoftmax.Trainer") -> "tqdm[Any]":
+    """Return a bar of the steps on stderr, which shows itself on a terminal only."""
     from tqdm import tqdm
 
     steps = len(trainer.loader)
-    done = trainer.epoch * steps + trainer.step
-    with tqdm(total=args.epochs * steps, initial=done, unit="step", leave=False) as bar:
-        trainer.on_step = lambda _: bar.update()
-        yield bar.write
+    return tqdm(
+        total=args.epochs * steps,
+        initial=trainer.epoch * steps + trainer.step,
+        unit="step",
+        leave=False,
+        disable=True if args.quiet else None,
+    )
 
 
 @contextmanager
-def stops_between_steps(trainer: "npsoftmax.Trainer") -> Iterator[None]:
+def stops_between_steps(trainer: "npsoftmax.Trainer", bar: "tqdm[Any]") -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end training between two steps, with a checkpoint."""
     from npsoftmax.errors import InterruptionError
 
-    requested: list[int] = []
-    show_step = trainer.on_step
+    requests: list[int] = []
 
-    def request(number: int, frame: object) -> None:
-        if requested:
+    def request(number: int, _: object) -> None:
+        if requests:
             raise KeyboardInterrupt
-        requested.append(number)
+        requests.append(number)
 
-    def on_step(trainer: "npsoftmax.Trainer") -> None:
-        if show_step is not None:
-            show_step(trainer)
-        if requested:
-            raise InterruptionError("asked to stop")
+    def on_step(_: "npsoftmax.Trainer") -> None:
+        bar.update()
+        if requests:
+            raise InterruptionError
 
     trainer.on_step = on_step
-    handlers = {
-        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    handlers = {sent: signal.signal(sent, request) for sent in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except InterruptionError as error:
@@ -237,79 +205,8 @@ def stops_between_steps(trainer: "npsoftmax.Trainer") -> Iterator[None]:
             f"--resume --run-dir {Path(trainer.checkpoint).parent}"
         ) from error
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def write_history(run_dir: Path, trainer: "npsoftmax.Trainer") -> None:
-    """Write one JSON object per finished epoch."""
-    from npsoftmax.files import publish
-
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in trainer.history)
-    with publish(run_dir / "history.jsonl") as file:
-        file.write(lines.encode())
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an indented JSON file."""
-    from npsoftmax.files import publish
-
-    with publish(path) as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())
-
-
-def write_results(
-    args: argparse.Namespace,
-    run_dir: Path,
-    data: "npsoftmax.Dataset",
-    trainer: "npsoftmax.Trainer",
-) -> list[str]:
-    """Write the model, and the curves where matplotlib is present; return the names of files."""
-    trainer.model.save(run_dir / "model.npz")
-    files = ["model.npz", "history.jsonl", "checkpoint.npz"]
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return files
-    from npsoftmax.ext import plots
-    from npsoftmax.files import publish
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    plots.loss_curve(trainer.history, left)
-    plots.accuracy_curve(trainer.history, right)
-    figure.suptitle(f"{data.name}, {trainer.optimiser!r}, batches of {args.batch_size}")
-    with publish(run_dir / "curves.png") as file:
-        figure.savefig(file, format="png", dpi=120)
-    return [*files, "curves.png"]
-
-
-def summarise(
-    args: argparse.Namespace, data: "npsoftmax.Dataset", trainer: "npsoftmax.Trainer"
-) -> dict[str, Any]:
-    """Collect what is needed to repeat the run and to trust its numbers."""
-    import numpy as np
-
-    import npsoftmax
-
-    last = trainer.history[-1] if trainer.history else None
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return {
-        "settings": {**vars(args), "optimiser": repr(trainer.optimiser)},
-        "dataset": data.name,
-        "sha256": data.sha256,
-        "test_loss": last and last.test_loss,
-        "test_acc": last and last.test_acc,
-        "versions": {
-            "npsoftmax": npsoftmax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
-        "blas": {"name": blas.get("name"), "version": blas.get("version")},
-        "threads": {name: os.environ[name] for name in command_line.THREAD_VARIABLES},
-        "cores": os.cpu_count(),
-    }
+        for sent, handler in handlers.items():
+            signal.signal(sent, handler)
 
 
 def confusions(data: "npsoftmax.Dataset", trainer: "npsoftmax.Trainer") -> Iterator[str]:

@@ -1,0 +1,117 @@
+"""The folder of a training run: its name, and the files that go into it."""
+
+import argparse
+import json
+import os
+import platform
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import command_line
+
+if TYPE_CHECKING:
+    import npsoftmax
+
+
+def claim(args: argparse.Namespace, dataset: str) -> Path:
+    """Return the folder of this run, made now unless the run is resumed."""
+    from npsoftmax.errors import InputError, OutputError
+
+    if args.resume:
+        if args.run_dir is None:
+            raise InputError("--resume: expected --run-dir DIR with the run to go on with; name it")
+        return Path(args.run_dir)
+    # Microseconds keep runs apart that were started together.
+    time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    folder = Path(args.run_dir or f"runs/{dataset}-{time}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        occupied = any(folder.iterdir()) and not args.force
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the run folder {folder}: {error.strerror}; name another with --run-dir"
+        ) from error
+    if occupied:
+        raise OutputError(
+            f"{folder} holds a run already; name another folder with --run-dir, go on with it by "
+            "--resume, or overwrite it by --force"
+        )
+    return folder
+
+
+def write_history(folder: Path, trainer: "npsoftmax.Trainer") -> None:
+    """Write one JSON object per finished epoch."""
+    from npsoftmax.files import publish
+
+    lines = [json.dumps(asdict(record)) + "\n" for record in trainer.history]
+    with publish(folder / "history.jsonl") as file:
+        file.write("".join(lines).encode())
+
+
+def write_results(
+    args: argparse.Namespace,
+    folder: Path,
+    data: "npsoftmax.Dataset",
+    trainer: "npsoftmax.Trainer",
+    seconds: dict[str, float],
+) -> tuple[list[str], dict[str, Any]]:
+    """Write what a finished run leaves; return the names of all its files, and the summary."""
+    from npsoftmax.files import publish
+
+    trainer.model.save(folder / "model.npz")
+    summary = {**summarise(args, data, trainer), "seconds": seconds}
+    with publish(folder / "summary.json") as file:
+        file.write((json.dumps(summary, indent=2) + "\n").encode())
+    files = ["model.npz", "history.jsonl", "summary.json", "checkpoint.npz"]
+    if draw_curves(folder / "curves.png", f"{data.name}, {trainer.optimiser!r}", trainer):
+        files.append("curves.png")
+    return files, summary
+
+
+def draw_curves(path: Path, title: str, trainer: "npsoftmax.Trainer") -> bool:
+    """Draw loss and accuracy against the epoch; return False where matplotlib is absent."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    from npsoftmax.ext import plots
+    from npsoftmax.files import publish
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    plots.loss_curve(trainer.history, left)
+    plots.accuracy_curve(trainer.history, right)
+    figure.suptitle(f"{title}, batches of {trainer.loader.batch_size}")
+    with publish(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    return True
+
+
+def summarise(
+    args: argparse.Namespace, data: "npsoftmax.Dataset", trainer: "npsoftmax.Trainer"
+) -> dict[str, Any]:
+    """Collect what is needed to repeat the run and to trust its numbers."""
+    import numpy as np
+
+    import npsoftmax
+
+    last = trainer.history[-1]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return {
+        "settings": {**vars(args), "optimiser": repr(trainer.optimiser)},
+        "dataset": data.name,
+        "sha256": data.sha256,
+        "test_loss": last.test_loss,
+        "test_acc": last.test_acc,
+        "versions": {
+            "npsoftmax": npsoftmax.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+        "blas": {"name": blas.get("name"), "version": blas.get("version")},
+        "threads": {name: os.environ[name] for name in command_line.THREAD_VARIABLES},
+        "cores": os.cpu_count(),
+    }
