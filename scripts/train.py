@@ -154,7 +154,7 @@ def run_epochs(
 ) -> None:
     """Train what is left of the epochs, print each, and keep the history on disk up to date."""
     run_folder.write_history(folder, trainer)
-    with progress_bar(args, trainer) as bar, stops_between_steps(trainer, bar):
+    with progress_bar(args, trainer) as bar, stops_between_steps(trainer, folder, bar):
         for record in trainer.run(max(args.epochs - trainer.epoch, 0)):
             run_folder.write_history(folder, trainer)
             bar.clear()
@@ -177,7 +177,9 @@ def progress_bar(args: argparse.Namespace, trainer: "npsoftmax.Trainer") -> "tqd
 
 
 @contextmanager
-def stops_between_steps(trainer: "npsoftmax.Trainer", bar: "tqdm[Any]") -> Iterator[None]:
+def stops_between_steps(
+    trainer: "npsoftmax.Trainer", folder: Path, bar: "tqdm[Any]"
+) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end training between two steps, with a checkpoint."""
     from npsoftmax.errors import InterruptionError
 
@@ -198,11 +200,11 @@ def stops_between_steps(trainer: "npsoftmax.Trainer", bar: "tqdm[Any]") -> Itera
     try:
         yield
     except InterruptionError as error:
-        trainer.save_checkpoint(trainer.checkpoint)
+        trainer.save_checkpoint(folder / "checkpoint.npz")
         raise InterruptionError(
             f"interrupted in epoch {trainer.epoch + 1} after step {trainer.step} of "
             f"{len(trainer.loader)}; checkpoint written, go on with the same flags and "
-            f"--resume --run-dir {Path(trainer.checkpoint).parent}"
+            f"--resume --run-dir {folder}"
         ) from error
     finally:
         for sent, handler in handlers.items():
