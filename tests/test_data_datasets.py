@@ -12,7 +12,7 @@ import pytest
 from npsoftmax import load
 from npsoftmax.data import datasets, registry
 from npsoftmax.data.remote_file import RemoteFile
-from npsoftmax.errors import DataUnavailableError, InputError
+from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError
 
 FILES = {
     "train-images": ("train-images-idx3-ubyte.gz", (6, 28, 28)),
@@ -139,20 +139,35 @@ def test_offline_names_what_is_wrong_and_what_to_do(small, damage):
     if damage != "missing":
         flipped = good[:20] + bytes([good[20] ^ 1]) + good[21:]
         path.write_bytes({"cut": good[:-3], "flipped": flipped, "padded": good + b"x"}[damage])
-    with pytest.raises(DataUnavailableError) as caught:
+    expected = DataUnavailableError if damage == "missing" else CorruptFileError
+    with pytest.raises(expected) as caught:
         load("fashion-mnist", folder, offline=True)
     message = str(caught.value)
     file = registry.DATASETS["fashion-mnist"].files["train-labels"]
-    assert "1 of its files" in message
-    assert file.name in message and file.sha256 in message and str(path.parent) in message
-    assert {"missing": "missing", "flipped": "SHA-256"}.get(damage, "bytes") in message
+    for part in (file.name, file.sha256, str(path.parent), "offline; put "):
+        assert part in message
+    assert {"missing": "is missing", "flipped": "got "}.get(damage, "bytes, got") in message
+    assert "train-images" not in message
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_failed_download_says_what_stood_there(small, damage):
+    folder, _ = small
+    path = folder / "fashion-mnist" / "train-labels-idx1-ubyte.gz"
+    good = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(good[:-3])
+    expected = DataUnavailableError if damage == "missing" else CorruptFileError
+    with pytest.raises(expected, match=rf"{path.name}.*; cannot download {path.name}: no mirror"):
+        load("fashion-mnist", folder, offline=False)
 
 
 def test_a_file_of_the_other_data_set_is_named_as_such(small, tmp_path):
     folder, _ = small
     name = FILES["test-images"][0]
     (folder / "fashion-mnist" / name).write_bytes((tmp_path / "elsewhere" / name).read_bytes())
-    with pytest.raises(DataUnavailableError, match="it is the file of mnist"):
+    with pytest.raises(CorruptFileError, match="it is the file of mnist"):
         load("fashion-mnist", folder, offline=True)
 
 

@@ -85,7 +85,7 @@ def test_fetch_finds_the_real_files(fashion_mnist, fashion_mnist_folder):
     ("arguments", "code", "message"),
     [
         (["fashion-mnist", "--offline"], 3, "offline"),
-        (["fashion-mnist", "t10k-labels-idx1-ubyte.gz"], 3, "1 of its files"),
+        (["fashion-mnist", "t10k-labels-idx1-ubyte.gz"], 3, "t10k-labels-idx1-ubyte.gz is missing"),
         (["fashion-mnist", "other.gz"], 2, "expected one of train-images-idx3-ubyte.gz"),
         (["cifar"], 2, "expected one of fashion-mnist, mnist, got 'cifar'"),
         (["garments"], 2, "got 'garments'"),

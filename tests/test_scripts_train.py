@@ -181,7 +181,7 @@ def test_offline_without_data_exits_3_and_names_the_way_out(train):
             "train-images-idx3-ubyte.gz",
             "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
             "fashion-mnist",
-            "Put ",
+            "; put ",
         ):
             assert part in line
 

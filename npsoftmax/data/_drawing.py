@@ -10,16 +10,27 @@ Every measure may be one number, or a column of shape (images, 1) with one numbe
 """
 
 import copy
-from typing import TypeAlias
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SIDE", "Booleans", "Floats", "Measure", "Sheet", "cut", "join", "only", "overlap", "ring"]
+__all__ = [
+    "SIDE",
+    "Floats",
+    "Measure",
+    "Sheet",
+    "cut",
+    "join",
+    "only",
+    "overlap",
+    "ring",
+]
 
 SIDE = 28
 
-Floats: TypeAlias = NDArray[np.float32]
+Floats: TypeAlias = NDArray[np.floating[Any]]
 Booleans: TypeAlias = NDArray[np.bool_]
 Measure: TypeAlias = float | Floats
 Point: TypeAlias = tuple[Measure, Measure]
@@ -58,7 +69,7 @@ def only(chosen: Booleans, shape: Floats) -> Floats:
 def _polyline(t: Floats, points: tuple[Point, ...]) -> Floats:
     """Interpolate linearly between (t, value) points; beyond the ends the value stays."""
     value = np.full_like(t, points[0][1])
-    for (left, low), (right, high) in zip(points, points[1:], strict=False):
+    for (left, low), (right, high) in pairwise(points):
         value += (high - low) / (right - left) * (np.clip(t, left, right) - left)
     return value
 
@@ -112,7 +123,7 @@ class Sheet:
         return self._rng.random((len(self._image), 1), np.float32) < share
 
     def fold(self, at: Measure = 0) -> "Sheet":
-        """Return the sheet folded upright at x: what is cut on the right appears on the left too."""
+        """Return the sheet folded upright at x: what is cut on the right appears on both sides."""
         folded = copy.copy(self)
         folded.x = np.abs(self.x - at)
         return folded
@@ -125,9 +136,13 @@ class Sheet:
 
     def panel(self, *rows: Point) -> Floats:
         """Return a piece around the middle, given from top to bottom as (y, half width)."""
-        top, bottom = rows[0][0], rows[-1][0]
         sideways = np.abs(self.x) - _polyline(self.y, rows)
-        return np.maximum(sideways, np.maximum(top - self.y, self.y - bottom))
+        shape: Floats = np.maximum(sideways, self.band(rows[0][0], rows[-1][0]))
+        return shape
+
+    def band(self, top: Measure, bottom: Measure) -> Floats:
+        """Return everything from one height down to another."""
+        return np.maximum(top - self.y, self.y - bottom)
 
     def strip(self, start: Point, end: Point, width: Measure, end_width: Measure) -> Floats:
         """Return a straight strip from point to point, ``width`` wide at its start."""

@@ -16,7 +16,7 @@ from npsoftmax.data import garments, idx
 from npsoftmax.data.download import fetch, plan
 from npsoftmax.data.registry import DATASETS, DatasetSource, find
 from npsoftmax.data.remote_file import RemoteFile, verify
-from npsoftmax.errors import DataUnavailableError, InputError, OutputError
+from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
 from npsoftmax.files import publish
 
 __all__ = ["NAMES", "Dataset", "acquire", "load"]
@@ -93,6 +93,8 @@ def load(
         There is no data set of this name.
     DataUnavailableError
         A file lies nowhere on this machine and could not be downloaded.
+    CorruptFileError
+        The file in its place is another or damaged, and could not be replaced.
 
     Examples
     --------
@@ -150,6 +152,8 @@ def acquire(
     ------
     DataUnavailableError
         A file lies nowhere on this machine and could not be downloaded.
+    CorruptFileError
+        The file in its place is another or damaged, and could not be replaced.
     """
     home = _home(source, data_dir)
     if offline is None:
@@ -159,13 +163,16 @@ def acquire(
     paths = {role: _whole_copy(file, folders) for role, file in files.items()}
     missing = {role: file for role, file in files.items() if paths[role] is None}
     if offline and missing:
-        raise _unavailable(source, list(missing.values()), home)
+        files_in_words = ", ".join(map(str, missing.values()))
+        cause = f"offline; put {files_in_words} into {home}, or go online"
+        raise _refusal(source, list(missing.values()), home, cause)
     for role, file in missing.items():
-        paths[role] = fetch(file, home, [*mirrors, *source.mirrors], progress=progress)
-    found = sorted(
-        {str(path.parent) for role, path in paths.items() if path and role not in missing}
-    )
-    states = [f"found in {' and '.join(found)}"] if found else []
+        try:
+            paths[role] = fetch(file, home, [*mirrors, *source.mirrors], progress=progress)
+        except DataUnavailableError as error:
+            raise _refusal(source, [file], home, str(error)) from error
+    places = {path.parent for role, path in paths.items() if path and role not in missing}
+    states = [f"found in {' and '.join(map(str, sorted(places)))}"] if places else []
     states += [f"{len(missing)} files downloaded to {home}"] if missing else []
     return (
         {role: path for role, path in paths.items() if path},
@@ -193,16 +200,14 @@ def _whole_copy(file: RemoteFile, folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def _unavailable(
-    source: DatasetSource, missing: list[RemoteFile], home: Path
-) -> DataUnavailableError:
-    """Say what is missing, what stands in its place, and how to get it."""
+def _refusal(
+    source: DatasetSource, missing: list[RemoteFile], home: Path, cause: str
+) -> CorruptFileError | DataUnavailableError:
+    """Say what is missing or wrong, and why it stays so."""
     reasons = "; ".join(f"{verify(home / f.name, f)}{_mix_up(home / f.name)}" for f in missing)
-    wanted = ", ".join(f"{f.name} ({f.size} bytes, SHA-256 {f.sha256})" for f in missing)
-    return DataUnavailableError(
-        f"{source.name}: offline, and {len(missing)} of its files are not on this machine: "
-        f"{reasons}. Put {wanted} into {home}, or run without --offline"
-    )
+    wrong = any((home / file.name).exists() for file in missing)
+    kind = CorruptFileError if wrong else DataUnavailableError
+    return kind(f"{source.name}: {reasons}; {cause}")
 
 
 def _mix_up(path: Path) -> str:

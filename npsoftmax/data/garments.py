@@ -4,14 +4,13 @@ Its classes are those of Fashion-MNIST, and so is its difficulty: a linear class
 90 % of the test images right and takes shirts for T-shirts, pullovers for shirts and coats.
 """
 
-import operator
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._checks import as_count
 from npsoftmax.data._drawing import SIDE, Floats, Measure, Sheet, cut, join, only, overlap, ring
-from npsoftmax.errors import InputError
 
 __all__ = ["CLASSES", "generate"]
 
@@ -52,9 +51,8 @@ def generate(num_samples: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArra
     >>> np.bincount(y)
     array([2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
     """
-    num_samples = _whole_number("num_samples", num_samples, 1, "ask for one image or more")
-    seed = _whole_number("seed", seed, 0, "0 is the default, and any greater number will do")
-    rng = np.random.default_rng(seed)
+    num_samples = as_count(num_samples, "num_samples")
+    rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     y = rng.permutation(np.arange(num_samples) % len(CLASSES)).astype(np.uint8)
     images = np.empty((num_samples, SIDE * SIDE), np.uint8)
     for label, draw in enumerate(_PATTERNS.values()):
@@ -67,88 +65,21 @@ def generate(num_samples: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArra
     return images.T, y
 
 
-def _whole_number(name: str, value: int, minimum: int, advice: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = minimum - 1
-    if number < minimum:
-        raise InputError(
-            f"{name}: expected a whole number of at least {minimum}, got {value!r}; {advice}"
-        )
-    return number
-
-
-def _sew_top(
-    half: Sheet,
-    shade: Floats,
-    *,
-    top: Measure,
-    bottom: Measure,
-    shoulder: Measure,
-    waist: Measure,
-    hem: Measure,
-    sleeve: Measure,
-    hang: Measure,
-    armhole: Measure,
-    cuff: Measure,
-) -> Floats:
-    """Sew two sleeves, which hang at an angle to the upright, to a bodice; return the bodice."""
-    bodice = half.panel(
-        (top, 2.6),
-        (top + 1.2, 0.75 * shoulder),
-        (top + 3, shoulder),
-        (top + 8, (shoulder + waist) / 2),
-        (16, waist),
-        (bottom, hem),
-    )
-    out, down = np.sin(hang), np.cos(hang)
-    start = shoulder - armhole / 2 * down, top + 1.3 + armhole / 2 * out
-    end = start[0] + sleeve * out, start[1] + sleeve * down
-    sleeves = half.strip(start, end, armhole, cuff)
-    half.paint(sleeves, 0.95 * shade)
-    half.paint(overlap(sleeves, bodice - 0.6), 0.6 * shade)
-    half.paint(bodice, shade)
-    return bodice
-
-
-def _cut_neck(half: Sheet, bodice: Floats, neck: Floats, shade: Floats) -> None:
-    """Cut the neckline out of the bodice and bind it."""
-    half.paint(overlap(bodice, neck - 1), half.vary(0.75, 1.15) * shade)
-    half.paint(overlap(bodice, neck), half.vary(0, 0.4) * shade)
-
-
-def _print_chest(half: Sheet, share: float) -> None:
-    """Print a badge on the chest of a share of the garments."""
-    vary = half.vary
-    badge = half.panel((vary(8, 11), vary(1, 5)), (vary(12, 19), vary(1, 5)))
-    half.paint(only(half.chance(share), badge), vary(0.1, 1))
-
-
 def _t_shirt(sheet: Sheet) -> None:
     """Boxy, with short wide sleeves and a round or V neck; some have a badge, some a placket."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(0.2, 0.75, rows=0.2, columns=0.05, prints=0.2)
-    top, waist, sleeve = vary(0.8, 3), vary(5.3, 7.5), vary(3, 11)
-    bodice = _sew_top(
-        half,
-        shade,
-        top=top,
-        bottom=vary(24.5, 27),
-        shoulder=waist + vary(0.3, 1.5),
-        waist=waist,
-        hem=waist + vary(-0.3, 0.7),
-        sleeve=sleeve,
-        hang=vary(0.65, 0.95) - 0.03 * sleeve,
-        armhole=vary(4.5, 6.5),
-        cuff=vary(3.5, 5.5),
-    )
+    top, waist, length = vary(0.8, 3), vary(5.3, 7.5), vary(3, 11)
+    shoulder = waist + vary(0.3, 1.5)
+    bodice = _bodice(half, top, shoulder, waist, vary(24.5, 27), waist + vary(-0.3, 0.7))
+    hang = vary(0.65, 0.95) - 0.03 * length
+    sleeves = _sleeves(half, top, shoulder, length, hang, vary(4.5, 6.5), vary(3.5, 5.5))
     round_neck = half.ellipse((0, top), vary(2, 3.8), vary(1, 3.5))
     v_neck = half.panel((top - 1, vary(2, 3)), (top + vary(3, 6), 0))
-    _cut_neck(half, bodice, np.where(chance(0.3), v_neck, round_neck), shade)
+    _sew(half, shade, bodice, sleeves, np.where(chance(0.3), v_neck, round_neck))
     placket = half.panel((top, 0.4), (top + vary(4, 9), 0.4))
     half.paint(only(chance(0.2), placket), vary(0.4, 0.9) * shade)
-    _print_chest(half, 0.35)
+    half.paint(only(chance(0.35), _badge(half)), vary(0.1, 1))
 
 
 def _trouser(sheet: Sheet) -> None:
@@ -156,12 +87,12 @@ def _trouser(sheet: Sheet) -> None:
     half, vary = sheet.fold(), sheet.vary
     shade = sheet.cloth(columns=0.1, prints=0.1)
     waist, hip, ankle = vary(3, 4.8), vary(4, 6), vary(2.3, 4.2)
-    top, crotch, stance = vary(0.5, 3), vary(8, 11), vary(0, 1.8)
-    outline = half.panel((top, waist), (8, hip), (27, stance + 0.8 + ankle))
-    between = half.panel((crotch, 0), (crotch + 3, 0.3 + stance / 2), (28, stance + 0.8))
+    top, crotch, stance = vary(0.5, 3), vary(8, 11), vary(0.8, 2.6)
+    outline = half.panel((top, waist), (8, hip), (27, stance + ankle))
+    between = half.panel((crotch, 0), (crotch + 3, 0.4 * stance), (28, stance))
     legs = cut(outline, between)
     half.paint(legs, shade)
-    half.paint(overlap(legs, half.panel((0, 9), (top + 1.5, 9))), vary(0.6, 1.1) * shade)
+    half.paint(overlap(legs, half.band(0, top + 1.5)), vary(0.6, 1.1) * shade)
     half.paint(half.panel((top + 1.5, 0.3), (crotch, 0.3)), 0.6 * shade)
 
 
@@ -170,24 +101,16 @@ def _pullover(sheet: Sheet) -> None:
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(0.3, 0.85, rows=0.25, columns=0.05, prints=0.2)
     top, waist = vary(0.8, 3.2), vary(5.5, 7.7)
-    bodice = _sew_top(
-        half,
-        shade,
-        top=top,
-        bottom=vary(24, 27),
-        shoulder=waist + vary(0.3, 1.3),
-        waist=waist,
-        hem=waist + vary(-0.8, 0.4),
-        sleeve=vary(15, 21),
-        hang=vary(0.16, 0.32),
-        armhole=vary(4.5, 6.5),
-        cuff=vary(2.5, 3.5),
-    )
-    half.paint(overlap(bodice, half.panel((24, 14), (28, 14))), vary(0.7, 1) * shade)
-    _cut_neck(half, bodice, half.ellipse((0, top), vary(1.8, 3.4), vary(1, 2.5)), shade)
+    shoulder = waist + vary(0.3, 1.3)
+    bodice = _bodice(half, top, shoulder, waist, vary(24, 27), waist + vary(-0.8, 0.4))
+    length, hang = vary(15, 21), vary(0.16, 0.32)
+    sleeves = _sleeves(half, top, shoulder, length, hang, vary(4.5, 6.5), vary(2.5, 3.5))
+    neck = half.ellipse((0, top), vary(1.8, 3.4), vary(1, 2.5))
+    _sew(half, shade, bodice, sleeves, neck)
+    half.paint(overlap(bodice, half.band(24, 28)), vary(0.7, 1) * shade)
     zipper = half.panel((top, 0.3), (top + vary(5, 30), 0.3))
     half.paint(only(chance(0.2), overlap(bodice, zipper)), vary(0.3, 0.9) * shade)
-    _print_chest(half, 0.2)
+    half.paint(only(chance(0.2), _badge(half)), vary(0.1, 1))
 
 
 def _dress(sheet: Sheet) -> None:
@@ -195,43 +118,27 @@ def _dress(sheet: Sheet) -> None:
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(rows=0.15, columns=0.1, prints=0.25)
     top, waist = vary(0.3, 2), np.where(chance(0.25), vary(4.5, 6.5), vary(2.8, 5))
-    bodice = _sew_top(
-        half,
-        shade,
-        top=top,
-        bottom=vary(26.5, 27.5),
-        shoulder=waist + vary(0, 1.5),
-        waist=waist,
-        hem=waist + vary(0.2, 3.5),
-        sleeve=vary(3, 20),
-        hang=vary(0.15, 0.5),
-        armhole=np.where(chance(0.4), -9, vary(2.5, 5.5)),
-        cuff=vary(2, 3),
-    )
-    _cut_neck(half, bodice, half.ellipse((0, top), vary(1.5, 2.4), vary(1, 4)), shade)
-    belt = half.panel((vary(9, 11), 9), (12.5, 9))
+    shoulder = waist + vary(0, 1.5)
+    bodice = _bodice(half, top, shoulder, waist, vary(26.5, 27.5), waist + vary(0.2, 3.5))
+    length, hang = vary(3, 20), vary(0.15, 0.5)
+    sleeves = _sleeves(half, top, shoulder, length, hang, vary(2.5, 5.5), vary(2, 3))
+    neck = half.ellipse((0, top), vary(1.5, 2.4), vary(1, 4))
+    _sew(half, shade, bodice, only(chance(0.6), sleeves), neck)
+    belt = half.band(vary(9, 11), 12.5)
     half.paint(only(chance(0.3), overlap(bodice, belt)), vary(0.4, 1) * shade)
 
 
 def _coat(sheet: Sheet) -> None:
-    """Long sleeves close to the body; buttoned up or open, with lapels and pockets or without."""
+    """Long sleeves close to the body; closed or open, some with lapels, some with pockets."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(0.22, 0.78, rows=0.1, columns=0.1, prints=0.2)
     top, waist = vary(0.6, 2.7), vary(5.4, 7.5)
-    bodice = _sew_top(
-        half,
-        shade,
-        top=top,
-        bottom=vary(25, 27.5),
-        shoulder=waist + vary(0.3, 1.5),
-        waist=waist,
-        hem=waist + vary(-0.2, 1.5),
-        sleeve=vary(18, 24),
-        hang=vary(0.12, 0.26),
-        armhole=vary(4.5, 6.5),
-        cuff=vary(2.6, 3.8),
-    )
-    _cut_neck(half, bodice, half.ellipse((0, top), vary(1.5, 3), vary(0.7, 2)), shade)
+    shoulder = waist + vary(0.3, 1.5)
+    bodice = _bodice(half, top, shoulder, waist, vary(25, 27.5), waist + vary(-0.2, 1.5))
+    length, hang = vary(18, 24), vary(0.12, 0.26)
+    sleeves = _sleeves(half, top, shoulder, length, hang, vary(4.5, 6.5), vary(2.6, 3.8))
+    neck = half.ellipse((0, top), vary(1.5, 3), vary(0.7, 2))
+    _sew(half, shade, bodice, sleeves, neck)
     opening = half.panel((top, 0.3), (27, vary(0.3, 1)))
     half.paint(only(chance(0.55), overlap(bodice, opening)), vary(0.1, 0.9) * shade)
     lapels = half.strip((2.6, top), (0.4, top + vary(3, 9)), 2.5, 1)
@@ -240,43 +147,16 @@ def _coat(sheet: Sheet) -> None:
     half.paint(only(chance(0.5), pockets), vary(0.5, 0.9) * shade)
 
 
-def _shirt(sheet: Sheet) -> None:
-    """Fitted, with sleeves of any length; half of them have a collar and buttons down the front."""
-    half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
-    shade = sheet.cloth(0.3, 0.92, rows=0.25, columns=0.2, prints=0.2)
-    top, waist, sleeve = vary(0.8, 3), vary(5, 7), vary(5, 19)
-    bodice = _sew_top(
-        half,
-        shade,
-        top=top,
-        bottom=vary(24.7, 27.2),
-        shoulder=waist + vary(0.3, 1.5),
-        waist=waist,
-        hem=waist + vary(-0.2, 1),
-        sleeve=sleeve,
-        hang=vary(0.65, 0.9) - 0.03 * sleeve,
-        armhole=vary(4.3, 6.3),
-        cuff=vary(3.2, 5.2),
-    )
-    _cut_neck(half, bodice, half.ellipse((0, top), vary(1.8, 3.3), vary(1, 3.2)), shade)
-    placket = half.panel((top, 0.3), (27, 0.3))
-    buttons = join(*(half.ellipse((0, top + below), 0.6, 0.6) for below in (9, 13, 17, 21)))
-    collar = half.strip((2.4, top), (0.2, top + 2.5), 2, 1)
-    buttoned = chance(0.5)
-    half.paint(only(buttoned, overlap(bodice, placket)), vary(0.7, 1) * shade)
-    half.paint(only(buttoned, overlap(bodice, buttons)), vary(0.5, 1) * shade)
-    half.paint(only(buttoned, collar), vary(0.7, 1.2) * shade)
-
-
 def _sandal(sheet: Sheet) -> None:
-    """A sole, flat or on a high heel, and a few straps that show the shape of the foot."""
+    """Straps that follow the foot, above a sole that lies flat or stands on a high heel."""
     vary, chance = sheet.vary, sheet.chance
     shade = sheet.cloth(prints=0.1)
     high, backed = chance(0.35), chance(0.6)
     lift = np.where(high, vary(5, 10), vary(0, 2))
     ground, ball, heel = 18.5 + lift / 2, vary(-4, -1), vary(8, 9.5)
     bed = sheet.drape((ball, ground), (heel, ground - lift))
-    foot = bed.drape((-12, -2), (-9, -3.5), (-3, -4.5), (4, -vary(5.5, 8)), (12, -7))
+    skin = bed.drape((-12, -2), (-9, -3.5), (-3, -4.5), (4, -vary(5.5, 8)), (12, -7))
+    foot = overlap(skin.panel((0, 12.3), (20, 12.3)), bed.y)
     toes = bed.strip((-vary(6, 10), 0), (-vary(3, 6), -7), vary(1.5, 8), vary(1.5, 5))
     instep = bed.strip((vary(-4, 1), 0), (vary(1, 4), -8), vary(1.5, 6), vary(1.5, 4))
     ankle = bed.strip((1, -vary(5, 7)), (12, -vary(4, 6)), vary(1, 2), vary(1, 3))
@@ -286,44 +166,52 @@ def _sandal(sheet: Sheet) -> None:
         only(chance(0.5) | backed, instep),
         only(backed, join(ankle, back)),
     )
-    sheet.paint(overlap(straps, overlap(foot.panel((0, 12.3), (20, 12.3)), bed.y)), vary(0.8, 1.2) * shade)
-    sheet.paint(bed.panel((0, 12.8), (vary(1, 3), 12.4)), np.where(chance(0.5), shade, vary(0.3, 1)))
-    stiletto = sheet.strip((heel + 2, ground - lift), (heel + 2.5, ground + 1.5), vary(1.5, 6), vary(1, 4))
+    sheet.paint(overlap(foot, straps), vary(0.8, 1.2) * shade)
+    sole = bed.panel((0, 12.8), (vary(1, 3), 12.4))
+    sheet.paint(sole, np.where(chance(0.5), shade, vary(0.3, 1)))
+    tip = heel + 2.5, ground + 1.5
+    stiletto = sheet.strip((heel + 2, ground - lift), tip, vary(1.5, 6), vary(1, 4))
     sheet.paint(only(high, stiletto), 0.9 * shade)
 
 
-def _shoe(sheet, shade, height, heel, tread):
-    vary = sheet.vary
-    floor = sheet.drape((0, 14 + height / 2))
-    ground = floor.drape((-12.5, -1.5), (-9, 0), (0, 0), (5, -heel * 0.7), (12, -heel - 0.3))
-    throat, toe = vary(-2, 1.5), vary(3.5, 5.5)
-    upper = floor.drape((-13, -2), (-12, 1 - toe), (-10, -toe), (-5, -1.5 - toe), (throat, -9.5), (throat + 1, -12.5))
-    foot = overlap(upper.panel((0, 12.6), (25, 12.6)), -height - floor.y)
-    ankle = (12.5 - throat) / 2
-    leg = floor.fold(throat + ankle)
-    shaft = leg.panel((-height, vary(5, 6.5)), (-7.5, ankle), (0, ankle))
-    collar = leg.ellipse((0, -height), ankle * 0.6, vary(0.3, 2))
-    body = cut(overlap(join(foot, shaft), ground.y), collar)
-    sheet.paint(body, shade)
-    sheet.paint(ground.panel((-vary(0.8, 3), 12.8), (0.2, 12.8)), tread)
-    laced = sheet.chance(0.6)
-    for h in (4, 5.5, 7, 8.5):
-        lace = floor.strip((throat + 4.5 - h, -h), (throat + 7 - h, 1 - h), 0.6, 0.6)
-        sheet.paint(only(laced & (h < height - 1), lace), shade * vary(0.3, 0.9))
-    return floor, leg, body
+def _shirt(sheet: Sheet) -> None:
+    """Fitted, with sleeves of any length; half of them have a collar and buttons down the front."""
+    half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
+    shade = sheet.cloth(0.3, 0.92, rows=0.25, columns=0.2, prints=0.2)
+    top, waist, length = vary(0.8, 3), vary(5, 7), vary(5, 19)
+    shoulder = waist + vary(0.3, 1.5)
+    bodice = _bodice(half, top, shoulder, waist, vary(24.7, 27.2), waist + vary(-0.2, 1))
+    hang = vary(0.65, 0.9) - 0.03 * length
+    sleeves = _sleeves(half, top, shoulder, length, hang, vary(4.3, 6.3), vary(3.2, 5.2))
+    neck = half.ellipse((0, top), vary(1.8, 3.3), vary(1, 3.2))
+    _sew(half, shade, bodice, sleeves, neck)
+    buttoned = chance(0.5)
+    placket = half.panel((top, 0.3), (27, 0.3))
+    half.paint(only(buttoned, overlap(bodice, placket)), vary(0.7, 1) * shade)
+    buttons = join(*(half.ellipse((0, top + below), 0.6, 0.6) for below in (9, 13, 17, 21)))
+    half.paint(only(buttoned, buttons), vary(0.5, 1) * shade)
+    collar = half.strip((2.4, top), (0.2, top + 2.5), 2, 1)
+    half.paint(only(buttoned, collar), vary(0.7, 1.2) * shade)
 
 
 def _sneaker(sheet: Sheet) -> None:
+    """Cut below the ankle, seldom above it; a pale or dark sole, laces, a stripe on the side."""
     vary, chance = sheet.vary, sheet.chance
     shade = sheet.cloth(prints=0.1)
-    height = np.where(chance(0.15), vary(9, 16), vary(7, 9.5))
-    floor, _, body = _shoe(sheet, shade, height, 0.0, vary(0.3, 1))
-    stripe = floor.strip((vary(-4,-1), -3), (vary(3, 8), -vary(4, 6)), vary(0.5, 1.5), vary(0.5, 2.5))
-    sheet.paint(only(chance(0.7), overlap(body, stripe)), vary(0.2, 1))
+    height, throat = np.where(chance(0.15), vary(9, 16), vary(7.2, 9.5)), vary(-2, 1.5)
+    floor = sheet.drape((0, 14 + height / 2))
+    ground = floor.drape((-12.5, -1.5), (-9, 0), (12, -0.3))
+    upper = _upper(floor, ground, height, throat)
+    sheet.paint(upper, shade)
+    sheet.paint(ground.panel((-vary(0.8, 3), 12.8), (0.2, 12.8)), vary(0.3, 1))
+    sheet.paint(only(chance(0.6), overlap(upper, _laces(floor, throat))), vary(0.3, 0.9) * shade)
+    back = vary(3, 8), -vary(4, 6)
+    stripe = floor.strip((vary(-4, -1), -3), back, vary(0.5, 1.5), vary(0.5, 2.5))
+    sheet.paint(only(chance(0.7), overlap(upper, stripe)), vary(0.2, 1))
 
 
 def _bag(sheet: Sheet) -> None:
-    """A box or a trapeze, on a handle, a shoulder strap or neither; most with flap and clasp."""
+    """Box or trapeze, on a handle, a shoulder strap or neither; some with flap and clasp."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(0.2, 0.75, prints=0.1)
     top, bottom, width = vary(6, 13), vary(19.5, 26.5), vary(7, 12)
@@ -339,14 +227,81 @@ def _bag(sheet: Sheet) -> None:
 
 
 def _ankle_boot(sheet: Sheet) -> None:
+    """Cut above the ankle, on a flat sole or a heel; some laced, some with an elastic gore."""
     vary, chance = sheet.vary, sheet.chance
     shade = sheet.cloth(prints=0.1)
-    heel, height = np.where(chance(0.5), 0, vary(1, 4)), vary(11, 22)
-    tread = np.where(chance(0.5), vary(0.3, 1), shade * vary(0.3, 1))
-    floor, leg, body = _shoe(sheet, shade, height, heel, tread)
-    sheet.paint(only(heel > 0, floor.strip((9.3, -heel), (9.6, 0.5), 6, vary(2, 6))), shade * vary(0.3, 1))
-    gore = leg.strip((0, -height), (0, -7), vary(2, 4), 1)
-    sheet.paint(only(chance(0.5), overlap(body, gore)), shade * vary(0.6, 1.1))
+    height, throat = vary(11, 22), vary(-2, 1.5)
+    heeled = chance(0.5)
+    heel = np.where(heeled, vary(1, 4), 0)
+    floor = sheet.drape((0, 14 + height / 2))
+    ground = floor.drape((-12.5, -1.5), (-9, 0), (0, 0), (5, -0.7 * heel), (12, -heel - 0.3))
+    upper = _upper(floor, ground, height, throat)
+    sheet.paint(upper, shade)
+    sole = ground.panel((-vary(0.8, 3), 12.8), (0.2, 12.8))
+    sheet.paint(sole, np.where(chance(0.5), vary(0.3, 1) * shade, vary(0.3, 1)))
+    block = floor.strip((9.3, -heel), (9.6, 0.5), 6, vary(2, 6))
+    sheet.paint(only(heeled, block), vary(0.3, 1) * shade)
+    sheet.paint(only(chance(0.6), overlap(upper, _laces(floor, throat))), vary(0.3, 0.9) * shade)
+    gore = floor.fold((throat + 12.5) / 2).strip((0, -height), (0, -7), vary(2, 4), 1)
+    sheet.paint(only(chance(0.5), overlap(upper, gore)), vary(0.6, 1.1) * shade)
+
+
+def _bodice(
+    half: Sheet, top: Measure, shoulder: Measure, waist: Measure, bottom: Measure, hem: Measure
+) -> Floats:
+    """Return what covers the trunk, with sloping shoulders."""
+    slope = (top, 2.6), (top + 1.2, 0.75 * shoulder), (top + 3, shoulder)
+    chest = (shoulder + waist) / 2
+    return half.panel(*slope, (top + 8, chest), (16, waist), (bottom, hem))
+
+
+def _sleeves(
+    half: Sheet,
+    top: Measure,
+    shoulder: Measure,
+    length: Measure,
+    hang: Measure,
+    armhole: Measure,
+    cuff: Measure,
+) -> Floats:
+    """Return two sleeves that hang from the shoulders at an angle (radians) to the upright."""
+    out, down = np.sin(hang), np.cos(hang)
+    start = shoulder - armhole / 2 * down, top + 1.3 + armhole / 2 * out
+    return half.strip(start, (start[0] + length * out, start[1] + length * down), armhole, cuff)
+
+
+def _sew(half: Sheet, shade: Floats, bodice: Floats, sleeves: Floats, neck: Floats) -> None:
+    """Paint sleeves and bodice with a seam between them, and the neckline with its binding."""
+    half.paint(sleeves, 0.95 * shade)
+    half.paint(overlap(sleeves, bodice - 0.6), 0.6 * shade)
+    half.paint(bodice, shade)
+    half.paint(overlap(bodice, neck - 1), half.vary(0.75, 1.15) * shade)
+    half.paint(overlap(bodice, neck), half.vary(0, 0.4) * shade)
+
+
+def _badge(half: Sheet) -> Floats:
+    """Return a print on the chest."""
+    width = half.vary(1.5, 4.5)
+    return half.panel((half.vary(8, 11), width), (half.vary(12, 18), width))
+
+
+def _upper(floor: Sheet, ground: Sheet, height: Measure, throat: Measure) -> Floats:
+    """Return foot and shaft of a shoe, toe to the left; the throat is where the tongue begins."""
+    vary = floor.vary
+    toe, ankle = vary(3.5, 5.5), (12.5 - throat) / 2
+    vamp = (-13, -2), (-12, 1 - toe), (-10, -toe), (-5, -1.5 - toe)
+    foot = floor.drape(*vamp, (throat, -9.5), (throat + 1, -12.5)).panel((0, 12.6), (25, 12.6))
+    leg = floor.fold(throat + ankle)
+    shaft = leg.panel((-height, vary(5, 6.5)), (-7, ankle), (0, ankle))
+    mouth = leg.ellipse((0, -height), 0.6 * ankle, vary(0.3, 2))
+    whole = join(overlap(foot, floor.band(-height, 0)), shaft)
+    return cut(overlap(whole, ground.y), mouth)
+
+
+def _laces(floor: Sheet, throat: Measure) -> Floats:
+    """Return four short laces, one above the other."""
+    starts = [(throat + 4.5 - up, -up) for up in (4, 5.5, 7, 8.5)]
+    return join(*(floor.strip((x, y), (x + 2.5, y + 1), 0.6, 0.6) for x, y in starts))
 
 
 _PATTERNS: dict[str, Callable[[Sheet], None]] = {
@@ -362,4 +317,4 @@ _PATTERNS: dict[str, Callable[[Sheet], None]] = {
     "Ankle boot": _ankle_boot,
 }
 
-CLASSES = tuple(_PATTERNS)
+CLASSES: tuple[str, ...] = tuple(_PATTERNS)
