@@ -17,6 +17,9 @@ from npsoftmax.data.datasets import acquire
 from npsoftmax.data.registry import find
 from npsoftmax.errors import DataUnavailableError
 
+# It imports torch, which is optional; the tests that use it skip without.
+collect_ignore = ["tests/reference/make_torch_reference.py"]
+
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("repeatable")
 

@@ -4,6 +4,7 @@ import operator
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax.errors import InputError, LabelError, ShapeError
@@ -45,7 +46,7 @@ def as_axis(axis: int | tuple[int, ...] | None, x: NDArray[Any]) -> tuple[int, .
     """Return ``axis`` as non-negative axes of ``x``, none of them empty; ``None`` means all."""
     axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     try:
-        axes = np.lib.array_utils.normalize_axis_tuple(axes, x.ndim)
+        axes = normalize_axis_tuple(axes, x.ndim)
     except (ValueError, TypeError) as error:
         raise ShapeError(
             f"axis: expected axes of an array of shape {x.shape}, got {axis!r} ({error})"

@@ -134,7 +134,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Arrays, dict[str, Any
 
 def _sealed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    # NumPy 2.0 and 2.1 would take allow_pickle for an array; numeric arrays are never pickled.
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = _COMMENT + b"0" * _DIGEST_SIZE
     body = buffer.getvalue()[:-_DIGEST_SIZE]

@@ -106,8 +106,8 @@ class Sheet:
         """Return the pixel centres, shifted, turned, sheared and scaled at random."""
         row, column = np.divmod(np.arange(SIDE * SIDE, dtype=np.float32), np.float32(SIDE))
         middle = SIDE / 2
-        right = column + 0.5 - middle - self.vary(-1.2, 1.2)
-        down = row + 0.5 - middle - self.vary(-1.2, 1.2)
+        right = column + 0.5 - middle - self.vary(-1.3, 1.3)
+        down = row + 0.5 - middle - self.vary(-1.3, 1.3)
         turn, shear, scale = self.vary(-0.07, 0.07), self.vary(-0.05, 0.05), self.vary(0.92, 1.05)
         x = (np.cos(turn) * right + (np.sin(turn) + shear) * down) / scale
         y = (np.cos(turn) * down - np.sin(turn) * right) / scale + middle
@@ -137,12 +137,12 @@ class Sheet:
     def panel(self, *rows: Point) -> Floats:
         """Return a piece around the middle, given from top to bottom as (y, half width)."""
         sideways = np.abs(self.x) - _polyline(self.y, rows)
-        shape: Floats = np.maximum(sideways, self.band(rows[0][0], rows[-1][0]))
-        return shape
+        return np.maximum(sideways, self.band(rows[0][0], rows[-1][0]))
 
     def band(self, top: Measure, bottom: Measure) -> Floats:
         """Return everything from one height down to another."""
-        return np.maximum(top - self.y, self.y - bottom)
+        band: Floats = np.maximum(top - self.y, self.y - bottom)
+        return band
 
     def strip(self, start: Point, end: Point, width: Measure, end_width: Measure) -> Floats:
         """Return a straight strip from point to point, ``width`` wide at its start."""
@@ -152,14 +152,16 @@ class Sheet:
         along = (x * run + y * fall) / length
         across = np.abs(x * fall - y * run) / length
         half_width = (width + (end_width - width) / length * along) / 2
-        return np.maximum(across - half_width, np.abs(along - length / 2) - length / 2)
+        strip: Floats = np.maximum(across - half_width, np.abs(along - length / 2) - length / 2)
+        return strip
 
     def ellipse(self, centre: Point, half_width: Measure, half_height: Measure) -> Floats:
         """Return an upright ellipse."""
         u, v = (self.x - centre[0]) / half_width, (self.y - centre[1]) / half_height
         radius = np.hypot(u, v)
         slope = np.hypot(u / half_width, v / half_height)
-        return radius * (radius - 1) / np.maximum(slope, 1e-6)
+        ellipse: Floats = radius * (radius - 1) / np.maximum(slope, 1e-6)
+        return ellipse
 
     def cloth(
         self,
@@ -183,7 +185,7 @@ class Sheet:
             wave = np.sin(self.vary(0.8, 2.4) * t + self.vary(0, 6.3))
             shade += contrast * self.chance(share) * np.clip(2 * wave, -1, 1)
         shade += contrast * self.chance(prints) * self._blots()
-        return np.clip(shade, 0.1, 1)
+        return np.clip(shade, 0.15, 1)
 
     def _blots(self) -> Floats:
         """Return noise of unit variance with spots about two pixels wide."""

@@ -68,8 +68,8 @@ def generate(num_samples: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArra
 def _t_shirt(sheet: Sheet) -> None:
     """Boxy, with short wide sleeves and a round or V neck; some have a badge, some a placket."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
-    shade = sheet.cloth(0.2, 0.75, rows=0.2, columns=0.05, prints=0.2)
-    top, waist, length = vary(0.8, 3), vary(5.3, 7.5), vary(3, 11)
+    shade = sheet.cloth(0.2, 0.75, rows=0.2, columns=0.05, prints=0.25)
+    top, waist, length = vary(0.8, 3), vary(5.2, 7.5), vary(3, 11)
     shoulder = waist + vary(0.3, 1.5)
     bodice = _bodice(half, top, shoulder, waist, vary(24.5, 27), waist + vary(-0.3, 0.7))
     hang = vary(0.65, 0.95) - 0.03 * length
@@ -99,11 +99,11 @@ def _trouser(sheet: Sheet) -> None:
 def _pullover(sheet: Sheet) -> None:
     """Roomy, with long sleeves and ribbing at neck and hem; some have a badge, some a zip."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
-    shade = sheet.cloth(0.3, 0.85, rows=0.25, columns=0.05, prints=0.2)
+    shade = sheet.cloth(0.3, 0.85, rows=0.25, columns=0.05, prints=0.25)
     top, waist = vary(0.8, 3.2), vary(5.5, 7.7)
     shoulder = waist + vary(0.3, 1.3)
     bodice = _bodice(half, top, shoulder, waist, vary(24, 27), waist + vary(-0.8, 0.4))
-    length, hang = vary(15, 21), vary(0.16, 0.32)
+    length, hang = vary(15.5, 21.5), vary(0.16, 0.32)
     sleeves = _sleeves(half, top, shoulder, length, hang, vary(4.5, 6.5), vary(2.5, 3.5))
     neck = half.ellipse((0, top), vary(1.8, 3.4), vary(1, 2.5))
     _sew(half, shade, bodice, sleeves, neck)
@@ -131,7 +131,7 @@ def _dress(sheet: Sheet) -> None:
 def _coat(sheet: Sheet) -> None:
     """Long sleeves close to the body; closed or open, some with lapels, some with pockets."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
-    shade = sheet.cloth(0.22, 0.78, rows=0.1, columns=0.1, prints=0.2)
+    shade = sheet.cloth(0.22, 0.78, rows=0.1, columns=0.1, prints=0.25)
     top, waist = vary(0.6, 2.7), vary(5.4, 7.5)
     shoulder = waist + vary(0.3, 1.5)
     bodice = _bodice(half, top, shoulder, waist, vary(25, 27.5), waist + vary(-0.2, 1.5))
@@ -177,8 +177,8 @@ def _sandal(sheet: Sheet) -> None:
 def _shirt(sheet: Sheet) -> None:
     """Fitted, with sleeves of any length; half of them have a collar and buttons down the front."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
-    shade = sheet.cloth(0.3, 0.92, rows=0.25, columns=0.2, prints=0.2)
-    top, waist, length = vary(0.8, 3), vary(5, 7), vary(5, 19)
+    shade = sheet.cloth(0.3, 0.92, rows=0.25, columns=0.2, prints=0.25)
+    top, waist, length = vary(0.8, 3), vary(5, 7.2), vary(4, 17)
     shoulder = waist + vary(0.3, 1.5)
     bodice = _bodice(half, top, shoulder, waist, vary(24.7, 27.2), waist + vary(-0.2, 1))
     hang = vary(0.65, 0.9) - 0.03 * length
