@@ -158,9 +158,10 @@ class Sheet:
     def ellipse(self, centre: Point, half_width: Measure, half_height: Measure) -> Floats:
         """Return an upright ellipse."""
         u, v = (self.x - centre[0]) / half_width, (self.y - centre[1]) / half_height
-        radius = np.hypot(u, v)
-        slope = np.hypot(u / half_width, v / half_height)
-        ellipse: Floats = radius * (radius - 1) / np.maximum(slope, 1e-6)
+        tiny = 1e-6  # keeps the centre inside
+        radius = np.hypot(u, v) + tiny
+        slope = np.hypot(u / half_width, v / half_height) + tiny
+        ellipse: Floats = radius * (radius - 1) / slope
         return ellipse
 
     def cloth(

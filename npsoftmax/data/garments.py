@@ -1,7 +1,11 @@
 """The embedded data set: ten kinds of garment, drawn by code and nothing else.
 
 Its classes are those of Fashion-MNIST, and so is its difficulty: a linear classifier gets 80 to
-90 % of the test images right and takes shirts for T-shirts, pullovers for shirts and coats.
+90 % of the test images right and takes shirts for T-shirts and pullovers for coats.
+
+Each garment has a pattern, a function that says how it is cut and what is painted in which order.
+Measures are in pixels of a 28x28 image. Clothes are cut from ``half``, a sheet folded along the
+middle, so that both sides match; shoes stand on the ``floor``, where y is 0, and point left.
 """
 
 from collections.abc import Callable
@@ -119,7 +123,7 @@ def _dress(sheet: Sheet) -> None:
     shade = sheet.cloth(rows=0.15, columns=0.1, prints=0.25)
     top, waist = vary(0.3, 2), np.where(chance(0.25), vary(4.5, 6.5), vary(2.8, 5))
     shoulder = waist + vary(0, 1.5)
-    bodice = _bodice(half, top, shoulder, waist, vary(26.5, 27.5), waist + vary(0.2, 3.5))
+    bodice = _bodice(half, top, shoulder, waist, vary(26.5, 27.5), waist + vary(0.5, 4))
     length, hang = vary(3, 20), vary(0.15, 0.5)
     sleeves = _sleeves(half, top, shoulder, length, hang, vary(2.5, 5.5), vary(2, 3))
     neck = half.ellipse((0, top), vary(1.5, 2.4), vary(1, 4))
