@@ -196,7 +196,7 @@ def test_without_network_and_data_it_trains_on_garments_and_says_so(train):
     (warning,) = process.stderr.splitlines()
     assert "training on the embedded data set garments instead" in warning
     assert "train-images-idx3-ubyte.gz" in warning
-    assert process.stdout.startswith("data set  garments: 10000 training")
+    assert process.stdout.startswith("data set  garments: 10240 training")
 
 
 def test_divergence_exits_5_and_keeps_the_last_checkpoint(train, tmp_path):
