@@ -2,14 +2,15 @@
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from npsoftmax.errors import OutputError
+from npsoftmax.errors import CorruptFileError, InputError, OutputError
 
-__all__ = ["publish"]
+__all__ = ["publish", "read_bytes"]
 
 
 @contextmanager
@@ -38,11 +39,9 @@ def publish(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Examples
     --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with publish(folder / "greeting.txt") as file:
+    >>> with publish("greeting.txt") as file:
     ...     _ = file.write(b"hello")
-    >>> (folder / "greeting.txt").read_bytes()
+    >>> Path("greeting.txt").read_bytes()
     b'hello'
     """
     path = Path(path)
@@ -64,6 +63,49 @@ def publish(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}; "
             "free space there, change its permissions, or name another folder"
+        ) from error
+
+
+def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return the content of a regular file of at most ``max_bytes``.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    max_bytes : int
+        What is refused beyond, before it is read.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    InputError
+        There is no such file, it cannot be read, or it is a folder, a device or a pipe.
+    CorruptFileError
+        It is larger than ``max_bytes``.
+
+    Examples
+    --------
+    >>> with publish("greeting.txt") as file:
+    ...     _ = file.write(b"hello")
+    >>> read_bytes("greeting.txt", 10)
+    b'hello'
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"cannot read {path}: expected a regular file; check the name")
+        if status.st_size > max_bytes:
+            raise CorruptFileError(
+                f"{path}: expected at most {max_bytes} bytes, got {status.st_size}"
+            )
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror or error}; check the name"
         ) from error
 
 

@@ -1,9 +1,10 @@
 """What training keeps count of: the epoch under way, and a record of each finished one."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
-__all__ = ["EpochRecord", "Progress"]
+__all__ = ["EpochRecord", "Progress", "rebuild"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Progress:
     num_seen: int = 0
     num_correct: int = 0
     loss_sum: float = 0.0
-    last_loss: float = math.nan
-    last_acc: float = math.nan
+    last_loss: float = 0.0
+    last_acc: float = 0.0
     seconds: float = 0.0
 
     def add(self, loss: float, num_correct: int, num_samples: int) -> None:
@@ -62,3 +63,41 @@ class Progress:
         self.num_correct += num_correct
         self.loss_sum += loss * num_samples
         self.last_loss, self.last_acc = loss, num_correct / num_samples
+
+
+Record = TypeVar("Record", EpochRecord, Progress)
+
+
+def rebuild(kind: type[Record], values: Mapping[str, Any]) -> Record:
+    """Return the record that ``dataclasses.asdict`` made these values of.
+
+    Parameters
+    ----------
+    kind : type
+        ``EpochRecord`` or ``Progress``.
+    values : mapping
+        One value for every field.
+
+    Returns
+    -------
+    EpochRecord or Progress
+
+    Raises
+    ------
+    TypeError, ValueError
+        A field is missing, unknown, of another type or negative.
+
+    Examples
+    --------
+    >>> from dataclasses import asdict
+    >>> rebuild(Progress, asdict(Progress(step=3))).step
+    3
+    """
+    record = kind(**values)
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if not isinstance(value, field.type) or isinstance(value, bool):  # type: ignore[arg-type]
+            raise TypeError(f"{field.name}: expected {field.type}, got {value!r}")
+        if value is not None and value < 0:
+            raise ValueError(f"{field.name}: expected at least 0, got {value!r}")
+    return record

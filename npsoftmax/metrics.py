@@ -119,7 +119,7 @@ def confusion_matrix(predicted: ArrayLike, y: ArrayLike, num_outputs: int) -> ND
     k = as_count(num_outputs, "num_outputs")
     guesses, truth = as_labels(predicted, k), as_labels(y, k)
     same_samples(guesses, truth)
-    cells = truth.astype(np.int64) * k + guesses
+    cells = truth.astype(np.int64) * k + guesses.astype(np.int64)
     return np.bincount(cells, minlength=k * k).reshape(k, k)
 
 
@@ -240,7 +240,7 @@ def brier(probabilities: ArrayLike, y: ArrayLike) -> float:
     >>> brier([[0.5], [0.5]], [0])
     0.5
     """
-    p, y = _as_scores(probabilities, y)
+    p, y = _as_probabilities(probabilities, y)
     distance = p.astype(np.float64)
     distance[y, np.arange(y.size)] -= 1
     return float(np.square(distance).sum(axis=0).mean())
@@ -282,7 +282,7 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins:
     >>> expected_calibration_error([[0.75, 0.75], [0.25, 0.25]], [0, 1])
     0.25
     """
-    p, y = _as_scores(probabilities, y)
+    p, y = _as_probabilities(probabilities, y)
     num_bins = as_count(num_bins, "num_bins")
     confidence = p.max(axis=0).astype(np.float64)
     correct = p.argmax(axis=0) == y
@@ -295,6 +295,16 @@ def _as_scores(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[A
     columns = as_columns(scores)
     labels = as_labels(y, columns.shape[0])
     same_samples(columns, labels)
+    return columns, labels
+
+
+def _as_probabilities(p: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    columns, labels = _as_scores(p, y)
+    if columns.min() < 0 or columns.max() > 1:
+        raise InputError(
+            f"probabilities: expected numbers from 0 to 1, got {columns.min()} to "
+            f"{columns.max()}; pass softmax(logits)"
+        )
     return columns, labels
 
 

@@ -75,6 +75,8 @@ class SoftmaxRegression:
             raise InputError(f"sigma: expected a number of at least 0, got {sigma}")
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise InputError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
+        if not 0 < pixel_scale < np.inf:
+            raise InputError(f"pixel_scale: expected a finite number above 0, got {pixel_scale}")
         rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
         self.theta: NDArray[Any] = np.zeros(shape, dtype=dtype, order="F")
         self.W[...] = sigma * rng.standard_normal((shape[1] - 1, shape[0])).T
@@ -257,8 +259,7 @@ class SoftmaxRegression:
 
         Examples
         --------
-        >>> import tempfile
-        >>> path = tempfile.mkdtemp() + "/model.npz"
+        >>> path = "model.npz"
         >>> SoftmaxRegression(2, 3, seed=1).save(path)
         >>> SoftmaxRegression.load(path)
         SoftmaxRegression(2 => 3, float32)
@@ -289,7 +290,7 @@ class SoftmaxRegression:
             theta = as_columns(arrays["theta"])
             num_outputs, columns = theta.shape
             model = cls(columns - 1, num_outputs, 0, 0, theta.dtype, **metadata)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CorruptFileError(f"{path}: expected a model, got {error!r}") from error
         model.theta[...] = theta
         return model

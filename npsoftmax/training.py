@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax import metrics, storage
+from npsoftmax import metrics
 from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
-from npsoftmax.errors import CorruptFileError, DivergedError, InputError
+from npsoftmax.checkpoint import Checkpoint
+from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.objective import Scratch, loss_and_grad, sample_losses
 
@@ -116,6 +117,10 @@ class Trainer:
         self.history: list[EpochRecord] = []
         self._progress = Progress()
         self._scratch = Scratch()
+        try:
+            self._settings()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"identity: expected what JSON can hold, got {error}") from error
 
     @property
     def epoch(self) -> int:
@@ -206,14 +211,16 @@ class Trainer:
 
     def _refuse_divergence(self, finite: bool | np.bool_, what: str) -> None:
         if not finite:
+            step = min(self.step + 1, len(self.loader))
             raise DivergedError(
-                f"training diverged in epoch {self.epoch + 1}, step {self.step + 1} of "
-                f"{len(self.loader)}: {what} not finite. The learning rate is the likely cause; "
-                f"lower it ({self.optimiser!r}), or clip the gradient with ClipNorm"
+                f"training diverged in epoch {self.epoch + 1}, step {step} of {len(self.loader)}: "
+                f"{what} not finite. The learning rate is the likely cause; lower it "
+                f"({self.optimiser!r}), or clip the gradient with ClipNorm"
             )
 
     def _record(self) -> EpochRecord:
         progress = self._progress
+        self._refuse_divergence(math.isfinite(progress.loss_sum), "the mean loss is")
         started = perf_counter()
         test = self._evaluate_test()
         return EpochRecord(
@@ -232,7 +239,9 @@ class Trainer:
         if self.test is None:
             return dict.fromkeys(names)
         X, y = self.test
-        losses, logits = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
+        with np.errstate(all="ignore"):
+            losses, logits = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
+        self._refuse_divergence(np.isfinite(losses).all(), "a test loss is")
         last = slice((y.size - 1) // self.loader.batch_size * self.loader.batch_size, None)
         values = (
             float(losses.mean(dtype=np.float64)),
@@ -244,18 +253,22 @@ class Trainer:
 
     def _settings(self) -> dict[str, Any]:
         """Return what a checkpoint must agree in for the run to go on bit for bit."""
-        loader = self.loader
-        return {
+        loader, model = self.loader, self.model
+        settings = {
             "optimiser": repr(self.optimiser),
             "l2": self.l2,
-            "theta": f"{self.model.theta.dtype} {self.model.theta.shape}",
-            "samples": loader.num_samples,
+            "theta": f"{model.theta.dtype} {model.theta.shape}",
+            "pixel_scale": model.pixel_scale,
+            "classes": model.classes,
+            "samples": f"{loader.X.dtype} {loader.X.shape}",
             "batch_size": loader.batch_size,
             "shuffle": loader.shuffle,
             "drop_last": loader.drop_last,
             "seed": loader.seed,
             **self.identity,
         }
+        # As a file gives it back: JSON turns tuples into lists.
+        return dict(json.loads(json.dumps(settings, allow_nan=False)))
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write all that :meth:`resume` needs, atomically.
@@ -273,13 +286,13 @@ class Trainer:
             The file cannot be written.
         """
         self._refuse_divergence(np.isfinite(self.model.theta).all(), "a parameter is")
-        state = {f"optimiser.{name}": value for name, value in self.optimiser.state.items()}
-        metadata = {
-            "settings": self._settings(),
-            "progress": asdict(self._progress),
-            "history": [asdict(record) for record in self.history],
-        }
-        storage.write(path, "checkpoint", {"theta": self.model.theta, **state}, metadata)
+        Checkpoint(
+            self._settings(),
+            self.model.theta,
+            self.optimiser.state,
+            self._progress,
+            self.history,
+        ).write(path)
 
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Take over parameters, optimiser state, history and place from a checkpoint.
@@ -296,24 +309,12 @@ class Trainer:
         CorruptFileError, FormatVersionError
             The file is damaged, not a checkpoint, or of another version.
         """
-        arrays, metadata = storage.read(path, "checkpoint")
-        try:
-            saved, progress = metadata["settings"], Progress(**metadata["progress"])
-            history = [EpochRecord(**record) for record in metadata["history"]]
-            theta = arrays.pop("theta")
-        except (KeyError, TypeError) as error:
-            raise CorruptFileError(f"{path}: expected a checkpoint, got {error!r}") from error
-        now = self._settings()
-        differing = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
-        if differing:
-            raise InputError(
-                f"{path}: expected the settings of this run, got others: "
-                + ", ".join(f"{n} {saved.get(n)!r} there, {now.get(n)!r} here" for n in differing)
-                + "; resume with the settings of the checkpoint, or start a new run"
-            )
-        self.model.theta[...] = theta
-        self.optimiser.load_state({n.removeprefix("optimiser."): a for n, a in arrays.items()})
-        self._progress, self.history = progress, history
+        saved = Checkpoint.read(path)
+        saved.refuse_other_settings(self._settings(), path)
+        saved.refuse_misfit(self.model.theta, self.optimiser, len(self.loader), path)
+        self.model.theta[...] = saved.theta
+        self.optimiser.load_state(saved.state)
+        self._progress, self.history = saved.progress, list(saved.history)
 
 
 def _fitting(

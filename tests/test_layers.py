@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "objective": GROUND | {"functional"},
     "model": GROUND | {"functional", "storage"},
     "history": set(),
-    "training": GROUND | {"objective", "metrics", "storage", "history"},
+    "checkpoint": GROUND | {"storage", "history", "optimisers"},
+    "training": GROUND | {"objective", "metrics", "checkpoint", "history"},
 }
 FREE = {"data", "ext"}  # the packages' own __init__, and what only leaves import
 OUTSIDE = {"numpy"}

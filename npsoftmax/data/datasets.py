@@ -2,6 +2,7 @@
 
 import os
 import struct
+import tempfile
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from npsoftmax.data.download import fetch, plan
 from npsoftmax.data.registry import DATASETS, DatasetSource, find
 from npsoftmax.data.remote_file import RemoteFile, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
-from npsoftmax.files import publish
+from npsoftmax.files import publish, read_bytes
 
 __all__ = ["NAMES", "Dataset", "acquire", "load"]
 
@@ -159,8 +160,7 @@ def acquire(
     home = _home(source, data_dir)
     if offline is None:
         offline = os.environ.get("NPSOFTMAX_OFFLINE", "0") not in ("", "0")
-    folders = [home, cache_folder() / source.name]
-    folders += [Path(other).expanduser() for other in source.other_homes]
+    folders = [home, cache_folder() / source.name, *map(_expanded, source.other_homes)]
     paths = {role: _whole_copy(file, folders) for role, file in files.items()}
     missing = {role: file for role, file in files.items() if paths[role] is None}
     if offline and missing:
@@ -183,15 +183,23 @@ def acquire(
 
 def cache_folder() -> Path:
     """Return the user's cache folder for this package, which need not exist."""
-    from platformdirs import user_cache_path
+    from platformdirs import user_cache_dir
 
-    return user_cache_path("npsoftmax")
+    try:
+        return Path(user_cache_dir("npsoftmax"))
+    except RuntimeError:  # a user without a home folder, as in some containers
+        return Path(tempfile.gettempdir(), "npsoftmax")
 
 
 def _home(source: DatasetSource, data_dir: str | os.PathLike[str] | None) -> Path:
     """Return the folder that files of this data set belong in."""
     chosen = data_dir or os.environ.get("NPSOFTMAX_DATA") or cache_folder()
-    return Path(chosen).expanduser() / source.name
+    return _expanded(chosen) / source.name
+
+
+def _expanded(folder: str | os.PathLike[str]) -> Path:
+    # os.path leaves a ~ that it cannot resolve; pathlib raises.
+    return Path(os.path.expanduser(folder))
 
 
 def _whole_copy(file: RemoteFile, folders: Sequence[Path]) -> Path | None:
@@ -206,7 +214,7 @@ def _refusal(
 ) -> CorruptFileError | DataUnavailableError:
     """Say what is missing or wrong, and why it stays so."""
     reasons = "; ".join(f"{verify(home / f.name, f)}{_mix_up(home / f.name)}" for f in missing)
-    wrong = any((home / file.name).exists() for file in missing)
+    wrong = any(os.path.lexists(home / file.name) for file in missing)
     kind = CorruptFileError if wrong else DataUnavailableError
     return kind(f"{source.name}: {reasons}; {cause}")
 
@@ -227,9 +235,9 @@ def _unpacked(path: Path, folder: Path) -> bytes:
         file.seek(-8, os.SEEK_END)
         # A gzip file ends with the CRC-32 and the length of its content (RFC 1952).
         checksum, size = struct.unpack("<II", file.read(8))
-    if copy.is_file() and copy.stat().st_size == size:
-        content = copy.read_bytes()
-        if zlib.crc32(content) == checksum:
+    with suppress(InputError, CorruptFileError):  # no copy, or none that can be read
+        content = read_bytes(copy, size)
+        if len(content) == size and zlib.crc32(content) == checksum:
             return content
     content = idx.unpack(path.read_bytes(), path)
     # Without a place to keep the copy, the next start just unpacks again.

@@ -1,5 +1,6 @@
 """Getting one pinned file: ``plan`` decides from the disk, ``fetch`` acts on the network."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def plan(path: Path, file: RemoteFile, offline: bool) -> Plan:
     complaint = verify(path, file)
     if complaint is None:
         return Plan("use", f"{path} has the expected size and SHA-256")
-    if path.is_dir():
+    if os.path.isdir(path):
         return Plan("refuse", f"{complaint}; move it away or name another folder")
     if offline:
         return Plan("refuse", f"{complaint}; go online, or put the right file there by hand")
@@ -73,8 +74,7 @@ def fetch(
 
     Examples
     --------
-    >>> import tempfile
-    >>> fetch(RemoteFile("hello.txt", 5, 64 * "0"), Path(tempfile.mkdtemp()), mirrors=[])
+    >>> fetch(RemoteFile("hello.txt", 5, 64 * "0"), Path("data"), mirrors=[])
     ... # doctest: +ELLIPSIS
     Traceback (most recent call last):
     npsoftmax.errors.DataUnavailableError: cannot download hello.txt: no mirror was named; ...

@@ -18,14 +18,13 @@ import math
 import os
 import struct
 import zlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.errors import CorruptFileError, InputError
-from npsoftmax.files import publish
+from npsoftmax.files import publish, read_bytes
 
 __all__ = ["Header", "memory_map", "parse", "parse_header", "read", "unpack", "write"]
 
@@ -101,6 +100,8 @@ def parse_header(content: bytes, source: object) -> Header:
         )
     shape = struct.unpack(f">{axes}I", content[4:start])
     dtype = _TYPES[content[2]]
+    if math.prod(max(length, 1) for length in shape) * dtype.itemsize >= 2**63:
+        raise CorruptFileError(f"{source}: expected an array that NumPy can hold, got {shape}")
     return Header(dtype, shape, start, start + math.prod(shape) * dtype.itemsize)
 
 
@@ -219,20 +220,12 @@ def read(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> NDArray[An
 
     Examples
     --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "labels-idx1-ubyte"
+    >>> path = "labels-idx1-ubyte"
     >>> write(path, np.array([3, 1], dtype=np.uint8))
     >>> read(path)
     array([3, 1], dtype=uint8)
     """
-    try:
-        if (size := os.path.getsize(path)) > max_bytes:
-            raise CorruptFileError(f"{path}: expected at most {max_bytes} bytes, got {size}")
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror or error}; check the name"
-        ) from error
+    content = read_bytes(path, max_bytes)
     if content[:2] == b"\x1f\x8b":
         content = unpack(content, path, max_bytes)
     return parse(content, path)
@@ -261,8 +254,7 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
 
     Examples
     --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "labels-idx1-ubyte"
+    >>> path = "labels-idx1-ubyte"
     >>> write(path, np.array([3, 1], dtype=np.uint8))
     >>> memory_map(path).sum()
     np.uint64(4)
@@ -298,8 +290,7 @@ def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
 
     Examples
     --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "images"
+    >>> path = "images"
     >>> write(path, np.zeros((2, 2), dtype=np.float32))
     >>> read(path).shape
     (2, 2)

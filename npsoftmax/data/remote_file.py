@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -41,9 +42,10 @@ def verify(path: Path, file: RemoteFile) -> str | None:
     >>> verify(Path("no/hello.txt"), RemoteFile("hello.txt", 5, 64 * "0"))
     'no/hello.txt is missing'
     """
-    if path.is_dir():
-        return f"{path} is a folder, expected a file"
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return f"{path} is a {'folder' if stat.S_ISDIR(mode) else 'device'}, expected a file"
         with path.open("rb") as stream:
             wrong = complaint(stream, file)
     except FileNotFoundError:

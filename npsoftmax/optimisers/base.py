@@ -1,5 +1,6 @@
 """What all update rules share, and how they chain."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -23,11 +24,13 @@ class Optimiser(ABC):
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            value = getattr(self, setting.name)
-            if setting.init and not np.all(np.asarray(value) >= 0):
-                raise InputError(
-                    f"{type(self).__name__}: expected {setting.name} >= 0, got {value!r}"
-                )
+            if setting.init:
+                self._check(setting.name, getattr(self, setting.name))
+
+    def _check(self, name: str, value: object) -> None:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in numbers):
+            raise InputError(f"{type(self).__name__}: expected a finite {name} >= 0, got {value!r}")
 
     @abstractmethod
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
@@ -87,6 +90,9 @@ class OptimiserChain(Optimiser):
     """
 
     def __init__(self, *rules: Optimiser) -> None:
+        for rule in rules:
+            if not isinstance(rule, Optimiser):
+                raise InputError(f"OptimiserChain: expected rules like Descent(0.1), got {rule!r}")
         self.rules = rules
 
     def __repr__(self) -> str:

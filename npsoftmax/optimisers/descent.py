@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax.errors import InputError
 from npsoftmax.optimisers.base import Optimiser
 
 __all__ = ["Adam", "AdamW", "Descent", "Momentum", "Nesterov"]
@@ -66,7 +67,8 @@ class Momentum(Optimiser):
         velocity *= self.rho
         grad *= self.eta
         velocity += grad
-        return velocity
+        grad[...] = velocity  # what leaves is the caller's to change, the velocity is not
+        return grad
 
 
 @dataclass(eq=False)
@@ -132,6 +134,14 @@ class Adam(Optimiser):
     eta: float = 0.001
     beta: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        """Check the settings; the decays must be below 1 for the moments to be means."""
+        super().__post_init__()
+        if not isinstance(self.beta, tuple) or len(self.beta) != 2 or max(self.beta) >= 1:
+            raise InputError(
+                f"{type(self).__name__}: expected beta as two numbers in [0, 1), got {self.beta!r}"
+            )
 
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
         """Return ``eta`` times the bias-corrected first moment over the root of the second."""
