@@ -16,6 +16,7 @@ __all__ = [
     "as_float",
     "as_labels",
     "as_out",
+    "as_single_axis",
     "floating_dtype",
     "same_samples",
 ]
@@ -58,15 +59,25 @@ def as_axis(axis: int | tuple[int, ...] | None, x: NDArray[Any]) -> tuple[int, .
     return axes
 
 
+def as_single_axis(axis: object, x: NDArray[Any]) -> int:
+    """Return ``axis`` as one non-negative axis of ``x``, not an empty one."""
+    if not isinstance(axis, int | np.integer):
+        raise ShapeError(f"axis: expected one axis of shape {x.shape}, got {axis!r}")
+    return as_axis(int(axis), x)[0]
+
+
 def as_out(out: NDArray[Any] | None, shape: tuple[int, ...], like: NDArray[Any]) -> NDArray[Any]:
     """Return the array to write into: ``out``, or a new one laid out in memory as ``like``."""
     if out is None:
         return np.empty_like(like, shape=shape)
-    if out.shape != shape or out.dtype.kind != "f":
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype.kind != "f":
+        got = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else repr(out)
         raise ShapeError(
-            f"out: expected a floating array of shape {shape}, got {out.dtype} of shape "
-            f"{out.shape}; allocate it as np.empty({shape}, dtype={like.dtype}, order='F')"
+            f"out: expected a floating array of shape {shape}, got {got}; "
+            f"allocate it as np.empty({shape}, dtype={like.dtype}, order='F')"
         )
+    if not out.flags.writeable:
+        raise InputError("out: expected an array to write into, got a read-only one; copy it")
     return out
 
 

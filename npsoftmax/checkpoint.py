@@ -1,10 +1,12 @@
 """What a checkpoint holds, on disk and in memory, and what makes one unusable."""
 
+from __future__ import annotations
+
 import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,9 @@ from numpy.typing import NDArray
 from npsoftmax import storage
 from npsoftmax.errors import CorruptFileError, InputError
 from npsoftmax.history import EpochRecord, Progress, rebuild
-from npsoftmax.optimisers import Optimiser
+
+if TYPE_CHECKING:
+    from npsoftmax.optimisers import Optimiser
 
 __all__ = ["Checkpoint"]
 
@@ -65,7 +69,7 @@ class Checkpoint:
         storage.write(path, "checkpoint", {"theta": self.theta, **arrays}, metadata)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> "Checkpoint":
+    def read(cls, path: str | os.PathLike[str]) -> Checkpoint:
         """Read what :meth:`write` wrote.
 
         Parameters

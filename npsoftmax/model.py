@@ -143,7 +143,7 @@ class SoftmaxRegression:
         Raises
         ------
         ShapeError, InputError
-            ``X`` does not have ``d`` rows, or holds NaN or infinities.
+            ``X`` does not have ``d`` rows, holds NaN or infinities, or overflows.
 
         Examples
         --------
@@ -151,7 +151,14 @@ class SoftmaxRegression:
         (3, 5)
         """
         X = as_columns(X, self.num_inputs)
-        return affine(self.theta, X, self.input_scale(X.dtype))
+        with np.errstate(all="ignore"):
+            Z = affine(self.theta, X, self.input_scale(X.dtype))
+        if not np.isfinite(Z).all():
+            raise InputError(
+                f"X: expected numbers whose logits fit {self.theta.dtype}, got up to "
+                f"{np.abs(X).max():g}; scale the features, or use dtype=np.float64"
+            )
+        return Z
 
     def probabilities(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the probability of each class, ``softmax(logits(X))``; also ``model(X)``.
@@ -254,6 +261,8 @@ class SoftmaxRegression:
 
         Raises
         ------
+        InputError
+            A parameter is NaN or infinite.
         OutputError
             The file cannot be written.
 
@@ -264,6 +273,8 @@ class SoftmaxRegression:
         >>> SoftmaxRegression.load(path)
         SoftmaxRegression(2 => 3, float32)
         """
+        if not np.isfinite(self.theta).all():
+            raise InputError("theta: expected finite parameters, got NaN or infinities; train anew")
         metadata = {"classes": list(self.classes), "pixel_scale": self.pixel_scale}
         storage.write(path, "model", {"theta": self.theta}, metadata)
 

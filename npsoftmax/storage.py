@@ -26,6 +26,7 @@ FORMAT_VERSION = 1
 MAX_BYTES = 2**30
 
 _METADATA = "metadata"
+_RESERVED = (_METADATA, "file", "allow_pickle")  # the last two are arguments of numpy.savez
 _COMMENT = b"npsoftmax sha256 "
 _DIGEST_SIZE = 64
 
@@ -66,10 +67,10 @@ def write(
     ({'x': array([0, 1, 2])}, {'note': 'hello'})
     """
     for name, array in arrays.items():
-        if array.dtype.kind not in "biuf" or name == _METADATA:
+        if array.dtype.kind not in "biuf" or name in _RESERVED or "\0" in name:
             raise InputError(
-                f"{name}: expected a numeric array under a name other than '{_METADATA}', "
-                f"got dtype {array.dtype}; put text into the metadata"
+                f"{name!r}: expected a numeric array under a name other than "
+                f"{', '.join(_RESERVED)}, got dtype {array.dtype}; put text into the metadata"
             )
     document = {"kind": kind, "format_version": FORMAT_VERSION, "content": dict(metadata)}
     try:

@@ -103,6 +103,8 @@ class Trainer:
                 f"loader: expected at least one batch, got {loader.num_samples} samples, fewer "
                 f"than batch_size={loader.batch_size} with drop_last; lower one or unset the other"
             )
+        if isinstance(optimiser, type) or not hasattr(optimiser, "update"):
+            raise InputError(f"optimiser: expected a rule like Descent(0.1), got {optimiser!r}")
         if not 0 <= l2 < math.inf:
             raise InputError(f"l2: expected a number of at least 0, got {l2}")
         self.model = model

@@ -5,10 +5,11 @@ Nothing here imports NumPy at the top: the number of BLAS threads must be set be
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import npsoftmax
@@ -19,6 +20,14 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that complains in one line, as the commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
@@ -105,15 +114,19 @@ def run(
     The codes: 0 done, 1 unexpected, 2 usage, 3 data not to be had, 4 data or model file
     corrupt, 5 diverged, 130 interrupted.
     """
+    _prepare_streams()
     args = parser.parse_args(argv)
+    # SIGTERM ends a command as Ctrl-C does: temporary files go, the exit code is 130.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _complain(parser, args, "interrupted", 130)
     except BrokenPipeError:
-        # The reader went away (`| head`): not an error, and Python's own flush would complain.
+        # What Python still holds for the reader that went away must not fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _complain(parser, args, "stopped: nobody reads the output any more", 1)
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if code is not None:
@@ -125,9 +138,20 @@ def run(
     return 0
 
 
+def _prepare_streams() -> None:
+    """Make writing safe where a stream is closed (`>&-`) or cannot hold every character."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
 def _complain(
     parser: argparse.ArgumentParser, args: argparse.Namespace, text: str, code: int
 ) -> int:
+    # The end is near: a second Ctrl-C must not turn one line into a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if args.debug:
         traceback.print_exc()
     one_line = " ".join(text.split())

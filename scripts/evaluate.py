@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
-    flags = argparse.ArgumentParser(
+    flags = command_line.Parser(
         prog="evaluate.py", description="Evaluate a model on the test images of a data set."
     )
     flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")

@@ -9,7 +9,7 @@ import command_line
 
 def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
-    flags = argparse.ArgumentParser(
+    flags = command_line.Parser(
         prog="fetch.py", description="Find or download the files of a data set and verify them."
     )
     flags.add_argument("dataset", metavar="DATASET", help="fashion-mnist or mnist")

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,9 @@ import command_line
 
 if TYPE_CHECKING:
     import npsoftmax
+
+
+FILES = ("model.npz", "history.jsonl", "summary.json", "checkpoint.npz", "curves.png")
 
 
 def claim(args: argparse.Namespace, dataset: str) -> Path:
@@ -28,6 +32,9 @@ def claim(args: argparse.Namespace, dataset: str) -> Path:
     folder = Path(args.run_dir or f"runs/{dataset}-{time}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if args.force:
+            for name in FILES:
+                (folder / name).unlink(missing_ok=True)
         occupied = any(folder.iterdir()) and not args.force
     except OSError as error:
         raise OutputError(
@@ -64,18 +71,19 @@ def write_results(
     summary = {**summarise(args, data, trainer), "seconds": seconds}
     with publish(folder / "summary.json") as file:
         file.write((json.dumps(summary, indent=2) + "\n").encode())
-    files = ["model.npz", "history.jsonl", "summary.json", "checkpoint.npz"]
-    if draw_curves(folder / "curves.png", f"{data.name}, {trainer.optimiser!r}", trainer):
-        files.append("curves.png")
-    return files, summary
+    try:
+        draw_curves(folder / "curves.png", f"{data.name}, {trainer.optimiser!r}", trainer)
+    except Exception as error:  # the picture is an extra; a broken matplotlib fails in many ways
+        print(f"train.py: warning: no curves.png: {error}", file=sys.stderr)
+    return [name for name in FILES if (folder / name).exists()], summary
 
 
-def draw_curves(path: Path, title: str, trainer: "npsoftmax.Trainer") -> bool:
-    """Draw loss and accuracy against the epoch; return False where matplotlib is absent."""
+def draw_curves(path: Path, title: str, trainer: "npsoftmax.Trainer") -> None:
+    """Draw loss and accuracy against the epoch, where matplotlib is present."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return False
+        return
     from npsoftmax.ext import plots
     from npsoftmax.files import publish
 
@@ -86,7 +94,6 @@ def draw_curves(path: Path, title: str, trainer: "npsoftmax.Trainer") -> bool:
     figure.suptitle(f"{title}, batches of {trainer.loader.batch_size}")
     with publish(path) as file:
         figure.savefig(file, format="png", dpi=120)
-    return True
 
 
 def summarise(

@@ -5,6 +5,7 @@ Results go to stdout, progress and complaints to stderr.
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ OPTIMISERS = {
 
 def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
-    flags = argparse.ArgumentParser(
+    flags = command_line.Parser(
         prog="train.py",
         description="Train softmax regression; Fashion-MNIST unless told otherwise.",
     )
@@ -94,7 +95,7 @@ def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
     from npsoftmax.errors import DataUnavailableError
 
     try:
-        return command_line.load(args, args.dataset or "fashion-mnist")
+        return command_line.load(args, "fashion-mnist" if args.dataset is None else args.dataset)
     except DataUnavailableError as error:
         if args.dataset is not None or args.offline:
             raise
@@ -122,7 +123,11 @@ def build_trainer(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsof
         test=(data.X_test, data.y_test),
         l2=args.l2,
         checkpoint_every=args.checkpoint_every,
-        identity={"dataset": data.name, "sha256": data.sha256},
+        identity={
+            "dataset": data.name,
+            "sha256": data.sha256,
+            "threads": os.environ["OPENBLAS_NUM_THREADS"],
+        },
     )
 
 

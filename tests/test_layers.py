@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "objective": GROUND | {"functional"},
     "model": GROUND | {"functional", "storage"},
     "history": set(),
-    "checkpoint": GROUND | {"storage", "history", "optimisers"},
+    "checkpoint": GROUND | {"storage", "history"},
     "training": GROUND | {"objective", "metrics", "checkpoint", "history"},
 }
 FREE = {"data", "ext"}  # the packages' own __init__, and what only leaves import

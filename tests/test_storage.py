@@ -131,7 +131,7 @@ def test_other_version_and_kind(path, monkeypatch):
 def test_unusable_metadata_and_paths(path, tmp_path):
     with pytest.raises(InputError, match="JSON"):
         storage.write(path, "test", {}, {"x": {1, 2}})
-    with pytest.raises(InputError, match="other than 'metadata'"):
+    with pytest.raises(InputError, match="other than metadata"):
         storage.write(path, "test", {"metadata": np.zeros(1)}, {})
     with pytest.raises(InputError, match="cannot read"):
         storage.read(tmp_path / "none.npz", "test")

@@ -159,7 +159,7 @@ def acquire(
     """
     home = _home(source, data_dir)
     if offline is None:
-        offline = os.environ.get("NPSOFTMAX_OFFLINE", "0") not in ("", "0")
+        offline = os.environ.get("NPSOFTMAX_OFFLINE", "").lower() not in ("", "0", "false", "no")
     folders = [home, cache_folder() / source.name, *map(_expanded, source.other_homes)]
     paths = {role: _whole_copy(file, folders) for role, file in files.items()}
     missing = {role: file for role, file in files.items() if paths[role] is None}

@@ -134,7 +134,8 @@ class DataLoader:
         >>> [y.tolist() for _, y in loader.batches(epoch=0, start=1)]
         [[2]]
         """
-        order = self.permutation(epoch)
+        start = as_count(start, "start", minimum=0)
+        order = self.permutation(as_count(epoch, "epoch", minimum=0))
         # Samples are rows of the transposed view, each one run of memory; taking columns of X
         # itself would make NumPy copy the whole array first.
         rows = self.X.T

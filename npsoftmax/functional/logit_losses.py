@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_axis, as_float, as_out
+from npsoftmax._checks import as_float, as_out, as_single_axis
 from npsoftmax.functional._targets import (
     Aggregate,
     aggregate,
@@ -148,7 +148,7 @@ def _loss_and_grad(
     out: NDArray[Any] | None,
 ) -> tuple[Any, NDArray[Any]]:
     z = as_float(logits, "logits")
-    (axis,) = as_axis(axis, z)
+    axis = as_single_axis(axis, z)
     targets = as_targets(y, z.shape, axis)
     # Every case becomes one matrix with the classes along axis 0; for a batch that is a view.
     d = shifted(columns(z, axis), (0,))

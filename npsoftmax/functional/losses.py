@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_axis, as_float
+from npsoftmax._checks import as_float, as_single_axis
 from npsoftmax.errors import InputError
 from npsoftmax.functional._targets import (
     Aggregate,
@@ -155,7 +155,7 @@ def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
            [0.125, 0.875]])
     """
     targets = as_float(y, "label_smoothing")
-    (axis,) = as_axis(axis, targets)
+    axis = as_single_axis(axis, targets)
     if not 0 < alpha < 1:
         raise InputError(f"alpha: expected 0 < alpha < 1, got {alpha}; leave y as it is for none")
     smoothed: NDArray[Any] = targets * (1 - alpha) + alpha / targets.shape[axis]
@@ -166,11 +166,10 @@ def _as_probabilities(
     yhat: ArrayLike, y: ArrayLike, axis: int, eps: float | None
 ) -> tuple[NDArray[Any], NDArray[Any], int, float]:
     probabilities = as_float(yhat, "yhat")
-    (axis,) = as_axis(axis, probabilities)
+    axis = as_single_axis(axis, probabilities)
     targets = as_targets(y, probabilities.shape, axis)
-    return (
-        probabilities,
-        targets,
-        axis,
-        float(np.finfo(probabilities.dtype).eps) if eps is None else eps,
-    )
+    if eps is None:
+        eps = float(np.finfo(probabilities.dtype).eps)
+    elif not isinstance(eps, int | float) or not 0 <= eps < np.inf:
+        raise InputError(f"eps: expected a finite number of at least 0, got {eps!r}")
+    return probabilities, targets, axis, eps

@@ -27,7 +27,7 @@ def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArra
     Returns
     -------
     ndarray of bool
-        Shape ``(k, *xs.shape)``, Fortran-ordered.
+        Shape ``(k, *xs.shape)``; Fortran-ordered for one-dimensional ``xs``.
 
     Raises
     ------

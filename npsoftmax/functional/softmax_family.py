@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_axis, as_float, as_out
+from npsoftmax._checks import as_axis, as_float, as_out, floating_dtype
 from npsoftmax.errors import ShapeError
 
 __all__ = [
@@ -273,12 +273,14 @@ def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[An
     axes = as_axis(axis, logits)
     kept = tuple(1 if a in axes else length for a, length in enumerate(logits.shape))
     upstream = np.asarray(dy)
+    upstream = upstream.astype(floating_dtype(upstream.dtype, "logsumexp_grad: dy"), copy=False)
     if upstream.shape not in (kept, tuple(np.delete(logits.shape, axes))):
         raise ShapeError(
             f"dy: expected the shape of logsumexp's output, {kept} or without the ones, "
             f"got {upstream.shape}; pass the gradient with respect to that output"
         )
-    dx: NDArray[Any] = upstream.reshape(kept) * softmax(logits, axes)
+    dx = softmax(logits, axes)
+    np.multiply(upstream.reshape(kept), dx, out=dx, casting="same_kind")
     return dx
 
 

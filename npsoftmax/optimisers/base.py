@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.errors import InputError
+from npsoftmax.errors import InputError, ShapeError
 
 __all__ = ["Optimiser", "OptimiserChain"]
 
@@ -46,6 +46,11 @@ class Optimiser(ABC):
         grad : ndarray
             The gradient at ``theta``, of its shape and dtype.
 
+        Raises
+        ------
+        ShapeError
+            The two differ in shape.
+
         Examples
         --------
         >>> from npsoftmax.optimisers import Descent
@@ -54,6 +59,10 @@ class Optimiser(ABC):
         >>> theta
         array([0., 2.])
         """
+        if theta.shape != grad.shape:
+            raise ShapeError(
+                f"update: expected theta and grad of one shape, got {theta.shape} and {grad.shape}"
+            )
         theta -= self.apply(theta, grad)
 
     @property

@@ -83,7 +83,7 @@ class ClipNorm(Optimiser):
 
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
         """Return the gradient, at most ``omega`` long."""
-        norm = float(np.linalg.norm(grad))
+        norm = float(np.linalg.norm(grad.astype(np.float64)))
         if not np.isfinite(norm):
             raise DivergedError(
                 f"ClipNorm: expected a finite gradient, got one of norm {norm}; "
