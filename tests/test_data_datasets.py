@@ -118,6 +118,24 @@ def test_works_without_a_place_for_the_cache(small, private_folders):
     np.testing.assert_array_equal(data.y_test, arrays["test-labels"])
 
 
+def test_works_without_a_home_folder(small, monkeypatch):
+    folder, arrays = small
+
+    def homeless(*_):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_cache_dir", homeless)
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "temporary"))
+    data = load("fashion-mnist", folder)
+    np.testing.assert_array_equal(data.y_test, arrays["test-labels"])
+
+
+def test_a_folder_that_cannot_be_named_is_unavailable():
+    for folder in ("~nobody-of-this-name/x", "x" * 300):
+        with pytest.raises(DataUnavailableError, match="train-images"):
+            load("fashion-mnist", folder, offline=True)
+
+
 def test_copies_of_other_libraries_are_found(small, tmp_path, monkeypatch):
     folder, _ = small
     source = registry.DATASETS["fashion-mnist"]

@@ -70,6 +70,13 @@ def test_memory_order_and_read_only_input(order):
         np.testing.assert_array_equal(batch, X[:, y])
 
 
+def test_places_before_the_first_batch_are_refused():
+    loader = DataLoader(X, Y, 2)
+    for place in ({"epoch": -1}, {"epoch": 0, "start": -1}):
+        with pytest.raises(InputError, match="at least 0"):
+            next(loader.batches(**place))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

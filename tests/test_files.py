@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from npsoftmax.errors import OutputError
-from npsoftmax.files import publish
+from npsoftmax.errors import CorruptFileError, InputError, OutputError
+from npsoftmax.files import publish, read_bytes
 
 
 def test_publishes_on_success(tmp_path):
@@ -46,6 +46,21 @@ def test_unwritable_places(tmp_path):
         with pytest.raises(OutputError, match=f"cannot write {path}"), publish(path):
             pass
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_reading(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_bytes(path, 5) == b"12345"
+    with pytest.raises(CorruptFileError, match="at most 4 bytes, got 5"):
+        read_bytes(path, 4)
+    with pytest.raises(InputError, match="No such file"):
+        read_bytes(tmp_path / "none", 4)
+    os.mkfifo(tmp_path / "pipe")
+    for strange in (tmp_path, tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(InputError, match="expected a regular file"):
+            read_bytes(strange, 4)
 
 
 def test_disk_full_says_so(tmp_path, monkeypatch):

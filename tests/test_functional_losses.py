@@ -166,6 +166,8 @@ def test_label_smoothing():
         (np.zeros((2, 3)), {}, ShapeError, r"\(3, 2\).*\(2, 3\)"),
         ([0, 1], {"agg": "median"}, InputError, "got 'median'"),
         ([0, 1], {"axis": 2}, ShapeError, "axis"),
+        ([0, 1], {"axis": None}, ShapeError, "expected one axis"),
+        ([0, 1], {"axis": (0, 1)}, ShapeError, "expected one axis"),
     ],
 )
 def test_refusals(loss, y, kwargs, error, message):
@@ -177,6 +179,13 @@ def test_mean_of_nothing_is_refused():
     with pytest.raises(ShapeError, match="at least one sample"):
         logitcrossentropy(np.zeros((3, 0)), np.zeros(0, int))
     assert logitcrossentropy(np.zeros((3, 0)), np.zeros(0, int), agg="sum") == 0
+
+
+@pytest.mark.parametrize("eps", [-1.0, NAN, INF, "small"])
+def test_crossentropy_refuses_a_strange_epsilon(eps):
+    for f in (crossentropy, crossentropy_grad):
+        with pytest.raises(InputError, match="eps: expected"):
+            f([[0.5], [0.5]], [0], eps=eps)
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, 1.5, NAN])

@@ -152,7 +152,13 @@ def test_gradients_by_hand():
     )
 
 
+def read_only(x):
+    x.flags.writeable = False
+    return x
+
+
 def test_dtypes_and_shapes():
+    assert logsumexp_grad(1.0, np.float32([1, 2])).dtype == np.float32
     assert softmax([1, 2]).dtype == np.float64
     assert softmax(np.array([True, False])).dtype == np.float64
     assert softmax(np.float16([1, 2])).dtype == np.float16
@@ -175,6 +181,9 @@ def test_dtypes_and_shapes():
         (lambda: softmax([1j]), InputError, "expected real numbers"),
         (lambda: softmax(np.zeros(3), out=np.zeros(4)), ShapeError, r"\(3,\).*\(4,\)"),
         (lambda: softmax(np.zeros(3), out=np.zeros(3, int)), ShapeError, "floating"),
+        (lambda: softmax(np.zeros(3), out=[0, 0, 0]), ShapeError, "floating array"),
+        (lambda: softmax(np.zeros(3), out=read_only(np.zeros(3))), InputError, "read-only"),
+        (lambda: logsumexp_grad(1j, np.zeros(3)), InputError, "real numbers"),
         (lambda: softmax_grad(np.zeros(3), np.zeros(4)), ShapeError, r"\(3,\) and \(4,\)"),
         (lambda: logsumexp_grad(np.zeros(5), np.zeros((3, 4)), 0), ShapeError, r"\(5,\)"),
     ],

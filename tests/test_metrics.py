@@ -18,6 +18,8 @@ def test_by_hand():
     assert metrics.brier(P, Y) == pytest.approx((0.14 + 0.78 + 0.5) / 3)
     confusion = metrics.confusion_matrix([0, 1, 0], Y, 3)
     assert confusion.tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
+    unsigned = np.array([0, 1, 0], np.uint64)
+    np.testing.assert_array_equal(metrics.confusion_matrix(unsigned, Y, 3), confusion)
     report = metrics.per_class(confusion)
     assert report.precision.tolist() == [0.5, 0, 0]
     assert report.recall.tolist() == [1, 0, 0]
@@ -84,6 +86,9 @@ def test_other_refusals():
         metrics.per_class([[1, 2]])
     with pytest.raises(InputError, match="square matrix"):
         metrics.per_class([[0.5]])
+    for metric in (metrics.brier, metrics.expected_calibration_error):
+        with pytest.raises(InputError, match=r"from 0 to 1, got -3.0 to 2.0; pass softmax"):
+            metric([[-3.0], [2.0]], [0])
     with pytest.raises(LabelError, match="from 0 to 7"):
         metrics.confusion_matrix([0, 7], [0, 1], 2)
     with pytest.raises(InputError, match="num_bins"):

@@ -89,6 +89,10 @@ def test_bad_files(tmp_path, monkeypatch, model):
         ({"theta": np.zeros((2, 3))}, {"unknown": 1}),
         ({"theta": np.zeros((2, 1))}, {}),
         ({"theta": np.full((2, 3), np.nan)}, {}),
+        ({"theta": np.zeros((2, 3))}, {"pixel_scale": "a"}),
+        ({"theta": np.zeros((2, 3))}, {"pixel_scale": 10**400}),
+        ({"theta": np.zeros((2, 3))}, {"pixel_scale": -1}),
+        ({"theta": np.zeros((2, 3))}, {"classes": 5}),
     ]:
         storage.write(path, "model", arrays, metadata)
         with pytest.raises(CorruptFileError, match="expected"):
@@ -99,6 +103,9 @@ def test_bad_files(tmp_path, monkeypatch, model):
         SoftmaxRegression.load(path)
     with pytest.raises(OutputError):
         model.save(path / "below")
+    model.b[0] = np.inf
+    with pytest.raises(InputError, match="finite parameters"):
+        model.save(tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +116,9 @@ def test_bad_files(tmp_path, monkeypatch, model):
         (lambda m: m(np.array([[np.nan], [0]])), InputError, "got nan"),
         (lambda m: m.top_k(np.zeros((2, 1)), k=4), InputError, "at most 3"),
         (lambda m: m.top_k(np.zeros((2, 1)), k=0), InputError, "at least 1"),
+        (lambda m: SoftmaxRegression(2, 3).predict([[1e300], [0]]), InputError, "fit float32"),
+        (lambda m: SoftmaxRegression(3, 2, pixel_scale=0), InputError, "pixel_scale"),
+        (lambda m: SoftmaxRegression(3, 2, pixel_scale=np.inf), InputError, "pixel_scale"),
         (lambda m: SoftmaxRegression(0, 3), InputError, "num_inputs"),
         (lambda m: SoftmaxRegression(3, 2.5), InputError, "num_outputs"),
         (lambda m: SoftmaxRegression(3, 2, sigma=-1), InputError, "sigma"),

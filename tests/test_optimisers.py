@@ -126,9 +126,37 @@ def test_state_moves_to_a_new_rule_and_dtype_stays(rule, dtype):
     assert all(a.dtype.kind == "f" for a in first.state.values())
 
 
+@pytest.mark.parametrize("later", [ClipNorm(0.5), ClipGrad(0.5), WeightDecay(1.0), Descent(0.1)])
+def test_a_later_rule_leaves_the_velocity_alone(later):
+    momentum, chained = Momentum(1.0, 0.9), Momentum(1.0, 0.9)
+    chain = OptimiserChain(chained, later)
+    for _ in range(3):
+        momentum.update(np.zeros(2), np.ones(2))
+        chain.update(np.zeros(2), np.ones(2))
+    np.testing.assert_array_equal(chained.state["velocity"], momentum.state["velocity"])
+    np.testing.assert_allclose(chained.state["velocity"], 2.71)
+
+
+def test_norm_of_large_float32_does_not_overflow():
+    clipped = ClipNorm(1.0).apply(np.zeros(2), np.array([3e30, 4e30], np.float32))
+    np.testing.assert_allclose(clipped, [0.6, 0.8], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
-    "make", [lambda: Descent(-0.1), lambda: Adam(beta=(0.9, -1)), lambda: Momentum(float("nan"))]
+    ("make", "message"),
+    [
+        (lambda: Descent(-0.1), "finite eta >= 0, got -0.1"),
+        (lambda: Descent(float("inf")), "got inf"),
+        (lambda: Descent("0.1"), "got '0.1'"),
+        (lambda: Descent(None), "got None"),
+        (lambda: Momentum(float("nan")), "got nan"),
+        (lambda: Adam(beta=(0.9, -1)), r"finite beta >= 0, got \(0.9, -1\)"),
+        (lambda: Adam(beta=(0.9, 1.0)), r"two numbers in \[0, 1\)"),
+        (lambda: Adam(beta=0.9), "two numbers"),
+        (lambda: OptimiserChain(Descent(), "adam"), "rules like Descent"),
+        (lambda: Descent().update(np.zeros(3), np.zeros(1)), r"\(3,\) and \(1,\)"),
+    ],
 )
-def test_refusals(make):
-    with pytest.raises(InputError, match=">= 0"):
+def test_refusals(make, message):
+    with pytest.raises(InputError, match=message):
         make()

@@ -143,7 +143,9 @@ def test_settings_reach_the_training(train, tmp_path, flags, rule):
     ("flags", "message"),
     [
         (["--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments, got 'cifar'"),
-        ([*SMALL, "--lr", "-1"], "expected eta >= 0, got -1.0"),
+        ([*SMALL, "--lr", "-1"], "expected a finite eta >= 0, got -1.0"),
+        ([*SMALL, "--lr", "inf"], "expected a finite eta >= 0, got inf"),
+        (["--dataset", ""], "got ''"),
         ([*SMALL, "--l2", "nan"], "l2: expected"),
         ([*SMALL, "--resume"], "expected --run-dir"),
         ([*SMALL, "--resume", "--run-dir", "none"], "cannot read none/checkpoint.npz"),
@@ -160,9 +162,7 @@ def test_usage_errors_exit_2_with_one_line(train, flags, message):
      ["--seed", "-1"], ["--limit", "1.5"]],
 )  # fmt: skip
 def test_malformed_flags_exit_2(train, flags):
-    process = train(*SMALL, *flags)
-    assert process.returncode == 2
-    assert "usage: train.py" in process.stderr
+    assert one_line(train(*SMALL, *flags), 2).startswith("train.py: error: ")
 
 
 def test_a_run_is_not_overwritten_without_force(train, tmp_path):
@@ -218,10 +218,64 @@ def test_debug_shows_the_traceback(train):
     assert process.stderr.splitlines()[-1].startswith("train.py: error:")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_outside_the_loop_ends_in_one_line_too(tmp_path, number):
+    # Stopped while it imports or draws the data, long before the first step.
+    code = (
+        "import os, runpy, sys, threading\n"
+        f"threading.Timer(0.15, os.kill, (os.getpid(), {int(number)})).start()\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    code = f"import sys; sys.argv = sys.argv[1:]\n{code}"
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(SCRIPT), "--dataset", "garments"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 130, process.stderr
+    assert process.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_not_installed_says_how_to(train, tmp_path):
     (tmp_path / "npsoftmax.py").write_text("raise ModuleNotFoundError(\"No module named 'x'\")")
     line = one_line(train(PYTHONPATH=str(tmp_path)), 1)
     assert "python -m pip install ." in line
+
+
+def test_force_leaves_nothing_of_the_old_run(train, tmp_path):
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert train(*SMALL, "--run-dir", "run", "--force", "--lr", "1e38").returncode == 5
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"notes.txt", "history.jsonl"}
+
+
+def test_a_broken_matplotlib_costs_only_the_picture(train, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise AttributeError('broken')")
+    process = train(*SMALL, "--run-dir", "run", PYTHONPATH=str(tmp_path))
+    assert process.returncode == 0
+    assert process.stderr == "train.py: warning: no curves.png: broken\n"
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize(
+    ("redirection", "code"), [("| true", 1), (">&-", 0), ("2>&-", 0), (">/dev/full", 1)]
+)
+def test_streams_that_are_closed_or_full(tmp_path, redirection, code):
+    command = f"{sys.executable} {SCRIPT} {' '.join(SMALL)} {redirection}"
+    command = f"set -o pipefail; {command}"
+    process = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr
+    assert len(process.stderr.splitlines()) == (1 if code else 0)
 
 
 # Stopping and going on

@@ -119,6 +119,31 @@ def test_sealed_nonsense_is_refused(path, metadata):
         storage.read(path, "test")
 
 
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "a\0b"])
+def test_reserved_names(path, name):
+    with pytest.raises(InputError, match="under a name other than"):
+        storage.write(path, "test", {name: np.zeros(1)}, {})
+
+
+def npy_that_claims(shape):
+    """Return an archive whose only array claims a shape that is not there."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        head = io.BytesIO()
+        description = {"descr": "<f8", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(head, description)
+        file.writestr("x.npy", head.getvalue())
+        file.comment = b"npsoftmax sha256 " + b"0" * 64
+    return seal(buffer.getvalue()[: -64 - len(b"npsoftmax sha256 ")])
+
+
+@pytest.mark.parametrize("shape", [(10,), (10**11,), (2**70,), (-1,)])
+def test_sealed_arrays_that_are_not_there(path, shape):
+    path.write_bytes(npy_that_claims(shape))
+    with pytest.raises(CorruptFileError, match=r"file\.npz: expected"):
+        storage.read(path, "test")
+
+
 def test_other_version_and_kind(path, monkeypatch):
     storage.write(path, "test", {}, {})
     with pytest.raises(CorruptFileError, match="expected a model, got a test"):

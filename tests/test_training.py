@@ -27,10 +27,10 @@ def problem():
     return X, rng.integers(0, K, N)
 
 
-def trainer(rule=None, batch_size=8, dtype=np.float64, **settings):
+def trainer(rule=None, batch_size=8, dtype=np.float64, pixel_scale=1 / 255, **settings):
     X, y = problem()
     return Trainer(
-        SoftmaxRegression(D, K, dtype=dtype),
+        SoftmaxRegression(D, K, dtype=dtype, pixel_scale=pixel_scale),
         Descent(0.1) if rule is None else rule,
         DataLoader(X, y, batch_size, shuffle=True, seed=5),
         test=(X[:, :11], y[:11]),
@@ -127,6 +127,18 @@ def test_divergence_in_the_last_update_is_noticed(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("test_values", [1e300, 1e38])
+def test_divergence_seen_only_by_the_test_data_is_divergence(test_values):
+    X, y = problem()
+    model = SoftmaxRegression(D, K, dtype=np.float64 if test_values == 1e300 else np.float32)
+    subject = Trainer(
+        model, Descent(1e10), DataLoader(X, y, N), test=(np.full((D, 3), test_values), y[:3])
+    )
+    with pytest.raises(DivergedError, match="step 1 of 1: a test loss is not finite"):
+        subject.fit(1)
+    assert subject.history == []
+
+
 RULES = {
     "descent": lambda: Descent(0.1),
     "momentum": lambda: Momentum(0.1),
@@ -199,6 +211,7 @@ def test_checkpoints_are_written_every_so_many_steps_and_after_each_epoch(tmp_pa
         ({"dtype": np.float32}, "theta 'float64"),
         ({"l2": 0.5}, "l2 0.0 there, 0.5 here"),
         ({"identity": {"sha256": "b"}}, "sha256 'a' there, 'b' here"),
+        ({"pixel_scale": 0.5}, "pixel_scale 0.00"),
     ],
 )
 def test_resume_with_other_settings_is_refused(tmp_path, other, named):
@@ -224,6 +237,15 @@ def test_resume_refuses_other_files(tmp_path):
         trainer().resume(path)
 
 
+def test_identity_is_compared_as_a_file_gives_it_back(tmp_path):
+    path = tmp_path / "c.npz"
+    trainer(identity={"shape": (1, 2), "names": {1: "a"}}).save_checkpoint(path)
+    trainer(identity={"shape": (1, 2), "names": {1: "a"}}).resume(path)
+    for identity in ({"n": np.int64(3)}, {"n": float("nan")}):
+        with pytest.raises(InputError, match="identity: expected what JSON can hold"):
+            trainer(identity=identity)
+
+
 def test_refusals(tmp_path):
     X, y = problem()
     model, loader = SoftmaxRegression(D, K), DataLoader(X, y, 8)
@@ -236,6 +258,8 @@ def test_refusals(tmp_path):
         (lambda: Trainer(model, Descent(), DataLoader(X, y, 99, drop_last=True)), InputError,
          "at least one batch"),
         (lambda: Trainer(model, Descent(), loader).fit(-1), InputError, "epochs"),
+        (lambda: Trainer(model, "adam", loader), InputError, "rule like Descent"),
+        (lambda: Trainer(model, Descent, loader), InputError, "rule like Descent"),
         (lambda: Trainer(model, Descent(), loader, checkpoint=tmp_path).fit(1), OutputError,
          "cannot write"),
     ]:  # fmt: skip
