@@ -8,7 +8,17 @@ from npsoftmax.data import DataLoader, Dataset, load
 from npsoftmax.functional import logitcrossentropy, logsoftmax, logsumexp, softmax
 from npsoftmax.history import EpochRecord
 from npsoftmax.model import SoftmaxRegression
-from npsoftmax.optimisers import Adam, AdamW, Descent, Momentum, Nesterov
+from npsoftmax.optimisers import (
+    Adam,
+    AdamW,
+    ClipGrad,
+    ClipNorm,
+    Descent,
+    Momentum,
+    Nesterov,
+    OptimiserChain,
+    WeightDecay,
+)
 from npsoftmax.training import Trainer
 
 __version__ = "0.1.0"
@@ -16,14 +26,18 @@ __version__ = "0.1.0"
 __all__ = [
     "Adam",
     "AdamW",
+    "ClipGrad",
+    "ClipNorm",
     "DataLoader",
     "Dataset",
     "Descent",
     "EpochRecord",
     "Momentum",
     "Nesterov",
+    "OptimiserChain",
     "SoftmaxRegression",
     "Trainer",
+    "WeightDecay",
     "errors",
     "functional",
     "load",

@@ -1,4 +1,4 @@
-"""Every complaint about a shape, a dtype or a label is worded here, once."""
+"""The checks that several modules share, each with its words."""
 
 import operator
 from typing import Any
@@ -81,12 +81,12 @@ def as_out(out: NDArray[Any] | None, shape: tuple[int, ...], like: NDArray[Any])
     return out
 
 
-def as_columns(X: ArrayLike, num_inputs: int | None = None) -> NDArray[Any]:
+def as_columns(X: ArrayLike, num_inputs: int | None = None, what: str = "X") -> NDArray[Any]:
     """Return ``X`` as a finite ``(d, n)`` array whose columns are the samples."""
     array = np.asarray(X)
     if array.ndim != 2:
         raise ShapeError(
-            f"X: expected shape (features, samples), got {array.shape}; "
+            f"{what}: expected shape (features, samples), got {array.shape}; "
             "a single sample is X[:, None], images are images.reshape(n, -1).T"
         )
     if num_inputs is not None and array.shape[0] != num_inputs:
@@ -94,13 +94,13 @@ def as_columns(X: ArrayLike, num_inputs: int | None = None) -> NDArray[Any]:
         raise ShapeError(
             f"X: expected {num_inputs} features along axis 0, got shape {array.shape}; {hint}"
         )
-    floating_dtype(array.dtype, "X")
+    floating_dtype(array.dtype, what)
     if array.dtype.kind == "f":
-        refuse_non_finite(array)
+        refuse_non_finite(array, what)
     return array
 
 
-def refuse_non_finite(X: NDArray[Any]) -> None:
+def refuse_non_finite(X: NDArray[Any], what: str) -> None:
     """Raise InputError at the first sample that holds a NaN or an infinity."""
     # Column blocks keep the Boolean mask small next to a large X.
     for start in range(0, X.shape[1], 4096):
@@ -108,8 +108,8 @@ def refuse_non_finite(X: NDArray[Any]) -> None:
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
             raise InputError(
-                f"X: expected finite numbers, got {X[row, start + column]} in feature {row} of "
-                f"sample {start + column}; drop or repair such samples first"
+                f"{what}: expected finite numbers, got {X[row, start + column]} in feature {row} "
+                f"of sample {start + column}; drop or repair such samples first"
             )
 
 
@@ -124,12 +124,13 @@ def as_labels(
     if labels.ndim != 1 if shape is None else labels.shape != shape:
         raise ShapeError(
             f"y: expected integer labels of shape {'(samples,)' if shape is None else shape}, "
-            f"got shape {labels.shape}; flatten labels with y.ravel()"
+            f"got shape {labels.shape}; turn one-hot columns into labels with onecold(y)"
         )
     if labels.dtype.kind not in "iu":
         raise LabelError(
             f"y: expected integer labels 0..{_last(num_outputs)}, got dtype {labels.dtype}; "
-            "convert class names with onehotbatch, whole floats with y.astype(int)"
+            "number class names by classes, y = np.unique(names, return_inverse=True), "
+            "turn whole floats into integers with y.astype(int)"
         )
     if labels.size:
         low, high = labels.min(), labels.max()

@@ -62,7 +62,11 @@ class FormatVersionError(CorruptFileError):
 
 
 class DivergedError(NpsoftmaxError, ArithmeticError):
-    """Training met a NaN or infinite loss; the parameters are those before that step."""
+    """Training met a NaN or an infinity.
+
+    If it was the loss of a batch, the parameters are those before that step; if it was a parameter
+    or a loss at the end of an epoch, they are of no use, and the last checkpoint is the way back.
+    """
 
     exit_code = 5
 

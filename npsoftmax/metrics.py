@@ -292,7 +292,7 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins:
 
 
 def _as_scores(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    columns = as_columns(scores)
+    columns = as_columns(scores, what="scores")
     labels = as_labels(y, columns.shape[0])
     same_samples(columns, labels)
     return columns, labels

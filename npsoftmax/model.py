@@ -35,8 +35,8 @@ class SoftmaxRegression:
     classes : sequence of str, optional
         Names of the classes; "0", "1", ... unless given.
     pixel_scale : float
-        What ``uint8`` input is multiplied by. Floating input is taken as it is, so images that
-        are already scaled and raw bytes give the same result.
+        What ``uint8`` input is multiplied by. Input of every other dtype is taken as it is, so
+        images that are already scaled and raw bytes give the same result.
 
     Attributes
     ----------
@@ -199,7 +199,7 @@ class SoftmaxRegression:
         Returns
         -------
         ndarray of int
-            Shape ``(n,)``; ``classes[i]`` is the name of class ``i``.
+            Shape ``(n,)``; ``np.array(model.classes)[labels]`` are their names.
 
         Raises
         ------

@@ -1,6 +1,7 @@
 r"""What training minimises, and its gradient on ``theta``, by hand.
 
-With samples as the columns :math:`x_j` of ``X`` (d x n), labels :math:`y_j`, and the parameters
+With samples as the columns :math:`x_j` of ``X`` (d x n), labels :math:`y_j` in 0..k-1, an input
+scale :math:`s` (1/255 for pixels), a penalty weight :math:`\lambda`, and the parameters
 ``theta = [W b]`` (k x (d+1)), the objective is
 
 .. math::
@@ -12,15 +13,18 @@ Its gradient follows by the chain rule, in the shapes of the code:
 
 .. math::
 
+    Z &= s W X + b \mathbf 1^\top                && (k \times n) \quad \text{affine} \\
     P &= \mathrm{softmax}(Z)                     && (k \times n) \\
     dZ &= \frac{\partial J}{\partial Z} = \frac1n (P - Y)   && (k \times n) \quad
         \text{logitcrossentropy\_grad; } Y \text{ one-hot} \\
     dW &= s \, dZ \, X^\top + \lambda W           && (k \times d) \quad \text{affine\_grad} \\
     db &= dZ \, \mathbf 1                         && (k \times 1) \quad \text{no penalty}
 
-:math:`\partial\ell/\partial z_i = e^{z_i} / \sum_m e^{z_m} - [i = y]` gives the second line;
-:math:`\partial Z_{ij}/\partial W_{il} = s X_{lj}` and
-:math:`\partial \|W\|_F^2 / \partial W = 2 W` give the third.
+:math:`\partial\ell/\partial z_i = e^{z_i} / \sum_m e^{z_m} - [i = y]` gives the third line;
+:math:`\partial Z_{ij}/\partial W_{il} = s X_{lj}`, :math:`\partial Z_{ij}/\partial b_i = 1` and
+:math:`\partial \|W\|_F^2 / \partial W = 2 W` give the last two. For soft targets
+:math:`\ell(z, y) = -\sum_i y_i \, \mathrm{logsoftmax}(z)_i`, and each column of ``P`` is multiplied by
+the sum of its targets.
 """
 
 from typing import Any, NamedTuple
@@ -28,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax.errors import ShapeError
 from npsoftmax.functional import (
     affine,
     affine_grad,
@@ -126,6 +131,8 @@ def loss_and_grad(
     >>> round(result.loss, 6), result.grad.tolist()
     (0.693147, [[0.5, 0.0], [-0.5, 0.0]])
     """
+    if X.ndim != 2:
+        raise ShapeError(f"X: expected shape (features, samples), got {X.shape}")
     scratch = Scratch() if scratch is None else scratch
     num_outputs, num_samples = theta.shape[0], X.shape[-1]
     if X.dtype != theta.dtype:

@@ -34,7 +34,8 @@ class Trainer:
 
         for epoch in range(epochs):
             for X, y in loader.batches(epoch):
-                result = loss_and_grad(model.theta, X, y, l2)
+                scale = model.input_scale(X.dtype)
+                result = loss_and_grad(model.theta, X, y, l2, scale)
                 optimiser.update(model.theta, result.grad)
 
     It adds a history, the evaluation on test data, a stop *before* the update when the loss is
@@ -97,7 +98,7 @@ class Trainer:
         identity: Mapping[str, Any] | None = None,
         on_step: Callable[[Trainer], None] | None = None,
     ) -> None:
-        _fitting(model, loader.X, loader.y)
+        _checked_data(model, loader.X, loader.y)
         if len(loader) == 0:
             raise InputError(
                 f"loader: expected at least one batch, got {loader.num_samples} samples, fewer "
@@ -110,7 +111,7 @@ class Trainer:
         self.model = model
         self.optimiser = optimiser
         self.loader = loader
-        self.test = None if test is None else _fitting(model, *test)
+        self.test = None if test is None else _checked_data(model, *test)
         self.l2 = float(l2)
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every and as_count(checkpoint_every, "checkpoint_every")
@@ -160,6 +161,8 @@ class Trainer:
 
     def run(self, epochs: int) -> Iterator[EpochRecord]:
         """Train as :meth:`fit` does, and yield each record as its epoch ends.
+
+        Nothing happens before the result is iterated over.
 
         Parameters
         ----------
@@ -217,7 +220,7 @@ class Trainer:
             raise DivergedError(
                 f"training diverged in epoch {self.epoch + 1}, step {step} of {len(self.loader)}: "
                 f"{what} not finite. The learning rate is the likely cause; lower it "
-                f"({self.optimiser!r}), or clip the gradient with ClipNorm"
+                f"({self.optimiser!r}), or clip: OptimiserChain(ClipNorm(1.0), ...)"
             )
 
     def _record(self) -> EpochRecord:
@@ -244,6 +247,7 @@ class Trainer:
         with np.errstate(all="ignore"):
             losses, logits = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
         self._refuse_divergence(np.isfinite(losses).all(), "a test loss is")
+        # The last batch, had the test data been cut as the training data is.
         last = slice((y.size - 1) // self.loader.batch_size * self.loader.batch_size, None)
         values = (
             float(losses.mean(dtype=np.float64)),
@@ -319,7 +323,7 @@ class Trainer:
         self._progress, self.history = saved.progress, list(saved.history)
 
 
-def _fitting(
+def _checked_data(
     model: SoftmaxRegression, X: ArrayLike, y: ArrayLike
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     columns, labels = as_columns(X, model.num_inputs), as_labels(y, model.num_outputs)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import command_line
@@ -20,8 +21,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--dataset",
         metavar="NAME",
-        default="fashion-mnist",
-        help="fashion-mnist (default), mnist or garments",
+        help="fashion-mnist, mnist or garments; default: what summary.json beside the model says, "
+        "else fashion-mnist",
     )
     command_line.add_data_flags(flags)
     command_line.add_output_flags(flags)
@@ -34,7 +35,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from npsoftmax.errors import InputError
 
     model = npsoftmax.SoftmaxRegression.load(args.model)
-    data = command_line.load(args, args.dataset)
+    data = command_line.load(args, trained_on(args.model) if args.dataset is None else args.dataset)
     if model.classes != data.classes:
         raise InputError(
             f"{args.model}: expected a model for the classes of {data.name}, "
@@ -46,6 +47,15 @@ def evaluate(args: argparse.Namespace) -> None:
         print(json.dumps(report))
     elif not args.quiet:
         show(report)
+
+
+def trained_on(model: str) -> str:
+    """Return the data set that the run of this model was trained on, as its summary says."""
+    try:
+        summary = json.loads(Path(model).with_name("summary.json").read_text())
+        return str(summary["dataset"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "fashion-mnist"  # a model on its own; the report names the data set
 
 
 def measure(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> dict[str, Any]:

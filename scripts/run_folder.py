@@ -48,6 +48,18 @@ def claim(args: argparse.Namespace, dataset: str) -> Path:
     return folder
 
 
+def resume(args: argparse.Namespace, trainer: "npsoftmax.Trainer") -> None:
+    """Take over the checkpoint of the run, unless it is further than asked for."""
+    from npsoftmax.errors import InputError
+
+    trainer.resume(Path(args.run_dir) / "checkpoint.npz")
+    if trainer.epoch > args.epochs:
+        raise InputError(
+            f"--epochs: expected at least the {trainer.epoch} that {args.run_dir} has done, got "
+            f"{args.epochs}; it counts all epochs of the run"
+        )
+
+
 def write_history(folder: Path, trainer: "npsoftmax.Trainer") -> None:
     """Write one JSON object per finished epoch."""
     from npsoftmax.files import publish

@@ -41,15 +41,35 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--dataset", metavar="NAME", help="fashion-mnist, mnist or garments")
     command_line.add_data_flags(flags)
     training = flags.add_argument_group("training")
-    training.add_argument("--epochs", type=command_line.positive, default=10, metavar="N")
-    training.add_argument("--batch-size", type=command_line.positive, default=256, metavar="N")
+    training.add_argument(
+        "--epochs",
+        type=command_line.positive,
+        default=10,
+        metavar="N",
+        help="in total, those before --resume included; default 10",
+    )
+    training.add_argument(
+        "--batch-size", type=command_line.positive, default=256, metavar="N", help="default 256"
+    )
     training.add_argument(
         "--lr", type=float, metavar="ETA", help="default: the optimiser's own, 0.1 for descent"
     )
-    training.add_argument("--l2", type=float, default=0.0, help="weight of the penalty on W")
-    training.add_argument("--optimiser", choices=OPTIMISERS, default="descent")
-    training.add_argument("--seed", type=command_line.natural, default=0, metavar="N")
-    training.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    training.add_argument(
+        "--l2", type=float, default=0.0, help="weight of the penalty on W; default 0"
+    )
+    training.add_argument(
+        "--optimiser", choices=OPTIMISERS, default="descent", help="default descent"
+    )
+    training.add_argument(
+        "--seed",
+        type=command_line.natural,
+        default=0,
+        metavar="N",
+        help="of the initial weights and the order of the batches; default 0",
+    )
+    training.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="default float32"
+    )
     training.add_argument(
         "--limit", type=command_line.positive, metavar="N", help="train on the first N images only"
     )
@@ -60,7 +80,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--run-dir", metavar="DIR", help="default runs/<data set>-<time>")
     run.add_argument("--force", action="store_true", help="overwrite an existing run")
     run.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
-    run.add_argument("--checkpoint-every", type=command_line.positive, metavar="STEPS")
+    run.add_argument(
+        "--checkpoint-every",
+        type=command_line.positive,
+        metavar="STEPS",
+        help="write checkpoint.npz so often too; default: after each epoch",
+    )
     command_line.add_output_flags(flags)
     return flags
 
@@ -75,7 +100,7 @@ def train(args: argparse.Namespace) -> None:
     folder = run_folder.claim(args, data.name)
     trainer.checkpoint = folder / "checkpoint.npz"
     if args.resume:
-        trainer.resume(trainer.checkpoint)
+        run_folder.resume(args, trainer)
     introduce(args, data, trainer, say)
     loaded = perf_counter()
     run_epochs(args, folder, trainer, say)
@@ -84,7 +109,7 @@ def train(args: argparse.Namespace) -> None:
     for line in confusions(data, trainer):
         say(line)
     say(f"written   {folder}: {' '.join(files)}")
-    say(f"evaluate  python scripts/evaluate.py {folder / 'model.npz'} --dataset {data.name}")
+    say(f"evaluate  python scripts/evaluate.py {folder / 'model.npz'}")
     if args.json:
         history = [asdict(record) for record in trainer.history]
         print(json.dumps({**summary, "run_dir": str(folder), "history": history}))
@@ -201,6 +226,7 @@ def stops_between_steps(
             raise InterruptionError
 
     trainer.on_step = on_step
+    name = trainer.identity["dataset"]
     handlers = {sent: signal.signal(sent, request) for sent in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -209,7 +235,7 @@ def stops_between_steps(
         raise InterruptionError(
             f"interrupted in epoch {trainer.epoch + 1} after step {trainer.step} of "
             f"{len(trainer.loader)}; checkpoint written, go on with the same flags and "
-            f"--resume --run-dir {folder}"
+            f"--dataset {name} --resume --run-dir {folder}"
         ) from error
     finally:
         for sent, handler in handlers.items():

@@ -44,6 +44,14 @@ def test_evaluate_prints_every_metric(model):
         assert re.search(rf"^{name} ", process.stdout, re.MULTILINE)
 
 
+def test_evaluate_finds_the_data_set_in_the_summary_beside_the_model(model):
+    (model.parent / "summary.json").write_text('{"dataset": "garments"}')
+    report = json.loads(run("evaluate", model, "--json").stdout)
+    assert report["dataset"] == "garments"
+    (model.parent / "summary.json").write_text("not JSON")
+    assert "fashion-mnist: " in run("evaluate", model, NPSOFTMAX_DATA="").stderr
+
+
 def test_evaluate_as_json(model):
     report = json.loads(run("evaluate", model, "--dataset", "garments", "--json").stdout)
     assert sum(map(sum, report["confusion"])) == report["samples"] == 2000

@@ -333,6 +333,12 @@ def test_resuming_a_finished_run_with_more_epochs(train, tmp_path):
     assert (run / "model.npz").read_bytes() == (whole / "model.npz").read_bytes()
 
 
+def test_resume_never_counts_back(train):
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+    line = one_line(train(*SMALL, "--run-dir", "run", "--resume", "--epochs", "1"), 2)
+    assert "expected at least the 2 that run has done, got 1" in line
+
+
 def test_resume_with_another_setting_is_refused_by_name(train):
     assert train(*SMALL, "--run-dir", "run").returncode == 0
     line = one_line(train(*SMALL, "--run-dir", "run", "--resume", "--seed", "7"), 2)

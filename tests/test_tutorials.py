@@ -80,4 +80,5 @@ def test_torch_live(fashion_mnist, float64_run, dtype, tolerance):
     ours = (
         float64_run if dtype == "float64" else run(fashion_mnist, Descent(0.1), seed=0)
     ).model.theta
+    print(f"{dtype}: largest weight difference {np.abs(ours - expected).max():.2g}")
     np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance)

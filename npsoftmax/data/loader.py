@@ -29,7 +29,8 @@ class DataLoader:
     batch_size : int
         Columns per batch.
     shuffle : bool
-        Whether to permute the samples, anew in each epoch.
+        Whether to permute the samples, anew in each epoch. Say True to train, above all where the
+        samples are sorted by class.
     drop_last : bool
         Whether to leave out a last batch of fewer than ``batch_size`` samples.
     seed : int
@@ -38,8 +39,8 @@ class DataLoader:
     Raises
     ------
     ShapeError, LabelError, InputError
-        Shapes do not fit, no samples, negative or floating labels, NaN in ``X``,
-        ``batch_size`` below one.
+        Shapes do not fit, no samples, labels that are not integers from 0 up, NaN or infinities
+        in ``X``, ``batch_size`` below one.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""The formulas, each with its gradient by hand right below it.
+"""The formulas, each differentiable one with its gradient by hand right below it.
 
 Classes lie along ``axis=0`` unless told otherwise, samples are columns (Julia's ``dims=1``).
 """

@@ -18,7 +18,7 @@ from npsoftmax.functional._targets import (
     one_hot_labels,
     without,
 )
-from npsoftmax.functional.softmax_family import shifted
+from npsoftmax.functional.softmax_family import log_total, shifted
 
 __all__ = ["logitcrossentropy", "logitcrossentropy_and_grad", "logitcrossentropy_grad"]
 
@@ -70,12 +70,13 @@ def logitcrossentropy_grad(
 ) -> NDArray[Any]:
     r"""Compute the gradient of :func:`logitcrossentropy` with respect to the logits.
 
-    .. math:: \partial\ell / \partial z = s\,\mathrm{softmax}(z) - y, \quad s = \textstyle\sum_i y_i
+    .. math:: \partial\ell / \partial z = t\,\mathrm{softmax}(z) - y, \quad t = \textstyle\sum_i y_i
 
     divided by the number of samples for ``agg="mean"``.
 
     Derivation: :math:`\ell = -\sum_i y_i (z_i - L)` with :math:`L = \log\sum_j e^{z_j}`, and
-    :math:`\partial L / \partial z_j = \mathrm{softmax}(z)_j`. For a label the entry
+    :math:`\partial L / \partial z_j = \mathrm{softmax}(z)_j`, so
+    :math:`\partial\ell / \partial z_j = -y_j + t\,\mathrm{softmax}(z)_j`. For a label the entry
     :math:`p_y - 1` is computed as minus the sum of the other probabilities, which keeps its
     digits when :math:`p_y` is close to one.
 
@@ -168,7 +169,7 @@ def _loss_and_grad(
 
 
 def _from_labels(d: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Per-sample losses and gradients of shifted logits ``d`` (k, n), overwritten."""
+    """Return losses (n,) and gradients (k, n) of shifted logits ``d`` (k, n), overwriting ``d``."""
     picked = (labels, np.arange(labels.size))
     d_y = d[picked]
     exponentials = np.exp(d, out=d)
@@ -188,7 +189,7 @@ def _from_targets(d: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[Any],
     exponentials = np.exp(d)
     total = exponentials.sum(axis=0)
     # A target of 0 silences its logit, even one of -Inf.
-    losses = np.where(targets == 0, 0.0, targets * (np.log(total) - d)).sum(axis=0)
+    losses = np.where(targets == 0, 0.0, targets * (log_total(d, (0,)) - d)).sum(axis=0)
     exponentials *= targets.sum(axis=0) / total
     exponentials -= targets
     return losses, exponentials

@@ -126,7 +126,7 @@ def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
     Parameters
     ----------
     y : array_like
-        Targets with the ``k`` classes along ``axis``.
+        One-hot or soft targets, ``k`` classes along ``axis``, for instance ``(k, n)``.
     alpha : float
         How much of the uniform distribution, strictly between 0 and 1.
     axis : int

@@ -44,7 +44,7 @@ def softmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> ND
     -------
     ndarray
         Same shape, dtype and memory order as ``x``.
-        ``k`` entries of +Inf share 1/k each; -Inf gives exactly 0; a slice of only -Inf gives NaN.
+        ``m`` entries of +Inf share 1/m each; -Inf gives exactly 0; a slice of only -Inf gives NaN.
 
     Raises
     ------
@@ -83,6 +83,8 @@ def softmax_grad(
 
     From :math:`\partial y_j / \partial x_i = y_j (\delta_{ij} - y_i)` and the chain rule
     :math:`dx_i = \sum_j dy_j \, \partial y_j / \partial x_i`. The input ``x`` is not needed.
+    (Training does not pass here: it differentiates softmax and loss together, see
+    :func:`logitcrossentropy_grad`.)
 
     Parameters
     ----------
@@ -111,7 +113,7 @@ def softmax_grad(
     dy, y = _same_shape(dy, y, "softmax_grad")
     axes = as_axis(axis, y)
     out = as_out(out, y.shape, like=y)
-    mean = np.sum(dy * y, axis=axes, keepdims=True, dtype=_wide(y))
+    mean = np.multiply(dy, y, dtype=_wide(y)).sum(axis=axes, keepdims=True)
     np.multiply(y, dy - mean, out=out, casting="same_kind")
     return out
 
@@ -130,8 +132,8 @@ def logsoftmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) ->
     Returns
     -------
     ndarray
-        Same shape, dtype and memory order as ``x``. In a slice with ``k`` entries of +Inf these
-        are -log k and the others -Inf; a slice of only -Inf gives NaN.
+        Same shape, dtype and memory order as ``x``. In a slice with ``m`` entries of +Inf these
+        are -log m and the others -Inf; a slice of only -Inf gives NaN.
 
     Raises
     ------
@@ -279,9 +281,10 @@ def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[An
             f"dy: expected the shape of logsumexp's output, {kept} or without the ones, "
             f"got {upstream.shape}; pass the gradient with respect to that output"
         )
-    dx = softmax(logits, axes)
-    np.multiply(upstream.reshape(kept), dx, out=dx, casting="same_kind")
-    return dx
+    dx = shifted(logits, axes)
+    np.exp(dx, out=dx)
+    dx *= upstream.reshape(kept) / dx.sum(axis=axes, keepdims=True)
+    return dx.astype(logits.dtype, copy=False)
 
 
 def shifted(x: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
@@ -300,11 +303,11 @@ def log_total(d: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
 
     The largest entry contributes exactly 1, so the rest goes through log1p.
     """
-    top = d == 0
+    is_top = d == 0
     rest = np.exp(d)
-    rest[top] = 0
+    rest[is_top] = 0
     others: NDArray[Any] = rest.sum(axis=axes, keepdims=True)
-    others += np.count_nonzero(top, axis=axes, keepdims=True) - 1
+    others += np.count_nonzero(is_top, axis=axes, keepdims=True) - 1
     # A slice of NaN has no zero in d and would count -1; its sum is NaN already.
     np.log1p(others, out=others)
     return others
