@@ -23,8 +23,8 @@ Its gradient follows by the chain rule, in the shapes of the code:
 :math:`\partial\ell/\partial z_i = e^{z_i} / \sum_m e^{z_m} - [i = y]` gives the third line;
 :math:`\partial Z_{ij}/\partial W_{il} = s X_{lj}`, :math:`\partial Z_{ij}/\partial b_i = 1` and
 :math:`\partial \|W\|_F^2 / \partial W = 2 W` give the last two. For soft targets
-:math:`\ell(z, y) = -\sum_i y_i \, \mathrm{logsoftmax}(z)_i`, and each column of ``P`` is multiplied by
-the sum of its targets.
+:math:`\ell(z, y) = -\sum_i y_i \, \mathrm{logsoftmax}(z)_i`, and each column of ``P`` is
+multiplied by the sum of its targets.
 """
 
 from typing import Any, NamedTuple
