@@ -114,7 +114,9 @@ class Trainer:
         self.test = None if test is None else _checked_data(model, *test)
         self.l2 = float(l2)
         self.checkpoint = checkpoint
-        self.checkpoint_every = checkpoint_every and as_count(checkpoint_every, "checkpoint_every")
+        if checkpoint_every is not None:
+            as_count(checkpoint_every, "checkpoint_every")
+        self.checkpoint_every = checkpoint_every
         self.identity = dict(identity or {})
         self.on_step = on_step
         self.history: list[EpochRecord] = []

@@ -118,6 +118,7 @@ def run(
     args = parser.parse_args(argv)
     # SIGTERM ends a command as Ctrl-C does: temporary files go, the exit code is 130.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    set_threads(getattr(args, "threads", None))
     try:
         command(args)
         sys.stdout.flush()

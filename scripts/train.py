@@ -92,7 +92,6 @@ def parser() -> argparse.ArgumentParser:
 
 def train(args: argparse.Namespace) -> None:
     """Do the whole job: data, model, epochs, files, report."""
-    command_line.set_threads(args.threads)
     say = (lambda _: None) if args.quiet or args.json else print
     started = perf_counter()
     data = choose_data(args)

@@ -74,7 +74,7 @@ def test_data_dir_comes_from_the_environment(small, monkeypatch):
 
 def test_second_start_reads_the_unpacked_copy(small, private_folders, monkeypatch):
     folder, arrays = small
-    load("fashion-mnist", folder)
+    assert load("fashion-mnist", folder).origin.endswith("verified; 0 of 4 unpacked copies reused")
     copies = private_folders / "npsoftmax" / "unpacked" / "fashion-mnist"
     assert len(list(copies.iterdir())) == 4
 
@@ -84,6 +84,7 @@ def test_second_start_reads_the_unpacked_copy(small, private_folders, monkeypatc
     with monkeypatch.context() as context:
         context.setattr(datasets.idx, "unpack", unexpected)
         data = load("fashion-mnist", folder)
+    assert data.origin.endswith("verified; 4 of 4 unpacked copies reused")
     np.testing.assert_array_equal(data.y_train, arrays["train-labels"])
 
 

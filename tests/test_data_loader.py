@@ -47,6 +47,14 @@ def test_every_sample_once_with_its_label(n, batch_size, shuffle, seed, epoch):
     assert [y.tolist() for _, y in rest] == [y.tolist() for _, y in batches[len(batches) // 2 :]]
 
 
+def test_fortran_order_is_taken_as_it_is_and_other_orders_are_copied_once():
+    fortran, c_order = np.asfortranarray(X), np.ascontiguousarray(X)
+    assert DataLoader(fortran, Y).X is fortran
+    loader = DataLoader(c_order, Y)
+    assert loader.X.flags.f_contiguous
+    np.testing.assert_array_equal(loader.X, X)
+
+
 def test_order_is_a_function_of_seed_and_epoch_alone():
     def orders(seed):
         loader = DataLoader(np.zeros((1, 50)), np.zeros(50, int), 7, shuffle=True, seed=seed)

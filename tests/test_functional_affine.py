@@ -31,6 +31,13 @@ def test_by_hand_and_out():
     np.testing.assert_array_equal(grad, [[2, 2, 1], [4, 6, 3]])
 
 
+def test_integers_become_floats():
+    np.testing.assert_allclose(
+        affine([[1, 2, 10]], [[1], [1]], 1 / 255), [[10 + 3 / 255]], rtol=1e-15
+    )
+    np.testing.assert_array_equal(affine_grad([[1, 1]], [[1.0, 2.0]], 0.5), [[1.5, 2.0]])
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -181,6 +181,11 @@ def test_mean_of_nothing_is_refused():
     assert logitcrossentropy(np.zeros((3, 0)), np.zeros(0, int), agg="sum") == 0
 
 
+def test_label_smoothing_refuses_integer_labels():
+    with pytest.raises(InputError, match="from 0 to 1, got 0 to 2; make integer labels one-hot"):
+        label_smoothing([0, 2, 1], 0.1)
+
+
 @pytest.mark.parametrize("eps", [-1.0, NAN, INF, "small"])
 def test_crossentropy_refuses_a_strange_epsilon(eps):
     for f in (crossentropy, crossentropy_grad):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from npsoftmax import SoftmaxRegression, load, metrics, storage
+from npsoftmax import SoftmaxRegression, load, metrics, softmax, storage
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -57,7 +57,17 @@ def test_evaluate_as_json(model):
     assert sum(map(sum, report["confusion"])) == report["samples"] == 2000
     hits = sum(report["confusion"][i][i] for i in range(10))
     assert report["accuracy"] == pytest.approx(hits / 2000)
-    assert report["accuracy"] <= report["top_3_accuracy"] <= 1
+    data = load("garments")
+    logits = SoftmaxRegression.load(model).logits(data.X_test)
+    for name, value in {
+        "top_3_accuracy": metrics.top_k_accuracy(logits, data.y_test, 3),
+        "negative_log_likelihood": metrics.negative_log_likelihood(logits, data.y_test),
+        "brier": metrics.brier(softmax(logits), data.y_test),
+        "expected_calibration_error": metrics.expected_calibration_error(
+            softmax(logits), data.y_test
+        ),
+    }.items():
+        assert report[name] == pytest.approx(value)
 
 
 @pytest.mark.parametrize(

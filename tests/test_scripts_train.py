@@ -132,8 +132,25 @@ def test_settings_reach_the_training(train, tmp_path, flags, rule):
     assert rule in process.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["threads"]["OPENBLAS_NUM_THREADS"] == ("2" if "--threads" in flags else "1")
-    dtype = "float64" if "float64" in flags else "float32"
-    assert SoftmaxRegression.load(tmp_path / "run" / "model.npz").theta.dtype == dtype
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    assert model.theta.dtype == ("float64" if "float64" in flags else "float32")
+
+
+def test_l2_shrinks_the_weights(train, tmp_path):
+    for name, l2 in (("free", "0"), ("bound", "1")):
+        assert train(*SMALL, "--run-dir", name, "--l2", l2).returncode == 0
+    norms = {
+        name: np.linalg.norm(SoftmaxRegression.load(tmp_path / name / "model.npz").W)
+        for name in ("free", "bound")
+    }
+    assert norms["bound"] < 0.5 * norms["free"]
+
+
+def test_resume_with_another_data_set_is_refused(train, tmp_path, fashion_mnist_folder):
+    flags = ["--epochs", "2", "--limit", "512", "--run-dir", "run", "--dataset"]
+    assert train(*flags, "garments").returncode == 0
+    process = train(*flags, "fashion-mnist", "--data-dir", fashion_mnist_folder, "--resume")
+    assert "dataset 'garments' there, 'fashion-mnist' here" in one_line(process, 2)
 
 
 # What is refused
@@ -149,7 +166,7 @@ def test_settings_reach_the_training(train, tmp_path, flags, rule):
         ([*SMALL, "--l2", "nan"], "l2: expected"),
         ([*SMALL, "--resume"], "expected --run-dir"),
         ([*SMALL, "--resume", "--run-dir", "none"], "cannot read none/checkpoint.npz"),
-        ([*SMALL, "--run-dir", "/proc/run"], "cannot make the run folder"),
+        ([*SMALL, "--run-dir", f"{__file__}/run"], "cannot make the run folder"),
     ],
 )
 def test_usage_errors_exit_2_with_one_line(train, flags, message):
@@ -300,7 +317,7 @@ def interrupt(tmp_path, flags, number):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_goes_on_bit_for_bit(train, tmp_path, number):
-    flags = ["--dataset", "garments", "--epochs", "60", "--batch-size", "16", "--limit", "2048"]
+    flags = ["--dataset", "garments", "--epochs", "99999", "--batch-size", "16", "--limit", "2048"]
     code, _, err = interrupt(tmp_path, [*flags, "--run-dir", "run"], number)
     assert code == 130
     (line,) = err.splitlines()
@@ -358,8 +375,9 @@ def test_damaged_checkpoint_exits_4(train, tmp_path):
 def test_real_data_from_compressed_files_then_from_the_cache(
     train, fashion_mnist, fashion_mnist_folder, private_folders
 ):
-    for _ in range(2):
+    for reused in (0, 4):
         process = train("--epochs", "1", "--data-dir", fashion_mnist_folder)
+        assert f"SHA-256 verified; {reused} of 4 unpacked copies reused" in process.stdout
         assert process.returncode == 0, process.stderr
         assert "60000 training and 10000 test images" in process.stdout
         assert "SHA-256 verified" in process.stdout

@@ -47,7 +47,7 @@ def test_julia_chapter_recipe(fashion_mnist):
     assert record.test_loss == pytest.approx(0.622, abs=0.006)
     assert record.test_acc == pytest.approx(0.795, abs=0.006)
     assert record.last_batch_test_loss == pytest.approx(0.40, abs=0.02)
-    assert (record.last_batch_test_acc * 16).is_integer()
+    assert record.last_batch_test_acc in (13 / 16, 14 / 16, 15 / 16)
 
 
 @pytest.fixture(scope="module")

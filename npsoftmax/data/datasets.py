@@ -111,7 +111,11 @@ def load(
     source = find(name)
     paths, origin = acquire(source, source.files, data_dir, mirrors, offline, progress)
     copies = cache_folder() / "unpacked" / name
-    arrays = {role: idx.parse(_unpacked(path, copies), path) for role, path in paths.items()}
+    arrays, num_reused = {}, 0
+    for role, path in paths.items():
+        content, reused = _unpacked(path, copies)
+        arrays[role] = idx.parse(content, path)
+        num_reused += reused
     return Dataset(
         name,
         source.classes,
@@ -120,7 +124,7 @@ def load(
         X_test=_as_columns(arrays["test-images"]),
         y_test=arrays["test-labels"].astype(np.int64),
         sha256={file.name: file.sha256 for file in source.files.values()},
-        origin=origin,
+        origin=f"{origin}; {num_reused} of {len(paths)} unpacked copies reused",
     )
 
 
@@ -228,8 +232,8 @@ def _mix_up(path: Path) -> str:
     return ""
 
 
-def _unpacked(path: Path, folder: Path) -> bytes:
-    """Return the content of a verified ``.gz`` file, from its unpacked copy where that is whole."""
+def _unpacked(path: Path, folder: Path) -> tuple[bytes, bool]:
+    """Return the content of a verified ``.gz`` file, and whether a whole copy of it was there."""
     copy = folder / path.stem
     with open(path, "rb") as file:
         file.seek(-8, os.SEEK_END)
@@ -238,12 +242,12 @@ def _unpacked(path: Path, folder: Path) -> bytes:
     with suppress(InputError, CorruptFileError):  # no copy, or none that can be read
         content = read_bytes(copy, size)
         if len(content) == size and zlib.crc32(content) == checksum:
-            return content
+            return content, True
     content = idx.unpack(path.read_bytes(), path)
     # Without a place to keep the copy, the next start just unpacks again.
     with suppress(OutputError), publish(copy) as target:
         target.write(content)
-    return content
+    return content, False
 
 
 def _as_columns(images: NDArray[Any]) -> NDArray[Any]:

@@ -22,8 +22,8 @@ class DataLoader:
     ----------
     X : array_like
         Samples, shape ``(d, n)``; its dtype is kept, so ``uint8`` images stay ``uint8``.
-        ``X.T`` should be C-contiguous, as it is for the bytes of an IDX file: each sample is then
-        one run of memory.
+        Fortran order, as the bytes of an IDX file have it, is used as it is: each sample is then
+        one run of memory. Other orders are copied into it, once.
     y : array_like
         Integer labels, shape ``(n,)``.
     batch_size : int
@@ -68,7 +68,7 @@ class DataLoader:
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
-        self.X = as_columns(X)
+        self.X = np.asfortranarray(as_columns(X))
         self.y = as_labels(y, None)
         same_samples(self.X, self.y)
         self.batch_size = as_count(batch_size, "batch_size")

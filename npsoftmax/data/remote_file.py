@@ -28,6 +28,10 @@ class RemoteFile:
     size: int
     sha256: str
 
+    def __str__(self) -> str:
+        """Say all that a person needs to find the file elsewhere."""
+        return f"{self.name} ({self.size:,} bytes, SHA-256 {self.sha256})"
+
     def __post_init__(self) -> None:
         """Refuse a name that would leave the data folder."""
         if Path(self.name).name != self.name or self.name in {"", ".."}:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._checks import as_float
 from npsoftmax.errors import ShapeError
 
 __all__ = ["affine", "affine_grad"]
@@ -53,18 +54,17 @@ def affine(
     >>> affine(theta, np.array([[1.0, 0.0], [0.0, 1.0]]))
     array([[11., 12.]])
     """
-    num_outputs, num_samples = theta.shape[0], X.shape[-1]
+    theta, X = as_float(theta, "affine: theta"), np.asarray(X)
     if X.ndim != 2 or theta.ndim != 2 or theta.shape[1] != X.shape[0] + 1:
         raise ShapeError(
             f"affine: expected theta (k, d+1) and X (d, n), got theta {theta.shape} and "
             f"X {X.shape}; samples are the columns of X"
         )
+    shape = (theta.shape[0], X.shape[1])
     if out is None:
-        out = np.empty((num_outputs, num_samples), dtype=theta.dtype, order="F")
-    elif out.shape != (num_outputs, num_samples):
-        raise ShapeError(
-            f"affine: expected out of shape {(num_outputs, num_samples)}, got {out.shape}"
-        )
+        out = np.empty(shape, dtype=theta.dtype, order="F")
+    elif out.shape != shape:
+        raise ShapeError(f"affine: expected out of shape {shape}, got {out.shape}")
     W, b = theta[:, :-1], theta[:, -1:]
     if scale != 1.0:
         W = W * theta.dtype.type(scale)
@@ -123,6 +123,7 @@ def affine_grad(
     >>> affine_grad(np.array([[1.0, 1.0]]), np.array([[1.0, 2.0], [3.0, 4.0]]))
     array([[3., 7., 2.]])
     """
+    dZ, X = as_float(dZ, "affine_grad: dZ"), np.asarray(X)
     if dZ.ndim != 2 or X.ndim != 2 or dZ.shape[1] != X.shape[1]:
         raise ShapeError(
             f"affine_grad: expected dZ (k, n) and X (d, n), got dZ {dZ.shape} and X {X.shape}"

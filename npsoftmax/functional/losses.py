@@ -140,7 +140,7 @@ def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
     Raises
     ------
     InputError
-        ``alpha`` is not strictly between 0 and 1.
+        ``alpha`` is not strictly between 0 and 1, or ``y`` holds other numbers than 0 to 1.
     ShapeError
         ``y`` is a number or has no axis ``axis``.
 
@@ -156,6 +156,11 @@ def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
     """
     targets = as_float(y, "label_smoothing")
     axis = as_single_axis(axis, targets)
+    if targets.size and (targets.min() < 0 or targets.max() > 1):
+        raise InputError(
+            f"y: expected targets from 0 to 1, got {targets.min():g} to {targets.max():g}; "
+            "make integer labels one-hot with onehotbatch"
+        )
     if not 0 < alpha < 1:
         raise InputError(f"alpha: expected 0 < alpha < 1, got {alpha}; leave y as it is for none")
     smoothed: NDArray[Any] = targets * (1 - alpha) + alpha / targets.shape[axis]

@@ -1,6 +1,6 @@
 """Rules that turn a gradient into a step: gradient descent and its descendants."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ class Adam(Optimiser):
 
     eta: float = 0.001
     beta: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
+    epsilon: float = field(default=1e-8, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the settings; the decays must be below 1 for the moments to be means."""
@@ -185,7 +185,7 @@ class AdamW(Adam):
     AdamW(eta=0.001, beta=(0.9, 0.999), epsilon=1e-08, lambda_=0.01)
     """
 
-    lambda_: float = 0.0
+    lambda_: float = field(default=0.0, kw_only=True)
 
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
         """Return Adam's step plus ``eta * lambda_ * theta``."""
