@@ -76,6 +76,9 @@ def test_state_of_another_rule_is_refused(good):
 def test_before_the_first_step_there_is_no_state():
     fresh = Checkpoint({}, THETA, {}, Progress(), [])
     fresh.refuse_misfit(THETA, Adam(), num_steps=5, source="c.npz")
+    begun = dataclasses.replace(fresh, progress=Progress(step=1))
+    with pytest.raises(CorruptFileError, match="expected the arrays"):
+        begun.refuse_misfit(THETA, Adam(), num_steps=5, source="c.npz")
 
 
 GOOD = {

@@ -105,6 +105,7 @@ def test_hostile_content_is_refused_before_memory_is_taken(tmp_path, content, me
     ("content", "max_bytes", "message"),
     [
         (header(8, 2**26) + bytes(2**26), 2**20, "at most 1048576 bytes, got a header that claims"),
+        (header(8, 2**30 - 8), 2**30, "expected 1073741824 bytes .* got 8"),
         (SMALL + bytes(2**26), 2**30, "expected 18 bytes .* got more"),
         (header(8, 123) + bytes(2**26), 2**30, "expected 131 bytes .* got more"),
     ],

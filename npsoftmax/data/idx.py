@@ -160,8 +160,7 @@ def unpack(content: bytes, source: object, max_bytes: int = MAX_BYTES) -> bytes:
     Raises
     ------
     CorruptFileError
-        Damaged, cut off, followed by other bytes, larger than ``max_bytes`` or than a gzip file
-        of this size can hold, or not an IDX file.
+        Damaged, cut off, followed by other bytes, larger than ``max_bytes``, or not an IDX file.
 
     Examples
     --------
@@ -173,11 +172,10 @@ def unpack(content: bytes, source: object, max_bytes: int = MAX_BYTES) -> bytes:
     try:
         head = inflater.decompress(content, 4 + 4 * _MAX_AXES)
         header = parse_header(head, source)
-        # Deflate packs at most 1032 bytes into one (zlib's technical notes).
-        if header.stop > min(max_bytes, 1032 * len(content)):
+        if header.stop > max_bytes:
             raise CorruptFileError(
-                f"{source}: expected at most {min(max_bytes, 1032 * len(content))} bytes, got a "
-                f"header that claims {header.stop} ({header.dtype} of shape {header.shape})"
+                f"{source}: expected at most {max_bytes} bytes, got a header that claims "
+                f"{header.stop} ({header.dtype} of shape {header.shape})"
             )
         # One byte more than announced shows whether the content goes on; 0 would mean no limit.
         wanted = max(header.stop + 1 - len(head), 1)
