@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# One BLAS thread, set before NumPy loads: two that wait for a busy core lose tenfold.
+# One BLAS thread, set before NumPy loads: two on busy cores took 3 to 12 times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if os.environ.get("NPSOFTMAX_DATA"):
     os.environ["NPSOFTMAX_DATA"] = str(Path(os.environ["NPSOFTMAX_DATA"]).expanduser().resolve())
