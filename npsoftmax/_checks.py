@@ -23,8 +23,13 @@ __all__ = [
 
 
 def floating_dtype(dtype: np.dtype[Any], what: str) -> np.dtype[Any]:
-    """Return the dtype to compute in: floating ones stay, integers and booleans become float64."""
+    """Return the dtype to compute in: floats stay, integers and booleans become float64."""
     if dtype.kind == "f":
+        if dtype.itemsize > 8:
+            raise InputError(
+                f"{what}: expected float64 or narrower, got {dtype}, which would lose its extra "
+                "digits; convert it with .astype(np.float64)"
+            )
         return dtype
     if dtype.kind in "biu":
         return np.dtype(np.float64)
@@ -45,14 +50,16 @@ def as_float(x: ArrayLike, what: str) -> NDArray[Any]:
 
 def as_axis(axis: int | tuple[int, ...] | None, x: NDArray[Any]) -> tuple[int, ...]:
     """Return ``axis`` as non-negative axes of ``x``, none of them empty; ``None`` means all."""
-    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     try:
-        axes = normalize_axis_tuple(axes, x.ndim)
+        if isinstance(axis, int) and -x.ndim <= axis < x.ndim:
+            axes: tuple[int, ...] = (axis % x.ndim,)
+        else:
+            axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     except (ValueError, TypeError) as error:
         raise ShapeError(
             f"axis: expected axes of an array of shape {x.shape}, got {axis!r} ({error})"
         ) from error
-    if any(x.shape[a] == 0 for a in axes):
+    if 0 in x.shape and any(x.shape[a] == 0 for a in axes):
         raise ShapeError(
             f"axis: expected at least one class along axis {axis!r}, got shape {x.shape}"
         )
@@ -133,7 +140,7 @@ def as_labels(
             "turn whole floats into integers with y.astype(int)"
         )
     if labels.size:
-        low, high = labels.min(), labels.max()
+        low, high = np.minimum.reduce(labels, axis=None), np.maximum.reduce(labels, axis=None)
         if low < 0 or (num_outputs is not None and high >= num_outputs):
             raise LabelError(
                 f"y: expected labels 0..{_last(num_outputs)}, got labels from {low} to {high}; "

@@ -7,12 +7,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_float, as_labels
 from npsoftmax.errors import InputError, ShapeError
+from npsoftmax.functional._shifted import FLOAT64, add_up
 
 __all__ = [
     "Aggregate",
     "aggregate",
     "as_targets",
-    "columns",
     "one_hot_labels",
     "refuse_unknown",
     "without",
@@ -24,11 +24,6 @@ Aggregate = Literal["mean", "sum", "none"]
 def without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     """Return ``shape`` without its entry ``axis``: one loss per sample."""
     return shape[:axis] + shape[axis + 1 :]
-
-
-def columns(x: NDArray[Any], axis: int) -> NDArray[Any]:
-    """Return ``x`` as a matrix with ``axis`` first; a view for a batch."""
-    return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
 
 
 def as_targets(y: ArrayLike, shape: tuple[int, ...], axis: int) -> NDArray[Any]:
@@ -67,8 +62,11 @@ def aggregate(
     losses: NDArray[Any], agg: Aggregate, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Any:
     """Return the mean or sum of the losses, or the losses in ``shape``, in ``dtype``."""
-    refuse_unknown(agg, losses.size)
-    losses = losses + 0.0  # -0.0 becomes 0.0
     if agg == "none":
-        return losses.reshape(shape).astype(dtype)
-    return dtype.type(losses.mean() if agg == "mean" else losses.sum())
+        return (losses + 0.0).reshape(shape).astype(dtype)  # -0.0 becomes 0.0
+    count = losses.size if agg == "mean" else 1
+    if dtype != FLOAT64:
+        return dtype.type(np.add.reduce(losses) / count + 0.0)
+    # A sum may overflow where the mean does not.
+    scale = 2.0**-64 if np.maximum.reduce(losses, initial=0.0) > 2.0**900 else 1.0
+    return dtype.type(add_up(losses * scale, 0.0).high / count / scale + 0.0)

@@ -4,21 +4,31 @@ Targets ``y`` are integer labels, shape ``(n,)``, or one-hot or soft columns, sh
 Integer labels *are* the one-hot: they index, nothing is multiplied by a matrix of zeros.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_float, as_out, as_single_axis
+from npsoftmax.functional._blocks import as_matrix, by_blocks
+from npsoftmax.functional._shifted import (
+    add_up,
+    other_total,
+    quotient,
+    shift,
+    times,
+    two_sum,
+    with_subnormal_terms,
+)
 from npsoftmax.functional._targets import (
     Aggregate,
     aggregate,
     as_targets,
-    columns,
     one_hot_labels,
+    refuse_unknown,
     without,
 )
-from npsoftmax.functional.softmax_family import log_total, shifted
 
 __all__ = ["logitcrossentropy", "logitcrossentropy_and_grad", "logitcrossentropy_grad"]
 
@@ -62,7 +72,8 @@ def logitcrossentropy(
     >>> float(logitcrossentropy([[2.0], [0.0]], [0]))
     0.1269280110429725
     """
-    return _loss_and_grad(logits, y, axis, agg, want_grad=False, out=None)[0]
+    z, axis = _as_logits(logits, axis)
+    return _loss_and_grad(z, y, axis, agg, gradient=None)
 
 
 def logitcrossentropy_grad(
@@ -136,60 +147,104 @@ def logitcrossentropy_and_grad(
     >>> round(float(loss), 6), gradient.ravel().tolist()
     (0.693147, [0.5, -0.5])
     """
-    return _loss_and_grad(logits, y, axis, agg, want_grad=True, out=out)
+    z, axis = _as_logits(logits, axis)
+    gradient = as_out(out, z.shape, like=z)
+    return _loss_and_grad(z, y, axis, agg, gradient), gradient
+
+
+def _as_logits(logits: ArrayLike, axis: int) -> tuple[NDArray[Any], int]:
+    z = as_float(logits, "logits")
+    return z, as_single_axis(axis, z)
 
 
 @np.errstate(all="ignore")
 def _loss_and_grad(
-    logits: ArrayLike,
-    y: ArrayLike,
-    axis: int,
-    agg: Aggregate,
-    want_grad: bool,
-    out: NDArray[Any] | None,
-) -> tuple[Any, NDArray[Any]]:
-    z = as_float(logits, "logits")
-    axis = as_single_axis(axis, z)
+    z: NDArray[Any], y: ArrayLike, axis: int, agg: Aggregate, gradient: NDArray[Any] | None
+) -> Any:
+    """Return the loss; write its gradient to ``gradient`` unless None."""
     targets = as_targets(y, z.shape, axis)
-    # Every case becomes one matrix with the classes along axis 0; for a batch that is a view.
-    d = shifted(columns(z, axis), (0,))
+    losses = np.empty(z.size // z.shape[axis])
+    refuse_unknown(agg, losses.size)
+    count = losses.size if agg == "mean" else 1
     labels = one_hot_labels(targets, z.ndim, axis)
     if labels is not None:
-        losses, gradient = _from_labels(d, labels.ravel())
+        kernel = partial(_label_block, count)
+        by_blocks(kernel, z, (axis,), gradient, labels.ravel(), losses)
     else:
-        losses, gradient = _from_targets(d, columns(targets, axis))
-    loss = aggregate(losses, agg, z.dtype, without(z.shape, axis))
-    if not want_grad:
-        return loss, z
-    if agg == "mean":
-        gradient /= losses.size
-    out = as_out(out, z.shape, like=z)
-    out[...] = np.moveaxis(gradient.reshape(z.shape[axis], *without(z.shape, axis)), 0, axis)
-    return loss, out
+        kernel = partial(_target_block, count)
+        by_blocks(kernel, z, (axis,), gradient, as_matrix(targets, (axis,)), losses)
+    return aggregate(losses, agg, z.dtype, without(z.shape, axis))
 
 
-def _from_labels(d: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return losses (n,) and gradients (k, n) of shifted logits ``d`` (k, n), overwriting ``d``."""
-    picked = (labels, np.arange(labels.size))
-    d_y = d[picked]
-    exponentials = np.exp(d, out=d)
-    e_y = exponentials[picked]
-    exponentials[picked] = 0
-    others = exponentials.sum(axis=0)
-    total = others + e_y
-    # Both forms are log(total) - d_y; where the label leads, log1p keeps a tiny loss from 0.
-    losses = np.where(d_y == 0, np.log1p(others), np.log(total) - d_y)
-    exponentials /= total
-    exponentials[picked] = -others / total
-    return losses, exponentials
+def _label_block(
+    count: int,
+    block: NDArray[Any],
+    out: NDArray[Any] | None,
+    labels: NDArray[Any],
+    losses: NDArray[Any],
+) -> None:
+    """Compute the losses of some columns and, into ``out``, their gradients over ``count``.
 
-
-def _from_targets(d: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """As :func:`_from_labels` for soft targets (k, n)."""
+    With e the exponentials of the shifted logits d, O the sum of e but e_y, and S = O + e_y,
+    the loss is log S - d_y, and S - 1 = O + (e_y - 1) loses nothing where e_y is 1, the largest.
+    """
+    shifted = shift(block)
+    d, error = shifted.d, shifted.error
     exponentials = np.exp(d)
-    total = exponentials.sum(axis=0)
+    at_y = _positions(d, labels)
+    flat = exponentials.ravel(order="K")
+    d_y, e_y = d.ravel(order="K")[at_y], flat[at_y]
+    flat[at_y] = 0.0
+    others = add_up(exponentials, None if error is None else exponentials * error)
+    other = with_subnormal_terms(others.high, shifted)
+    log_total = np.log1p(other + (e_y - 1.0))
+    low_y = None
+    if error is not None:
+        error_y = error.ravel(order="K")[at_y]
+        error.ravel(order="K")[at_y] = 0.0
+        log_total -= error_y
+        low_y = e_y * error_y
+    np.subtract(log_total, d_y, out=losses)
+    if out is not None:
+        total = two_sum(others, e_y, low_y)
+        flat[at_y] = 0.0 - other
+        quotient(exponentials, error, times(total, count), out)
+
+
+def _positions(matrix: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    """Return where the entry of each column's label stands in ``matrix.ravel(order="K")``."""
+    rows, columns = matrix.shape
+    sample = np.arange(columns)
+    positions: NDArray[Any]
+    positions = labels * columns + sample if matrix.flags.c_contiguous else sample * rows + labels
+    return positions
+
+
+def _target_block(
+    count: int,
+    block: NDArray[Any],
+    out: NDArray[Any] | None,
+    targets: NDArray[Any],
+    losses: NDArray[Any],
+) -> None:
+    """As :func:`_label_block` for soft targets, shape (k, c).
+
+    The gradient t p_i - y_i = ((t - y_i) e_i - y_i O_i) / S, with t the sum of the targets and
+    O_i the sum of e but e_i, is exact for a multiple of a one-hot column too.
+    """
+    shifted = shift(block)
+    d, error = shifted.d, shifted.error
+    exponentials = np.exp(d)
+    other = other_total(exponentials, shifted)
+    log_p = d - np.log1p(other) if error is None else d + (error - np.log1p(other))
     # A target of 0 silences its logit, even one of -Inf.
-    losses = np.where(targets == 0, 0.0, targets * (log_total(d, (0,)) - d)).sum(axis=0)
-    exponentials *= targets.sum(axis=0) / total
-    exponentials -= targets
-    return losses, exponentials
+    terms = np.where(targets == 0, 0.0, -targets * log_p)
+    losses[...] = add_up(terms, None if error is None else 0.0).high
+    if out is not None:
+        if error is not None:
+            exponentials += exponentials * error
+        total = other + 1.0
+        others = np.where(d == 0, other, total - exponentials)
+        gradient = (targets.sum(axis=0, dtype=d.dtype) - targets) * exponentials
+        gradient -= targets * others
+        np.divide(gradient, total * count, out=out, casting="same_kind")

@@ -7,11 +7,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_float, as_single_axis
 from npsoftmax.errors import InputError
+from npsoftmax.functional._blocks import as_matrix
 from npsoftmax.functional._targets import (
     Aggregate,
     aggregate,
     as_targets,
-    columns,
     refuse_unknown,
     without,
 )
@@ -19,6 +19,7 @@ from npsoftmax.functional._targets import (
 __all__ = ["crossentropy", "crossentropy_grad", "label_smoothing"]
 
 
+@np.errstate(all="ignore")
 def crossentropy(
     yhat: ArrayLike,
     y: ArrayLike,
@@ -62,13 +63,14 @@ def crossentropy(
     """
     probabilities, targets, axis, eps = _as_probabilities(yhat, y, axis, eps)
     with np.errstate(all="ignore"):
-        logs = np.log(columns(probabilities, axis).astype(np.float64) + eps)
+        logs = np.log(as_matrix(probabilities, (axis,)).astype(np.float64) + eps)
     if targets.ndim < probabilities.ndim:
         losses = -logs[targets.ravel(), np.arange(targets.size)]
     else:
-        weights = columns(targets, axis)
+        weights = as_matrix(targets, (axis,))
         with np.errstate(invalid="ignore"):
             losses = -np.where(weights == 0, 0.0, weights * logs).sum(axis=0)
+    refuse_unknown(agg, losses.size)
     return aggregate(losses, agg, probabilities.dtype, without(probabilities.shape, axis))
 
 

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_axis, as_float, as_out, floating_dtype
 from npsoftmax.errors import ShapeError
+from npsoftmax.functional._blocks import by_blocks
+from npsoftmax.functional._shifted import add_up, log_total, quotient, shift
 
 __all__ = [
     "logsoftmax",
@@ -66,11 +68,15 @@ def softmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> ND
     logits = as_float(x, "softmax")
     axes = as_axis(axis, logits)
     out = as_out(out, logits.shape, like=logits)
-    exponentials = shifted(logits, axes)
-    np.exp(exponentials, out=exponentials)
-    total = exponentials.sum(axis=axes, keepdims=True)
-    np.divide(exponentials, total, out=out, casting="same_kind")
+    by_blocks(_softmax_block, logits, axes, out)
     return out
+
+
+def _softmax_block(block: NDArray[Any], out: NDArray[Any]) -> None:
+    _, d, error = shift(block)
+    exponentials = np.exp(d, out=d)
+    low = None if error is None else exponentials * error
+    quotient(exponentials, error, add_up(exponentials, low), out)
 
 
 @np.errstate(all="ignore")
@@ -154,9 +160,15 @@ def logsoftmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) ->
     logits = as_float(x, "logsoftmax")
     axes = as_axis(axis, logits)
     out = as_out(out, logits.shape, like=logits)
-    d = shifted(logits, axes)
-    np.subtract(d, log_total(d, axes), out=out, casting="same_kind")
+    by_blocks(_logsoftmax_block, logits, axes, out)
     return out
+
+
+def _logsoftmax_block(block: NDArray[Any], out: NDArray[Any]) -> None:
+    shifted = shift(block)
+    total = log_total(shifted)
+    correction = total if shifted.error is None else total - shifted.error
+    np.subtract(shifted.d, correction, out=out, casting="same_kind")
 
 
 @np.errstate(all="ignore")
@@ -232,10 +244,16 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Any:
     """
     logits = as_float(x, "logsumexp")
     axes = as_axis(axis, logits)
-    top = logits.max(axis=axes, keepdims=True)
-    result = top + log_total(shifted(logits, axes), axes)
-    result = np.where(np.isneginf(top), top, result).astype(logits.dtype)
+    kept = tuple(1 if a in axes else length for a, length in enumerate(logits.shape))
+    result = np.empty(kept, dtype=logits.dtype)
+    by_blocks(_logsumexp_block, logits, axes, result)
     return result if keepdims else result.squeeze(axis=axes)[()]
+
+
+def _logsumexp_block(block: NDArray[Any], out: NDArray[Any]) -> None:
+    shifted = shift(block)
+    total = shifted.top + log_total(shifted)
+    out[0] = np.where(np.isneginf(shifted.top), shifted.top, total)
 
 
 @np.errstate(all="ignore")
@@ -281,36 +299,9 @@ def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[An
             f"dy: expected the shape of logsumexp's output, {kept} or without the ones, "
             f"got {upstream.shape}; pass the gradient with respect to that output"
         )
-    dx = shifted(logits, axes)
-    np.exp(dx, out=dx)
-    dx *= upstream.reshape(kept) / dx.sum(axis=axes, keepdims=True)
+    dx = softmax(logits, axis, out=np.empty_like(logits, dtype=np.float64))
+    dx *= upstream.reshape(kept)
     return dx.astype(logits.dtype, copy=False)
-
-
-def shifted(x: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
-    """Return ``x - max(x)`` in float64 or wider; against +Inf, 0 where equal and -Inf elsewhere."""
-    top = x.max(axis=axes, keepdims=True)
-    d: NDArray[Any] = x.astype(_wide(x))
-    d -= top
-    if np.isposinf(top).any():
-        # Inf - Inf would be NaN: infinite entries tie at the top, finite ones vanish beside them.
-        np.copyto(d, np.where(np.isposinf(x), 0.0, -np.inf), where=np.isposinf(top))
-    return d
-
-
-def log_total(d: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
-    """Return ``log(sum(exp(d)))`` for shifted ``d``, keeping the digits next to a dominant class.
-
-    The largest entry contributes exactly 1, so the rest goes through log1p.
-    """
-    is_top = d == 0
-    rest = np.exp(d)
-    rest[is_top] = 0
-    others: NDArray[Any] = rest.sum(axis=axes, keepdims=True)
-    others += np.count_nonzero(is_top, axis=axes, keepdims=True) - 1
-    # A slice of NaN has no zero in d and would count -1; its sum is NaN already.
-    np.log1p(others, out=others)
-    return others
 
 
 def _wide(x: NDArray[Any]) -> np.dtype[Any]:
