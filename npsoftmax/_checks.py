@@ -30,7 +30,7 @@ def floating_dtype(dtype: np.dtype[Any], what: str) -> np.dtype[Any]:
                 f"{what}: expected float64 or narrower, got {dtype}, which would lose its extra "
                 "digits; convert it with .astype(np.float64)"
             )
-        return dtype
+        return dtype if dtype.isnative else dtype.newbyteorder("=")
     if dtype.kind in "biu":
         return np.dtype(np.float64)
     raise InputError(f"{what}: expected real numbers, got dtype {dtype}; convert it to float first")

@@ -155,8 +155,8 @@ def with_subnormal_terms(total: Floats, shifted: Shifted) -> Floats:
         tiny = total < SUBNORMAL_TERMS
         d, error = shifted.d[:, tiny], shifted.error[:, tiny]
         scaled = np.exp(np.where(d == 0, -np.inf, d) + SCALE)
-        scaled *= 1.0 + (error + SCALE_ERROR)
-        total[tiny] = np.ldexp(np.add.reduce(scaled, axis=0), -512)
+        sums = add_up(scaled, scaled * (error + SCALE_ERROR))
+        total[tiny] = np.ldexp(sums.high, -512)
     return total
 
 
