@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax._checks import as_float, as_single_axis
 from npsoftmax.errors import InputError
 from npsoftmax.functional._blocks import as_matrix
+from npsoftmax.functional._shifted import FLOAT64, add_up
 from npsoftmax.functional._targets import (
     Aggregate,
     aggregate,
@@ -62,14 +63,15 @@ def crossentropy(
     1.4978661367769954
     """
     probabilities, targets, axis, eps = _as_probabilities(yhat, y, axis, eps)
-    with np.errstate(all="ignore"):
-        logs = np.log(as_matrix(probabilities, (axis,)).astype(np.float64) + eps)
+    p = as_matrix(probabilities, (axis,)).astype(np.float64)
+    # Next to 1 the sum p + eps would round away what the logarithm consists of.
+    logs = np.where(p > 0.5, np.log1p((p - 1.0) + eps), np.log(p + eps))
     if targets.ndim < probabilities.ndim:
         losses = -logs[targets.ravel(), np.arange(targets.size)]
     else:
         weights = as_matrix(targets, (axis,))
-        with np.errstate(invalid="ignore"):
-            losses = -np.where(weights == 0, 0.0, weights * logs).sum(axis=0)
+        terms = np.where(weights == 0, 0.0, -weights * logs)
+        losses = add_up(terms, 0.0 if probabilities.dtype == FLOAT64 else None).high
     refuse_unknown(agg, losses.size)
     return aggregate(losses, agg, probabilities.dtype, without(probabilities.shape, axis))
 
