@@ -19,9 +19,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def one_thread() -> None:
-    """Hold BLAS and PyTorch to one thread; call it before importing NumPy."""
+    """Hold BLAS and PyTorch to one thread unless told otherwise; call it before NumPy loads."""
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = "1"
+        os.environ.setdefault(name, "1")
 
 
 def in_turn(

@@ -38,9 +38,11 @@ from npsoftmax.functional import (
     affine_grad,
     logitcrossentropy,
     logitcrossentropy_and_grad,
+    softmax,
+    softmax_grad,
 )
 
-__all__ = ["Evaluation", "Scratch", "loss_and_grad", "sample_losses"]
+__all__ = ["Evaluation", "Scratch", "hessian_vector_product", "loss_and_grad", "sample_losses"]
 
 
 class Evaluation(NamedTuple):
@@ -150,6 +152,73 @@ def loss_and_grad(
         penalty = l2 / 2 * float(np.vdot(W, W))
         grad[:, :-1] += theta.dtype.type(l2) * W
     return Evaluation(float(crossentropy) + penalty, grad, float(crossentropy), logits)
+
+
+def hessian_vector_product(
+    theta: NDArray[Any],
+    V: NDArray[Any],
+    X: NDArray[Any],
+    l2: float = 0.0,
+    scale: float = 1.0,
+) -> NDArray[Any]:
+    r"""Multiply the Hessian of the objective by a direction, without forming the Hessian.
+
+    .. math:: H V = \Bigl[\; s \, R X^\top + \lambda V_W \;\Bigm|\; R \mathbf 1 \;\Bigr], \qquad
+        R = \frac1n \, P \circ \bigl(D - \mathbf 1 \mathbf 1^\top (P \circ D)\bigr)
+
+    with :math:`P = \mathrm{softmax}(s W X + b \mathbf 1^\top)`, the change of the logits
+    :math:`D = s V_W X + v_b \mathbf 1^\top`, and :math:`V = [V_W \; v_b]`.
+
+    Derivation: along ``V`` the logits change by ``D``, so the gradient ``(P - Y) / n`` on them
+    changes by softmax's derivative along ``D``, over ``n``; its Jacobian is symmetric, so that is
+    ``softmax_grad(D, P) / n``. The rest is the linear map from there to the gradient on ``theta``.
+
+    Parameters
+    ----------
+    theta : ndarray
+        As for :func:`loss_and_grad`.
+    V : ndarray
+        The direction, ``theta``'s shape.
+    X, l2, scale
+        As for :func:`loss_and_grad`. There is no ``y``: targets that sum to one for each sample
+        shift the gradient by a constant.
+
+    Returns
+    -------
+    ndarray
+        ``H V``, shape ``(k, d+1)``, Fortran-ordered, of ``theta``'s dtype.
+
+    Raises
+    ------
+    ShapeError
+        Shapes do not fit, or there is no sample.
+
+    References
+    ----------
+    Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6(1), 1994.
+
+    Examples
+    --------
+    >>> theta, V = np.zeros((2, 2)), np.array([[1.0, 0.0], [0.0, 0.0]])
+    >>> hessian_vector_product(theta, V, np.array([[1.0, 3.0]]))  # R = [1 3; -1 -3] / 8
+    array([[ 1.25,  0.5 ],
+           [-1.25, -0.5 ]])
+    """
+    if V.shape != theta.shape:
+        raise ShapeError(
+            f"V: expected a direction of theta's shape {theta.shape}, got {V.shape}; "
+            "its last column belongs to the bias"
+        )
+    if X.ndim != 2 or X.shape[1] == 0:
+        raise ShapeError(
+            f"X: expected shape (features, samples) with at least one sample, got {X.shape}"
+        )
+    V, X = V.astype(theta.dtype, copy=False), X.astype(theta.dtype, copy=False)
+    R = softmax_grad(affine(V, X, scale), softmax(affine(theta, X, scale)))
+    R /= X.shape[1]
+    product = affine_grad(R, X, scale)
+    product[:, :-1] += theta.dtype.type(l2) * V[:, :-1]
+    return product
 
 
 def sample_losses(

@@ -4,10 +4,12 @@ Their accuracy is in ``test_functional_accuracy.py``.
 """
 
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from mpmath import mp, mpf
 
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.functional import (
@@ -116,6 +118,20 @@ def test_gradients_by_hand():
     np.testing.assert_allclose(
         logsumexp_grad([1.0, 2.0], np.zeros((2, 2)), axis=0), [[0.5, 1], [0.5, 1]]
     )
+
+
+@pytest.mark.parametrize("lead", [0, 20, 30, 60])
+def test_gradients_of_a_confident_column_keep_their_digits(lead):
+    x = np.array([lead, 0.0, -1.0])
+    dy = np.array([0.7, -0.2, 0.4])
+    p = oracle.exact(x, 0).softmax
+    with mp.workdps(oracle.DIGITS):
+        mean = mp.fsum(mpf(d) * q for d, q in zip(dy, p, strict=True))
+        expected = [float(q * (mpf(d) - mean)) for d, q in zip(dy, p, strict=True)]
+        # A label's gradient is dy = onehot: 1 - p at the label.
+        label = [float(p[1] + p[2]), float(-p[1]), float(-p[2])]
+    np.testing.assert_allclose(softmax_grad(dy, softmax(x)), expected, rtol=3e-15)
+    np.testing.assert_allclose(logsoftmax_grad([1.0, 0, 0], logsoftmax(x)), label, rtol=3e-15)
 
 
 def read_only(x):

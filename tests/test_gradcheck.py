@@ -1,14 +1,19 @@
-"""The checker must reject wrong gradients, and every gradient by hand must pass it."""
+"""The checkers must reject wrong gradients, and every gradient by hand must pass both.
+
+The complex-step checker needs functions of complex numbers, which the package refuses, so here
+the textbook formulas stand beside the package's functions; the two must agree in value as well.
+"""
 
 import numpy as np
 import pytest
-from gradcheck import check_gradient
+from gradcheck import check_gradient, check_gradient_complex
 
 from npsoftmax import functional as F
-from npsoftmax.objective import loss_and_grad
+from npsoftmax.objective import hessian_vector_product, loss_and_grad
 
 N, K, D = 5, 4, 3
 LABELS = np.array([0, 3, 1, 1, 2])
+ONE_HOT = np.eye(K)[:, LABELS]
 SOFT = np.random.default_rng(1).dirichlet(np.ones(K), N).T
 MASK = np.random.default_rng(2).standard_normal((K, N))  # an upstream gradient
 
@@ -17,49 +22,115 @@ def logits() -> np.ndarray:
     return np.asfortranarray(np.random.default_rng(3).standard_normal((K, N)))
 
 
-def mean_loss(z):
-    return F.logitcrossentropy(z, LABELS)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        pytest.param(lambda g: -g, id="sign"),
-        pytest.param(lambda g: g * N, id="factor n"),
-        pytest.param(lambda g: g * 1.0005, id="0.05 % off"),
-        pytest.param(lambda g: np.maximum(g, 0), id="missing label term"),
-        pytest.param(lambda g: g.T.reshape(K, N), id="wrong axis"),
-        pytest.param(lambda g: g[:, ::-1], id="wrong sample"),
-        pytest.param(lambda g: g.astype(np.float16), id="too few digits"),
-        pytest.param(lambda g: g[:, :1], id="wrong shape"),
-    ],
-)
-def test_planted_wrong_gradient_is_rejected(wrong):
-    with pytest.raises(AssertionError):
-        check_gradient(mean_loss, lambda z: wrong(F.logitcrossentropy_grad(z, LABELS)), logits())
-
-
-def test_missing_penalty_is_rejected():
-    X = np.ones((D, N))
-
-    def f(theta):
-        return loss_and_grad(theta, X, LABELS, l2=0.1).loss
-
-    theta = np.asfortranarray(np.random.default_rng(4).standard_normal((K, D + 1)))
-    with pytest.raises(AssertionError):
-        check_gradient(f, lambda t: loss_and_grad(t, X, LABELS, l2=0.0).grad, theta)
-
-
 def probabilities() -> np.ndarray:
     return np.random.default_rng(5).uniform(0.1, 0.9, (K, N))
 
 
+def parameters() -> np.ndarray:
+    return np.asfortranarray(np.random.default_rng(9).standard_normal((K, D + 1)))
+
+
+# The textbook, for complex input.
+
+
+def logsumexp(z, axis=0):
+    largest = z.real.max(axis, keepdims=True)
+    return largest + np.log(np.exp(z - largest).sum(axis, keepdims=True))
+
+
+def logsoftmax(z, axis=0):
+    return z - logsumexp(z, axis)
+
+
+def softmax(z, axis=0):
+    exponentials = np.exp(z - z.real.max(axis, keepdims=True))
+    return exponentials / exponentials.sum(axis, keepdims=True)
+
+
+def crossentropy(log_p, targets, agg):
+    return -(targets * log_p).sum() / (N if agg == "mean" else 1)
+
+
+def affine(theta, X, scale):
+    return scale * (theta[:, :-1] @ X) + theta[:, -1:]
+
+
+def objective(theta, X, targets, l2, scale):
+    penalty = l2 / 2 * (theta[:, :-1] ** 2).sum()
+    return crossentropy(logsoftmax(affine(theta, X, scale)), targets, "mean") + penalty
+
+
+def objective_gradient(theta, X, targets, l2, scale):
+    dZ = (softmax(affine(theta, X, scale)) - targets) / N
+    dW = scale * dZ @ X.T + l2 * theta[:, :-1]
+    return np.hstack([dW, dZ.sum(axis=1, keepdims=True)])
+
+
+PACKAGE_LOSS = (check_gradient, lambda z: F.logitcrossentropy(z, LABELS))
+TEXTBOOK_LOSS = (check_gradient_complex, lambda z: crossentropy(logsoftmax(z), ONE_HOT, "mean"))
+WRONG = [
+    pytest.param(lambda g: -g, id="sign"),
+    pytest.param(lambda g: g * N, id="factor n"),
+    pytest.param(lambda g: g * 1.0005, id="0.05 % off"),
+    pytest.param(lambda g: np.maximum(g, 0), id="missing label term"),
+    pytest.param(lambda g: g.T.reshape(K, N), id="wrong axis"),
+    pytest.param(lambda g: g[:, ::-1], id="wrong sample"),
+    pytest.param(lambda g: g.astype(np.float16), id="too few digits"),
+    pytest.param(lambda g: g[:, :1], id="wrong shape"),
+    pytest.param(lambda g: g * np.nan, id="not a number"),
+]
+SLIGHTLY_WRONG = [
+    pytest.param(lambda g: g * (1 + 1e-9), id="1e-9 off"),
+    pytest.param(lambda g: g.astype(np.float32), id="float32"),
+    pytest.param(lambda g: np.where(g == g.max(), g + 1e-9, g), id="one entry off"),
+]
+
+
+@pytest.mark.parametrize(("check", "f"), [PACKAGE_LOSS, TEXTBOOK_LOSS], ids=["real", "complex"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_planted_wrong_gradient_is_rejected(check, f, wrong):
+    check(f, lambda z: F.logitcrossentropy_grad(z, LABELS), logits())
+    with pytest.raises(AssertionError):
+        check(f, lambda z: wrong(F.logitcrossentropy_grad(z, LABELS)), logits())
+
+
+@pytest.mark.parametrize("wrong", SLIGHTLY_WRONG)
+def test_complex_step_sees_what_differences_do_not(wrong):
+    def gradient(z):
+        return wrong(F.logitcrossentropy_grad(z, LABELS))
+
+    check_gradient(PACKAGE_LOSS[1], gradient, logits())
+    with pytest.raises(AssertionError):
+        check_gradient_complex(TEXTBOOK_LOSS[1], gradient, logits())
+
+
+@pytest.mark.parametrize(
+    ("check", "f"),
+    [
+        (check_gradient, lambda t: loss_and_grad(t, np.ones((D, N)), LABELS, l2=0.1).loss),
+        (check_gradient_complex, lambda t: objective(t, np.ones((D, N)), ONE_HOT, 0.1, 1.0)),
+    ],
+    ids=["real", "complex"],
+)
+def test_missing_penalty_is_rejected(check, f):
+    def gradient(l2):
+        return lambda t: loss_and_grad(t, np.ones((D, N)), LABELS, l2).grad
+
+    check(f, gradient(0.1), parameters())
+    with pytest.raises(AssertionError):
+        check(f, gradient(0.0), parameters())
+
+
 AXES = [0, 1, None, (0, 1)]
+TARGETS = {"labels": (LABELS, ONE_HOT), "soft": (SOFT, SOFT), "unnormalised": (3 * SOFT, 3 * SOFT)}
+
+# Name of the gradient, function, the textbook's formula for it, gradient, where.
 CASES = [
     *[
         pytest.param(
             "softmax_grad",
             lambda x, a=a: np.vdot(MASK, F.softmax(x, a)),
+            lambda x, a=a: np.vdot(MASK, softmax(x, a)),
             lambda x, a=a: F.softmax_grad(MASK, F.softmax(x, a), a),
             logits(),
             id=f"softmax {a}",
@@ -70,6 +141,7 @@ CASES = [
         pytest.param(
             "logsoftmax_grad",
             lambda x, a=a: np.vdot(MASK, F.logsoftmax(x, a)),
+            lambda x, a=a: np.vdot(MASK, logsoftmax(x, a)),
             lambda x, a=a: F.logsoftmax_grad(MASK, F.logsoftmax(x, a), a),
             logits(),
             id=f"logsoftmax {a}",
@@ -79,8 +151,9 @@ CASES = [
     *[
         pytest.param(
             "logsumexp_grad",
-            lambda x, a=a: float(np.sum(2 * F.logsumexp(x, a))),
-            lambda x, a=a: F.logsumexp_grad(2 * np.ones_like(F.logsumexp(x, a)), x, a),
+            lambda x, a=a: np.sum(np.exp(F.logsumexp(x, a) / 4)),
+            lambda x, a=a: np.sum(np.exp(logsumexp(x, a) / 4)),
+            lambda x, a=a: F.logsumexp_grad(np.exp(F.logsumexp(x, a) / 4) / 4, x, a),
             logits(),
             id=f"logsumexp {a}",
         )
@@ -89,40 +162,48 @@ CASES = [
     *[
         pytest.param(
             f"{name}_grad",
-            lambda x, f=f, y=y, agg=agg: float(np.sum(f(x, y, agg=agg))),
+            lambda x, f=f, y=y, agg=agg: np.sum(f(x, y, agg=agg)),
+            lambda x, log_p=log_p, hot=hot, agg=agg: crossentropy(log_p(x), hot, agg),
             lambda x, g=g, y=y, agg=agg: g(x, y, agg=agg),
             start,
             id=f"{name} {kind} {agg}",
         )
-        for name, f, g, start in [
-            ("logitcrossentropy", F.logitcrossentropy, F.logitcrossentropy_grad, logits()),
-            ("logitcrossentropy_and", F.logitcrossentropy,
+        for name, f, log_p, g, start in [
+            ("logitcrossentropy", F.logitcrossentropy, logsoftmax,
+             F.logitcrossentropy_grad, logits()),
+            ("logitcrossentropy_and", F.logitcrossentropy, logsoftmax,
              lambda *a, **k: F.logitcrossentropy_and_grad(*a, **k)[1], logits()),
-            ("crossentropy", F.crossentropy, F.crossentropy_grad, probabilities()),
+            ("crossentropy", lambda *a, **k: F.crossentropy(*a, **k, eps=1e-3),
+             lambda p: np.log(p + 1e-3),
+             lambda *a, **k: F.crossentropy_grad(*a, **k, eps=1e-3), probabilities()),
         ]
-        for kind, y in [("labels", LABELS), ("soft", SOFT), ("unnormalised", 3 * SOFT)]
+        for kind, (y, hot) in TARGETS.items()
         for agg in ["mean", "sum", "none"]
     ],
     pytest.param(
         "logitcrossentropy_grad",
-        lambda x: F.logitcrossentropy(x, np.array([0, 3, 1, 1]), axis=1),
-        lambda x: F.logitcrossentropy_grad(x, np.array([0, 3, 1, 1]), axis=1),
+        lambda x: F.logitcrossentropy(x.T, LABELS, axis=1),
+        lambda x: crossentropy(logsoftmax(x), ONE_HOT, "mean"),
+        lambda x: F.logitcrossentropy_grad(x.T, LABELS, axis=1).T,
         logits(),
         id="logitcrossentropy axis=1",
     ),
     pytest.param(
         "affine_grad",
-        lambda theta: float(np.vdot(MASK, F.affine(theta, logits()[:D], 0.5))),
+        lambda theta: np.vdot(MASK, F.affine(theta, logits()[:D], 0.5)),
+        lambda theta: np.vdot(MASK, affine(theta, logits()[:D], 0.5)),
         lambda theta: F.affine_grad(MASK, logits()[:D], 0.5),
-        np.random.default_rng(6).standard_normal((K, D + 1)),
+        parameters(),
         id="affine",
     ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "f", "gradient", "x"), CASES)
-def test_gradient_by_hand(name, f, gradient, x):
+@pytest.mark.parametrize(("name", "f", "textbook", "gradient", "x"), CASES)
+def test_gradient_by_hand(name, f, textbook, gradient, x):
+    assert f(x) == pytest.approx(textbook(x), rel=1e-14)
     check_gradient(f, gradient, x)
+    check_gradient_complex(textbook, gradient, x)
 
 
 def test_every_gradient_is_checked():
@@ -130,13 +211,39 @@ def test_every_gradient_is_checked():
     assert {name for name in F.__all__ if name.endswith("_grad")} == checked
 
 
+@pytest.mark.parametrize("kind", ["labels", "soft"])
+def test_temperature(kind):
+    """docs/derivation.md, section 8."""
+    (y, hot), z, T = TARGETS[kind], logits(), np.array([2.5])
+
+    def by_temperature(T):
+        return -np.sum(F.logitcrossentropy_grad(z / T, y) * z, keepdims=True)[0] / T**2
+
+    check_gradient_complex(
+        lambda z: crossentropy(logsoftmax(z / T), hot, "mean"),
+        lambda z: F.logitcrossentropy_grad(z / T, y) / T,
+        z,
+    )
+    check_gradient_complex(
+        lambda T: crossentropy(logsoftmax(z / T), hot, "mean"), by_temperature, T
+    )
+
+
 @pytest.mark.parametrize("l2", [0.0, 0.3])
-@pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["labels", "soft"])
-def test_objective_gradient(l2, targets):
+@pytest.mark.parametrize("kind", ["labels", "soft"])
+def test_objective(l2, kind):
     X = np.random.default_rng(8).integers(0, 256, (D, N), dtype=np.uint8)
-    theta = np.asfortranarray(np.random.default_rng(9).standard_normal((K, D + 1)))
-    check_gradient(
-        lambda t: loss_and_grad(t, X, targets, l2, 1 / 255).loss,
-        lambda t: loss_and_grad(t, X, targets, l2, 1 / 255).grad,
-        theta,
+    y, hot = TARGETS[kind]
+    settings = (l2, 1 / 255)
+
+    def gradient(theta):
+        return loss_and_grad(theta, X, y, *settings).grad
+
+    check_gradient(lambda t: loss_and_grad(t, X, y, *settings).loss, gradient, parameters())
+    check_gradient_complex(lambda t: objective(t, X, hot, *settings), gradient, parameters())
+    V = np.random.default_rng(10).standard_normal((K, D + 1))
+    check_gradient_complex(
+        lambda t: np.vdot(V, objective_gradient(t, X, hot, *settings)),
+        lambda t: hessian_vector_product(t, V, X, *settings),
+        parameters(),
     )

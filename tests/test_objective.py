@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from gradcheck import check_gradient
 
 from npsoftmax.errors import LabelError, ShapeError
 from npsoftmax.functional import onehotbatch
-from npsoftmax.objective import Scratch, loss_and_grad, sample_losses
+from npsoftmax.objective import Scratch, hessian_vector_product, loss_and_grad, sample_losses
 
 K, D, N = 4, 3, 7
 
@@ -93,3 +94,84 @@ def test_refusals(problem):
         loss_and_grad(theta, X, y + 4)
     with pytest.raises(ShapeError):
         loss_and_grad(theta, X, y[:-1])
+
+
+def hessian(theta, X, l2=0.0, scale=1.0):
+    """Return the Hessian as a matrix, one product per column."""
+    basis = np.eye(theta.size).reshape(theta.size, *theta.shape)
+    return np.array([hessian_vector_product(theta, V, X, l2, scale).ravel() for V in basis])
+
+
+def test_hessian_by_hand():
+    # One feature, x = 2, P = (1/4, 3/4): diag(P) - P P^T = 3/16 [1 -1; -1 1], times [4 2; 2 1].
+    theta = np.array([[0.0, 0.0], [0.0, np.log(3.0)]])
+    of_one_class = 3 / 16 * np.array([[4, 2], [2, 1]]) + 0.5 * np.diag([1, 0])
+    across = -3 / 16 * np.array([[4, 2], [2, 1]])
+    np.testing.assert_allclose(
+        hessian(theta, np.array([[2.0]]), l2=0.5),
+        np.block([[of_one_class, across], [across, of_one_class]]),
+        atol=1e-15,
+    )
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+def test_hessian_is_symmetric_and_positive_semi_definite(problem, l2):
+    theta, X, _ = problem
+    H = hessian(theta, X, l2, scale=1 / 255)
+    np.testing.assert_allclose(H, H.T, rtol=0, atol=1e-15)
+    assert np.linalg.eigvalsh(H).min() >= -1e-15
+
+
+def test_hessian_ignores_what_softmax_ignores(problem, rng):
+    theta, X, _ = problem
+    same_for_all_classes = np.tile(rng.standard_normal(D + 1), (K, 1))
+    product = hessian_vector_product(theta, same_for_all_classes, X, scale=1 / 255)
+    np.testing.assert_allclose(product, 0, atol=1e-15)
+    penalised = hessian_vector_product(theta, same_for_all_classes, X, l2=2.0, scale=1 / 255)
+    expected = 2 * same_for_all_classes
+    expected[:, -1] = 0
+    np.testing.assert_allclose(penalised, expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+@pytest.mark.parametrize("soft", [False, True])
+def test_hessian_is_the_derivative_of_the_gradient(problem, rng, l2, soft):
+    theta, X, y = problem
+    targets = rng.dirichlet(np.ones(K), N).T if soft else y
+    V = rng.standard_normal(theta.shape)
+    check_gradient(
+        lambda t: np.vdot(loss_and_grad(t, X, targets, l2, 1 / 255).grad, V),
+        lambda t: hessian_vector_product(t, V, X, l2, 1 / 255),
+        theta,
+    )
+
+
+def test_hessian_vector_product_takes_what_the_loss_takes(problem, rng):
+    theta, X, _ = problem
+    V = rng.standard_normal(theta.shape)
+    before = theta.copy(), V.copy(), X.copy()
+    product = hessian_vector_product(theta, V, X, 0.1, 1 / 255)
+    np.testing.assert_array_equal(
+        product, hessian_vector_product(theta, V, X.astype(float), 0.1, 1 / 255)
+    )
+    for array, copy in zip((theta, V, X), before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    single = hessian_vector_product(theta.astype(np.float32), V, X, 0.1, 1 / 255)
+    assert product.flags.f_contiguous and single.flags.f_contiguous
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, product, rtol=0, atol=1e-5 * abs(product).max())
+
+
+@pytest.mark.parametrize(
+    ("theta", "V", "X", "message"),
+    [
+        ((K, D + 1), (K, D), (D, N), r"expected .* \(4, 4\), got \(4, 3\)"),
+        ((K, D + 1), (K, D + 1), (D + 1, N), r"got theta \(4, 4\) and X \(4, 7\)"),
+        ((K, D + 1), (K, D + 1), (D,), r"expected .* got \(3,\)"),
+        ((K, D + 1), (K, D + 1), (D, 0), r"at least one sample, got \(3, 0\)"),
+        ((K,), (K,), (D, N), r"expected theta .* got theta \(4,\)"),
+    ],
+)
+def test_hessian_vector_product_refusals(theta, V, X, message):
+    with pytest.raises(ShapeError, match=message):
+        hessian_vector_product(np.zeros(theta), np.zeros(V), np.zeros(X))

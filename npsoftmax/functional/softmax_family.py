@@ -89,6 +89,8 @@ def softmax_grad(
 
     From :math:`\partial y_j / \partial x_i = y_j (\delta_{ij} - y_i)` and the chain rule
     :math:`dx_i = \sum_j dy_j \, \partial y_j / \partial x_i`. The input ``x`` is not needed.
+    A number subtracted from all of ``dy`` changes nothing, since ``y`` sums to one; here it is the
+    entry of ``dy`` at the largest probability, so that a confident slice loses no digits.
     (Training does not pass here: it differentiates softmax and loss together, see
     :func:`logitcrossentropy_grad`.)
 
@@ -119,8 +121,11 @@ def softmax_grad(
     dy, y = _same_shape(dy, y, "softmax_grad")
     axes = as_axis(axis, y)
     out = as_out(out, y.shape, like=y)
-    mean = np.multiply(dy, y, dtype=_wide(y)).sum(axis=axes, keepdims=True)
-    np.multiply(y, dy - mean, out=out, casting="same_kind")
+    leads = y == y.max(axis=axes, keepdims=True)
+    leading = np.where(leads, dy, -np.inf).max(axis=axes, keepdims=True)
+    difference = np.subtract(dy, leading, dtype=np.float64)
+    mean = (difference * y).sum(axis=axes, keepdims=True)
+    np.multiply(y, difference - mean, out=out, casting="same_kind")
     return out
 
 
@@ -179,7 +184,9 @@ def logsoftmax_grad(
 
     .. math:: dx_i = dy_i - \exp(y_i) \sum_j dy_j
 
-    From :math:`\partial y_j / \partial x_i = \delta_{ij} - \exp(y_i)`.
+    From :math:`\partial y_j / \partial x_i = \delta_{ij} - \exp(y_i)`. Computed as
+    :math:`-dy_i \, \mathrm{expm1}(y_i) - \exp(y_i) \sum_{j \ne i} dy_j`, which keeps its digits
+    where :math:`\exp(y_i)` is close to one.
 
     Parameters
     ----------
@@ -206,8 +213,9 @@ def logsoftmax_grad(
     dy, y = _same_shape(dy, y, "logsoftmax_grad")
     axes = as_axis(axis, y)
     out = as_out(out, y.shape, like=y)
-    total = np.sum(dy, axis=axes, keepdims=True, dtype=_wide(y))
-    np.subtract(dy, np.exp(y, dtype=_wide(y)) * total, out=out, casting="same_kind")
+    upstream, logs = dy.astype(np.float64), y.astype(np.float64)
+    others = upstream.sum(axis=axes, keepdims=True) - upstream
+    np.subtract(-upstream * np.expm1(logs), np.exp(logs) * others, out=out, casting="same_kind")
     return out
 
 
@@ -302,10 +310,6 @@ def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[An
     dx = softmax(logits, axis, out=np.empty_like(logits, dtype=np.float64))
     dx *= upstream.reshape(kept)
     return dx.astype(logits.dtype, copy=False)
-
-
-def _wide(x: NDArray[Any]) -> np.dtype[Any]:
-    return np.result_type(x.dtype, np.float64)
 
 
 def _same_shape(dy: ArrayLike, y: ArrayLike, what: str) -> tuple[NDArray[Any], NDArray[Any]]:
