@@ -4,7 +4,7 @@ Importing the package loads only NumPy and the standard library.
 """
 
 from npsoftmax import errors, functional, metrics, objective, optimisers, storage
-from npsoftmax.data import DataLoader, Dataset, load
+from npsoftmax.data import DataLoader, Dataset, load, splitobs
 from npsoftmax.functional import logitcrossentropy, logsoftmax, logsumexp, softmax
 from npsoftmax.history import EpochRecord
 from npsoftmax.model import SoftmaxRegression
@@ -48,5 +48,6 @@ __all__ = [
     "objective",
     "optimisers",
     "softmax",
+    "splitobs",
     "storage",
 ]

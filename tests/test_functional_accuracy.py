@@ -306,6 +306,21 @@ def test_8_memory_order_and_batch_size_change_nothing(family, dtype, n):
             np.testing.assert_array_max_ulp(alone[name][..., 0], values[..., j], APART[dtype])
 
 
+@dtypes
+@pytest.mark.parametrize("n", [3, 600])
+def test_8_blocks_change_nothing(dtype, n, monkeypatch):
+    x, y = draw(oracle.mixed, dtype, n, 100)
+    soft = np.random.default_rng(8).dirichlet(np.ones(n), 100).T
+    expected = all_results(x, y) | {"soft": logitcrossentropy_grad(x, soft)}
+    monkeypatch.setattr("npsoftmax.functional._blocks.BLOCK_ELEMENTS", 7 * n)
+    in_blocks = all_results(x, y) | {"soft": logitcrossentropy_grad(x, soft)}
+    for name, values in in_blocks.items():
+        np.testing.assert_array_max_ulp(values, expected[name], APART[dtype])
+    cube = x.T.reshape(4, 25, n).transpose(0, 2, 1)
+    in_blocks = softmax(cube, axis=1).transpose(0, 2, 1).reshape(100, n).T
+    np.testing.assert_array_max_ulp(in_blocks, expected["softmax"], APART[dtype])
+
+
 SPECIAL = [
     # column, softmax, logsoftmax, logsumexp, then loss and gradient for label 0
     ([INF, 0, 1], [1, 0, 0], [0, -INF, -INF], INF, 0, [0, 0, 0]),

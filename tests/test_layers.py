@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "data._drawing": GROUND,
     "data.garments": GROUND | {"data._drawing"},
     "data.loader": GROUND,
+    "data.split": GROUND,
     "data.registry": GROUND | {"data.remote_file"},
     "data.datasets": GROUND | DATA_GROUND | {"data.registry"},
     "functional": GROUND | {"functional"},

@@ -71,6 +71,11 @@ FAULTS = {
         'np.divide(x, total.high, out=out, casting="same_kind")',
         "np.divide(x.astype(out.dtype), total.high.astype(out.dtype), out=out)",
     ),
+    "blocks written to the wrong columns": (
+        "_blocks.py",
+        "block_out = None if target is None else target[:, columns]",
+        "block_out = None if target is None else target[:, : columns.stop - columns.start]",
+    ),
     "warnings let through": (
         FAMILY,
         '@np.errstate(all="ignore")\ndef softmax(',

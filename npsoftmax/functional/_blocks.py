@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 __all__ = ["as_matrix", "by_blocks"]
 
-# 256 kB of float64: less pays more for each of the calls, more falls out of the second-level
-# cache. benchmarks/softmax.py measures it.
-BLOCK_ELEMENTS = 32768
+# 768 kB of float64 an array. With fewer the cost of a call shows, with more nothing is gained:
+# benchmarks/softmax.py compares sizes.
+BLOCK_ELEMENTS = 96 * 1024
 
 
 def as_matrix(x: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
@@ -42,11 +42,14 @@ def by_blocks(
         x = x.copy()  # a block written must not be one that is still to be read
     source = as_matrix(x, axes)
     target = None if out is None else as_matrix(out, axes)
-    step = max(1, BLOCK_ELEMENTS // source.shape[0])
-    for start in range(0, source.shape[1], step):
-        columns = slice(start, start + step)
-        block_out = None if target is None else target[:, columns]
-        kernel(source[:, columns], block_out, *[array[..., columns] for array in beside])
+    if 0 < source.size <= BLOCK_ELEMENTS:
+        kernel(source, target, *beside)
+    else:
+        step = max(1, BLOCK_ELEMENTS // source.shape[0])
+        for start in range(0, source.shape[1], step):
+            columns = slice(start, start + step)
+            block_out = None if target is None else target[:, columns]
+            kernel(source[:, columns], block_out, *[array[..., columns] for array in beside])
     if target is None or target is out or out is None:
         return
     if not np.may_share_memory(target, out):
