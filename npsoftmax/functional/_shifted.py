@@ -76,10 +76,10 @@ def shift(block: NDArray[Any]) -> Shifted:
     """Subtract from each column its largest entry, keeping the rounding error for float64."""
     # With classes as rows every step below runs along contiguous samples. Where classes are
     # many, columns are the contiguous ones, and NumPy adds those up in pairs.
-    x = np.array(block, order="C" if block.shape[0] <= MOST_ROWS else "F")
+    x = block.astype(FLOAT64, order="C" if block.shape[0] <= MOST_ROWS else "F")
     top = np.maximum.reduce(x, axis=0)
     error = None
-    if x.dtype == FLOAT64:
+    if block.dtype == FLOAT64:
         d = x - top
         t = d - x
         error = (x - (d - t)) - (t + top)
@@ -87,10 +87,10 @@ def shift(block: NDArray[Any]) -> Shifted:
             # An infinity, or x - top overflowed: there is nothing left to correct.
             error[~np.isfinite(error)] = 0.0
     else:
-        d = x.astype(FLOAT64)
-        d -= top
+        d = np.subtract(x, top, out=x)
     if not math.isfinite(np.add.reduce(top)):
-        np.copyto(d, np.where(np.isposinf(x), 0.0, -np.inf), where=np.isposinf(top))
+        # Inf - Inf is NaN: these entries tie at the top, beside them finite ones vanish.
+        np.copyto(d, np.where(np.isnan(d), 0.0, -np.inf), where=np.isposinf(top))
     return Shifted(top, d, error)
 
 
