@@ -23,12 +23,17 @@ def test_readme_begins_with_the_two_commands():
     ]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+DOCUMENTS = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_named_files_exist(document):
     text = (ROOT / document).read_text()
     assert text.strip()
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-        assert (ROOT / link).exists(), link
+        assert (ROOT / document.parent / link).exists(), link
+    for named in set(re.findall(r"\b(?:docs|tests|benchmarks)/\w+\.(?:py|md)\b", text)):
+        assert (ROOT / named).exists(), named
     for script in set(re.findall(r"\bscripts/\w+\.py", text)):
         assert (ROOT / script).exists(), script
 
