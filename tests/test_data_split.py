@@ -58,10 +58,11 @@ def test_lengths(n, at, expected):
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_shuffled_pieces_are_fortran_ordered_copies(order):
-    data = np.asarray(X, order=order)
+@pytest.mark.parametrize("shape", [(2, 5), (3, 2, 5)])
+def test_shuffled_pieces_are_fortran_ordered_copies(order, shape):
+    data = np.array(np.broadcast_to(X, shape), order=order)
     for piece, y in splitobs((data, Y), 0.6, shuffle=True, rng=0):
-        np.testing.assert_array_equal(piece, X[:, y])
+        np.testing.assert_array_equal(piece, data[..., y])
         assert piece.flags.f_contiguous
         assert not np.shares_memory(piece, data)
 

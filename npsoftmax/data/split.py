@@ -89,8 +89,8 @@ def splitobs(
 def _observations(array: NDArray[Any], places: Places) -> NDArray[Any]:
     if isinstance(places, slice):
         return array[..., places]
-    # Observations are the rows of the transposed view, one run of memory each in Fortran order;
-    # array[..., places] would give C order.
+    # Rows of the transposed view are runs of memory where the array is Fortran-ordered, and their
+    # copies always are; array[..., places] takes longer and promises no order.
     columns: NDArray[Any] = np.take(array.T, places, axis=0).T
     return columns
 
