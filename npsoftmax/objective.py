@@ -41,6 +41,9 @@ from npsoftmax.functional import (
     softmax,
     softmax_grad,
 )
+from npsoftmax.functional.logit_losses import label_crossentropy_and_grad
+
+FLOAT64 = np.dtype(np.float64)
 
 __all__ = ["Evaluation", "Scratch", "hessian_vector_product", "loss_and_grad", "sample_losses"]
 
@@ -67,29 +70,29 @@ class Evaluation(NamedTuple):
 
 
 class Scratch:
-    """Buffers that grow to the largest batch seen and are then reused.
+    """Arrays that are made once for each name and shape, and then reused.
 
     Examples
     --------
     >>> scratch = Scratch()
-    >>> first = scratch.take("logits", (10, 256), np.float32)
-    >>> np.shares_memory(first, scratch.take("logits", (10, 96), np.float32))
+    >>> first = scratch.take("logits", (10, 256), np.dtype(np.float32))
+    >>> first is scratch.take("logits", (10, 256), np.dtype(np.float32))
     True
     """
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}
+        self._arrays: dict[tuple[str, tuple[int, ...], np.dtype[Any]], NDArray[Any]] = {}
 
-    def take(self, name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a Fortran-ordered array of this shape, with whatever it held before."""
-        key = (name, np.dtype(dtype))
-        held = self._buffers.get(key)
-        size = shape[0] * shape[1]
-        if held is None or held.size < size:
-            held = self._buffers[key] = np.empty(size, dtype=dtype)
-        return held[:size].reshape(shape, order="F")
+        key = (name, shape, dtype)
+        held = self._arrays.get(key)
+        if held is None:
+            held = self._arrays[key] = np.empty(shape, dtype=dtype, order="F")
+        return held
 
 
+@np.errstate(all="ignore")
 def loss_and_grad(
     theta: NDArray[Any],
     X: NDArray[Any],
@@ -136,16 +139,19 @@ def loss_and_grad(
     if X.ndim != 2:
         raise ShapeError(f"X: expected shape (features, samples), got {X.shape}")
     scratch = Scratch() if scratch is None else scratch
-    num_outputs, num_samples = theta.shape[0], X.shape[-1]
-    if X.dtype != theta.dtype:
-        floats = scratch.take("X", X.shape, theta.dtype)
+    dtype, shape = theta.dtype, (theta.shape[0], X.shape[1])
+    if X.dtype != dtype:
+        floats = scratch.take("X", X.shape, dtype)
         np.copyto(floats, X, casting="unsafe")
         X = floats
-    logits = scratch.take("logits", (num_outputs, num_samples), theta.dtype)
-    affine(theta, X, scale, out=logits)
-    dZ = scratch.take("dZ", logits.shape, theta.dtype)
-    crossentropy, _ = logitcrossentropy_and_grad(logits, y, out=dZ)
-    grad = affine_grad(dZ, X, scale, out=scratch.take("grad", theta.shape, theta.dtype))
+    logits = affine(theta, X, scale, out=scratch.take("logits", shape, dtype))
+    dZ = scratch.take("dZ", shape, dtype)
+    if y.ndim == 1:
+        losses = scratch.take("losses", shape[1:], FLOAT64)
+        crossentropy = label_crossentropy_and_grad(logits, y, losses, dZ)
+    else:
+        crossentropy = logitcrossentropy_and_grad(logits, y, out=dZ)[0]
+    grad = affine_grad(dZ, X, scale, out=scratch.take("grad", theta.shape, dtype))
     penalty = 0.0
     if l2:
         W = theta[:, :-1]

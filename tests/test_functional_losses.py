@@ -20,6 +20,7 @@ from npsoftmax.functional import (
     onehotbatch,
     softmax,
 )
+from npsoftmax.objective import loss_and_grad
 
 INF, NAN = np.inf, np.nan
 
@@ -92,6 +93,54 @@ def test_more_than_two_axes():
         np.testing.assert_array_equal(gradient[i], logitcrossentropy_grad(z[i], y[i], agg="sum"))
 
 
+@pytest.mark.parametrize("dtype", "bhilqBHILQ")
+@pytest.mark.parametrize("k", [3, 600])
+def test_labels_of_any_integer_dtype(dtype, k):
+    z = np.random.default_rng(1).standard_normal((k, 300)).astype(np.float32)
+    y = np.random.default_rng(2).integers(3, size=300)
+    loss, gradient = logitcrossentropy_and_grad(z, y.astype(dtype))
+    expected, expected_gradient = logitcrossentropy_and_grad(z, y)
+    assert loss == expected
+    np.testing.assert_array_equal(gradient, expected_gradient)
+    assert loss_and_grad(np.ones((k, 2)), z[:1], y.astype(dtype)).loss == pytest.approx(np.log(k))
+
+
+def test_two_hot_columns_are_soft_targets():
+    z = np.array([[1.0], [2.0], [3.0]])
+    expected = -logsoftmax(z)[[0, 1]].sum()
+    assert logitcrossentropy(z, np.array([[1], [1], [0]])) == pytest.approx(expected, rel=1e-15)
+
+
+def test_out_may_be_the_targets_in_another_order(monkeypatch):
+    monkeypatch.setattr("npsoftmax.functional._blocks.BLOCK_ELEMENTS", 12)
+    rng = np.random.default_rng(3)
+    z, y = rng.standard_normal((6, 6)), rng.dirichlet(np.ones(6), 6).T
+    expected = logitcrossentropy_grad(z, y)
+    targets = y.copy()
+    logitcrossentropy_and_grad(z, targets, out=targets.T)
+    np.testing.assert_array_equal(targets.T, expected)
+
+
+def test_huge_losses_do_not_overflow_on_the_way():
+    assert logitcrossentropy([[0.0], [-2.3e307]], [[0.5], [0.5]]) == pytest.approx(1.15e307)
+    signed = logitcrossentropy([[0.0, 0], [-1.7e308, -1.7e308]], [[0, 0], [-0.9, 0.9]], agg="none")
+    np.testing.assert_allclose(signed, [-1.53e308, 1.53e308], rtol=1e-15)
+    assert logitcrossentropy([[1.7e308, 1.7e308], [0, 0]], [1, 1]) == 1.7e308
+
+
+def test_a_column_of_nan_has_no_loss_whatever_its_targets_are():
+    assert np.isnan(logitcrossentropy([[NAN], [0.0]], [[0.0], [0.0]]))
+
+
+def test_the_mean_of_equal_losses_is_as_accurate_as_one():
+    x = np.zeros((2, 518))
+    x[1, :513], x[1, 513:] = -1.2564109264239691, -2000
+    with mp.workdps(oracle.DIGITS):
+        exact = oracle.exact(x[:, 0], 0).loss * 513 / 518
+        mean = logitcrossentropy(x, np.zeros(518, int))
+        assert oracle.error_in_ulp(mean, exact, np.float64) <= 3
+
+
 def test_confident_sample_keeps_loss_and_gradient():
     loss, gradient = logitcrossentropy_and_grad(np.array([[37.43], [0.0]]), [0])
     assert loss == pytest.approx(5.5511151e-17, rel=1e-2)
@@ -132,6 +181,20 @@ def test_crossentropy_is_accurate_next_to_one(dtype, claim):
             assert oracle.error_in_ulp(losses[j], exact, dtype) <= claim
             exact = -(mp.log(top + mpf(1e-3)) + mp.log(rest + mpf(1e-3))) / 4
             assert oracle.error_in_ulp(mixed[j], exact, dtype) <= claim
+
+
+def test_crossentropy_where_probability_and_epsilon_sum_to_one():
+    expected = -(0.3 - (1 - 0.7))  # 5.6e-17, of which 0.3 + 0.7 knows nothing
+    assert crossentropy([[0.3], [0.7]], [0], eps=0.7) == pytest.approx(expected, rel=1e-15)
+
+
+def test_crossentropy_grad_of_narrow_floats_and_extremes():
+    halves = crossentropy_grad(np.full((2, 70000), 0.5, np.float16), np.zeros(70000, int))
+    assert halves[0, 0] == pytest.approx(-2 / 70000, rel=1e-2)
+    with np.errstate(all="raise"):
+        tiny = np.float32([[1e-45], [1]])
+        assert crossentropy_grad(tiny, [[1.0], [0.0]], eps=0)[0, 0] == -INF
+        label_smoothing(np.array([[1e-310], [1]]), 0.3)
 
 
 def test_crossentropy_grad_by_hand():

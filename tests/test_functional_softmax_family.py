@@ -54,7 +54,8 @@ def test_logsumexp_special(column, expected):
         np.testing.assert_allclose(logsumexp(column), expected, rtol=1e-15)
 
 
-def test_out_may_overlap_the_input_elsewhere():
+def test_out_may_overlap_the_input_elsewhere(monkeypatch):
+    monkeypatch.setattr("npsoftmax.functional._blocks.BLOCK_ELEMENTS", 3)
     x = np.arange(9.0).reshape(3, 3) ** 2 / 8
     expected = softmax(x.T)
     np.testing.assert_array_equal(softmax(x.T, out=x), expected)
@@ -137,6 +138,13 @@ def test_gradients_of_a_confident_column_keep_their_digits(lead):
 def read_only(x):
     x.flags.writeable = False
     return x
+
+
+def test_the_gradient_of_logsumexp_is_rounded_once():
+    x = np.random.default_rng(5).standard_normal((10, 500)).astype(np.float32)
+    in_float64 = 3 * softmax(x.astype(np.float64))
+    got = logsumexp_grad(np.full(500, 3.0, np.float32), x, axis=0)
+    np.testing.assert_array_equal(got, in_float64.astype(np.float32))
 
 
 def test_dtypes_and_shapes():

@@ -38,8 +38,11 @@ def by_blocks(
 
     ``beside`` holds what goes with the columns: its last axis counts them.
     """
-    if out is not None and out is not x and np.may_share_memory(x, out):
-        x = x.copy()  # a block written must not be one that is still to be read
+    if out is not None:
+        # A block that is written must not be one that is still to be read.
+        if out is not x and np.may_share_memory(x, out):
+            x = x.copy()
+        beside = tuple(a.copy() if np.may_share_memory(a, out) else a for a in beside)
     source = as_matrix(x, axes)
     target = None if out is None else as_matrix(out, axes)
     if 0 < source.size <= BLOCK_ELEMENTS:

@@ -24,6 +24,8 @@ __all__ = [
     "Pair",
     "Shifted",
     "add_up",
+    "divided",
+    "fast_two_sum",
     "log_total",
     "other_total",
     "quotient",
@@ -41,6 +43,9 @@ Floats = NDArray[np.float64]
 SCALE = round(512 * 0.6931471805599453 * 2**43) / 2**43
 SCALE_ERROR = 512 * 0.6931471805599453 - SCALE + 512 * 2.3190468138462996e-17
 SUBNORMAL_TERMS = 2.0**-960
+
+# Sums of larger terms are scaled, or the power of two that splits them would overflow.
+HUGE_TERM = 2.0**900
 
 # From here on columns are contiguous in memory, not rows.
 MOST_ROWS = 512
@@ -66,10 +71,10 @@ class Shifted(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A row of sums: ``high`` is rounded, ``low`` what rounding cut off, None where not kept."""
+    """Numbers to twice the working precision: ``high`` is rounded, ``low`` what that cut off."""
 
     high: Floats
-    low: Floats | None
+    low: Floats
 
 
 def shift(block: NDArray[Any]) -> Shifted:
@@ -94,16 +99,23 @@ def shift(block: NDArray[Any]) -> Shifted:
     return Shifted(top, d, error)
 
 
-def add_up(x: Floats, low: Floats | float | None) -> Pair:
-    """Add non-negative ``x + low`` along axis 0, with the rounding error unless ``low`` is None.
+def add_up(x: Floats, low: Floats | float) -> Pair:
+    """Add ``x + low`` along axis 0, with the rounding error of the sum.
 
-    With sigma a power of two of at least ``4 n max(x)``, ``(x + sigma) - sigma`` keeps the bits
+    With sigma a power of two of at least ``4 n max|x|``, ``(x + sigma) - sigma`` keeps the bits
     of ``x`` down to ``sigma * 2**-52``: so few that their sum is exact in any order. What was cut
     off is small, and so are the rounding errors in its sum.
     """
-    if low is None:
-        return Pair(np.add.reduce(x, axis=0), None)
     largest = np.maximum.reduce(x, axis=0, initial=0.0)
+    largest = np.maximum(largest, -np.minimum.reduce(x, axis=0, initial=0.0))
+    if np.fmax.reduce(largest, axis=None, initial=0.0) > HUGE_TERM:
+        scale = np.where(largest > HUGE_TERM, 2.0**-100, 1.0)
+        high, low_part = _add_up(x * scale, low * scale, largest * scale)
+        return Pair(high / scale, low_part / scale)
+    return _add_up(x, low, largest)
+
+
+def _add_up(x: Floats, low: Floats | float, largest: Floats) -> Pair:
     _, exponent = np.frexp(largest)
     sigma = np.ldexp(4.0, exponent + x.shape[0].bit_length())
     leading = x + sigma
@@ -115,7 +127,9 @@ def add_up(x: Floats, low: Floats | float | None) -> Pair:
     finite = np.isfinite(largest)
     if finite.all():
         return sums
-    return Pair(np.where(finite, sums.high, np.add.reduce(x, axis=0)), sums.low)
+    return Pair(
+        np.where(finite, sums.high, np.add.reduce(x, axis=0)), np.where(finite, sums.low, 0.0)
+    )
 
 
 def fast_two_sum(a: Floats, b: Floats) -> Pair:
@@ -124,11 +138,9 @@ def fast_two_sum(a: Floats, b: Floats) -> Pair:
     return Pair(total, b - (total - a))
 
 
-def two_sum(a: Pair, b: Floats, b_low: Floats | None) -> Pair:
+def two_sum(a: Pair, b: Floats, b_low: Floats) -> Pair:
     """Return ``a + b + b_low`` as a pair, whichever of ``a`` and ``b`` is larger."""
     total = a.high + b
-    if a.low is None or b_low is None:
-        return Pair(total, None)
     b_taken = total - a.high
     return Pair(total, (a.high - (total - b_taken)) + (b - b_taken) + (a.low + b_low))
 
@@ -138,24 +150,24 @@ def other_total(exponentials: Floats, shifted: Shifted) -> Floats:
     ones = np.floor(exponentials)  # 1 for each entry at the top, 0 for the others
     ties = np.add.reduce(ones, axis=0)
     others = np.subtract(exponentials, ones, out=ones)
-    low = None if shifted.error is None else exponentials * shifted.error
-    total = add_up(others, low).high
+    if shifted.error is None:
+        total: Floats = np.add.reduce(others, axis=0)
+        total += ties - 1.0
+        return total
+    total = add_up(others, exponentials * shifted.error).high
     total += ties - 1.0
-    return with_subnormal_terms(total, shifted)
+    return with_subnormal_terms(total, shifted.d, shifted.error)
 
 
-def with_subnormal_terms(total: Floats, shifted: Shifted) -> Floats:
+def with_subnormal_terms(total: Floats, d: Floats, error: Floats) -> Floats:
     """Return the sum of all but the top entry, computed anew where its terms were subnormal.
 
     A subnormal number has lost bits, up to half of the last one. Such a column has one top entry.
     """
-    if shifted.error is None:
-        return total
     if np.fmin.reduce(total) < SUBNORMAL_TERMS:
         tiny = total < SUBNORMAL_TERMS
-        d, error = shifted.d[:, tiny], shifted.error[:, tiny]
-        scaled = np.exp(np.where(d == 0, -np.inf, d) + SCALE)
-        sums = add_up(scaled, scaled * (error + SCALE_ERROR))
+        scaled = np.exp(np.where(d[:, tiny] == 0, -np.inf, d[:, tiny]) + SCALE)
+        sums = add_up(scaled, scaled * (error[:, tiny] + SCALE_ERROR))
         total[tiny] = np.ldexp(sums.high, -512)
     return total
 
@@ -167,22 +179,25 @@ def log_total(shifted: Shifted) -> Floats:
 
 
 def times(total: Pair, count: int) -> Pair:
-    """Multiply sums by a number of samples, keeping the rounding error if they have one."""
+    """Multiply by a number of samples, below 2**27, keeping the rounding error."""
     high, low = total
     product = high * count
-    if low is None:
-        return Pair(product, None)
     # Veltkamp's splitting: the product of the upper 26 bits with the count is exact.
     spread = high * 134217729.0
     upper = spread - (spread - high)
     return Pair(product, (upper * count - product) + (high - upper) * count + low * count)
 
 
-def quotient(x: Floats, error: Floats | None, total: Pair, out: NDArray[Any]) -> None:
-    """Write ``x (1 + error) / total`` to ``out``; may overwrite ``x`` and ``error``."""
-    if error is None or total.low is None:
-        np.divide(x, total.high, out=out, casting="same_kind")
-        return
+def divided(total: Pair, count: int) -> Floats:
+    """Divide a sum by a number of samples, with one rounding."""
+    mean = total.high / count
+    back = times(Pair(mean, np.zeros_like(mean)), count)
+    rest = (total.high - back.high) - back.low + total.low
+    return np.where(np.isfinite(mean), mean + rest / count, mean)
+
+
+def quotient(x: Floats, error: Floats, total: Pair, out: NDArray[Any]) -> None:
+    """Write ``x (1 + error) / total`` to ``out``, overwriting ``x`` and ``error``."""
     x /= total.high
     error -= total.low / total.high
     error *= x

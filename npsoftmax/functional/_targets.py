@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_float, as_labels
 from npsoftmax.errors import InputError, ShapeError
-from npsoftmax.functional._shifted import FLOAT64, add_up
+from npsoftmax.functional._shifted import FLOAT64, add_up, divided
 
 __all__ = [
     "Aggregate",
@@ -68,5 +68,5 @@ def aggregate(
     if dtype != FLOAT64:
         return dtype.type(np.add.reduce(losses) / count + 0.0)
     # A sum may overflow where the mean does not.
-    scale = 2.0**-64 if np.maximum.reduce(losses, initial=0.0) > 2.0**900 else 1.0
-    return dtype.type(add_up(losses * scale, 0.0).high / count / scale + 0.0)
+    scale = 2.0**-64 if np.maximum.reduce(np.abs(losses), initial=0.0) > 2.0**900 else 1.0
+    return dtype.type(divided(add_up(losses * scale, 0.0), count) / scale + 0.0)

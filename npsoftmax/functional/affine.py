@@ -136,5 +136,5 @@ def affine_grad(
     np.matmul(dZ, X.T, out=out[:, :-1])
     if scale != 1.0:
         out[:, :-1] *= dZ.dtype.type(scale)
-    np.sum(dZ, axis=1, out=out[:, -1])
+    np.add.reduce(dZ, axis=1, out=out[:, -1])
     return out

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_float, as_out, as_single_axis
+from npsoftmax._checks import as_float, as_labels, as_out, as_single_axis
 from npsoftmax.functional._blocks import as_matrix, by_blocks
 from npsoftmax.functional._shifted import (
     add_up,
+    fast_two_sum,
     other_total,
     quotient,
     shift,
@@ -176,6 +177,20 @@ def _loss_and_grad(
     return aggregate(losses, agg, z.dtype, without(z.shape, axis))
 
 
+def label_crossentropy_and_grad(
+    z: NDArray[Any], y: NDArray[Any], losses: NDArray[Any], gradient: NDArray[Any]
+) -> float:
+    """Compute the mean loss of a batch into arrays that exist: the short way of the hot loop.
+
+    As :func:`logitcrossentropy_and_grad` with labels and the classes along axis 0; ``losses`` is
+    float64, shape (n,), ``gradient`` like the logits ``z``. The caller silences warnings.
+    """
+    labels = as_labels(y, z.shape[0], z.shape[1:])
+    refuse_unknown("mean", labels.size)
+    by_blocks(partial(_label_block, labels.size), z, (0,), gradient, labels, losses)
+    return float(aggregate(losses, "mean", z.dtype, ()))
+
+
 def _label_block(
     count: int,
     block: NDArray[Any],
@@ -195,19 +210,24 @@ def _label_block(
     flat = exponentials.ravel(order="K")
     d_y, e_y = d.ravel(order="K")[at_y], flat[at_y]
     flat[at_y] = 0.0
-    others = add_up(exponentials, None if error is None else exponentials * error)
-    other = with_subnormal_terms(others.high, shifted)
-    log_total = np.log1p(other + (e_y - 1.0))
-    low_y = None
-    if error is not None:
-        error_y = error.ravel(order="K")[at_y]
-        error.ravel(order="K")[at_y] = 0.0
-        log_total -= error_y
-        low_y = e_y * error_y
+    if error is None:
+        other = np.add.reduce(exponentials, axis=0)
+        np.subtract(np.log1p(other + (e_y - 1.0)), d_y, out=losses)
+        if out is not None:
+            flat[at_y] = 0.0 - other
+            np.divide(exponentials, (other + e_y) * count, out=out, casting="same_kind")
+        return
+    error_y = error.ravel(order="K")[at_y]
+    others = add_up(exponentials, exponentials * error)
+    other = with_subnormal_terms(others.high, d, error)
+    total = two_sum(others, e_y, e_y * error_y)
+    excess = fast_two_sum(total.high - 1.0, total.low)
+    # log1p of a pair, to first order; d_y has its own rounding error.
+    log_total = np.log1p(excess.high) + (excess.low / total.high - error_y)
     np.subtract(log_total, d_y, out=losses)
     if out is not None:
-        total = two_sum(others, e_y, low_y)
         flat[at_y] = 0.0 - other
+        error.ravel(order="K")[at_y] = 0.0
         quotient(exponentials, error, times(total, count), out)
 
 
@@ -215,8 +235,9 @@ def _positions(matrix: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     """Return where the entry of each column's label stands in ``matrix.ravel(order="K")``."""
     rows, columns = matrix.shape
     sample = np.arange(columns)
+    index = labels.astype(np.intp, copy=False)  # small integers would wrap around
     positions: NDArray[Any]
-    positions = labels * columns + sample if matrix.flags.c_contiguous else sample * rows + labels
+    positions = index * columns + sample if matrix.flags.c_contiguous else sample * rows + index
     return positions
 
 
@@ -237,9 +258,10 @@ def _target_block(
     exponentials = np.exp(d)
     other = other_total(exponentials, shifted)
     log_p = d - np.log1p(other) if error is None else d + (error - np.log1p(other))
-    # A target of 0 silences its logit, even one of -Inf.
     terms = np.where(targets == 0, 0.0, -targets * log_p)
-    losses[...] = add_up(terms, None if error is None else 0.0).high
+    # A target of 0 silences its logit, but a column of NaN has no loss whatever its targets are.
+    total_loss = np.add.reduce(terms, axis=0) if error is None else add_up(terms, 0.0).high
+    losses[...] = np.where(np.isnan(other), np.nan, total_loss)
     if out is not None:
         if error is not None:
             exponentials += exponentials * error

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax._checks import as_float, as_single_axis
 from npsoftmax.errors import InputError
 from npsoftmax.functional._blocks import as_matrix
-from npsoftmax.functional._shifted import FLOAT64, add_up
+from npsoftmax.functional._shifted import add_up
 from npsoftmax.functional._targets import (
     Aggregate,
     aggregate,
@@ -65,17 +65,18 @@ def crossentropy(
     probabilities, targets, axis, eps = _as_probabilities(yhat, y, axis, eps)
     p = as_matrix(probabilities, (axis,)).astype(np.float64)
     # Next to 1 the sum p + eps would round away what the logarithm consists of.
-    logs = np.where(p > 0.5, np.log1p((p - 1.0) + eps), np.log(p + eps))
+    logs = np.where(p + eps > 0.5, np.log1p((p - 1.0) + eps), np.log(p + eps))
     if targets.ndim < probabilities.ndim:
         losses = -logs[targets.ravel(), np.arange(targets.size)]
     else:
         weights = as_matrix(targets, (axis,))
         terms = np.where(weights == 0, 0.0, -weights * logs)
-        losses = add_up(terms, 0.0 if probabilities.dtype == FLOAT64 else None).high
+        losses = add_up(terms, 0.0).high
     refuse_unknown(agg, losses.size)
     return aggregate(losses, agg, probabilities.dtype, without(probabilities.shape, axis))
 
 
+@np.errstate(all="ignore")
 def crossentropy_grad(
     yhat: ArrayLike,
     y: ArrayLike,
@@ -117,11 +118,12 @@ def crossentropy_grad(
         targets = one_hot
     samples = probabilities.size // probabilities.shape[axis] if agg == "mean" else 1
     refuse_unknown(agg, samples)
-    with np.errstate(all="ignore"):
-        gradient = np.where(targets == 0, 0.0, -targets / (probabilities + eps) / samples)
+    denominator = (probabilities.astype(np.float64) + eps) * samples
+    gradient = np.where(targets == 0, 0.0, -targets / denominator)
     return gradient.astype(probabilities.dtype)
 
 
+@np.errstate(all="ignore")
 def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
     r"""Mix one-hot or soft targets with the uniform distribution.
 

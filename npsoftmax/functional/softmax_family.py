@@ -75,8 +75,10 @@ def softmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> ND
 def _softmax_block(block: NDArray[Any], out: NDArray[Any]) -> None:
     _, d, error = shift(block)
     exponentials = np.exp(d, out=d)
-    low = None if error is None else exponentials * error
-    quotient(exponentials, error, add_up(exponentials, low), out)
+    if error is None:
+        np.divide(exponentials, np.add.reduce(exponentials, axis=0), out=out, casting="same_kind")
+    else:
+        quotient(exponentials, error, add_up(exponentials, exponentials * error), out)
 
 
 @np.errstate(all="ignore")
