@@ -85,10 +85,11 @@ def test_the_shift_is_exact(x):
 
 @pytest.mark.parametrize("offset", [0.1, 33.3, 700.7])
 def test_a_label_far_behind_has_a_correctly_rounded_loss(offset):
-    # The exponentials do not matter here: the loss is the difference of two logits.
-    x = np.stack([np.full(200, 1e3 + offset), np.random.default_rng(0).uniform(0, 1, 200)])
-    losses = logitcrossentropy(x, np.ones(200, int), agg="none")
+    # The loss is log 2 and the difference of two logits: two roundings, unless the first is kept.
+    behind = np.random.default_rng(0).uniform(0, 1, 200)
+    x = np.stack([np.full(200, 1e3 + offset), np.full(200, 1e3 + offset), behind])
+    losses = logitcrossentropy(x, np.full(200, 2), agg="none")
     with mp.workdps(oracle.DIGITS):
         for j in range(200):
-            error = oracle.error_in_ulp(losses[j], oracle.exact(x[:, j], 1).loss, np.float64)
+            error = oracle.error_in_ulp(losses[j], oracle.exact(x[:, j], 2).loss, np.float64)
             assert error <= 0.501

@@ -94,7 +94,7 @@ FAULTS = {
     "the error of a divisor dropped": (
         SHIFTED,
         "error -= total.low / total.high\n",
-        "",
+        "error -= 0.0\n",
     ),
     "infinities not apart": (
         SHIFTED,
