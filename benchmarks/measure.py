@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def one_thread() -> None:
-    """Hold BLAS and PyTorch to one thread unless told otherwise; call it before NumPy loads."""
+def threads(count: int) -> None:
+    """Hold BLAS and OpenMP to so many threads; call it before NumPy loads."""
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
+        os.environ[name] = str(count)
 
 
 def in_turn(
@@ -79,6 +79,11 @@ def machine(*packages: str) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("numpy", *packages)},
     }
+
+
+def described(machine: Mapping[str, str]) -> str:
+    """Return a machine as one line."""
+    return ", ".join(f"{name} {value}" for name, value in machine.items())
 
 
 def simd_level() -> str:

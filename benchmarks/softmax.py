@@ -16,7 +16,7 @@ from typing import Any
 
 import measure
 
-measure.one_thread()
+measure.threads(1)
 sys.path.insert(0, str(measure.ROOT / "tests"))
 
 import numpy as np
@@ -201,7 +201,7 @@ def main() -> None:
 def tables(results: dict[str, Any]) -> dict[str, str]:
     """Return the tables of ``docs/numerics.md`` by name."""
     return {
-        "machine": ", ".join(f"{name} {value}" for name, value in results["machine"].items()),
+        "machine": measure.described(results["machine"]),
         "worst errors": accuracy_table(results["accuracy"]),
         "worst errors by family": family_table(results["accuracy"]),
         "time": speed_table(results["speed"]),
