@@ -56,3 +56,13 @@ def test_text_is_inserted_between_its_marks(tmp_path):
 def test_unequal_answers_are_refused():
     with pytest.raises(AssertionError, match="wrong"):
         softmax_benchmark.refuse_unequal({"right": lambda: 1.0, "wrong": lambda: 1.1})
+
+
+def test_the_page_of_benchmarks_shows_the_epochs_as_they_were_measured():
+    pytest.importorskip("torch")
+    import hot_loop
+
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    results = measure.load("hot_loop")
+    assert f"<!-- hot_loop -->\n{hot_loop.table_of(results['epochs'])}\n<!-- /hot_loop -->" in text
+    assert measure.described(results["machine"]) in text
