@@ -41,9 +41,8 @@ from npsoftmax.functional import (
     softmax,
     softmax_grad,
 )
+from npsoftmax.functional._shifted import FLOAT64
 from npsoftmax.functional.logit_losses import label_crossentropy_and_grad
-
-FLOAT64 = np.dtype(np.float64)
 
 __all__ = ["Evaluation", "Scratch", "hessian_vector_product", "loss_and_grad", "sample_losses"]
 
@@ -138,6 +137,7 @@ def loss_and_grad(
     """
     if X.ndim != 2:
         raise ShapeError(f"X: expected shape (features, samples), got {X.shape}")
+    y = np.asarray(y)
     scratch = Scratch() if scratch is None else scratch
     dtype, shape = theta.dtype, (theta.shape[0], X.shape[1])
     if X.dtype != dtype:

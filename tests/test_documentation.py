@@ -4,6 +4,7 @@ The README's Python and the docstrings' examples are run by pytest itself (docte
 """
 
 import ast
+import pkgutil
 import re
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def test_named_files_exist(document):
         assert (ROOT / named).exists(), named
     for script in set(re.findall(r"\bscripts/\w+\.py", text)):
         assert (ROOT / script).exists(), script
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_named_modules_and_functions_exist(document):
+    for name in sorted(set(re.findall(r"\bnpsoftmax(?:\.\w+)+", (ROOT / document).read_text()))):
+        assert pkgutil.resolve_name(name) is not None, name
 
 
 def test_readme_names_every_script():

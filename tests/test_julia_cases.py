@@ -6,7 +6,6 @@ names what it has no counterpart of.
 """
 
 import inspect
-import pkgutil
 import re
 from functools import partial, reduce
 from pathlib import Path
@@ -306,11 +305,6 @@ def test_deviations_that_no_case_shows():
     assert np.isnan(softmax([np.inf, np.nan, 1.0])).all()  # NNlib.jl: undefined
     with pytest.raises(InputError, match="NaN"):  # OneHotArrays.jl: only for a vector
         onecold([[0.0, np.nan], [1.0, 0.0]])
-
-
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"npsoftmax(?:\.\w+)+", DOCUMENT))))
-def test_names_in_the_document_exist(name):
-    pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,8 @@ def test_hessian_vector_product_takes_what_the_loss_takes(problem, rng):
 def test_hessian_vector_product_refusals(theta, V, X, message):
     with pytest.raises(ShapeError, match=message):
         hessian_vector_product(np.zeros(theta), np.zeros(V), np.zeros(X))
+
+
+def test_labels_may_be_a_list():
+    theta, X = np.zeros((2, 2), order="F"), np.array([[1.0, 3.0]])
+    assert loss_and_grad(theta, X, [0, 1]).loss == loss_and_grad(theta, X, np.array([0, 1])).loss
