@@ -146,7 +146,8 @@ def as_labels(
                 f"y: expected labels 0..{_last(num_outputs)}, got labels from {low} to {high}; "
                 "labels count from 0, and num_outputs must be the number of classes"
             )
-    return labels
+    # np.take refuses uint64.
+    return labels.astype(np.intp) if labels.dtype == np.uint64 else labels
 
 
 def _last(num_outputs: int | None) -> str:

@@ -27,12 +27,16 @@ Its gradient follows by the chain rule, in the shapes of the code:
 multiplied by the sum of its targets.
 """
 
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax.errors import ShapeError
+from npsoftmax._checks import as_float
+from npsoftmax._objective_blocks import AnyBlock, Workspace, samples_per_block
+from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.functional import (
     affine,
     affine_grad,
@@ -41,10 +45,11 @@ from npsoftmax.functional import (
     softmax,
     softmax_grad,
 )
-from npsoftmax.functional._shifted import FLOAT64
-from npsoftmax.functional.logit_losses import label_crossentropy_and_grad
+from npsoftmax.functional._targets import as_targets, one_hot_labels
 
-__all__ = ["Evaluation", "Scratch", "hessian_vector_product", "loss_and_grad", "sample_losses"]
+__all__ = ["Evaluation", "Workspace", "hessian_vector_product", "loss_and_grad", "sample_losses"]
+
+INTP = np.dtype(np.intp)
 
 
 class Evaluation(NamedTuple):
@@ -58,47 +63,24 @@ class Evaluation(NamedTuple):
         ``dJ/dtheta``, shape ``(k, d+1)``, Fortran-ordered.
     crossentropy : float
         The mean cross-entropy, in nats, without the penalty.
-    logits : ndarray
-        ``Z``, shape ``(k, n)``.
+    predicted : ndarray of intp
+        The most likely class of each sample, shape ``(n,)``; the first one of several.
     """
 
     loss: float
     grad: NDArray[Any]
     crossentropy: float
-    logits: NDArray[Any]
-
-
-class Scratch:
-    """Arrays that are made once for each name and shape, and then reused.
-
-    Examples
-    --------
-    >>> scratch = Scratch()
-    >>> first = scratch.take("logits", (10, 256), np.dtype(np.float32))
-    >>> first is scratch.take("logits", (10, 256), np.dtype(np.float32))
-    True
-    """
-
-    def __init__(self) -> None:
-        self._arrays: dict[tuple[str, tuple[int, ...], np.dtype[Any]], NDArray[Any]] = {}
-
-    def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return a Fortran-ordered array of this shape, with whatever it held before."""
-        key = (name, shape, dtype)
-        held = self._arrays.get(key)
-        if held is None:
-            held = self._arrays[key] = np.empty(shape, dtype=dtype, order="F")
-        return held
+    predicted: NDArray[np.intp]
 
 
 @np.errstate(all="ignore")
 def loss_and_grad(
     theta: NDArray[Any],
     X: NDArray[Any],
-    y: NDArray[Any],
+    y: ArrayLike,
     l2: float = 0.0,
     scale: float = 1.0,
-    scratch: Scratch | None = None,
+    workspace: Workspace | None = None,
 ) -> Evaluation:
     r"""Evaluate the objective and its gradient on one batch.
 
@@ -109,15 +91,16 @@ def loss_and_grad(
     theta : ndarray
         ``[W b]``, shape ``(k, d+1)``, Fortran-ordered, float32 or float64.
     X : ndarray
-        The batch, shape ``(d, n)``, of any real dtype; converted to ``theta``'s once.
-    y : ndarray
+        The batch, shape ``(d, n)``, of any real dtype; taken and converted to ``theta``'s in
+        blocks, so that it may be a whole data set.
+    y : array_like
         Integer labels ``(n,)``, or one-hot or soft targets ``(k, n)``.
     l2 : float
         ``lambda``, the weight of the penalty.
     scale : float
         ``s``, what a sample is multiplied by.
-    scratch : Scratch, optional
-        Buffers to compute in; the returned arrays are then valid until its next use.
+    workspace : Workspace, optional
+        Arrays to compute in; the returned ones are then valid until its next use.
 
     Returns
     -------
@@ -125,8 +108,13 @@ def loss_and_grad(
 
     Raises
     ------
-    ShapeError, LabelError
-        Shapes do not fit, or a label is not in ``0..k-1``.
+    ShapeError, LabelError, InputError
+        Shapes do not fit, a label is not in ``0..k-1``, or ``scale`` is 0 or not finite.
+
+    Notes
+    -----
+    Computed in ``theta``'s dtype, which the rounding of ``W X`` has limited already; sums of
+    losses in float64.
 
     Examples
     --------
@@ -135,29 +123,87 @@ def loss_and_grad(
     >>> round(result.loss, 6), result.grad.tolist()
     (0.693147, [[0.5, 0.0], [-0.5, 0.0]])
     """
-    if X.ndim != 2:
-        raise ShapeError(f"X: expected shape (features, samples), got {X.shape}")
-    y = np.asarray(y)
-    scratch = Scratch() if scratch is None else scratch
-    dtype, shape = theta.dtype, (theta.shape[0], X.shape[1])
-    if X.dtype != dtype:
-        floats = scratch.take("X", X.shape, dtype)
-        np.copyto(floats, X, casting="unsafe")
-        X = floats
-    logits = affine(theta, X, scale, out=scratch.take("logits", shape, dtype))
-    dZ = scratch.take("dZ", shape, dtype)
-    if y.ndim == 1:
-        losses = scratch.take("losses", shape[1:], FLOAT64)
-        crossentropy = label_crossentropy_and_grad(logits, y, losses, dZ)
-    else:
-        crossentropy = logitcrossentropy_and_grad(logits, y, out=dZ)[0]
-    grad = affine_grad(dZ, X, scale, out=scratch.take("grad", theta.shape, dtype))
+    theta, X, targets, labels = _checked(theta, X, y, scale)
+    if X.shape[1] == 0:
+        raise ShapeError(f"X: expected at least one sample, got shape {X.shape}")
+    if labels is not None:
+        return evaluate(theta, X, labels, l2, scale, workspace or Workspace())
+    X = X.astype(theta.dtype, copy=False)
+    logits = affine(theta, X, scale)
+    loss, dZ = logitcrossentropy_and_grad(logits, targets)
+    return _penalised(theta, affine_grad(dZ, X, scale), float(loss), l2, logits.argmax(axis=0))
+
+
+def evaluate(
+    theta: NDArray[Any],
+    X: NDArray[Any],
+    labels: NDArray[Any],
+    l2: float,
+    scale: float,
+    workspace: Workspace,
+) -> Evaluation:
+    """Do what :func:`loss_and_grad` does for labels: the hot loop's way in, nothing is checked."""
+    samples = labels.size
+    grad = workspace.take("grad", theta.shape, theta.dtype)
+    predicted = workspace.take("predicted", labels.shape, INTP)
+    loss_sum = 0.0
+    for columns, X_block, block, losses in _in_blocks(theta, X, labels, scale, workspace):
+        loss_sum += float(np.add.reduce(losses, dtype=np.float64))
+        block.predict(out=predicted[columns])
+        if columns.start == 0:
+            block.gradient(theta, X_block, scale, samples, out=grad)
+        else:
+            part = workspace.take("part", theta.shape, theta.dtype)
+            block.gradient(theta, X_block, scale, samples, out=part)
+            grad += part
+    return _penalised(theta, grad, loss_sum / samples, l2, predicted)
+
+
+def _in_blocks(
+    theta: NDArray[Any],
+    X: NDArray[Any],
+    labels: NDArray[Any],
+    scale: float,
+    workspace: Workspace,
+) -> Iterator[tuple[slice, NDArray[Any], AnyBlock, NDArray[Any]]]:
+    """Yield columns, their samples as floats, and their block with the losses computed."""
+    step = samples_per_block(theta)
+    for start in range(0, labels.size, step):
+        columns = slice(start, min(start + step, labels.size))
+        block = workspace.block(theta, columns.stop - start)
+        X_block = workspace.floats(X[:, columns], theta.dtype)
+        yield columns, X_block, block, block.losses(theta, X_block, labels[columns], scale)
+
+
+def _penalised(
+    theta: NDArray[Any],
+    grad: NDArray[Any],
+    crossentropy: float,
+    l2: float,
+    predicted: NDArray[np.intp],
+) -> Evaluation:
     penalty = 0.0
     if l2:
         W = theta[:, :-1]
         penalty = l2 / 2 * float(np.vdot(W, W))
         grad[:, :-1] += theta.dtype.type(l2) * W
-    return Evaluation(float(crossentropy) + penalty, grad, float(crossentropy), logits)
+    return Evaluation(crossentropy + penalty, grad, crossentropy, predicted)
+
+
+def _checked(
+    theta: NDArray[Any], X: NDArray[Any], y: ArrayLike, scale: float
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    """Return valid arguments, and the targets once more as labels unless they are soft."""
+    theta, X = as_float(theta, "theta"), np.asarray(X)
+    if X.ndim != 2 or theta.ndim != 2 or theta.shape[1] != X.shape[0] + 1:
+        raise ShapeError(
+            f"theta and X: expected shapes (k, d+1) and (d, n), got {theta.shape} and {X.shape}; "
+            "samples are the columns of X"
+        )
+    if not math.isfinite(scale) or scale == 0:
+        raise InputError(f"scale: expected a finite number other than 0, got {scale}")
+    targets = as_targets(y, (theta.shape[0], X.shape[1]), axis=0)
+    return theta, X, targets, one_hot_labels(targets, 2, axis=0)
 
 
 def hessian_vector_product(
@@ -227,9 +273,10 @@ def hessian_vector_product(
     return product
 
 
+@np.errstate(all="ignore")
 def sample_losses(
-    theta: NDArray[Any], X: NDArray[Any], y: NDArray[Any], scale: float = 1.0
-) -> tuple[NDArray[Any], NDArray[Any]]:
+    theta: NDArray[Any], X: NDArray[Any], y: ArrayLike, scale: float = 1.0
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
     r"""Compute the cross-entropy of each sample, without gradient or penalty.
 
     .. math:: \ell_j = \log \sum_i e^{z_{ij}} - z_{y_j j}, \qquad Z = s W X + b \mathbf 1^\top
@@ -237,25 +284,33 @@ def sample_losses(
     Parameters
     ----------
     theta, X, y, scale
-        As for :func:`loss_and_grad`; ``X`` may hold a whole data set and is read in blocks.
+        As for :func:`loss_and_grad`.
 
     Returns
     -------
     losses : ndarray
-        Shape ``(n,)``, in nats.
-    logits : ndarray
-        Shape ``(k, n)``.
+        Shape ``(n,)``, in nats, of ``theta``'s dtype.
+    predicted : ndarray of intp
+        The most likely class of each sample, shape ``(n,)``.
 
     Raises
     ------
-    ShapeError, LabelError
+    ShapeError, LabelError, InputError
         As for :func:`loss_and_grad`.
 
     Examples
     --------
-    >>> losses, logits = sample_losses(np.zeros((2, 2)), np.array([[1, 3]]), np.array([0, 1]))
-    >>> losses
-    array([0.69314718, 0.69314718])
+    >>> theta = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    >>> losses, predicted = sample_losses(theta, np.array([[0, 3]]), np.array([0, 1]))
+    >>> losses.round(6), predicted
+    (array([0.693147, 6.002476]), array([0, 0]))
     """
-    logits = affine(theta, X, scale)
-    return logitcrossentropy(logits, y, agg="none"), logits
+    theta, X, targets, labels = _checked(theta, X, y, scale)
+    if labels is None:
+        logits = affine(theta, X, scale)
+        return logitcrossentropy(logits, targets, agg="none"), logits.argmax(axis=0)
+    losses, predicted = np.empty(labels.size, theta.dtype), np.empty(labels.size, INTP)
+    for columns, _, block, of_block in _in_blocks(theta, X, labels, scale, Workspace()):
+        losses[columns] = of_block
+        block.predict(out=predicted[columns])
+    return losses, predicted

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax import metrics
 from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
 from npsoftmax.checkpoint import Checkpoint
 from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
-from npsoftmax.objective import Scratch, loss_and_grad, sample_losses
+from npsoftmax.objective import Workspace, evaluate, sample_losses
 
 if TYPE_CHECKING:
     from npsoftmax.data.loader import DataLoader
@@ -121,7 +120,7 @@ class Trainer:
         self.on_step = on_step
         self.history: list[EpochRecord] = []
         self._progress = Progress()
-        self._scratch = Scratch()
+        self._workspace = Workspace()
         try:
             self._settings()
         except (TypeError, ValueError) as error:
@@ -182,7 +181,8 @@ class Trainer:
         """
         for _ in range(as_count(epochs, "epochs", minimum=0)):
             self._train_epoch()
-            self._refuse_divergence(np.isfinite(self.model.theta).all(), "a parameter is")
+            if not np.isfinite(self.model.theta).all():
+                raise self._diverged("a parameter is")
             record = self._record()
             self.history.append(record)
             self._progress = Progress(epoch=record.epoch)
@@ -190,16 +190,17 @@ class Trainer:
                 self.save_checkpoint(self.checkpoint)
             yield record
 
-    # An overflow on the way to divergence is reported once, by _refuse_divergence.
+    # An overflow on the way to divergence is reported once, by _diverged.
     @np.errstate(all="ignore")
     def _train_epoch(self) -> None:
         progress, theta = self._progress, self.model.theta
         scale = self.model.input_scale(self.loader.X.dtype)
         started = perf_counter() - progress.seconds
         for X, y in self.loader.batches(progress.epoch, progress.step):
-            result = loss_and_grad(theta, X, y, self.l2, scale, self._scratch)
-            self._refuse_divergence(math.isfinite(result.loss), f"the loss is {result.loss},")
-            num_correct = int(np.count_nonzero(result.logits.argmax(axis=0) == y))
+            result = evaluate(theta, X, y, self.l2, scale, self._workspace)
+            if not math.isfinite(result.loss):
+                raise self._diverged(f"the loss is {result.loss},")
+            num_correct = int(np.count_nonzero(result.predicted == y))
             self.optimiser.update(theta, result.grad)
             progress.add(result.crossentropy, num_correct, y.size)
             progress.seconds = perf_counter() - started
@@ -216,18 +217,18 @@ class Trainer:
             return False  # the checkpoint of the whole epoch comes next
         return (self.epoch * len(self.loader) + self.step) % self.checkpoint_every == 0
 
-    def _refuse_divergence(self, finite: bool | np.bool_, what: str) -> None:
-        if not finite:
-            step = min(self.step + 1, len(self.loader))
-            raise DivergedError(
-                f"training diverged in epoch {self.epoch + 1}, step {step} of {len(self.loader)}: "
-                f"{what} not finite. The learning rate is the likely cause; lower it "
-                f"({self.optimiser!r}), or clip: OptimiserChain(ClipNorm(1.0), ...)"
-            )
+    def _diverged(self, what: str) -> DivergedError:
+        step = min(self.step + 1, len(self.loader))
+        return DivergedError(
+            f"training diverged in epoch {self.epoch + 1}, step {step} of {len(self.loader)}: "
+            f"{what} not finite. The learning rate is the likely cause; lower it "
+            f"({self.optimiser!r}), or clip: OptimiserChain(ClipNorm(1.0), ...)"
+        )
 
     def _record(self) -> EpochRecord:
         progress = self._progress
-        self._refuse_divergence(math.isfinite(progress.loss_sum), "the mean loss is")
+        if not math.isfinite(progress.loss_sum):
+            raise self._diverged("the mean loss is")
         started = perf_counter()
         test = self._evaluate_test()
         return EpochRecord(
@@ -246,16 +247,17 @@ class Trainer:
         if self.test is None:
             return dict.fromkeys(names)
         X, y = self.test
-        with np.errstate(all="ignore"):
-            losses, logits = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
-        self._refuse_divergence(np.isfinite(losses).all(), "a test loss is")
+        losses, predicted = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
+        if not np.isfinite(losses).all():
+            raise self._diverged("a test loss is")
+        hits = predicted == y
         # The last batch, had the test data been cut as the training data is.
         last = slice((y.size - 1) // self.loader.batch_size * self.loader.batch_size, None)
         values = (
             float(losses.mean(dtype=np.float64)),
-            metrics.accuracy(logits, y),
+            float(hits.mean()),
             float(losses[last].mean(dtype=np.float64)),
-            metrics.accuracy(logits[:, last], y[last]),
+            float(hits[last].mean()),
         )
         return dict(zip(names, values, strict=True))
 
@@ -293,7 +295,8 @@ class Trainer:
         OutputError
             The file cannot be written.
         """
-        self._refuse_divergence(np.isfinite(self.model.theta).all(), "a parameter is")
+        if not np.isfinite(self.model.theta).all():
+            raise self._diverged("a parameter is")
         Checkpoint(
             self._settings(),
             self.model.theta,

@@ -249,14 +249,14 @@ def chapter_run(fashion_mnist):
     model = SoftmaxRegression(784, 10, seed=3, dtype=np.float64)
     loader = DataLoader(data.X_train, data.y_train, 256, shuffle=True, seed=3)
     history = Trainer(model, Descent(0.01), loader, test=(data.X_test, data.y_test)).fit(10)
-    losses, logits = sample_losses(model.theta, data.X_test, data.y_test, model.pixel_scale)
+    losses, predicted = sample_losses(model.theta, data.X_test, data.y_test, model.pixel_scale)
     cuts = range(256, losses.size, 256)
     return SimpleNamespace(
         history=history,
         all_losses=losses,
         losses=np.array([part.mean() for part in np.split(losses, cuts)]),
         accuracies=np.array(
-            [part.mean() for part in np.split(logits.argmax(axis=0) == data.y_test, cuts)]
+            [part.mean() for part in np.split(predicted == data.y_test, cuts)]
         ),
     )
 

@@ -58,7 +58,7 @@ def test_fit_is_the_documented_loop():
         for X_batch, y_batch in loader.batches(epoch):
             result = loss_and_grad(model.theta, X_batch, y_batch, 0.01)
             losses.append((epoch, result.crossentropy, y_batch.size))
-            hits.append((epoch, (result.logits.argmax(axis=0) == y_batch).sum()))
+            hits.append((epoch, (result.predicted == y_batch).sum()))
             rule.update(model.theta, result.grad)
     subject = trainer(Momentum(0.1), l2=0.01)
     history = subject.fit(epochs=3)

@@ -1,4 +1,4 @@
-"""Shuffled batches of columns, gathered into buffers that are reused."""
+"""Shuffled batches of columns, gathered into buffers that are reused, ahead of their use."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
 
 __all__ = ["DataLoader"]
+
+# Bytes of samples gathered in one go. Small batches share a chunk, so that handing it over from
+# one thread to the other costs them little; two chunks fit into a last-level cache.
+CHUNK_BYTES = 1024 * 1024
 
 
 class DataLoader:
@@ -44,7 +48,9 @@ class DataLoader:
 
     Notes
     -----
-    The arrays of a batch are valid until the next batch is drawn; copy what must last.
+    The arrays of a batch are valid until the next batch is drawn; copy what must last. A thread
+    gathers the next samples while the batches before them are computed on; NumPy lets go of the
+    interpreter's lock while it copies.
     Iterating over the loader runs through epoch 0 the first time, epoch 1 the second time, and
     so on; ``batches(epoch)`` runs through a given one.
 
@@ -137,16 +143,42 @@ class DataLoader:
         """
         start = as_count(start, "start", minimum=0)
         order = self.permutation(as_count(epoch, "epoch", minimum=0))
-        # Samples are rows of the transposed view, each one run of memory; taking columns of X
-        # itself would make NumPy copy the whole array first.
-        rows = self.X.T
-        largest = min(self.batch_size, self.num_samples)
-        X_buffer = np.empty((largest, rows.shape[1]), dtype=rows.dtype)
-        y_buffer = np.empty(largest, dtype=self.y.dtype)
-        for step in range(start, len(self)):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            X_batch, y_batch = X_buffer[: chosen.size], y_buffer[: chosen.size]
-            # mode="clip" writes straight into the buffer; the indices are in range already.
-            np.take(rows, chosen, axis=0, out=X_batch, mode="clip")
-            np.take(self.y, chosen, out=y_batch, mode="clip")
-            yield X_batch.T, y_batch
+        stop = min(len(self) * self.batch_size, self.num_samples)
+        sample_bytes = max(1, self.X.shape[0] * self.X.itemsize)
+        chunk = max(1, CHUNK_BYTES // (sample_bytes * self.batch_size)) * self.batch_size
+        first = range(start * self.batch_size, stop, chunk)
+        for X, y in self._gathered_ahead([order[i : min(i + chunk, stop)] for i in first]):
+            for column in range(0, y.size, self.batch_size):
+                batch = slice(column, column + self.batch_size)
+                yield X[:, batch], y[batch]
+
+    def _gathered_ahead(
+        self, chunks: list[NDArray[np.int64]]
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yield the samples of each chunk and their labels, gathering the next chunk meanwhile."""
+        # Here, since it loads the whole of logging.
+        from concurrent.futures import ThreadPoolExecutor
+
+        if not chunks:
+            return
+        largest = chunks[0].size
+        X_buffers = np.empty((2, largest, self.X.shape[0]), dtype=self.X.dtype)
+        y_buffers = np.empty((2, largest), dtype=self.y.dtype)
+
+        def gather(number: int) -> tuple[NDArray[Any], NDArray[Any]]:
+            chosen = chunks[number]
+            X, y = X_buffers[number % 2, : chosen.size], y_buffers[number % 2, : chosen.size]
+            # Samples are rows of the transposed view, each one run of memory; taking columns of X
+            # itself would make NumPy copy the whole array first. mode="clip" writes straight into
+            # the buffer; the indices are in range already.
+            np.take(self.X.T, chosen, axis=0, out=X, mode="clip")
+            np.take(self.y, chosen, out=y, mode="clip")
+            return X.T, y
+
+        with ThreadPoolExecutor(max_workers=1) as gatherer:
+            coming = gatherer.submit(gather, 0)
+            for following in range(1, len(chunks) + 1):
+                samples = coming.result()
+                if following < len(chunks):
+                    coming = gatherer.submit(gather, following)
+                yield samples

@@ -27,9 +27,12 @@ __all__ = [
     "divided",
     "fast_two_sum",
     "log_total",
+    "offsets",
     "other_total",
     "quotient",
     "shift",
+    "shift_with_error",
+    "subtract_top",
     "times",
     "two_sum",
     "with_subnormal_terms",
@@ -79,24 +82,52 @@ class Pair(NamedTuple):
 
 def shift(block: NDArray[Any]) -> Shifted:
     """Subtract from each column its largest entry, keeping the rounding error for float64."""
-    # With classes as rows every step below runs along contiguous samples. Where classes are
-    # many, columns are the contiguous ones, and NumPy adds those up in pairs.
-    x = block.astype(FLOAT64, order="C" if block.shape[0] <= MOST_ROWS else "F")
-    top = np.maximum.reduce(x, axis=0)
-    error = None
     if block.dtype == FLOAT64:
-        d = x - top
-        t = d - x
-        error = (x - (d - t)) - (t + top)
-        if not math.isfinite(np.add.reduce(error, axis=None)):
-            # An infinity, or x - top overflowed: there is nothing left to correct.
-            error[~np.isfinite(error)] = 0.0
-    else:
-        d = np.subtract(x, top, out=x)
+        return Shifted(*shift_with_error(block))
+    x = _copied(block)
+    top = np.empty(x.shape[1])
+    subtract_top(x, top)
+    return Shifted(top, x, None)
+
+
+def shift_with_error(block: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the parts of :class:`Shifted` for float64."""
+    x = _copied(block)
+    top = np.maximum.reduce(x, axis=0)
+    d = x - top
+    t = d - x
+    error = (x - (d - t)) - (t + top)
+    if not math.isfinite(np.add.reduce(error, axis=None)):
+        # An infinity, or x - top overflowed: there is nothing left to correct.
+        error[~np.isfinite(error)] = 0.0
+    _part_infinities(d, top)
+    return top, d, error
+
+
+def _copied(block: NDArray[Any]) -> Floats:
+    # With classes as rows every step runs along contiguous samples. Where classes are many,
+    # columns are the contiguous ones, and NumPy adds those up in pairs.
+    return block.astype(FLOAT64, order="C" if block.shape[0] <= MOST_ROWS else "F")
+
+
+def subtract_top(x: NDArray[Any], top: NDArray[Any]) -> None:
+    """Subtract from each column its largest entry, in place; leave that in ``top``."""
+    np.maximum.reduce(x, axis=0, out=top)
+    np.subtract(x, top, out=x)
+    _part_infinities(x, top)
+
+
+def _part_infinities(d: NDArray[Any], top: NDArray[Any]) -> None:
     if not math.isfinite(np.add.reduce(top)):
         # Inf - Inf is NaN: these entries tie at the top, beside them finite ones vanish.
         np.copyto(d, np.where(np.isnan(d), 0.0, -np.inf), where=np.isposinf(top))
-    return Shifted(top, d, error)
+
+
+def offsets(matrix: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return what each row and each column adds to a position in ``matrix.ravel(order="K")``."""
+    rows, columns = matrix.shape
+    by_row, by_column = (columns, 1) if matrix.flags.c_contiguous else (1, rows)
+    return np.arange(rows) * by_row, np.arange(columns) * by_column
 
 
 def add_up(x: Floats, low: Floats | float) -> Pair:

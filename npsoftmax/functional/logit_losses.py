@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_float, as_labels, as_out, as_single_axis
+from npsoftmax._checks import as_float, as_out, as_single_axis
 from npsoftmax.functional._blocks import as_matrix, by_blocks
+from npsoftmax.functional._label_losses import LabelLosses
 from npsoftmax.functional._shifted import (
+    FLOAT64,
     add_up,
     fast_two_sum,
+    offsets,
     other_total,
     quotient,
     shift,
+    shift_with_error,
     times,
     two_sum,
     with_subnormal_terms,
@@ -177,20 +181,6 @@ def _loss_and_grad(
     return aggregate(losses, agg, z.dtype, without(z.shape, axis))
 
 
-def label_crossentropy_and_grad(
-    z: NDArray[Any], y: NDArray[Any], losses: NDArray[Any], gradient: NDArray[Any]
-) -> float:
-    """Compute the mean loss of a batch into arrays that exist: the short way of the hot loop.
-
-    As :func:`logitcrossentropy_and_grad` with labels and the classes along axis 0; ``losses`` is
-    float64, shape (n,), ``gradient`` like the logits ``z``. The caller silences warnings.
-    """
-    labels = as_labels(y, z.shape[0], z.shape[1:])
-    refuse_unknown("mean", labels.size)
-    by_blocks(partial(_label_block, labels.size), z, (0,), gradient, labels, losses)
-    return float(aggregate(losses, "mean", z.dtype, ()))
-
-
 def _label_block(
     count: int,
     block: NDArray[Any],
@@ -198,26 +188,32 @@ def _label_block(
     labels: NDArray[Any],
     losses: NDArray[Any],
 ) -> None:
-    """Compute the losses of some columns and, into ``out``, their gradients over ``count``.
-
-    With e the exponentials of the shifted logits d, O the sum of e but e_y, and S = O + e_y,
-    the loss is log S - d_y, and S - 1 = O + (e_y - 1) loses nothing where e_y is 1, the largest.
-    """
-    shifted = shift(block)
-    d, error = shifted.d, shifted.error
-    exponentials = np.exp(d)
-    at_y = _positions(d, labels)
-    flat = exponentials.ravel(order="K")
-    d_y, e_y = d.ravel(order="K")[at_y], flat[at_y]
-    flat[at_y] = 0.0
-    if error is None:
-        other = np.add.reduce(exponentials, axis=0)
-        np.subtract(np.log1p(other + (e_y - 1.0)), d_y, out=losses)
-        if out is not None:
-            flat[at_y] = 0.0 - other
-            np.divide(exponentials, (other + e_y) * count, out=out, casting="same_kind")
+    """Compute the losses of some columns and, into ``out``, their gradients over ``count``."""
+    if block.dtype == FLOAT64:
+        _float64_label_block(count, block, out, labels, losses)
         return
-    error_y = error.ravel(order="K")[at_y]
+    work = LabelLosses(block.shape[0], block.shape[1], FLOAT64)
+    work.logits[...] = block
+    losses[...] = work.losses(labels)
+    if out is not None:
+        work.gradient(count, out)
+
+
+def _float64_label_block(
+    count: int,
+    block: NDArray[Any],
+    out: NDArray[Any] | None,
+    labels: NDArray[Any],
+    losses: NDArray[Any],
+) -> None:
+    """Do what :class:`LabelLosses` does, with the rounding errors of float64 beside the numbers."""
+    _, d, error = shift_with_error(block)
+    exponentials = np.exp(d)
+    of_row, of_column = offsets(d)
+    at_y = of_row[labels] + of_column
+    flat, flat_error = exponentials.ravel(order="K"), error.ravel(order="K")
+    d_y, e_y, error_y = d.ravel(order="K")[at_y], flat[at_y], flat_error[at_y]
+    flat[at_y] = 0.0
     others = add_up(exponentials, exponentials * error)
     other = with_subnormal_terms(others.high, d, error)
     total = two_sum(others, e_y, e_y * error_y)
@@ -227,18 +223,8 @@ def _label_block(
     np.subtract(log_total, d_y, out=losses)
     if out is not None:
         flat[at_y] = 0.0 - other
-        error.ravel(order="K")[at_y] = 0.0
+        flat_error[at_y] = 0.0
         quotient(exponentials, error, times(total, count), out)
-
-
-def _positions(matrix: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
-    """Return where the entry of each column's label stands in ``matrix.ravel(order="K")``."""
-    rows, columns = matrix.shape
-    sample = np.arange(columns)
-    index = labels.astype(np.intp, copy=False)  # small integers would wrap around
-    positions: NDArray[Any]
-    positions = index * columns + sample if matrix.flags.c_contiguous else sample * rows + index
-    return positions
 
 
 def _target_block(

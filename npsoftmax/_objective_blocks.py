@@ -1,0 +1,173 @@
+r"""The objective on a block of samples: the hot loop.
+
+A block goes through these steps, with s the scale, m the samples of the whole batch, and all
+arrays in Fortran order, for which the matrix product is fastest:
+
+1. X to theta's dtype, unless it has it: bytes are converted one block at a time.
+2. ``W X``, then ``Z = s (W X) + b``: the scale costs k numbers a sample here, d before.
+3. The losses and ``s dZ = (s/m) (P - Y)``: the scale costs nothing where m is divided by anyway.
+4. ``dW = (s dZ) X'``, and ``db`` as a product with a column of 1/s, faster than a sum along rows.
+
+Everything is computed in theta's dtype, sums of losses in float64. The arrays are made at the
+first block of a size; after that, no step allocates in proportion to the block.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npsoftmax.functional._label_losses import LabelLosses
+from npsoftmax.functional._running_losses import RunningLosses
+
+__all__ = ["AnyBlock", "Workspace", "samples_per_block"]
+
+# A block of samples is to stay in cache from the forward product to the backward one, and large
+# enough for NumPy's fixed cost per call: 256 columns of 784 float32. benchmarks/limit.py compares
+# other sizes.
+BLOCK_BYTES = 256 * 784 * 4
+FEWEST_SAMPLES, MOST_SAMPLES = 64, 1024
+# Logits held at a time, 2 MB in float32. Where a block has more, its classes are cut into blocks
+# too, and its forward product is computed twice.
+MOST_LOGITS = 512 * 1024
+
+
+def samples_per_block(theta: NDArray[Any]) -> int:
+    """Return how many samples to compute on at a time."""
+    fitting: int = BLOCK_BYTES // (max(1, theta.shape[1] - 1) * theta.itemsize)
+    return min(max(fitting, FEWEST_SAMPLES), MOST_SAMPLES)
+
+
+class Block:
+    """The losses of some samples, and the gradient: call :meth:`losses`, then :meth:`gradient`.
+
+    Parameters
+    ----------
+    theta : ndarray
+        Shape ``(k, d+1)``; only its shape and dtype count here.
+    samples : int
+        How many.
+    """
+
+    def __init__(self, theta: NDArray[Any], samples: int) -> None:
+        k = theta.shape[0]
+        self._product = np.empty((k, samples), theta.dtype, order="F")
+        self._of_labels = LabelLosses(k, samples, theta.dtype)
+        self._to_bias = np.empty(samples, theta.dtype)
+
+    def losses(
+        self, theta: NDArray[Any], X: NDArray[Any], labels: NDArray[Any], scale: float
+    ) -> NDArray[Any]:
+        """Return the loss of each sample, valid until the next call."""
+        logits = self._of_labels.logits
+        np.matmul(theta[:, :-1], X, out=self._product)
+        np.multiply(self._product, scale, out=logits)
+        np.add(logits, theta[:, -1:], out=logits)
+        return self._of_labels.losses(labels)
+
+    def predict(self, out: NDArray[np.intp]) -> None:
+        """Write the most likely class of each sample to ``out``."""
+        self._of_labels.logits.argmax(axis=0, out=out)
+
+    def gradient(
+        self, theta: NDArray[Any], X: NDArray[Any], scale: float, divisor: int, out: NDArray[Any]
+    ) -> None:
+        """Write the gradient on theta of the sum of the losses, over ``divisor``, to ``out``."""
+        scaled_dZ = self._product
+        self._of_labels.gradient(divisor / scale, out=scaled_dZ)
+        self._to_bias.fill(1 / scale)
+        _pull_back(scaled_dZ, X, self._to_bias, out)
+
+
+class BlockOfManyClasses:
+    """As :class:`Block` with the logits of some classes at a time: their memory is bounded."""
+
+    def __init__(self, theta: NDArray[Any], samples: int) -> None:
+        self._classes = max(1, MOST_LOGITS // samples)
+        self._buffer = np.empty((self._classes, samples), theta.dtype, order="F")
+        self._to_bias = np.empty(samples, theta.dtype)
+
+    def losses(
+        self, theta: NDArray[Any], X: NDArray[Any], labels: NDArray[Any], scale: float
+    ) -> NDArray[Any]:
+        """Return the loss of each sample."""
+        self._running = RunningLosses(labels)
+        for first in range(0, theta.shape[0], self._classes):
+            self._running.add(self._logits(theta, X, scale, first), first)
+        return self._running.losses()
+
+    def _logits(
+        self, theta: NDArray[Any], X: NDArray[Any], scale: float, first: int
+    ) -> NDArray[Any]:
+        of_classes = theta[first : first + self._classes]
+        logits = self._buffer[: of_classes.shape[0]]
+        np.matmul(of_classes[:, :-1], X, out=logits)
+        logits *= scale
+        logits += of_classes[:, -1:]
+        return logits
+
+    def predict(self, out: NDArray[np.intp]) -> None:
+        """Write the most likely class of each sample to ``out``."""
+        out[...] = self._running.predicted
+
+    def gradient(
+        self, theta: NDArray[Any], X: NDArray[Any], scale: float, divisor: int, out: NDArray[Any]
+    ) -> None:
+        """Write the gradient on theta of the sum of the losses, over ``divisor``, to ``out``."""
+        self._to_bias.fill(1 / scale)
+        for first in range(0, theta.shape[0], self._classes):
+            scaled_dZ = self._logits(theta, X, scale, first)
+            self._running.gradient(scaled_dZ, first, divisor / scale)
+            _pull_back(scaled_dZ, X, self._to_bias, out[first : first + self._classes])
+
+
+def _pull_back(
+    scaled_dZ: NDArray[Any], X: NDArray[Any], to_bias: NDArray[Any], out: NDArray[Any]
+) -> None:
+    """Write ``[dW db]`` to ``out``, from ``s dZ`` and a column of ``1 / s``."""
+    np.matmul(scaled_dZ, X.T, out=out[:, :-1])
+    np.matmul(scaled_dZ, to_bias, out=out[:, -1])
+
+
+AnyBlock = Block | BlockOfManyClasses
+
+
+class Workspace:
+    """What evaluations of the objective compute in, one after another.
+
+    Examples
+    --------
+    >>> workspace = Workspace()
+    >>> theta = np.zeros((10, 785), np.float32)
+    >>> workspace.block(theta, 256) is workspace.block(theta, 256)
+    True
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[Any, AnyBlock] = {}
+        self._arrays: dict[Any, NDArray[Any]] = {}
+
+    def block(self, theta: NDArray[Any], samples: int) -> AnyBlock:
+        """Return the block for parameters like ``theta`` and so many samples."""
+        key = (theta.shape, theta.dtype, samples)
+        held = self._blocks.get(key)
+        if held is None:
+            kind = Block if theta.shape[0] * samples <= MOST_LOGITS else BlockOfManyClasses
+            held = self._blocks[key] = kind(theta, samples)
+        return held
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return a Fortran-ordered array of this name, with whatever it held before."""
+        key = (name, shape, dtype)
+        held = self._arrays.get(key)
+        if held is None:
+            held = self._arrays[key] = np.empty(shape, dtype, order="F")
+        return held
+
+    def floats(self, X: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return ``X`` in ``dtype``, converted into an array of this workspace if need be."""
+        if X.dtype == dtype:
+            return X
+        converted = self.take("X", X.shape, dtype)
+        np.copyto(converted, X, casting="unsafe")
+        return converted
