@@ -1,25 +1,29 @@
 """Softmax regression in pure NumPy: columns are samples, gradients are derived by hand.
 
-Importing the package loads only NumPy and the standard library.
+Importing the package costs next to nothing: each public name loads its module at its first use.
 """
 
-from npsoftmax import errors, functional, metrics, objective, optimisers, storage
-from npsoftmax.data import DataLoader, Dataset, load, splitobs
-from npsoftmax.functional import logitcrossentropy, logsoftmax, logsumexp, softmax
-from npsoftmax.history import EpochRecord
-from npsoftmax.model import SoftmaxRegression
-from npsoftmax.optimisers import (
-    Adam,
-    AdamW,
-    ClipGrad,
-    ClipNorm,
-    Descent,
-    Momentum,
-    Nesterov,
-    OptimiserChain,
-    WeightDecay,
-)
-from npsoftmax.training import Trainer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from npsoftmax import errors, functional, metrics, objective, optimisers, storage
+    from npsoftmax.data import DataLoader, Dataset, load, splitobs
+    from npsoftmax.functional import logitcrossentropy, logsoftmax, logsumexp, softmax
+    from npsoftmax.history import EpochRecord
+    from npsoftmax.model import SoftmaxRegression
+    from npsoftmax.optimisers import (
+        Adam,
+        AdamW,
+        ClipGrad,
+        ClipNorm,
+        Descent,
+        Momentum,
+        Nesterov,
+        OptimiserChain,
+        WeightDecay,
+    )
+    from npsoftmax.training import Trainer
 
 __version__ = "0.1.0"
 
@@ -51,3 +55,39 @@ __all__ = [
     "splitobs",
     "storage",
 ]
+
+_NAMES_OF = {
+    "data": ("DataLoader", "Dataset", "load", "splitobs"),
+    "functional": ("logitcrossentropy", "logsoftmax", "logsumexp", "softmax"),
+    "history": ("EpochRecord",),
+    "model": ("SoftmaxRegression",),
+    "optimisers": (
+        "Adam",
+        "AdamW",
+        "ClipGrad",
+        "ClipNorm",
+        "Descent",
+        "Momentum",
+        "Nesterov",
+        "OptimiserChain",
+        "WeightDecay",
+    ),
+    "training": ("Trainer",),
+}
+_HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name's module when the name is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        return import_module(f"{__name__}.{name}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -67,7 +67,9 @@ class Block:
 
     def predict(self, out: NDArray[np.intp]) -> None:
         """Write the most likely class of each sample to ``out``."""
-        self._of_labels.logits.argmax(axis=0, out=out)
+        # Across rows argmax would make this copy itself, in a new array each time.
+        np.copyto(self._product, self._of_labels.logits)
+        self._product.argmax(axis=0, out=out)
 
     def gradient(
         self, theta: NDArray[Any], X: NDArray[Any], scale: float, divisor: int, out: NDArray[Any]

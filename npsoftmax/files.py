@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
 
-__all__ = ["publish", "read_bytes"]
+__all__ = ["publish", "read_bytes", "readable"]
 
 
 @contextmanager
@@ -94,15 +94,45 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     >>> read_bytes("greeting.txt", 10)
     b'hello'
     """
+    with readable(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise CorruptFileError(f"{path}: expected at most {max_bytes} bytes, got {size}")
+        return file.read()
+
+
+@contextmanager
+def readable(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a regular file for reading.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Yields
+    ------
+    binary file
+
+    Raises
+    ------
+    InputError
+        There is no such file, it cannot be read, or it is a folder, a device or a pipe.
+
+    Examples
+    --------
+    >>> with publish("greeting.txt") as file:
+    ...     _ = file.write(b"hello")
+    >>> with readable("greeting.txt") as file:
+    ...     file.read(4)
+    b'hell'
+    """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
+        # Before it is opened: opening a pipe waits for somebody to write.
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise InputError(f"cannot read {path}: expected a regular file; check the name")
-        if status.st_size > max_bytes:
-            raise CorruptFileError(
-                f"{path}: expected at most {max_bytes} bytes, got {status.st_size}"
-            )
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            yield file
     except OSError as error:
         raise InputError(
             f"cannot read {path}: {error.strerror or error}; check the name"

@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import npsoftmax
@@ -62,16 +62,34 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def set_threads(count: int | None) -> None:
+def set_threads(count: int | None) -> int:
     """Set the threads of the linear algebra below NumPy, which reads them when it loads.
 
     Without a count it is the environment's, else one: the products of one batch are too small
     to gain from a second thread, and two on cores that are busy took 3 to 12 times as long.
     """
-    for variable in THREAD_VARIABLES:
-        if count is not None:
-            os.environ[variable] = str(count)
-        os.environ.setdefault(variable, "1")
+    asked = [os.environ.get(variable, "") for variable in THREAD_VARIABLES]
+    if count is None:
+        count = next((int(value) for value in asked if value.isdigit() and int(value) > 0), 1)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))
+    return count
+
+
+def hold_threads() -> list[dict[str, Any]]:
+    """Hold every loaded BLAS to the threads set, and return what each says of itself.
+
+    The environment counts only for a BLAS that it is read by, and that was not loaded before.
+    """
+    import numpy  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    controller = ThreadpoolController()
+    controller.limit(limits=int(os.environ[THREAD_VARIABLES[0]]), user_api="blas")
+    return [
+        {key: blas.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
+        for blas in controller.info()
+        if blas["user_api"] == "blas"
+    ]
 
 
 def load(args: argparse.Namespace, name: str) -> "npsoftmax.Dataset":

@@ -117,7 +117,6 @@ def summarise(
     import npsoftmax
 
     last = trainer.history[-1]
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "settings": {**vars(args), "optimiser": repr(trainer.optimiser)},
         "dataset": data.name,
@@ -130,7 +129,6 @@ def summarise(
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
-        "blas": {"name": blas.get("name"), "version": blas.get("version")},
-        "threads": {name: os.environ[name] for name in command_line.THREAD_VARIABLES},
+        "blas": command_line.hold_threads(),
         "cores": os.cpu_count(),
     }

@@ -74,7 +74,10 @@ def parser() -> argparse.ArgumentParser:
         "--limit", type=command_line.positive, metavar="N", help="train on the first N images only"
     )
     training.add_argument(
-        "--threads", type=command_line.positive, metavar="N", help="of the BLAS; default 1"
+        "--threads",
+        type=command_line.positive,
+        metavar="N",
+        help="of the BLAS; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1",
     )
     run = flags.add_argument_group("run")
     run.add_argument("--run-dir", metavar="DIR", help="default runs/<data set>-<time>")
@@ -94,6 +97,7 @@ def train(args: argparse.Namespace) -> None:
     """Do the whole job: data, model, epochs, files, report."""
     say = (lambda _: None) if args.quiet or args.json else print
     started = perf_counter()
+    command_line.hold_threads()
     data = choose_data(args)
     trainer = build_trainer(args, data)
     folder = run_folder.claim(args, data.name)

@@ -1,5 +1,7 @@
 """The loader on a 2 x 5 matrix that one checks by eye."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,12 +28,45 @@ def test_partial_batch_is_kept_or_dropped():
     assert [y.tolist() for _, y in collect(DataLoader(X, Y, 7))] == [[0, 1, 2, 3, 4]]
 
 
-def test_bytes_stay_bytes_and_buffers_are_reused():
-    loader = DataLoader(X.astype(np.uint8), Y, 2)
-    seen = list(loader.batches(0))
-    assert all(X.dtype == np.uint8 and X.flags.f_contiguous for X, _ in seen)
-    assert np.shares_memory(seen[0][0], seen[1][0])
-    assert np.shares_memory(seen[0][1], seen[2][1])
+def test_bytes_stay_bytes_in_fortran_order():
+    for X_batch, y in DataLoader(X.astype(np.uint8), Y, 2).batches(0):
+        assert X_batch.dtype == np.uint8 and X_batch.flags.f_contiguous
+        assert y.dtype == Y.dtype
+
+
+def test_two_buffers_take_turns(monkeypatch):
+    monkeypatch.setattr("npsoftmax.data.loader.CHUNK_BYTES", 1)  # one batch each
+    (X0, y0), (X1, y1), (X2, y2) = DataLoader(X, Y, 2).batches(0)
+    assert np.shares_memory(X0, X2) and np.shares_memory(y0, y2)
+    # The next batch is written while this one is in use.
+    assert not np.shares_memory(X0, X1) and not np.shares_memory(y0, y1)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 100, 150])
+def test_chunks_change_nothing(monkeypatch, chunk_bytes):
+    whole = collect(DataLoader(X, Y, 1, shuffle=True).batches(3, start=1))
+    monkeypatch.setattr("npsoftmax.data.loader.CHUNK_BYTES", chunk_bytes)
+    for (X_whole, y_whole), (X_batch, y) in zip(
+        whole, DataLoader(X, Y, 1, shuffle=True).batches(3, start=1), strict=True
+    ):
+        np.testing.assert_array_equal(X_batch, X_whole)
+        np.testing.assert_array_equal(y, y_whole)
+
+
+def test_the_gathering_thread_ends_with_the_iteration():
+    before = set(threading.enumerate())
+    batches = DataLoader(X, Y, 1).batches(0)
+    next(batches)
+    assert len(set(threading.enumerate()) - before) == 1
+    batches.close()
+    assert set(threading.enumerate()) == before
+
+
+def test_what_fails_in_the_gathering_thread_is_raised():
+    loader = DataLoader(X, Y, 2)
+    loader.permutation = lambda epoch: np.full(5, 0.5)
+    with pytest.raises(TypeError, match="Cannot cast"):
+        next(loader.batches(0))
 
 
 @given(st.integers(1, 40), st.integers(1, 45), st.booleans(), st.integers(0, 9), st.integers(0, 5))

@@ -12,14 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAWS = ("test_functional_shifted.py", "test_functional_losses.py", "test_functional_accuracy.py")
-SHIFTED, LOSSES, FAMILY, BLOCKS = (
+SHIFTED, LABELS, LOSSES, FAMILY, BLOCKS = (
     "_shifted.py",
+    "_label_losses.py",
     "logit_losses.py",
     "softmax_family.py",
     "_blocks.py",
 )
-LOG_TOTAL = "np.subtract(np.log1p(other + (e_y - 1.0)), d_y, out=losses)"
-OTHER = "other = np.add.reduce(exponentials, axis=0)\n        np.sub"
+LOG_TOTAL = "np.subtract(losses, d_y, out=losses)"
+OTHER = "np.add.reduce(exponentials, axis=0, out=other)"
+LOG1P = "np.log1p(losses, out=losses)"
 DIVIDE = (
     'np.divide(exponentials, np.add.reduce(exponentials, axis=0), out=out, casting="same_kind")'
 )
@@ -27,9 +29,9 @@ DIVIDE = (
 # name -> module, what is right, what is wrong
 FAULTS = {
     "p - onehot": (
-        LOSSES,
-        "flat[at_y] = 0.0 - other\n            np.divide",
-        "flat[at_y] = e_y - (other + e_y)\n            np.divide",
+        LABELS,
+        "np.subtract(0.0, other, out=other)",
+        "np.subtract(e_y, other + e_y, out=other)",
     ),
     "log(1 + s)": (
         SHIFTED,
@@ -37,29 +39,29 @@ FAULTS = {
         "return np.log(1.0 + total)",
     ),
     "float32 sums": (
-        LOSSES,
+        LABELS,
         OTHER,
-        OTHER.replace("axis=0", "axis=0, dtype=np.float32"),
+        OTHER.replace("out=other)", "out=other, dtype=np.float32, casting='same_kind')"),
     ),
     "unshifted exp": (
         SHIFTED,
-        "top = np.maximum.reduce(x, axis=0)",
-        "top = np.zeros(x.shape[1], x.dtype)",
+        "np.maximum.reduce(x, axis=0, out=top)",
+        "top[...] = 0.0",
     ),
     "S - e_y": (
-        LOSSES,
+        LABELS,
         OTHER,
-        OTHER.replace("axis=0)", "axis=0) + e_y - e_y"),
+        f"{OTHER}\n        other += e_y\n        other -= e_y",
     ),
     "lse - x_y": (
-        LOSSES,
+        LABELS,
         LOG_TOTAL,
-        "losses[...] = (shifted.top + np.log(other + e_y)) - (shifted.top + d_y)",
+        "np.subtract(top + np.log(other + e_y), top + d_y, out=losses)",
     ),
     "log(1 + s) in the loss": (
-        LOSSES,
-        LOG_TOTAL,
-        "np.subtract(np.log(other + e_y), d_y, out=losses)",
+        LABELS,
+        LOG1P,
+        "np.log(losses + 1.0, out=losses)",
     ),
     "the shift's rounding error dropped": (
         SHIFTED,
@@ -107,10 +109,10 @@ FAULTS = {
         "np.divide(exponentials.astype(np.float32), "
         "np.add.reduce(exponentials, axis=0).astype(np.float32), out=out)",
     ),
-    "labels of small integers wrap around": (
-        LOSSES,
-        "index = labels.astype(np.intp, copy=False)",
-        "index = labels",
+    "labels found in the wrong memory order": (
+        SHIFTED,
+        "(columns, 1) if matrix.flags.c_contiguous else (1, rows)",
+        "(columns, 1)",
     ),
     "two-hot columns taken for labels": (
         "_targets.py",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 
@@ -76,7 +77,7 @@ def test_whole_run(train, tmp_path):
     assert summary["test_acc"] == history[-1]["test_acc"]
     assert summary["versions"]["numpy"] == np.__version__
     assert summary["settings"]["batch_size"] == 64
-    assert summary["blas"]["name"]
+    assert summary["blas"][0]["internal_api"]
     assert set(summary["seconds"]) == {"load", "train"}
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.classes[9] == "Ankle boot"
@@ -108,9 +109,29 @@ def test_json_and_quiet(train, tmp_path):
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
-def test_same_seed_same_model_and_default_run_folder(train, tmp_path):
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({}, 1),
+        ({"OMP_NUM_THREADS": "2"}, 2),
+        ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}, 2),
+        ({"OPENBLAS_NUM_THREADS": "many", "OMP_NUM_THREADS": "0"}, 1),
+    ],
+)
+def test_threads_are_the_environments_else_one(train, monkeypatch, environment, threads):
+    for variable in command_line.THREAD_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    process = train(*SMALL, "--json", **environment)
+    summary = json.loads(process.stdout)
+    assert [blas["num_threads"] for blas in summary["blas"]] == [threads]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_seed_same_model_and_default_run_folder(train, tmp_path, threads):
     for _ in range(2):
-        assert train(*SMALL).returncode == 0
+        # Products large enough for the BLAS to share among its threads.
+        flags = ["--dataset", "garments", "--epochs", "2", "--batch-size", "1024"]
+        assert train(*flags, "--threads", threads).returncode == 0
     first, second = (tmp_path / "runs").iterdir()
     assert re.fullmatch(r"garments-\d{8}-\d{6}-\d{6}", first.name)
     assert (first / "model.npz").read_bytes() == (second / "model.npz").read_bytes()
@@ -131,7 +152,7 @@ def test_settings_reach_the_training(train, tmp_path, flags, rule):
     assert process.returncode == 0, process.stderr
     assert rule in process.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["threads"]["OPENBLAS_NUM_THREADS"] == ("2" if "--threads" in flags else "1")
+    assert [blas["num_threads"] for blas in summary["blas"]] == [2 if "--threads" in flags else 1]
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.theta.dtype == ("float64" if "float64" in flags else "float32")
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.data import garments, idx
+from npsoftmax.data import idx
 from npsoftmax.data.download import fetch, plan
 from npsoftmax.data.registry import DATASETS, DatasetSource, find
 from npsoftmax.data.remote_file import RemoteFile, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
-from npsoftmax.files import publish, read_bytes
+from npsoftmax.files import publish, readable
 
 __all__ = ["NAMES", "Dataset", "acquire", "load"]
 
@@ -113,8 +113,7 @@ def load(
     copies = cache_folder() / "unpacked" / name
     arrays, num_reused = {}, 0
     for role, path in paths.items():
-        content, reused = _unpacked(path, copies)
-        arrays[role] = idx.parse(content, path)
+        arrays[role], reused = _unpacked(path, copies)
         num_reused += reused
     return Dataset(
         name,
@@ -232,22 +231,34 @@ def _mix_up(path: Path) -> str:
     return ""
 
 
-def _unpacked(path: Path, folder: Path) -> tuple[bytes, bool]:
-    """Return the content of a verified ``.gz`` file, and whether a whole copy of it was there."""
+def _unpacked(path: Path, folder: Path) -> tuple[NDArray[Any], bool]:
+    """Return the array in a verified ``.gz`` file, and whether a whole copy of it was there.
+
+    A copy is mapped into memory: what is not used is not held, and processes share the rest.
+    """
     copy = folder / path.stem
     with open(path, "rb") as file:
         file.seek(-8, os.SEEK_END)
         # A gzip file ends with the CRC-32 and the length of its content (RFC 1952).
         checksum, size = struct.unpack("<II", file.read(8))
     with suppress(InputError, CorruptFileError):  # no copy, or none that can be read
-        content = read_bytes(copy, size)
-        if len(content) == size and zlib.crc32(content) == checksum:
-            return content, True
+        array = idx.memory_map(copy)
+        if _checksum(copy) == (checksum, size):
+            return array, True
     content = idx.unpack(path.read_bytes(), path)
     # Without a place to keep the copy, the next start just unpacks again.
     with suppress(OutputError), publish(copy) as target:
         target.write(content)
-    return content, False
+    return idx.parse(content, path), False
+
+
+def _checksum(path: Path) -> tuple[int, int]:
+    """Return the CRC-32 and the length of a file."""
+    checksum = size = 0
+    with readable(path) as file:
+        while chunk := file.read(1024 * 1024):
+            checksum, size = zlib.crc32(chunk, checksum), size + len(chunk)
+    return checksum, size
 
 
 def _as_columns(images: NDArray[Any]) -> NDArray[Any]:
@@ -256,6 +267,8 @@ def _as_columns(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def _draw_garments() -> Dataset:
+    from npsoftmax.data import garments
+
     X_train, y_train = garments.generate(_GARMENTS_SIZES["train"], seed=0)
     X_test, y_test = garments.generate(_GARMENTS_SIZES["test"], seed=1)
     return Dataset(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from npsoftmax.data._transfer import MirrorError, download
 from npsoftmax.data.remote_file import RemoteFile, verify
 from npsoftmax.errors import DataUnavailableError, OutputError
 from npsoftmax.files import publish
@@ -79,6 +78,9 @@ def fetch(
     Traceback (most recent call last):
     npsoftmax.errors.DataUnavailableError: cannot download hello.txt: no mirror was named; ...
     """
+    # Here: the modules of HTTP take a while to load, and most runs download nothing.
+    from npsoftmax.data._transfer import MirrorError, download
+
     path = folder / file.name
     try:
         with publish(path) as part:

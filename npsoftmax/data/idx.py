@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.errors import CorruptFileError, InputError
-from npsoftmax.files import publish, read_bytes
+from npsoftmax.files import publish, read_bytes, readable
 
 __all__ = ["Header", "memory_map", "parse", "parse_header", "read", "unpack", "write"]
 
@@ -257,16 +257,12 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
     >>> memory_map(path).sum()
     np.uint64(4)
     """
-    try:
-        with open(path, "rb") as file:
-            header = parse_header(file.read(4 + 4 * _MAX_AXES), path)
-            _check_length(os.fstat(file.fileno()).st_size, header, path)
-            if header.dtype.itemsize > 1:
-                raise InputError(f"{path}: expected bytes, got {header.dtype}; use read")
-            mapped = np.memmap(file, header.dtype, "r", header.start, header.shape)
-    except OSError as error:
-        raise InputError(f"cannot map {path}: {error.strerror or error}; check the name") from error
-    return np.asarray(mapped)
+    with readable(path) as file:
+        header = parse_header(file.read(4 + 4 * _MAX_AXES), path)
+        _check_length(os.fstat(file.fileno()).st_size, header, path)
+        if header.dtype.itemsize > 1:
+            raise InputError(f"{path}: expected bytes, got {header.dtype}; use read")
+        return np.asarray(np.memmap(file, header.dtype, "r", header.start, header.shape))
 
 
 def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:

@@ -1,0 +1,144 @@
+"""The objective in blocks: of samples, of classes, and in memory that is made once."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npsoftmax import _objective_blocks, objective
+from npsoftmax.functional import logsoftmax, onehotbatch, softmax
+from npsoftmax.objective import Workspace, evaluate, loss_and_grad, sample_losses
+
+
+def problem(k, d, n, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    theta = np.asfortranarray(rng.standard_normal((k, d + 1)).astype(dtype))
+    return theta, rng.integers(0, 256, (n, d), dtype=np.uint8).T, rng.integers(0, k, n)
+
+
+def by_definition(theta, X, y, scale):
+    """Return losses, gradient and predictions by their formulas, on everything at once."""
+    Z = theta[:, :-1] @ (X * scale) + theta[:, -1:]
+    losses = -logsoftmax(Z)[y, np.arange(y.size)]
+    dZ = (softmax(Z) - onehotbatch(y, range(theta.shape[0]))) / y.size
+    return losses, np.hstack([dZ @ (X * scale).T, dZ.sum(axis=1)[:, None]]), Z.argmax(axis=0)
+
+
+@pytest.fixture(params=["samples", "classes", "both"])
+def small_blocks(request, monkeypatch):
+    """Cut into blocks what would be one: of 3 samples, of a few classes."""
+    if request.param in ("samples", "both"):
+        monkeypatch.setattr(_objective_blocks, "FEWEST_SAMPLES", 3)
+        monkeypatch.setattr(_objective_blocks, "BLOCK_BYTES", 1)
+    if request.param in ("classes", "both"):
+        monkeypatch.setattr(_objective_blocks, "MOST_LOGITS", 10)
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 11), st.integers(0, 99))
+def test_one_block_is_the_definition(k, d, n, seed):
+    check_against_definition(k, d, n, seed)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 11])
+@pytest.mark.parametrize("k", [1, 2, 7, 600])
+def test_blocks_change_nothing(small_blocks, k, n):
+    check_against_definition(k, 4, n, seed=k + n)
+
+
+def check_against_definition(k, d, n, seed):
+    theta, X, y = problem(k, d, n, seed)
+    losses, grad, predicted = by_definition(theta, X, y, 1 / 255)
+    workspace = Workspace()
+    for _ in range(2):
+        result = loss_and_grad(theta, X, y, scale=1 / 255, workspace=workspace)
+        assert result.crossentropy == pytest.approx(losses.mean(), rel=1e-12, abs=1e-15)
+        np.testing.assert_allclose(result.grad, grad, rtol=1e-11, atol=1e-15)
+        np.testing.assert_array_equal(result.predicted, predicted)
+    found, predicted_again = sample_losses(theta, X, y, 1 / 255)
+    np.testing.assert_allclose(found, losses, rtol=1e-12, atol=1e-15)
+    np.testing.assert_array_equal(predicted_again, predicted)
+
+
+def test_a_negative_scale_and_whole_numbers_as_samples(small_blocks):
+    theta, X, y = problem(5, 2, 4)
+    _, grad, _ = by_definition(theta, X.astype(int), y, -0.5)
+    result = loss_and_grad(theta, X.astype(int), y, scale=-0.5)
+    np.testing.assert_allclose(result.grad, grad, rtol=1e-12, atol=1e-15)
+
+
+def test_of_equal_logits_the_first_class_is_predicted(small_blocks):
+    theta = np.zeros((7, 2))
+    theta[3:, 1] = 1.0
+    assert loss_and_grad(theta, np.ones((1, 5)), np.zeros(5, int)).predicted.tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("k", [3, 600])
+def test_a_confident_sample_keeps_its_loss_and_gradient_in_float32(small_blocks, k):
+    theta = np.zeros((k, 2), np.float32)
+    theta[1, 1] = 40.0
+    result = loss_and_grad(theta, np.ones((1, 1)), np.array([1]))
+    assert result.loss == pytest.approx((k - 1) * np.exp(-40.0), rel=1e-5)
+    assert result.grad[0, 1] == pytest.approx(np.exp(-40.0), rel=1e-5)
+    assert result.grad[1, 1] == pytest.approx(-(k - 1) * np.exp(-40.0), rel=1e-5)
+
+
+def test_large_logits_neither_overflow_nor_vanish(small_blocks):
+    theta = np.array([[0.0, 1e4], [0.0, -1e4], [0.0, 0.0], [0.0, 1e4]])
+    result = loss_and_grad(theta, np.ones((1, 2)), np.array([1, 2]))
+    assert result.loss == pytest.approx(15000 + np.log(2))
+    np.testing.assert_allclose(result.grad[:, 1], [0.5, -0.5, -0.5, 0.5])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_shows_in_the_loss(small_blocks, bad):
+    theta, X, y = problem(6, 2, 5)
+    theta[1, 0] = bad
+    assert not np.isfinite(loss_and_grad(theta, X, y).loss)
+
+
+def peak_memory_of_a_later_step(theta, X, y):
+    """Return the bytes allocated at most at a time by a step after the first."""
+    workspace = Workspace()
+    first = evaluate(theta, X, y, 0.0, 1 / 255, workspace)
+    tracemalloc.start()
+    try:
+        again = evaluate(theta, X, y, 0.0, 1 / 255, workspace)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.shares_memory(first.grad, again.grad)
+    return peak
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [100, 520])
+def test_a_later_step_allocates_nothing_of_the_size_of_the_batch(k, dtype):
+    theta, X, y = problem(k, 50, 1000, dtype=dtype)
+    # Buffers of NumPy's own stay: two of at most 8192 numbers in one operation.
+    buffers = 2 * 8192 * theta.itemsize
+    assert peak_memory_of_a_later_step(theta, X, y) < buffers + X.shape[1] * 4
+
+
+def test_memory_grows_with_the_block_not_with_the_classes():
+    def peak_of_two_steps(k):
+        theta, X, y = problem(k, 2, 256, dtype=np.float32)
+        tracemalloc.start()
+        try:
+            workspace = Workspace()
+            evaluate(theta, X, y, 0.0, 1 / 255, workspace)
+            evaluate(theta, X, y, 0.0, 1 / 255, workspace)
+            return tracemalloc.get_traced_memory()[1] - theta.nbytes
+        finally:
+            tracemalloc.stop()
+
+    assert peak_of_two_steps(60_000) < 1.1 * peak_of_two_steps(6_000)
+
+
+def test_all_arrays_of_a_batch_are_fortran_ordered():
+    theta, X, y = problem(10, 5, 300, dtype=np.float32)
+    workspace = Workspace()
+    evaluate(theta, X, y, 0.1, 1 / 255, workspace)
+    assert all(array.flags.f_contiguous for array in workspace._arrays.values())
+    assert objective.samples_per_block(np.zeros((10, 785), np.float32)) == 256
