@@ -3,14 +3,13 @@
 Every program trains the same model from the same weights on the same batches, in float32 with SGD;
 their parameters are compared after an epoch before any time is taken. Then epochs in turn.
 
-    python benchmarks/hot_loop.py             # prints the table, writes results/hot_loop.json
-    python benchmarks/hot_loop.py --docs      # and puts it into benchmarks/README.md
+    python benchmarks/hot_loop.py             # prints the table, writes results and picture
+    python benchmarks/hot_loop.py --docs      # and puts the table into benchmarks/README.md
     python benchmarks/hot_loop.py --quick     # fewer samples and rounds, nothing written
 
 The data are Fashion-MNIST (``NPSOFTMAX_DATA``).
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,12 +21,15 @@ measure.threads(1)
 import numpy as np
 import torch
 from hot_loop_peers import PEERS, Problem
+from threadpoolctl import threadpool_limits
 
 import npsoftmax as nps
 
-OURS, REFERENCE = "npsoftmax", "torch nn.Linear + SGD"
-SLOW = "torch tutorial as printed"
+OURS = "npsoftmax"
 BATCH_SIZES = (32, 64, 256, 1024, 4096)
+THREADS = (1, 2)
+# Its epoch takes so long that it is measured once, with three rounds.
+SLOW, SLOW_AT = "torch tutorial as printed", (256, 1)
 
 
 def ours(problem: Problem) -> Callable[[], Any]:
@@ -58,15 +60,23 @@ def refuse_unequal(epochs: dict[str, Callable[[], Any]]) -> None:
         np.testing.assert_allclose(epoch(), expected, rtol=1e-3, atol=2e-5, err_msg=name)
 
 
-def measured(batch_size: int, samples: int, rounds: int) -> dict[str, Any]:
-    """Return medians and ratios for one batch size; the slow program has one round of its own."""
+def hold_threads(count: int) -> None:
+    """Hold NumPy's BLAS and PyTorch to so many threads."""
+    threadpool_limits(count, user_api="blas")
+    torch.set_num_threads(count)
+
+
+def measured(batch_size: int, threads: int, samples: int, rounds: int) -> dict[str, Any]:
+    """Return medians and ratios for one batch size; the slow program has one row of its own."""
+    hold_threads(threads)
     problem = problem_of(batch_size, samples)
     epochs = {OURS: ours(problem)} | {name: make(problem) for name, make in PEERS.items()}
-    refuse_unequal(epochs)
     slow = epochs.pop(SLOW)
+    refuse_unequal(epochs)
     table = measure.compared(measure.in_turn(epochs, rounds, seconds=0), OURS)
-    if batch_size == 256:
+    if (batch_size, threads) == SLOW_AT:
         pair = {OURS: epochs[OURS], SLOW: slow}
+        refuse_unequal(pair)
         table[SLOW] = measure.compared(measure.in_turn(pair, 3, seconds=0), OURS)[SLOW]
     return table
 
@@ -75,7 +85,7 @@ def table_of(results: dict[str, Any]) -> str:
     """Return milliseconds an epoch of npsoftmax, and the others' times relative to it."""
     names = [name for name in [OURS, *PEERS] if any(name in row for row in results.values())]
     rows = []
-    for batch_size, row in results.items():
+    for label, row in results.items():
         cells = [f"{row[OURS]['median_seconds'] * 1e3:.0f} ms"]
         for name in names[1:]:
             got = row.get(name)
@@ -84,32 +94,40 @@ def table_of(results: dict[str, Any]) -> str:
                 if got
                 else "-"
             )
-        rows.append([batch_size, *cells])
-    return measure.markdown(["batch", *names], rows)
+        rows.append([label, *cells])
+    return measure.markdown(["", *names], rows)
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of the page of benchmarks by name."""
+    return {
+        "hot_loop_machine": measure.described(results["machine"]),
+        "hot_loop": table_of(results["epochs"]),
+    }
+
+
+def picture(results: dict[str, Any]) -> Any:
+    """Draw the milliseconds of an epoch with one thread."""
+    milliseconds = {
+        label: {name: got["median_seconds"] * 1e3 for name, got in row.items() if name != SLOW}
+        for label, row in results["epochs"].items()
+        if label.endswith("1 thread")
+    }
+    return measure.bars(milliseconds, "Fashion-MNIST, float32, SGD", "ms per epoch")
 
 
 def main() -> None:
     """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer samples, nothing written")
-    parser.add_argument("--docs", action="store_true", help="put the table into the README")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each contestant")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    arguments = measure.flags(__doc__, rounds=9).parse_args()
     samples, rounds = (6000, 3) if arguments.quick else (60_000, arguments.rounds)
-    results = {}
-    for batch_size in BATCH_SIZES:
-        print(f"batch {batch_size}", file=sys.stderr)
-        results[str(batch_size)] = measured(batch_size, samples, rounds)
-    print(table_of(results))
-    if not arguments.quick:
-        name = "hot_loop"
-        found = {"machine": measure.machine("torch"), "epochs": results}
-        print(f"written: {measure.save(name, found).relative_to(measure.ROOT)}")
-        if arguments.docs:
-            page = measure.ROOT / "benchmarks" / "README.md"
-            measure.insert(page, name, table_of(results))
-            measure.insert(page, "hot_loop_machine", measure.described(found["machine"]))
+    epochs = {}
+    for threads in THREADS:
+        for batch_size in BATCH_SIZES:
+            label = f"batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}"
+            print(label, file=sys.stderr)
+            epochs[label] = measured(batch_size, threads, samples, rounds)
+    results = {"machine": measure.machine("torch"), "epochs": epochs}
+    measure.publish("hot_loop", results, tables(results), picture, arguments)
 
 
 if __name__ == "__main__":

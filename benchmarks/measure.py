@@ -1,9 +1,10 @@
-"""What the benchmarks share: timing in turn, the machine, results on disk, tables.
+"""What the benchmarks share: flags, timing in turn, the machine, results on disk, tables, bars.
 
 Machines are shared and change their clock, so contestants run in turn, A B C A B C, and what is
 compared is each round's ratio to the reference of the same round.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -16,6 +17,37 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def flags(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Return a parser of the flags of all benchmarks, described by the first line of ``doc``."""
+    parser = argparse.ArgumentParser(description=str(doc).splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a smaller run, nothing written")
+    parser.add_argument("--docs", action="store_true", help="put the tables where they are shown")
+    parser.add_argument("--rounds", type=int, default=rounds, help="turns of each contestant")
+    return parser
+
+
+def publish(
+    name: str,
+    results: Mapping[str, Any],
+    tables: Mapping[str, str],
+    picture: Callable[[Any], Any],
+    arguments: argparse.Namespace,
+    page: Path = ROOT / "benchmarks" / "README.md",
+) -> None:
+    """Print the tables; unless quick, write results and picture; with --docs, fill in the page."""
+    print("\n\n".join(tables.values()))
+    if arguments.quick:
+        return
+    RESULTS.mkdir(exist_ok=True)
+    stored, drawn = (RESULTS / f"{name}.{kind}" for kind in ("json", "png"))
+    stored.write_text(json.dumps(results, indent=1) + "\n")
+    picture(results).savefig(drawn, dpi=100)
+    print(f"\nwritten: {stored.relative_to(ROOT)}, {drawn.relative_to(ROOT)}")
+    if arguments.docs:
+        for mark, table in tables.items():
+            insert(page, mark, table)
 
 
 def threads(count: int) -> None:
@@ -94,14 +126,6 @@ def simd_level() -> str:
     return next((name for name in names if found.get(name)), "no wide SIMD")
 
 
-def save(name: str, results: Mapping[str, Any]) -> Path:
-    """Write raw results to ``benchmarks/results/<name>.json``."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    return path
-
-
 def load(name: str) -> Any:
     """Return the raw results of ``benchmarks/results/<name>.json``."""
     return json.loads((RESULTS / f"{name}.json").read_text())
@@ -111,6 +135,28 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def bars(groups: Mapping[str, Mapping[str, float]], title: str, unit: str) -> Any:
+    """Draw values as horizontal bars, one group a panel, and return the figure."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    colours = {name: f"C{number}" for number, name in enumerate(names)}
+    figure = Figure(figsize=(8, 0.8 + 0.26 * sum(len(g) + 1 for g in groups.values())))
+    figure.set_layout_engine("constrained")
+    heights = [len(group) for group in groups.values()]
+    panels = figure.subplots(len(groups), 1, sharex=True, height_ratios=heights, squeeze=False)
+    for axes, (label, group) in zip(panels[:, 0], groups.items(), strict=True):
+        drawn = axes.barh(list(group), list(group.values()), color=[colours[n] for n in group])
+        axes.bar_label(drawn, [f"{value:.3g}" for value in group.values()], padding=3)
+        axes.invert_yaxis()
+        axes.set_title(label, loc="left", fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.1)
+    panels[-1, 0].set_xlabel(unit)
+    figure.suptitle(title)
+    return figure
 
 
 def insert(document: Path, name: str, text: str) -> None:

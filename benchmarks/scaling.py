@@ -19,9 +19,9 @@ Answers are checked before times: gradients against float64 formulas, training f
 against training from memory, bit for bit.
 """
 
-import argparse
 import math
 import multiprocessing
+import os
 import resource
 import statistics
 import struct
@@ -93,6 +93,9 @@ def write_images(path: Path, samples: int) -> None:
         file.write(struct.pack(">4B2I", 0, 0, 8, 2, samples, D))
         for _ in range(samples // min(SIZES["n"])):
             file.write(block)
+        # Else the system does it while epochs are timed.
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def limit_heap() -> None:
@@ -204,9 +207,12 @@ def measured(work_dir: str | None, rounds: int, quick: bool) -> dict[str, dict[s
     return {"n": of_samples, "k": of_classes, "d": of_features}
 
 
-def tables(results: Mapping[str, Axis]) -> dict[str, str]:
-    """Return the three tables, by the names of their places in the README."""
-    return {f"scaling_{axis}": table_of(axis, results[axis]) for axis in SIZES}
+def tables(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return the machine and the three tables, by the names of their places in the README."""
+    return {
+        "scaling_machine": measure.described(results["machine"]),
+        **{f"scaling_{axis}": table_of(axis, results[axis]) for axis in SIZES},
+    }
 
 
 def table_of(axis: str, sizes: Axis) -> str:
@@ -226,49 +232,33 @@ def table_of(axis: str, sizes: Axis) -> str:
     return measure.markdown([axis, "relative", *(COLUMNS[field][0] for field in fields)], rows)
 
 
-def picture(results: Mapping[str, Axis]) -> Path:
-    """Draw the three growths, each round a dot, and return the image's path."""
-    import matplotlib
+def picture(results: Mapping[str, Any]) -> Any:
+    """Draw the three growths, each round a dot, and return the figure."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, all_axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
-    for axes, axis in zip(all_axes, SIZES, strict=True):
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    names = {"n": "samples n", "k": "classes k", "d": "features d"}
+    for axes, (axis, name) in zip(figure.subplots(1, 3), names.items(), strict=True):
         field = "seconds_per_sample" if axis == "n" else "seconds_per_multiply_add"
         title, factor, unit, _ = COLUMNS[field]
         sizes = [int(size) for size in results[axis]]
         heights = np.array([[p[field] * factor for p in found] for found in results[axis].values()])
         axes.semilogx(sizes, np.median(heights, axis=1), color="tab:blue")
         axes.semilogx(sizes, heights, ".", color="tab:blue")
-        axes.set(xlabel=axis, ylabel=f"{unit} {title}", ylim=(0, None))
+        axes.set(xlabel=name, ylabel=f"{unit} {title}", ylim=(0, None))
         axes.grid(alpha=0.3)
-    path = measure.RESULTS / "scaling.png"
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return figure
 
 
 def main() -> None:
     """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, nothing written")
-    parser.add_argument("--docs", action="store_true", help="put the tables into the README")
+    parser = measure.flags(__doc__, rounds=5)
     parser.add_argument("--work-dir", help="where the file of samples goes, 7.8 GB for a while")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each point")
     arguments = parser.parse_args()
     rounds = 1 if arguments.quick else arguments.rounds
-    results = measured(arguments.work_dir, rounds, arguments.quick)
-    texts = tables(results)
-    print("\n\n".join(texts.values()))
-    if arguments.quick:
-        return
-    found = {"machine": measure.machine("matplotlib"), **results}
-    for path in (measure.save("scaling", found), picture(results)):
-        print(f"written: {path.relative_to(measure.ROOT)}")
-    if arguments.docs:
-        for name, text in texts.items():
-            measure.insert(measure.ROOT / "benchmarks" / "README.md", name, text)
+    points = measured(arguments.work_dir, rounds, arguments.quick)
+    results = {"machine": measure.machine(), **points}
+    measure.publish("scaling", results, tables(results), picture, arguments)
 
 
 if __name__ == "__main__":

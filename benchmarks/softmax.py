@@ -9,7 +9,6 @@ plain shifted NumPy formula on the same array, after checking that all agree.
     python benchmarks/softmax.py --quick    # fewer and smaller columns, nothing written
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -177,11 +176,7 @@ def speed_table(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer columns, nothing written")
-    parser.add_argument("--docs", action="store_true", help="put the tables into docs/numerics.md")
-    parser.add_argument("--rounds", type=int, default=25, help="turns of each contestant")
-    arguments = parser.parse_args()
+    arguments = measure.flags(__doc__, rounds=25).parse_args()
     rounds = 5 if arguments.quick else arguments.rounds
     results = {
         "machine": measure.machine("scipy", "torch", "scikit-learn", "mpmath"),
@@ -189,13 +184,25 @@ def main() -> None:
         "block sizes": block_sizes(rounds),
         "accuracy": accuracy(arguments.quick),
     }
-    for text in tables(results).values():
-        print(text, end="\n\n")
-    if not arguments.quick:
-        print(f"written: {measure.save('softmax', results).relative_to(measure.ROOT)}")
-        if arguments.docs:
-            for name, text in tables(results).items():
-                measure.insert(measure.ROOT / "docs" / "numerics.md", name, text)
+    page = measure.ROOT / "docs" / "numerics.md"
+    measure.publish("softmax", results, tables(results), picture, arguments, page)
+
+
+def picture(results: dict[str, Any]) -> Any:
+    """Draw the largest error of each library in softmax, over all families of input."""
+    errors = {
+        f"softmax, {dtype}": {
+            library: max(float(family[library]["softmax"]) for family in families.values())
+            for library in next(iter(families.values()))
+        }
+        for dtype, families in results["accuracy"].items()
+    }
+    figure = measure.bars(
+        errors, "Largest error, eight families of input", "units in the last place"
+    )
+    for axes in figure.axes:
+        axes.set_xscale("log")
+    return figure
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:

@@ -11,7 +11,6 @@ reported. Wall time and peak memory (as Linux counts it), processes in turn afte
 The data are Fashion-MNIST (``NPSOFTMAX_DATA``).
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -71,7 +70,8 @@ def programs(epochs: int) -> dict[str, Command]:
 
 def imports() -> dict[str, Command]:
     """Return the commands of the second table."""
-    return {code: python(code) for code in ("import numpy", "import npsoftmax")}
+    codes = ("import numpy", "import npsoftmax", "from npsoftmax import *")
+    return {code: python(code) for code in codes}
 
 
 def python(code: str) -> Command:
@@ -148,11 +148,12 @@ def table_of(runs: Runs, reference: str) -> str:
 
 
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
-    """Return both tables by the name of their marks."""
-    return {name: table_of(results[name], reference) for name, reference in REFERENCES.items()}
+    """Return the tables of the page of benchmarks by name."""
+    found = {name: table_of(results[name], reference) for name, reference in REFERENCES.items()}
+    return {"start_to_finish_machine": measure.described(results["machine"]), **found}
 
 
-def picture(results: Mapping[str, Any]) -> Path:
+def picture(results: Mapping[str, Any]) -> Any:
     """Draw the first table as bars, on a logarithmic axis: the slow program is far out."""
     from matplotlib.figure import Figure
 
@@ -166,33 +167,21 @@ def picture(results: Mapping[str, Any]) -> Path:
     labels = [f"{s:.1f} s, {peak:.0f} MB" for s, peak in zip(seconds, peaks, strict=True)]
     axes.bar_label(bars, labels, padding=4)
     axes.set_xscale("log")
-    axes.set_xlim(min(seconds) / 4, max(seconds) * 4)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlim(min(seconds) / 4, max(seconds) * 8)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("wall time of the whole process in seconds")
-    path = measure.RESULTS / "start_to_finish.png"
-    figure.savefig(path, dpi=100)
-    return path
+    return figure
 
 
 def main() -> None:
     """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one epoch, nothing written")
-    parser.add_argument("--docs", action="store_true", help="put the tables into the README")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contestant")
-    arguments = parser.parse_args()
+    arguments = measure.flags(__doc__, rounds=7).parse_args()
     measure.threads(1)
-    results = measured(arguments.quick, 1 if arguments.quick else arguments.rounds)
-    print("\n\n".join(tables(results).values()))
-    if not arguments.quick:
-        found = {"machine": measure.machine("torch"), **results}
-        for path in (measure.save("start_to_finish", found), picture(found)):
-            print(f"written: {path.relative_to(measure.ROOT)}")
-        if arguments.docs:
-            page = measure.ROOT / "benchmarks" / "README.md"
-            for name, table in tables(found).items():
-                measure.insert(page, name, table)
+    runs = measured(arguments.quick, 1 if arguments.quick else arguments.rounds)
+    results = {"machine": measure.machine("torch"), **runs}
+    measure.publish("start_to_finish", results, tables(results), picture, arguments)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ FOLDER holds the four unpacked IDX files, as torchvision leaves them. Test accur
 epoch; the last one goes into ``summary.json`` in the working folder, where train.py puts its own.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -46,6 +47,7 @@ def as_printed(folder: Path, epochs: int) -> float:
         order = rng.permutation(labels.size)
         problem = hot_loop_peers.Problem(images.T, labels, theta, order, BATCH_SIZE, LEARNING_RATE)
         theta = hot_loop_peers.as_printed(problem)()
+        gc.collect()  # its data set is a class in a cycle, which would keep each epoch's images
         W, b = hot_loop_peers.weights(problem._replace(theta=theta), grad=False)
         accuracy = ((X_test @ W + b).argmax(1) == y_test).float().mean().item()
     return accuracy

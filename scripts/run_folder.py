@@ -99,7 +99,9 @@ def draw_curves(path: Path, title: str, trainer: "npsoftmax.Trainer") -> None:
     from npsoftmax.ext import plots
     from npsoftmax.files import publish
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    # Fixed margins: finding them would draw everything a second time.
+    figure = Figure(figsize=(9, 3.6))
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.82, wspace=0.25)
     left, right = figure.subplots(1, 2)
     plots.loss_curve(trainer.history, left)
     plots.accuracy_curve(trainer.history, right)

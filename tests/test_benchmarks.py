@@ -1,5 +1,7 @@
 """The benchmarks' common ground, and documents that show what was measured."""
 
+import importlib
+from functools import partial
 from pathlib import Path
 
 import measure
@@ -58,11 +60,32 @@ def test_unequal_answers_are_refused():
         softmax_benchmark.refuse_unequal({"right": lambda: 1.0, "wrong": lambda: 1.1})
 
 
-def test_the_page_of_benchmarks_shows_the_epochs_as_they_were_measured():
-    pytest.importorskip("torch")
-    import hot_loop
-
+@pytest.mark.parametrize("name", ["hot_loop", "limit", "scaling", "start_to_finish"])
+def test_the_page_of_benchmarks_shows_the_results_as_they_were_measured(name):
+    if name == "hot_loop":
+        pytest.importorskip("torch")
+    benchmark = importlib.import_module(name)
     text = (ROOT / "benchmarks" / "README.md").read_text()
-    results = measure.load("hot_loop")
-    assert f"<!-- hot_loop -->\n{hot_loop.table_of(results['epochs'])}\n<!-- /hot_loop -->" in text
-    assert measure.described(results["machine"]) in text
+    for mark, table in benchmark.tables(measure.load(name)).items():
+        assert f"<!-- {mark} -->\n{table}\n<!-- /{mark} -->" in text, mark
+    assert (measure.RESULTS / f"{name}.png").stat().st_size > 5000
+    assert f"results/{name}.png" in text
+
+
+def test_results_are_published_as_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "ROOT", tmp_path)
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "results")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- t -->\n<!-- /t -->\n")
+
+    def published(*flags):
+        arguments = measure.flags("What?", rounds=3).parse_args(flags)
+        draw = partial(measure.bars, title="T", unit="ms")
+        measure.publish("name", {"g": {"a": 1.0}}, {"t": "table"}, draw, arguments, page)
+        assert capsys.readouterr().out.startswith("table\n")
+        return sorted(path.name for path in tmp_path.rglob("*.*")), "table" in page.read_text()
+
+    assert published("--quick", "--docs") == (["page.md"], False)
+    assert published() == (["name.json", "name.png", "page.md"], False)
+    assert published("--docs") == (["name.json", "name.png", "page.md"], True)
+    assert measure.load("name") == {"g": {"a": 1.0}}

@@ -2,7 +2,10 @@
 
 import gzip
 import os
+import re
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -65,6 +68,57 @@ def test_memory_map(tmp_path):
     path.write_bytes(SMALL[:-1])
     with pytest.raises(CorruptFileError, match="expected 18 bytes"):
         idx.memory_map(path)
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer
+from npsoftmax.data import idx
+from npsoftmax.errors import InputError
+
+limit, kind = 300 * 2**20, getattr(resource, sys.argv[2])
+resource.setrlimit(kind, (limit, limit))
+try:
+    np.ones(limit, np.uint8)
+except MemoryError:
+    pass
+else:
+    raise SystemExit("the limit does not hold")
+try:
+    images = idx.memory_map(sys.argv[1])
+except InputError as error:
+    raise SystemExit(str(error)) from error
+X = images.reshape(len(images), -1).T
+y = np.zeros(X.shape[1], int)
+trainer = Trainer(SoftmaxRegression(X.shape[0], 3), Descent(0.1), DataLoader(X, y, shuffle=True))
+print(trainer.fit(1)[0].train_loss)
+"""
+
+
+@pytest.fixture(scope="module")
+def sparse_file(tmp_path_factory):
+    """Write 0.8 GB of zeros, which take no room on a disk with holes."""
+    path = tmp_path_factory.mktemp("sparse") / "images"
+    with open(path, "wb") as file:
+        file.write(header(8, 8_000, 320, 320))
+        file.truncate(file.tell() + 8_000 * 320 * 320)
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
+def test_a_file_larger_than_the_memory_allowed_is_trained_on(sparse_file):
+    command = [sys.executable, "-c", LIMITED, str(sparse_file), "RLIMIT_DATA"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert float(done.stdout) < np.log(3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
+def test_a_map_that_finds_no_room_in_the_address_space_says_so(sparse_file):
+    command = [sys.executable, "-c", LIMITED, str(sparse_file), "RLIMIT_AS"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert re.fullmatch(r"cannot map .*819,200,016 bytes.*ulimit -v.*\n", done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -255,9 +255,7 @@ def chapter_run(fashion_mnist):
         history=history,
         all_losses=losses,
         losses=np.array([part.mean() for part in np.split(losses, cuts)]),
-        accuracies=np.array(
-            [part.mean() for part in np.split(predicted == data.y_test, cuts)]
-        ),
+        accuracies=np.array([part.mean() for part in np.split(predicted == data.y_test, cuts)]),
     )
 
 

@@ -123,16 +123,30 @@ def test_core_never_imports_ext():
             assert "npsoftmax.ext" not in path.read_text(), module
 
 
-def test_importing_loads_only_numpy_and_the_standard_library():
+def modules_loaded_by(code):
+    """Return the top-level modules that come from files and that ``code`` loads after NumPy."""
     code = (
-        "import sys, numpy; before = set(sys.modules); import npsoftmax;"
+        f"import sys, numpy; before = set(sys.modules); {code};"
         "new = [m for m in set(sys.modules) - before if getattr(sys.modules[m], '__file__', None)];"
         "print(*{m.split('.')[0] for m in new})"
     )
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert set(loaded) - sys.stdlib_module_names - {"numpy"} == {"npsoftmax"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_package_loads_only_numpy_and_the_standard_library():
+    loaded = modules_loaded_by("from npsoftmax import *")
+    assert loaded - sys.stdlib_module_names - {"numpy"} == {"npsoftmax"}
+
+
+def test_importing_the_package_loads_nothing_yet():
+    assert modules_loaded_by("import npsoftmax") == {"npsoftmax"}
+
+
+def test_unknown_names_are_refused_and_known_ones_listed():
+    with pytest.raises(AttributeError, match="'npsoftmax' has no attribute 'softmx'"):
+        npsoftmax.softmx  # noqa: B018
+    assert set(npsoftmax.__all__) <= set(dir(npsoftmax))
 
 
 def test_public_names_exist_and_are_documented():

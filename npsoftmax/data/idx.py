@@ -14,6 +14,7 @@ The header of a file is compared with the bytes that are really there before mem
 for what it claims.
 """
 
+import errno
 import math
 import os
 import struct
@@ -246,9 +247,15 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
     Raises
     ------
     InputError
-        The file does not exist or cannot be read, or holds a wider type.
+        The file does not exist or cannot be read, holds a wider type, or is larger than the
+        address space that the process may take.
     CorruptFileError
         Not an IDX file, or longer or shorter than its header says.
+
+    Notes
+    -----
+    A file larger than memory can be trained on: what is read comes into the system's cache, page
+    by page, and goes again when memory is short.
 
     Examples
     --------
@@ -262,7 +269,16 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
         _check_length(os.fstat(file.fileno()).st_size, header, path)
         if header.dtype.itemsize > 1:
             raise InputError(f"{path}: expected bytes, got {header.dtype}; use read")
-        return np.asarray(np.memmap(file, header.dtype, "r", header.start, header.shape))
+        try:
+            return np.asarray(np.memmap(file, header.dtype, "r", header.start, header.shape))
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            raise InputError(
+                f"cannot map {path}: expected room for its {os.fstat(file.fileno()).st_size:,} "
+                "bytes in the address space, which is limited; raise the limit (ulimit -v): a map "
+                "takes addresses, not memory"
+            ) from error
 
 
 def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
