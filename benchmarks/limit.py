@@ -2,8 +2,8 @@
 
 An epoch of ``Trainer`` over Fashion-MNIST, in turn with what no program of this kind can leave out:
 its two matrix products per batch, on floats that lie in cache and into arrays that exist, and one
-pass over its bytes. Beside them what it could be spared: the conversion from bytes, the gathering,
-and the products in blocks of other sizes than the one in use.
+pass over its bytes. Beside them the other parts, each on its own, and the loop in blocks of other
+sizes than the one in use.
 
     python benchmarks/limit.py            # prints the tables, writes results and picture
     python benchmarks/limit.py --docs     # and puts the tables into benchmarks/README.md
@@ -24,11 +24,12 @@ import numpy as np
 
 import npsoftmax as nps
 from npsoftmax import _objective_blocks
+from npsoftmax.functional._label_losses import LabelLosses
 
 LOOP = "the loop, Trainer.fit(1)"
 PRODUCTS = "its two products per batch alone"
 BATCH_SIZES = (32, 256, 1024, 4096)
-BLOCK_SIZES = (64, 128, 256, 512, 1024)
+BLOCK_SIZES = (128, 256, 512, 1024, 2048, 4096)
 
 
 def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
@@ -42,6 +43,7 @@ def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
     floats = np.asfortranarray(X[:, :block].astype(np.float32))
     logits = np.empty((10, block), np.float32, order="F")
     grad = np.empty_like(W)
+    of_labels, labels = LabelLosses(10, block, floats.dtype), y[:block]
     blocks = range(0, samples, block)
     rows = np.ascontiguousarray(X.T)
 
@@ -52,6 +54,12 @@ def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
         for _ in blocks:
             np.matmul(W, floats, out=logits)
             np.matmul(logits, floats.T, out=grad)
+
+    def losses() -> None:
+        for _ in blocks:
+            of_labels.logits[...] = logits
+            of_labels.losses(labels)
+            of_labels.gradient(batch_size, out=logits)
 
     def conversion() -> None:
         for start in blocks:
@@ -68,6 +76,7 @@ def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
     return {
         LOOP: loop,
         PRODUCTS: products,
+        "softmax, losses and their gradient": losses,
         "converting its bytes to float32": conversion,
         "gathering its batches": gathering,
         "reading its bytes once": reading,

@@ -22,20 +22,21 @@ from npsoftmax.functional._running_losses import RunningLosses
 
 __all__ = ["AnyBlock", "Workspace", "samples_per_block"]
 
-# A block of samples is to stay in cache from the forward product to the backward one, and large
-# enough for NumPy's fixed cost per call: 256 columns of 784 float32. benchmarks/limit.py compares
+# The floats of a block are to stay in cache from the forward product to the backward one, and many
+# enough for NumPy's fixed cost per call: 1,024 columns of 784 float32. benchmarks/limit.py compares
 # other sizes.
-BLOCK_BYTES = 256 * 784 * 4
-FEWEST_SAMPLES, MOST_SAMPLES = 64, 1024
-# Logits held at a time, 2 MB in float32. Where a block has more, its classes are cut into blocks
-# too, and its forward product is computed twice.
+BLOCK_BYTES = 1024 * 784 * 4
+FEWEST_SAMPLES, MOST_SAMPLES = 128, 4096
+# Logits held at a time, 2 MB in float32. Where even a small block has more, its classes are cut
+# into blocks too, and its forward product is computed twice.
 MOST_LOGITS = 512 * 1024
 
 
 def samples_per_block(theta: NDArray[Any]) -> int:
     """Return how many samples to compute on at a time."""
-    fitting: int = BLOCK_BYTES // (max(1, theta.shape[1] - 1) * theta.itemsize)
-    return min(max(fitting, FEWEST_SAMPLES), MOST_SAMPLES)
+    k, d = theta.shape[0], theta.shape[1] - 1
+    fitting = BLOCK_BYTES // (max(1, d) * theta.itemsize)
+    return int(max(FEWEST_SAMPLES, min(fitting, MOST_LOGITS // k, MOST_SAMPLES)))
 
 
 class Block:
@@ -47,12 +48,17 @@ class Block:
         Shape ``(k, d+1)``; only its shape and dtype count here.
     samples : int
         How many.
+
+    Attributes
+    ----------
+    classes : int
+        How many are computed at a time.
     """
 
     def __init__(self, theta: NDArray[Any], samples: int) -> None:
-        k = theta.shape[0]
-        self._product = np.empty((k, samples), theta.dtype, order="F")
-        self._of_labels = LabelLosses(k, samples, theta.dtype)
+        self.classes = theta.shape[0]
+        self._product = np.empty((self.classes, samples), theta.dtype, order="F")
+        self._of_labels = LabelLosses(self.classes, samples, theta.dtype)
         self._to_bias = np.empty(samples, theta.dtype)
 
     def losses(
@@ -72,21 +78,31 @@ class Block:
         self._product.argmax(axis=0, out=out)
 
     def gradient(
-        self, theta: NDArray[Any], X: NDArray[Any], scale: float, divisor: int, out: NDArray[Any]
+        self,
+        theta: NDArray[Any],
+        X: NDArray[Any],
+        scale: float,
+        divisor: int,
+        out: NDArray[Any],
+        part: NDArray[Any] | None,
     ) -> None:
-        """Write the gradient on theta of the sum of the losses, over ``divisor``, to ``out``."""
+        """Compute the gradient on theta of the sum of the losses, over ``divisor``.
+
+        It is written to ``out``, or to ``part`` and from there added to ``out``; ``part`` has as
+        many rows as classes are computed at a time.
+        """
         scaled_dZ = self._product
         self._of_labels.gradient(divisor / scale, out=scaled_dZ)
         self._to_bias.fill(1 / scale)
-        _pull_back(scaled_dZ, X, self._to_bias, out)
+        _pull_back(scaled_dZ, X, self._to_bias, out, part)
 
 
 class BlockOfManyClasses:
     """As :class:`Block` with the logits of some classes at a time: their memory is bounded."""
 
     def __init__(self, theta: NDArray[Any], samples: int) -> None:
-        self._classes = max(1, MOST_LOGITS // samples)
-        self._buffer = np.empty((self._classes, samples), theta.dtype, order="F")
+        self.classes = max(1, MOST_LOGITS // samples)
+        self._buffer = np.empty((self.classes, samples), theta.dtype, order="F")
         self._to_bias = np.empty(samples, theta.dtype)
 
     def losses(
@@ -94,14 +110,14 @@ class BlockOfManyClasses:
     ) -> NDArray[Any]:
         """Return the loss of each sample."""
         self._running = RunningLosses(labels)
-        for first in range(0, theta.shape[0], self._classes):
+        for first in range(0, theta.shape[0], self.classes):
             self._running.add(self._logits(theta, X, scale, first), first)
         return self._running.losses()
 
     def _logits(
         self, theta: NDArray[Any], X: NDArray[Any], scale: float, first: int
     ) -> NDArray[Any]:
-        of_classes = theta[first : first + self._classes]
+        of_classes = theta[first : first + self.classes]
         logits = self._buffer[: of_classes.shape[0]]
         np.matmul(of_classes[:, :-1], X, out=logits)
         logits *= scale
@@ -113,22 +129,37 @@ class BlockOfManyClasses:
         out[...] = self._running.predicted
 
     def gradient(
-        self, theta: NDArray[Any], X: NDArray[Any], scale: float, divisor: int, out: NDArray[Any]
+        self,
+        theta: NDArray[Any],
+        X: NDArray[Any],
+        scale: float,
+        divisor: int,
+        out: NDArray[Any],
+        part: NDArray[Any] | None,
     ) -> None:
-        """Write the gradient on theta of the sum of the losses, over ``divisor``, to ``out``."""
+        """Do as :meth:`Block.gradient` does."""
         self._to_bias.fill(1 / scale)
-        for first in range(0, theta.shape[0], self._classes):
+        for first in range(0, theta.shape[0], self.classes):
             scaled_dZ = self._logits(theta, X, scale, first)
             self._running.gradient(scaled_dZ, first, divisor / scale)
-            _pull_back(scaled_dZ, X, self._to_bias, out[first : first + self._classes])
+            of_classes = out[first : first + self.classes]
+            part_of_classes = None if part is None else part[: of_classes.shape[0]]
+            _pull_back(scaled_dZ, X, self._to_bias, of_classes, part_of_classes)
 
 
 def _pull_back(
-    scaled_dZ: NDArray[Any], X: NDArray[Any], to_bias: NDArray[Any], out: NDArray[Any]
+    scaled_dZ: NDArray[Any],
+    X: NDArray[Any],
+    to_bias: NDArray[Any],
+    out: NDArray[Any],
+    part: NDArray[Any] | None,
 ) -> None:
-    """Write ``[dW db]`` to ``out``, from ``s dZ`` and a column of ``1 / s``."""
-    np.matmul(scaled_dZ, X.T, out=out[:, :-1])
-    np.matmul(scaled_dZ, to_bias, out=out[:, -1])
+    """Write ``[dW db]`` to ``out`` or add it, from ``s dZ`` and a column of ``1 / s``."""
+    target = out if part is None else part
+    np.matmul(scaled_dZ, X.T, out=target[:, :-1])
+    np.matmul(scaled_dZ, to_bias, out=target[:, -1])
+    if part is not None:
+        out += part
 
 
 AnyBlock = Block | BlockOfManyClasses

@@ -14,6 +14,8 @@ from npsoftmax.functional import affine, softmax
 
 __all__ = ["SoftmaxRegression"]
 
+DRAWN_AT_ONCE = 64 * 1024
+
 
 class SoftmaxRegression:
     r"""Multinomial logistic regression on columns: :math:`P = \mathrm{softmax}(W X + b)`.
@@ -79,7 +81,11 @@ class SoftmaxRegression:
             raise InputError(f"pixel_scale: expected a finite number above 0, got {pixel_scale}")
         rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
         self.theta: NDArray[Any] = np.zeros(shape, dtype=dtype, order="F")
-        self.W[...] = sigma * rng.standard_normal((shape[1] - 1, shape[0])).T
+        # In blocks, for the float64 numbers not to take twice the room of theta for a while.
+        step = max(1, DRAWN_AT_ONCE // shape[0])
+        for start in range(0, shape[1] - 1, step):
+            columns = self.W[:, start : start + step]
+            columns[...] = sigma * rng.standard_normal(columns.shape[::-1]).T
         self.classes = _as_classes(classes, shape[0])
         self.pixel_scale = float(pixel_scale)
 

@@ -150,12 +150,10 @@ def evaluate(
     for columns, X_block, block, losses in _in_blocks(theta, X, labels, scale, workspace):
         loss_sum += float(np.add.reduce(losses, dtype=np.float64))
         block.predict(out=predicted[columns])
-        if columns.start == 0:
-            block.gradient(theta, X_block, scale, samples, out=grad)
-        else:
-            part = workspace.take("part", theta.shape, theta.dtype)
-            block.gradient(theta, X_block, scale, samples, out=part)
-            grad += part
+        part = None
+        if columns.start > 0:
+            part = workspace.take("part", (block.classes, theta.shape[1]), theta.dtype)
+        block.gradient(theta, X_block, scale, samples, grad, part)
     return _penalised(theta, grad, loss_sum / samples, l2, predicted)
 
 

@@ -1,5 +1,7 @@
 """The model: parameters, predictions, files."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,18 @@ def test_initial_parameters():
     double = SoftmaxRegression(784, 10, dtype=np.float64)
     np.testing.assert_array_equal(double.theta.astype(np.float32), model.theta)
     assert (SoftmaxRegression(3, 2, sigma=0).theta == 0).all()
+
+
+def test_weights_are_drawn_in_blocks_as_in_one_go():
+    tracemalloc.start()
+    try:
+        model = SoftmaxRegression(500, 2000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    at_once = 0.01 * np.random.default_rng(0).standard_normal((500, 2000)).T
+    np.testing.assert_array_equal(model.W, at_once.astype(np.float32))
+    assert peak < 1.6 * model.theta.nbytes
 
 
 def test_parameters_are_views(model):

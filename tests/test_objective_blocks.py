@@ -123,7 +123,7 @@ def test_a_later_step_allocates_nothing_of_the_size_of_the_batch(k, dtype):
 
 def test_memory_grows_with_the_block_not_with_the_classes():
     def peak_of_two_steps(k):
-        theta, X, y = problem(k, 2, 256, dtype=np.float32)
+        theta, X, y = problem(k, 2, 300, dtype=np.float32)
         tracemalloc.start()
         try:
             workspace = Workspace()
@@ -133,6 +133,7 @@ def test_memory_grows_with_the_block_not_with_the_classes():
         finally:
             tracemalloc.stop()
 
+    # But for the gradient, of theta's size, which is subtracted.
     assert peak_of_two_steps(60_000) < 1.1 * peak_of_two_steps(6_000)
 
 
@@ -141,4 +142,19 @@ def test_all_arrays_of_a_batch_are_fortran_ordered():
     workspace = Workspace()
     evaluate(theta, X, y, 0.1, 1 / 255, workspace)
     assert all(array.flags.f_contiguous for array in workspace._arrays.values())
-    assert objective.samples_per_block(np.zeros((10, 785), np.float32)) == 256
+
+
+@pytest.mark.parametrize(
+    ("k", "d", "dtype", "samples"),
+    [
+        (10, 784, np.float32, 1024),
+        (10, 784, np.float64, 512),
+        (10, 1, np.float32, 4096),  # few features: bounded
+        (10, 100_000, np.float32, 128),  # many: not a handful at a time
+        (1000, 784, np.float32, 524),  # fewer samples, so that all their logits are held
+        (100_000, 784, np.float32, 128),  # too many classes for that
+    ],
+)
+def test_samples_per_block(k, d, dtype, samples):
+    theta = np.broadcast_to(np.zeros(1, dtype), (k, d + 1))
+    assert objective.samples_per_block(theta) == samples
