@@ -10,6 +10,7 @@ their parameters are compared after an epoch before any time is taken. Then epoc
 The data are Fashion-MNIST (``NPSOFTMAX_DATA``).
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,9 +28,10 @@ import npsoftmax as nps
 
 OURS = "npsoftmax"
 BATCH_SIZES = (32, 64, 256, 1024, 4096)
-THREADS = (1, 2)
+# label: (cores that the process may use, threads of NumPy's BLAS and of PyTorch)
+MACHINES = {"one core": (1, 1), "two cores, 1 thread": (2, 1), "two cores, 2 threads": (2, 2)}
 # Its epoch takes so long that it is measured once, with three rounds.
-SLOW, SLOW_AT = "torch tutorial as printed", (256, 1)
+SLOW, SLOW_AT = "torch tutorial as printed", ("two cores, 1 thread", 256)
 
 
 def ours(problem: Problem) -> Callable[[], Any]:
@@ -60,25 +62,28 @@ def refuse_unequal(epochs: dict[str, Callable[[], Any]]) -> None:
         np.testing.assert_allclose(epoch(), expected, rtol=1e-3, atol=2e-5, err_msg=name)
 
 
-def hold_threads(count: int) -> None:
-    """Hold NumPy's BLAS and PyTorch to so many threads."""
-    threadpool_limits(count, user_api="blas")
-    torch.set_num_threads(count)
-
-
-def measured(batch_size: int, threads: int, samples: int, rounds: int) -> dict[str, Any]:
-    """Return medians and ratios for one batch size; the slow program has one row of its own."""
-    hold_threads(threads)
-    problem = problem_of(batch_size, samples)
-    epochs = {OURS: ours(problem)} | {name: make(problem) for name, make in PEERS.items()}
-    slow = epochs.pop(SLOW)
-    refuse_unequal(epochs)
-    table = measure.compared(measure.in_turn(epochs, rounds, seconds=0), OURS)
-    if (batch_size, threads) == SLOW_AT:
-        pair = {OURS: epochs[OURS], SLOW: slow}
-        refuse_unequal(pair)
-        table[SLOW] = measure.compared(measure.in_turn(pair, 3, seconds=0), OURS)[SLOW]
-    return table
+def measured(
+    label: str, cores: int, threads: int, samples: int, rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Return medians and ratios by batch size, on so many cores, in a process of its own."""
+    # JAX takes all the cores that its process may use when it first computes.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    threadpool_limits(threads, user_api="blas")
+    torch.set_num_threads(threads)
+    rows = {}
+    for batch_size in BATCH_SIZES:
+        print(f"{label}, batch {batch_size}", file=sys.stderr)
+        problem = problem_of(batch_size, samples)
+        epochs = {OURS: ours(problem)} | {name: make(problem) for name, make in PEERS.items()}
+        slow = epochs.pop(SLOW)
+        refuse_unequal(epochs)
+        row = measure.compared(measure.in_turn(epochs, rounds, seconds=0), OURS)
+        if (label, batch_size) == SLOW_AT:
+            pair = {OURS: epochs[OURS], SLOW: slow}
+            refuse_unequal(pair)
+            row[SLOW] = measure.compared(measure.in_turn(pair, 3, seconds=0), OURS)[SLOW]
+        rows[f"{label}, batch {batch_size}"] = row
+    return rows
 
 
 def table_of(results: dict[str, Any]) -> str:
@@ -107,11 +112,11 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
 
 
 def picture(results: dict[str, Any]) -> Any:
-    """Draw the milliseconds of an epoch with one thread."""
+    """Draw the milliseconds of an epoch on two cores with one thread."""
     milliseconds = {
         label: {name: got["median_seconds"] * 1e3 for name, got in row.items() if name != SLOW}
         for label, row in results["epochs"].items()
-        if label.endswith("1 thread")
+        if label.startswith(SLOW_AT[0])
     }
     return measure.bars(milliseconds, "Fashion-MNIST, float32, SGD", "ms per epoch")
 
@@ -121,12 +126,10 @@ def main() -> None:
     arguments = measure.flags(__doc__, rounds=9).parse_args()
     samples, rounds = (6000, 3) if arguments.quick else (60_000, arguments.rounds)
     epochs = {}
-    for threads in THREADS:
-        for batch_size in BATCH_SIZES:
-            label = f"batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}"
-            print(label, file=sys.stderr)
-            epochs[label] = measured(batch_size, threads, samples, rounds)
-    results = {"machine": measure.machine("torch"), "epochs": epochs}
+    for label, (cores, threads) in MACHINES.items():
+        epochs |= measure.in_own_process(measured, label, cores, threads, samples, rounds)
+    packages = ["torch", "jax"] if "JAX, jit + scan" in PEERS else ["torch"]
+    results = {"machine": measure.machine(*packages), "epochs": epochs}
     measure.publish("hot_loop", results, tables(results), picture, arguments)
 
 

@@ -6,11 +6,13 @@ compared is each round's ratio to the reference of the same round.
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,12 @@ def threads(count: int) -> None:
     """Hold BLAS and OpenMP to so many threads; call it before NumPy loads."""
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(count)
+
+
+def in_own_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """Return ``function(*arguments)`` from a fresh interpreter, which ends with the call."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
 def in_turn(

@@ -20,7 +20,6 @@ against training from memory, bit for bit.
 """
 
 import math
-import multiprocessing
 import os
 import resource
 import statistics
@@ -28,8 +27,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +62,13 @@ Point = dict[str, float]
 Axis = Mapping[str, Sequence[Point]]
 
 
-def in_own_process(function: Callable[..., Any], *arguments: object) -> Any:
-    """Return ``function(*arguments)`` from an interpreter whose memory is this call's alone."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
-
-
 def in_turn(calls: Mapping[int, Sequence[Any]], axis: str, rounds: int) -> dict[str, list[Point]]:
     """Return the points of each size, one per round; a call is a function and its arguments."""
     points: dict[str, list[Point]] = {str(size): [] for size in calls}
     for number in range(rounds):
         for size, call in calls.items():
             print(f"round {number + 1} of {rounds}, {axis} = {size:,}", file=sys.stderr)
-            points[str(size)].append(in_own_process(*call))
+            points[str(size)].append(measure.in_own_process(*call))
     return points
 
 
@@ -196,13 +188,13 @@ def measured(work_dir: str | None, rounds: int, quick: bool) -> dict[str, dict[s
         axis: [size for size in SIZES[axis] if not quick or size <= QUICK[axis]] for axis in SIZES
     }
     for k, d in [(k, 8) for k in sizes["k"]] + [(K, d) for d in sizes["d"]]:
-        in_own_process(refuse_wrong_gradient, k, d)
+        measure.in_own_process(refuse_wrong_gradient, k, d)
     of_classes = in_turn({k: (steps, k, D) for k in sizes["k"]}, "k", rounds)
     of_features = in_turn({d: (steps, K, d) for d in sizes["d"]}, "d", rounds)
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
         path = Path(folder, "images-idx2-ubyte")
         write_images(path, max(sizes["n"]))
-        in_own_process(refuse_unequal_training, path)
+        measure.in_own_process(refuse_unequal_training, path)
         of_samples = in_turn({n: (training, path, n) for n in sizes["n"]}, "n", rounds)
     return {"n": of_samples, "k": of_classes, "d": of_features}
 

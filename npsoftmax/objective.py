@@ -193,10 +193,11 @@ def _checked(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any] | None]:
     """Return valid arguments, and the targets once more as labels unless they are soft."""
     theta, X = as_float(theta, "theta"), np.asarray(X)
-    if X.ndim != 2 or theta.ndim != 2 or theta.shape[1] != X.shape[0] + 1:
+    fits = X.ndim == theta.ndim == 2 and theta.shape[1] == X.shape[0] + 1 and theta.shape[0] > 0
+    if not fits:
         raise ShapeError(
-            f"theta and X: expected shapes (k, d+1) and (d, n), got {theta.shape} and {X.shape}; "
-            "samples are the columns of X"
+            "theta and X: expected shapes (k, d+1) and (d, n) with at least one class, got "
+            f"{theta.shape} and {X.shape}; samples are the columns of X"
         )
     if not math.isfinite(scale) or scale == 0:
         raise InputError(f"scale: expected a finite number other than 0, got {scale}")

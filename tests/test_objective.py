@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gradcheck import check_gradient
 
-from npsoftmax.errors import LabelError, ShapeError
+from npsoftmax.errors import InputError, LabelError, ShapeError
 from npsoftmax.functional import onehotbatch
 from npsoftmax.objective import (
     Workspace,
@@ -95,6 +95,10 @@ def test_refusals(problem):
     theta, X, y = problem
     with pytest.raises(ShapeError, match=r"theta and X: .* \(4, 4\) and \(2, 7\)"):
         loss_and_grad(theta, X[:-1], y)
+    with pytest.raises(ShapeError, match="at least one class"):
+        sample_losses(theta[:0], X[:, :0], y[:0])
+    with pytest.raises(InputError, match="scale"):
+        loss_and_grad(theta, X, y, scale=0.0)
     with pytest.raises(LabelError, match=r"0\.\.3"):
         loss_and_grad(theta, X, y + 4)
     with pytest.raises(ShapeError):
