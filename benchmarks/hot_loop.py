@@ -7,7 +7,7 @@ their parameters are compared after an epoch before any time is taken. Then epoc
     python benchmarks/hot_loop.py --docs      # and puts the table into benchmarks/README.md
     python benchmarks/hot_loop.py --quick     # fewer samples and rounds, nothing written
 
-The data are Fashion-MNIST (``NPSOFTMAX_DATA``).
+The data are Fashion-MNIST (``NPSOFTMAX_DATA``). Linux only, where a process can be held to a core.
 """
 
 import os

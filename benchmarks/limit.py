@@ -47,8 +47,10 @@ def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
     blocks = range(0, samples, block)
     rows = np.ascontiguousarray(X.T)
 
-    def loop() -> None:
-        nps.Trainer(nps.SoftmaxRegression(784, 10, seed=0), nps.Descent(0.1), loader).fit(1)
+    def loop() -> Any:
+        model = nps.SoftmaxRegression(784, 10, seed=0)
+        nps.Trainer(model, nps.Descent(0.1), loader).fit(1)
+        return model.theta
 
     def products() -> None:
         for _ in blocks:
@@ -87,17 +89,19 @@ def loop_in_blocks(samples: int) -> dict[str, Callable[[], Any]]:
     """Return an epoch of batches of 4,096 with each size of block."""
     loop = parts_of(4096, samples)[LOOP]
 
-    def with_blocks(size: int) -> Callable[[], None]:
-        def epoch() -> None:
+    def with_blocks(size: int) -> Callable[[], Any]:
+        def epoch() -> Any:
             in_use = _objective_blocks.BLOCK_BYTES
             _objective_blocks.BLOCK_BYTES = size * 784 * 4
             try:
-                loop()
+                return loop()
             finally:
                 _objective_blocks.BLOCK_BYTES = in_use
 
+        np.testing.assert_allclose(epoch(), expected, rtol=1e-3, atol=2e-5, err_msg=str(size))
         return epoch
 
+    expected = loop()
     return {str(size): with_blocks(size) for size in BLOCK_SIZES}
 
 

@@ -157,7 +157,9 @@ def bars(groups: Mapping[str, Mapping[str, float]], title: str, unit: str) -> An
     panels = figure.subplots(len(groups), 1, sharex=True, height_ratios=heights, squeeze=False)
     for axes, (label, group) in zip(panels[:, 0], groups.items(), strict=True):
         drawn = axes.barh(list(group), list(group.values()), color=[colours[n] for n in group])
-        axes.bar_label(drawn, [f"{value:.3g}" for value in group.values()], padding=3)
+        axes.bar_label(
+            drawn, [f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in group.values()], padding=3
+        )
         axes.invert_yaxis()
         axes.set_title(label, loc="left", fontsize="medium")
         axes.spines[["top", "right"]].set_visible(False)

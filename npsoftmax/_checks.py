@@ -146,8 +146,8 @@ def as_labels(
                 f"y: expected labels 0..{_last(num_outputs)}, got labels from {low} to {high}; "
                 "labels count from 0, and num_outputs must be the number of classes"
             )
-    # np.take refuses uint64.
-    return labels.astype(np.intp) if labels.dtype == np.uint64 else labels
+    # uint64 does not fit an index safely, and np.take may refuse it.
+    return labels if np.can_cast(labels.dtype, np.intp) else labels.astype(np.intp)
 
 
 def _last(num_outputs: int | None) -> str:

@@ -9,7 +9,8 @@ arrays in Fortran order, for which the matrix product is fastest:
 4. ``dW = (s dZ) X'``, and ``db`` as a product with a column of 1/s, faster than a sum along rows.
 
 Everything is computed in theta's dtype, sums of losses in float64. The arrays are made at the
-first block of a size; after that, no step allocates in proportion to the block.
+first block of a size. After that a step allocates nothing in proportion to the block, but for a few
+numbers a sample where classes are so many that they come in blocks themselves.
 """
 
 from typing import Any
@@ -27,8 +28,8 @@ __all__ = ["AnyBlock", "Workspace", "samples_per_block"]
 # other sizes.
 BLOCK_BYTES = 1024 * 784 * 4
 FEWEST_SAMPLES, MOST_SAMPLES = 128, 4096
-# Logits held at a time, 2 MB in float32. Where even a small block has more, its classes are cut
-# into blocks too, and its forward product is computed twice.
+# Logits held at a time, 2 MB in float32. Where the fewest samples have more, classes are cut into
+# blocks too, and the forward product is computed twice.
 MOST_LOGITS = 512 * 1024
 
 
@@ -101,8 +102,8 @@ class BlockOfManyClasses:
     """As :class:`Block` with the logits of some classes at a time: their memory is bounded."""
 
     def __init__(self, theta: NDArray[Any], samples: int) -> None:
-        self.classes = max(1, MOST_LOGITS // samples)
-        self._buffer = np.empty((self.classes, samples), theta.dtype, order="F")
+        self.classes = MOST_LOGITS // FEWEST_SAMPLES
+        self._memory = np.empty(self.classes * samples, theta.dtype)
         self._to_bias = np.empty(samples, theta.dtype)
 
     def losses(
@@ -118,7 +119,8 @@ class BlockOfManyClasses:
         self, theta: NDArray[Any], X: NDArray[Any], scale: float, first: int
     ) -> NDArray[Any]:
         of_classes = theta[first : first + self.classes]
-        logits = self._buffer[: of_classes.shape[0]]
+        shape = of_classes.shape[0], X.shape[1]
+        logits = self._memory[: shape[0] * shape[1]].reshape(shape, order="F")
         np.matmul(of_classes[:, :-1], X, out=logits)
         logits *= scale
         logits += of_classes[:, -1:]
@@ -185,7 +187,8 @@ class Workspace:
         key = (theta.shape, theta.dtype, samples)
         held = self._blocks.get(key)
         if held is None:
-            kind = Block if theta.shape[0] * samples <= MOST_LOGITS else BlockOfManyClasses
+            few = theta.shape[0] * FEWEST_SAMPLES <= MOST_LOGITS
+            kind = Block if few else BlockOfManyClasses
             held = self._blocks[key] = kind(theta, samples)
         return held
 

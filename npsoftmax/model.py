@@ -77,8 +77,10 @@ class SoftmaxRegression:
             raise InputError(f"sigma: expected a number of at least 0, got {sigma}")
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise InputError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
-        if not 0 < pixel_scale < np.inf:
-            raise InputError(f"pixel_scale: expected a finite number above 0, got {pixel_scale}")
+        if not 1e-20 <= pixel_scale < np.inf:
+            raise InputError(
+                f"pixel_scale: expected a finite number of at least 1e-20, got {pixel_scale}"
+            )
         rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
         self.theta: NDArray[Any] = np.zeros(shape, dtype=dtype, order="F")
         # In blocks, for the float64 numbers not to take twice the room of theta for a while.

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_float
+from npsoftmax._checks import as_float, floating_dtype
 from npsoftmax._objective_blocks import AnyBlock, Workspace, samples_per_block
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.functional import (
@@ -50,6 +50,8 @@ from npsoftmax.functional._targets import as_targets, one_hot_labels
 __all__ = ["Evaluation", "Workspace", "hessian_vector_product", "loss_and_grad", "sample_losses"]
 
 INTP = np.dtype(np.intp)
+# The gradient is computed times the scale and divided by it again, in float32 without a loss.
+SMALLEST_SCALE = 1e-20
 
 
 class Evaluation(NamedTuple):
@@ -91,8 +93,8 @@ def loss_and_grad(
     theta : ndarray
         ``[W b]``, shape ``(k, d+1)``, Fortran-ordered, float32 or float64.
     X : ndarray
-        The batch, shape ``(d, n)``, of any real dtype; taken and converted to ``theta``'s in
-        blocks, so that it may be a whole data set.
+        The batch, shape ``(d, n)``, of any real dtype. With labels it is taken, and converted to
+        ``theta``'s dtype, in blocks, so that it may be a whole data set.
     y : array_like
         Integer labels ``(n,)``, or one-hot or soft targets ``(k, n)``.
     l2 : float
@@ -109,12 +111,14 @@ def loss_and_grad(
     Raises
     ------
     ShapeError, LabelError, InputError
-        Shapes do not fit, a label is not in ``0..k-1``, or ``scale`` is 0 or not finite.
+        Shapes do not fit, a label is not in ``0..k-1``, ``theta`` is of another dtype, ``X`` does
+        not hold real numbers, or ``scale`` is (next to) 0 or not finite.
 
     Notes
     -----
-    Computed in ``theta``'s dtype, which the rounding of ``W X`` has limited already; sums of
-    losses in float64.
+    With labels everything is computed in ``theta``'s dtype, which the rounding of ``W X`` has
+    limited already, and sums of losses in float64. Soft targets go through
+    :func:`npsoftmax.functional.logitcrossentropy_and_grad`, on all samples at once.
 
     Examples
     --------
@@ -199,8 +203,14 @@ def _checked(
             "theta and X: expected shapes (k, d+1) and (d, n) with at least one class, got "
             f"{theta.shape} and {X.shape}; samples are the columns of X"
         )
-    if not math.isfinite(scale) or scale == 0:
-        raise InputError(f"scale: expected a finite number other than 0, got {scale}")
+    if theta.dtype not in (np.float32, np.float64):
+        raise InputError(f"theta: expected float32 or float64, got {theta.dtype}; convert it")
+    floating_dtype(X.dtype, "X")
+    if not SMALLEST_SCALE <= abs(scale) < math.inf:
+        raise InputError(
+            f"scale: expected a finite number of at least {SMALLEST_SCALE} in magnitude, "
+            f"got {scale}; scale X itself"
+        )
     targets = as_targets(y, (theta.shape[0], X.shape[1]), axis=0)
     return theta, X, targets, one_hot_labels(targets, 2, axis=0)
 

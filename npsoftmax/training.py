@@ -194,6 +194,8 @@ class Trainer:
     @np.errstate(all="ignore")
     def _train_epoch(self) -> None:
         progress, theta = self._progress, self.model.theta
+        # Once an epoch: the loop takes labels for valid.
+        as_labels(self.loader.y, self.model.num_outputs)
         scale = self.model.input_scale(self.loader.X.dtype)
         started = perf_counter() - progress.seconds
         for X, y in self.loader.batches(progress.epoch, progress.step):

@@ -68,26 +68,33 @@ def set_threads(count: int | None) -> int:
     Without a count it is the environment's, else one: the products of one batch are too small
     to gain from a second thread, and two on cores that are busy took 3 to 12 times as long.
     """
-    asked = [os.environ.get(variable, "") for variable in THREAD_VARIABLES]
+    # OpenMP's variable may list a number for each level of nesting; the first one counts.
+    asked = [os.environ.get(variable, "").split(",")[0].strip() for variable in THREAD_VARIABLES]
     if count is None:
-        count = next((int(value) for value in asked if value.isdigit() and int(value) > 0), 1)
+        numbers = [int(value) for value in asked if value.isascii() and value.isdigit()]
+        count = next((number for number in numbers if number > 0), 1)
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))
     return count
 
 
-def hold_threads() -> list[dict[str, Any]]:
-    """Hold every loaded BLAS to the threads set, and return what each says of itself.
+def hold_threads(count: int) -> None:
+    """Hold the BLAS that NumPy has loaded to so many threads.
 
-    The environment counts only for a BLAS that it is read by, and that was not loaded before.
+    The environment counts only for a BLAS that reads it, and that was not loaded before.
     """
     import numpy  # noqa: F401
-    from threadpoolctl import ThreadpoolController
+    from threadpoolctl import threadpool_limits
 
-    controller = ThreadpoolController()
-    controller.limit(limits=int(os.environ[THREAD_VARIABLES[0]]), user_api="blas")
+    threadpool_limits(count, user_api="blas")
+
+
+def blas_in_use() -> list[dict[str, Any]]:
+    """Return what each loaded BLAS says of itself, if threadpoolctl knows it."""
+    from threadpoolctl import threadpool_info
+
     return [
         {key: blas.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
-        for blas in controller.info()
+        for blas in threadpool_info()
         if blas["user_api"] == "blas"
     ]
 

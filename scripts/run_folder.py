@@ -131,6 +131,7 @@ def summarise(
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
-        "blas": command_line.hold_threads(),
+        "blas": command_line.blas_in_use(),
+        "threads": trainer.identity["threads"],
         "cores": os.cpu_count(),
     }

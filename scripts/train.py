@@ -97,7 +97,7 @@ def train(args: argparse.Namespace) -> None:
     """Do the whole job: data, model, epochs, files, report."""
     say = (lambda _: None) if args.quiet or args.json else print
     started = perf_counter()
-    command_line.hold_threads()
+    command_line.hold_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
     data = choose_data(args)
     trainer = build_trainer(args, data)
     folder = run_folder.claim(args, data.name)
@@ -154,7 +154,7 @@ def build_trainer(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsof
         identity={
             "dataset": data.name,
             "sha256": data.sha256,
-            "threads": os.environ["OPENBLAS_NUM_THREADS"],
+            "threads": int(os.environ["OPENBLAS_NUM_THREADS"]),
         },
     )
 

@@ -1,5 +1,7 @@
 """The loader on a 2 x 5 matrix that one checks by eye."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -42,13 +44,15 @@ def test_two_buffers_take_turns(monkeypatch):
     assert not np.shares_memory(X0, X1) and not np.shares_memory(y0, y1)
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 100, 150])
-def test_chunks_change_nothing(monkeypatch, chunk_bytes):
-    whole = collect(DataLoader(X, Y, 1, shuffle=True).batches(3, start=1))
-    monkeypatch.setattr("npsoftmax.data.loader.CHUNK_BYTES", chunk_bytes)
-    for (X_whole, y_whole), (X_batch, y) in zip(
-        whole, DataLoader(X, Y, 1, shuffle=True).batches(3, start=1), strict=True
-    ):
+@pytest.mark.parametrize("samples_in_a_chunk", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_chunks_change_nothing(monkeypatch, samples_in_a_chunk, batch_size, drop_last):
+    loader = DataLoader(X, Y, batch_size, shuffle=True, drop_last=drop_last)
+    whole = collect(loader.batches(3, start=1))
+    monkeypatch.setattr("npsoftmax.data.loader.CHUNK_BYTES", samples_in_a_chunk * X[:, 0].nbytes)
+    in_chunks = collect(loader.batches(3, start=1))
+    for (X_whole, y_whole), (X_batch, y) in zip(whole, in_chunks, strict=True):
         np.testing.assert_array_equal(X_batch, X_whole)
         np.testing.assert_array_equal(y, y_whole)
 
@@ -60,6 +64,29 @@ def test_the_gathering_thread_ends_with_the_iteration():
     assert len(set(threading.enumerate()) - before) == 1
     batches.close()
     assert set(threading.enumerate()) == before
+
+
+def test_labels_are_the_loaders_own():
+    y = Y.copy()
+    loader = DataLoader(X, y, 5)
+    y[:] = 99
+    assert next(loader.batches(0))[1].tolist() == Y.tolist()
+
+
+def test_a_thread_may_go_on_after_the_main_one():
+    code = """
+import threading
+import numpy as np
+from npsoftmax import DataLoader
+
+def go_on():
+    threading.main_thread().join()
+    print(sum(y.size for _, y in DataLoader(np.eye(9), np.arange(9), 2)))
+
+threading.Thread(target=go_on).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("9\n", "")
 
 
 def test_what_fails_in_the_gathering_thread_is_raised():

@@ -143,10 +143,27 @@ def test_importing_the_package_loads_nothing_yet():
     assert modules_loaded_by("import npsoftmax") == {"npsoftmax"}
 
 
+def test_every_public_name_has_one_home():
+    homes = [name for names in npsoftmax._NAMES_OF.values() for name in names]
+    modules = set(npsoftmax.__all__) - set(homes)
+    assert len(homes) == len(set(homes)) and set(homes) <= set(npsoftmax.__all__)
+    assert all((ROOT / f"{m}.py").exists() or (ROOT / m).is_dir() for m in modules)
+    typed = ast.parse((ROOT / "__init__.py").read_text())
+    block = next(node for node in typed.body if is_type_checking(node))
+    assert {a.name for node in block.body for a in node.names} == set(npsoftmax.__all__)
+
+
 def test_unknown_names_are_refused_and_known_ones_listed():
     with pytest.raises(AttributeError, match="'npsoftmax' has no attribute 'softmx'"):
         npsoftmax.softmx  # noqa: B018
     assert set(npsoftmax.__all__) <= set(dir(npsoftmax))
+
+
+@pytest.mark.parametrize("name", ["data.idx.memory_map", "model.SoftmaxRegression", "softmax"])
+def test_names_below_the_package_load_at_first_use(name):
+    code = f"import npsoftmax; print(npsoftmax.{name}.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == name.split(".")[-1]
 
 
 def test_public_names_exist_and_are_documented():

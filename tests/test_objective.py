@@ -97,8 +97,13 @@ def test_refusals(problem):
         loss_and_grad(theta, X[:-1], y)
     with pytest.raises(ShapeError, match="at least one class"):
         sample_losses(theta[:0], X[:, :0], y[:0])
-    with pytest.raises(InputError, match="scale"):
-        loss_and_grad(theta, X, y, scale=0.0)
+    for scale in (0.0, 1e-30, np.inf, np.nan):
+        with pytest.raises(InputError, match="scale"):
+            loss_and_grad(theta, X, y, scale=scale)
+    with pytest.raises(InputError, match="float16"):
+        loss_and_grad(theta.astype(np.float16), X, y)
+    with pytest.raises(InputError, match="complex"):
+        loss_and_grad(theta, X + 1j, y)
     with pytest.raises(LabelError, match=r"0\.\.3"):
         loss_and_grad(theta, X, y + 4)
     with pytest.raises(ShapeError):

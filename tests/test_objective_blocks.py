@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npsoftmax import _objective_blocks, objective
-from npsoftmax.functional import logsoftmax, onehotbatch, softmax
+from npsoftmax.functional import (
+    affine,
+    affine_grad,
+    logitcrossentropy,
+    logitcrossentropy_grad,
+    logsoftmax,
+    onehotbatch,
+    softmax,
+)
 from npsoftmax.objective import Workspace, evaluate, loss_and_grad, sample_losses
 
 
@@ -28,12 +36,14 @@ def by_definition(theta, X, y, scale):
 
 @pytest.fixture(params=["samples", "classes", "both"])
 def small_blocks(request, monkeypatch):
-    """Cut into blocks what would be one: of 3 samples, of a few classes."""
-    if request.param in ("samples", "both"):
-        monkeypatch.setattr(_objective_blocks, "FEWEST_SAMPLES", 3)
-        monkeypatch.setattr(_objective_blocks, "BLOCK_BYTES", 1)
-    if request.param in ("classes", "both"):
-        monkeypatch.setattr(_objective_blocks, "MOST_LOGITS", 10)
+    """Cut into blocks what would be one: of 3 samples, of 2 classes, or both."""
+    sizes = {
+        "samples": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1},
+        "classes": {"FEWEST_SAMPLES": 20, "MOST_LOGITS": 40},
+        "both": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1, "MOST_LOGITS": 6},
+    }
+    for name, value in sizes[request.param].items():
+        monkeypatch.setattr(_objective_blocks, name, value)
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 11), st.integers(0, 99))
@@ -98,6 +108,30 @@ def test_what_is_not_finite_shows_in_the_loss(small_blocks, bad):
     assert not np.isfinite(loss_and_grad(theta, X, y).loss)
 
 
+@pytest.mark.parametrize("label", range(6))
+@pytest.mark.parametrize(
+    "infinite",
+    [
+        {0: -np.inf},
+        dict.fromkeys(range(4), -np.inf),
+        dict.fromkeys(range(6), -np.inf),
+        {4: np.inf},
+        {1: np.inf, 4: np.inf},
+        {5: np.nan},
+    ],
+)
+def test_infinite_biases_count_as_in_functional(small_blocks, infinite, label):
+    theta, X, y = problem(6, 2, 5)
+    y[:] = label
+    theta[list(infinite), -1] = list(infinite.values())
+    losses, _ = sample_losses(theta, X, y)
+    result = loss_and_grad(theta, X, y)
+    np.testing.assert_allclose(losses, logitcrossentropy(affine(theta, X), y, agg="none"))
+    with np.errstate(all="ignore"):
+        expected = affine_grad(logitcrossentropy_grad(affine(theta, X), y), X.astype(float))
+    np.testing.assert_allclose(result.grad, expected, rtol=1e-11, atol=1e-14)
+
+
 def peak_memory_of_a_later_step(theta, X, y):
     """Return the bytes allocated at most at a time by a step after the first."""
     workspace = Workspace()
@@ -121,9 +155,10 @@ def test_a_later_step_allocates_nothing_of_the_size_of_the_batch(k, dtype):
     assert peak_memory_of_a_later_step(theta, X, y) < buffers + X.shape[1] * 4
 
 
-def test_memory_grows_with_the_block_not_with_the_classes():
+@pytest.mark.parametrize("samples", [128, 133, 300])
+def test_memory_grows_with_the_block_not_with_the_classes(samples):
     def peak_of_two_steps(k):
-        theta, X, y = problem(k, 2, 300, dtype=np.float32)
+        theta, X, y = problem(k, 30, samples, dtype=np.float32)
         tracemalloc.start()
         try:
             workspace = Workspace()

@@ -115,7 +115,8 @@ def test_json_and_quiet(train, tmp_path):
         ({}, 1),
         ({"OMP_NUM_THREADS": "2"}, 2),
         ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}, 2),
-        ({"OPENBLAS_NUM_THREADS": "many", "OMP_NUM_THREADS": "0"}, 1),
+        ({"OPENBLAS_NUM_THREADS": "many", "MKL_NUM_THREADS": "\u00b2", "OMP_NUM_THREADS": "0"}, 1),
+        ({"OMP_NUM_THREADS": "2,1"}, 2),
     ],
 )
 def test_threads_are_the_environments_else_one(train, monkeypatch, environment, threads):
@@ -124,6 +125,7 @@ def test_threads_are_the_environments_else_one(train, monkeypatch, environment, 
     process = train(*SMALL, "--json", **environment)
     summary = json.loads(process.stdout)
     assert [blas["num_threads"] for blas in summary["blas"]] == [threads]
+    assert summary["threads"] == threads
 
 
 @pytest.mark.parametrize("threads", [1, 2])

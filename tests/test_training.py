@@ -49,6 +49,14 @@ def trainer(
     )
 
 
+def test_labels_are_checked_before_each_epoch():
+    subject = trainer()
+    subject.fit(1)
+    subject.loader.y[7] = K
+    with pytest.raises(LabelError, match=r"0\.\.2"):
+        subject.fit(1)
+
+
 def test_fit_is_the_documented_loop():
     X, y = problem()
     model, rule = SoftmaxRegression(D, K, dtype=np.float64), Momentum(0.1)

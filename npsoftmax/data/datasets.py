@@ -18,7 +18,7 @@ from npsoftmax.data.download import fetch, plan
 from npsoftmax.data.registry import DATASETS, DatasetSource, find
 from npsoftmax.data.remote_file import RemoteFile, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
-from npsoftmax.files import publish, readable
+from npsoftmax.files import publish
 
 __all__ = ["NAMES", "Dataset", "acquire", "load"]
 
@@ -243,22 +243,15 @@ def _unpacked(path: Path, folder: Path) -> tuple[NDArray[Any], bool]:
         checksum, size = struct.unpack("<II", file.read(8))
     with suppress(InputError, CorruptFileError):  # no copy, or none that can be read
         array = idx.memory_map(copy)
-        if _checksum(copy) == (checksum, size):
+        header = idx.header_bytes(array)
+        found = zlib.crc32(array.data, zlib.crc32(header)), len(header) + array.nbytes
+        if found == (checksum, size):
             return array, True
     content = idx.unpack(path.read_bytes(), path)
     # Without a place to keep the copy, the next start just unpacks again.
     with suppress(OutputError), publish(copy) as target:
         target.write(content)
     return idx.parse(content, path), False
-
-
-def _checksum(path: Path) -> tuple[int, int]:
-    """Return the CRC-32 and the length of a file."""
-    checksum = size = 0
-    with readable(path) as file:
-        while chunk := file.read(1024 * 1024):
-            checksum, size = zlib.crc32(chunk, checksum), size + len(chunk)
-    return checksum, size
 
 
 def _as_columns(images: NDArray[Any]) -> NDArray[Any]:

@@ -313,9 +313,14 @@ def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
             f"axes, got {array.dtype} of shape {array.shape}; convert it with astype"
         )
     with publish(path) as file:
-        file.write(bytes([0, 0, _CODES[native], array.ndim]))
-        file.write(struct.pack(f">{array.ndim}I", *array.shape))
-        file.write(array.astype(native.newbyteorder(">"), copy=False).tobytes())
+        file.write(header_bytes(array))
+        file.write(np.ascontiguousarray(array.astype(native.newbyteorder(">"), copy=False)).data)
+
+
+def header_bytes(array: NDArray[Any]) -> bytes:
+    """Return what stands before the numbers of an array in its file."""
+    code = _CODES[array.dtype.newbyteorder("=")]
+    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
 
 
 def _check_length(size: int, header: Header, source: object) -> None:

@@ -1,6 +1,8 @@
 """Shuffled batches of columns, gathered into buffers that are reused, ahead of their use."""
 
 from collections.abc import Iterator
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ class DataLoader:
         Fortran order, as the bytes of an IDX file have it, is used as it is: each sample is then
         one run of memory. Other orders are copied into it, once.
     y : array_like
-        Integer labels, shape ``(n,)``.
+        Integer labels, shape ``(n,)``; copied.
     batch_size : int
         Columns per batch.
     shuffle : bool
@@ -75,7 +77,7 @@ class DataLoader:
         seed: int = 0,
     ) -> None:
         self.X = np.asfortranarray(as_columns(X))
-        self.y = as_labels(y, None)
+        self.y = as_labels(y, None).copy()
         same_samples(self.X, self.y)
         self.batch_size = as_count(batch_size, "batch_size")
         self.shuffle = shuffle
@@ -147,38 +149,54 @@ class DataLoader:
         sample_bytes = max(1, self.X.shape[0] * self.X.itemsize)
         chunk = max(1, CHUNK_BYTES // (sample_bytes * self.batch_size)) * self.batch_size
         first = range(start * self.batch_size, stop, chunk)
-        for X, y in self._gathered_ahead([order[i : min(i + chunk, stop)] for i in first]):
+        chunks = [order[i : min(i + chunk, stop)] for i in first]
+        for X, y in _one_ahead(self._gathered(chunks)):
             for column in range(0, y.size, self.batch_size):
                 batch = slice(column, column + self.batch_size)
                 yield X[:, batch], y[batch]
 
-    def _gathered_ahead(
+    def _gathered(
         self, chunks: list[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield the samples of each chunk and their labels, gathering the next chunk meanwhile."""
-        # Here, since it loads the whole of logging.
-        from concurrent.futures import ThreadPoolExecutor
-
-        if not chunks:
-            return
-        largest = chunks[0].size
+        """Yield the samples of each chunk and their labels, in two buffers that take turns."""
+        largest = max((chunk.size for chunk in chunks), default=0)
         X_buffers = np.empty((2, largest, self.X.shape[0]), dtype=self.X.dtype)
         y_buffers = np.empty((2, largest), dtype=self.y.dtype)
-
-        def gather(number: int) -> tuple[NDArray[Any], NDArray[Any]]:
-            chosen = chunks[number]
+        for number, chosen in enumerate(chunks):
             X, y = X_buffers[number % 2, : chosen.size], y_buffers[number % 2, : chosen.size]
             # Samples are rows of the transposed view, each one run of memory; taking columns of X
             # itself would make NumPy copy the whole array first. mode="clip" writes straight into
             # the buffer; the indices are in range already.
             np.take(self.X.T, chosen, axis=0, out=X, mode="clip")
             np.take(self.y, chosen, out=y, mode="clip")
-            return X.T, y
+            yield X.T, y
 
-        with ThreadPoolExecutor(max_workers=1) as gatherer:
-            coming = gatherer.submit(gather, 0)
-            for following in range(1, len(chunks) + 1):
-                samples = coming.result()
-                if following < len(chunks):
-                    coming = gatherer.submit(gather, following)
-                yield samples
+
+def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """Yield the items while a thread makes the next one.
+
+    A thread and no executor, which would refuse to work for a thread that outlives the main one.
+    """
+    asked: SimpleQueue[bool] = SimpleQueue()
+    made: SimpleQueue[Any] = SimpleQueue()
+    end = object()
+
+    def make() -> None:
+        while asked.get():
+            try:
+                made.put(next(items, end))
+            except Exception as error:
+                made.put(error)
+
+    maker = Thread(target=make)
+    maker.start()
+    asked.put(True)
+    try:
+        while (item := made.get()) is not end:
+            if isinstance(item, Exception):
+                raise item
+            asked.put(True)
+            yield item
+    finally:
+        asked.put(False)
+        maker.join()

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax.functional._shifted import part_infinities
+
 __all__ = ["RunningLosses"]
 
 
@@ -45,26 +47,26 @@ class RunningLosses:
         top = np.maximum(self._top, best)
         here, rows = self._labels_among(z.shape[0], first_class)
         self._z_y[here] = z[rows, here]
-        z -= top.astype(z.dtype)
-        np.exp(z, out=z)
+        _exponentials(z, top)
         z[rows, here] = 0.0
-        self._other *= np.exp(self._top - top)
+        self._other *= _exponentials(self._top[None, :], top)[0]
         self._other += np.add.reduce(z, axis=0)
         self._top = top
 
     def losses(self) -> NDArray[np.float64]:
         """Return the loss of each sample."""
         d_y = self._z_y - self._top
+        part_infinities(d_y[None, :], self._top)
         losses: NDArray[np.float64] = np.log1p(self._other + (np.exp(d_y) - 1.0)) - d_y
         return losses
 
     def gradient(self, z: NDArray[Any], first_class: int, divisor: float) -> None:
         """Replace the logits of some classes by the gradient of the losses over ``divisor``."""
-        z -= self._top.astype(z.dtype)
-        np.exp(z, out=z)
+        e_y = _exponentials(self._z_y[None, :].copy(), self._top)[0]
+        _exponentials(z, self._top)
         here, rows = self._labels_among(z.shape[0], first_class)
         z[rows, here] = -self._other[here]
-        z /= ((self._other + np.exp(self._z_y - self._top)) * divisor).astype(z.dtype)
+        z /= ((self._other + e_y) * divisor).astype(z.dtype)
 
     def _labels_among(
         self, classes: int, first_class: int
@@ -73,3 +75,11 @@ class RunningLosses:
         rows = self._labels - first_class
         here = np.flatnonzero((rows >= 0) & (rows < classes))
         return here, rows[here]
+
+
+def _exponentials(z: NDArray[Any], top: NDArray[np.float64]) -> NDArray[Any]:
+    """Replace ``z`` by the exponentials of ``z - top``: all 0 where the top is still -Inf."""
+    z -= np.where(np.isneginf(top), 0.0, top).astype(z.dtype)
+    part_infinities(z, top)
+    np.exp(z, out=z)
+    return z

@@ -29,6 +29,7 @@ __all__ = [
     "log_total",
     "offsets",
     "other_total",
+    "part_infinities",
     "quotient",
     "shift",
     "shift_with_error",
@@ -100,7 +101,7 @@ def shift_with_error(block: Floats) -> tuple[Floats, Floats, Floats]:
     if not math.isfinite(np.add.reduce(error, axis=None)):
         # An infinity, or x - top overflowed: there is nothing left to correct.
         error[~np.isfinite(error)] = 0.0
-    _part_infinities(d, top)
+    part_infinities(d, top)
     return top, d, error
 
 
@@ -114,10 +115,11 @@ def subtract_top(x: NDArray[Any], top: NDArray[Any]) -> None:
     """Subtract from each column its largest entry, in place; leave that in ``top``."""
     np.maximum.reduce(x, axis=0, out=top)
     np.subtract(x, top, out=x)
-    _part_infinities(x, top)
+    part_infinities(x, top)
 
 
-def _part_infinities(d: NDArray[Any], top: NDArray[Any]) -> None:
+def part_infinities(d: NDArray[Any], top: NDArray[Any]) -> None:
+    """Mend ``x - top`` in place where the top is infinite."""
     if not math.isfinite(np.add.reduce(top)):
         # Inf - Inf is NaN: these entries tie at the top, beside them finite ones vanish.
         np.copyto(d, np.where(np.isnan(d), 0.0, -np.inf), where=np.isposinf(top))
