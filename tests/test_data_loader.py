@@ -89,6 +89,13 @@ threading.Thread(target=go_on).start()
     assert (done.stdout, done.stderr) == ("9\n", "")
 
 
+def test_an_unfinished_iteration_does_not_keep_the_program_from_ending():
+    code = (
+        "import numpy as np, npsoftmax; b = iter(npsoftmax.DataLoader(np.eye(9), [0] * 9)); next(b)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_what_fails_in_the_gathering_thread_is_raised():
     loader = DataLoader(X, Y, 2)
     loader.permutation = lambda epoch: np.full(5, 0.5)

@@ -188,7 +188,8 @@ def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
             except Exception as error:
                 made.put(error)
 
-    maker = Thread(target=make)
+    # A daemon: an iteration that nobody finished must not keep the program from ending.
+    maker = Thread(target=make, daemon=True)
     maker.start()
     asked.put(True)
     try:
