@@ -21,7 +21,7 @@ measure.threads(1)
 
 import numpy as np
 import torch
-from hot_loop_peers import PEERS, Problem
+from hot_loop_peers import JAX, PEERS, Problem
 from threadpoolctl import threadpool_limits
 
 import npsoftmax as nps
@@ -88,7 +88,8 @@ def measured(
 
 def table_of(results: dict[str, Any]) -> str:
     """Return milliseconds an epoch of npsoftmax, and the others' times relative to it."""
-    names = [name for name in [OURS, *PEERS] if any(name in row for row in results.values())]
+    known = dict.fromkeys([OURS, *PEERS, JAX])  # where JAX was installed, not where it is
+    names = [name for name in known if any(name in row for row in results.values())]
     rows = []
     for label, row in results.items():
         cells = [f"{row[OURS]['median_seconds'] * 1e3:.0f} ms"]
@@ -128,7 +129,7 @@ def main() -> None:
     epochs = {}
     for label, (cores, threads) in MACHINES.items():
         epochs |= measure.in_own_process(measured, label, cores, threads, samples, rounds)
-    packages = ["torch", "jax"] if "JAX, jit + scan" in PEERS else ["torch"]
+    packages = ["torch", "jax"] if JAX in PEERS else ["torch"]
     results = {"machine": measure.machine(*packages), "epochs": epochs}
     measure.publish("hot_loop", results, tables(results), picture, arguments)
 

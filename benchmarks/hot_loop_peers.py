@@ -177,5 +177,6 @@ PEERS: dict[str, Callable[[Problem], Callable[[], Any]]] = {
     "torch nn.Linear + SGD": linear_and_sgd,
     "torch by hand": by_hand,
 }
+JAX = "JAX, jit + scan"
 if find_spec("jax"):
-    PEERS["JAX, jit + scan"] = jax_scan
+    PEERS[JAX] = jax_scan
