@@ -28,6 +28,8 @@ __all__ = ["AnyBlock", "Workspace", "samples_per_block"]
 # other sizes.
 BLOCK_BYTES = 1024 * 784 * 4
 FEWEST_SAMPLES, MOST_SAMPLES = 128, 4096
+# Sizes of batches that a workspace remembers; a run has two, the whole batch and the last one.
+MOST_KEPT = 16
 # Logits held at a time, 2 MB in float32. Where the fewest samples have more, classes are cut into
 # blocks too, and the forward product is computed twice.
 MOST_LOGITS = 512 * 1024
@@ -182,6 +184,10 @@ class Workspace:
         self._blocks: dict[Any, AnyBlock] = {}
         self._arrays: dict[Any, NDArray[Any]] = {}
 
+    def __reduce__(self) -> tuple[type["Workspace"], tuple[()]]:
+        """Copy and pickle as an empty one: arrays that are views of others would come apart."""
+        return Workspace, ()
+
     def block(self, theta: NDArray[Any], samples: int) -> AnyBlock:
         """Return the block for parameters like ``theta`` and so many samples."""
         key = (theta.shape, theta.dtype, samples)
@@ -189,6 +195,7 @@ class Workspace:
         if held is None:
             few = theta.shape[0] * FEWEST_SAMPLES <= MOST_LOGITS
             kind = Block if few else BlockOfManyClasses
+            _make_room(self._blocks)
             held = self._blocks[key] = kind(theta, samples)
         return held
 
@@ -197,6 +204,7 @@ class Workspace:
         key = (name, shape, dtype)
         held = self._arrays.get(key)
         if held is None:
+            _make_room(self._arrays)
             held = self._arrays[key] = np.empty(shape, dtype, order="F")
         return held
 
@@ -207,3 +215,9 @@ class Workspace:
         converted = self.take("X", X.shape, dtype)
         np.copyto(converted, X, casting="unsafe")
         return converted
+
+
+def _make_room(kept: dict[Any, Any]) -> None:
+    """Forget the oldest entry of a full dictionary."""
+    if len(kept) >= MOST_KEPT:
+        del kept[next(iter(kept))]

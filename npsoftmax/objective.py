@@ -27,7 +27,6 @@ Its gradient follows by the chain rule, in the shapes of the code:
 multiplied by the sum of its targets.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -112,7 +111,7 @@ def loss_and_grad(
     ------
     ShapeError, LabelError, InputError
         Shapes do not fit, a label is not in ``0..k-1``, ``theta`` is of another dtype, ``X`` does
-        not hold real numbers, or ``scale`` is (next to) 0 or not finite.
+        not hold real numbers, or ``scale`` is (next to) 0 or infinity.
 
     Notes
     -----
@@ -206,9 +205,9 @@ def _checked(
     if theta.dtype not in (np.float32, np.float64):
         raise InputError(f"theta: expected float32 or float64, got {theta.dtype}; convert it")
     floating_dtype(X.dtype, "X")
-    if not SMALLEST_SCALE <= abs(scale) < math.inf:
+    if not SMALLEST_SCALE <= abs(scale) <= 1 / SMALLEST_SCALE:
         raise InputError(
-            f"scale: expected a finite number of at least {SMALLEST_SCALE} in magnitude, "
+            f"scale: expected a magnitude from {SMALLEST_SCALE} to {1 / SMALLEST_SCALE}, "
             f"got {scale}; scale X itself"
         )
     targets = as_targets(y, (theta.shape[0], X.shape[1]), axis=0)

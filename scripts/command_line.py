@@ -5,6 +5,7 @@ Nothing here imports NumPy at the top: the number of BLAS threads must be set be
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,6 +21,7 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+MOST_THREADS = 1024
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,8 +73,8 @@ def set_threads(count: int | None) -> int:
     # OpenMP's variable may list a number for each level of nesting; the first one counts.
     asked = [os.environ.get(variable, "").split(",")[0].strip() for variable in THREAD_VARIABLES]
     if count is None:
-        numbers = [int(value) for value in asked if value.isascii() and value.isdigit()]
-        count = next((number for number in numbers if number > 0), 1)
+        numbers = [int(value) for value in asked if re.fullmatch("[0-9]{1,4}", value)]
+        count = next((number for number in numbers if 0 < number <= MOST_THREADS), 1)
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))
     return count
 
@@ -119,6 +121,13 @@ def positive(text: str) -> int:
 def natural(text: str) -> int:
     """Parse a whole number of at least zero."""
     return _whole_number(text, 0)
+
+
+def threads(text: str) -> int:
+    """Parse a number of threads."""
+    if positive(text) > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {MOST_THREADS}, got {text!r}")
+    return int(text)
 
 
 def _whole_number(text: str, minimum: int) -> int:

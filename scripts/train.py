@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     training.add_argument(
         "--threads",
-        type=command_line.positive,
+        type=command_line.threads,
         metavar="N",
         help="of the BLAS; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1",
     )

@@ -1,5 +1,6 @@
 """The loader on a 2 x 5 matrix that one checks by eye."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -94,6 +95,31 @@ def test_an_unfinished_iteration_does_not_keep_the_program_from_ending():
         "import numpy as np, npsoftmax; b = iter(npsoftmax.DataLoader(np.eye(9), [0] * 9)); next(b)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_an_iteration_does_not_hang_in_a_fork(monkeypatch):
+    monkeypatch.setattr("npsoftmax.data.loader.CHUNK_BYTES", 1)
+    batches = DataLoader(X, Y, 1).batches(0)
+    next(batches)
+    child = os.fork()
+    if child == 0:
+        try:
+            next(batches)
+        except InputError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    batches.close()
+
+
+def test_samples_out_of_line_are_copied_once():
+    misaligned = np.frombuffer(b"0" * 41, np.uint8)[1:].view(np.float32).reshape(5, 2).T
+    assert not misaligned.flags.aligned
+    loader = DataLoader(misaligned, Y)
+    assert loader.X.flags.aligned
+    np.testing.assert_array_equal(loader.X, misaligned)
 
 
 def test_what_fails_in_the_gathering_thread_is_raised():

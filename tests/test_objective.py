@@ -1,5 +1,8 @@
 """The objective by its definition, its buffers, and what it accepts."""
 
+import pickle
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from gradcheck import check_gradient
@@ -62,6 +65,25 @@ def test_a_workspace_changes_nothing_and_is_reused(problem):
     assert np.shares_memory(again.grad, result.grad)
 
 
+def test_copies_of_a_workspace_are_empty(problem):
+    theta, X, y = problem
+    workspace = Workspace()
+    expected = loss_and_grad(theta, X, y, workspace=workspace).grad.copy()
+    for copied in (deepcopy(workspace), pickle.loads(pickle.dumps(workspace))):
+        found = loss_and_grad(theta, X, y, workspace=copied).grad
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_workspace_forgets_sizes_long_unused(problem):
+    theta, X, _ = problem
+    workspace = Workspace()
+    for size in range(1, 100):
+        loss_and_grad(
+            theta, np.repeat(X[:, :1], size, axis=1), np.zeros(size, int), workspace=workspace
+        )
+    assert len(workspace._blocks) <= 16 and len(workspace._arrays) <= 16
+
+
 def test_inputs_stay_as_they_are(problem):
     theta, X, y = problem
     before = theta.copy()
@@ -97,7 +119,7 @@ def test_refusals(problem):
         loss_and_grad(theta, X[:-1], y)
     with pytest.raises(ShapeError, match="at least one class"):
         sample_losses(theta[:0], X[:, :0], y[:0])
-    for scale in (0.0, 1e-30, np.inf, np.nan):
+    for scale in (0.0, 1e-30, 1e30, np.inf, np.nan):
         with pytest.raises(InputError, match="scale"):
             loss_and_grad(theta, X, y, scale=scale)
     with pytest.raises(InputError, match="float16"):

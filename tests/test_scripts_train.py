@@ -117,6 +117,7 @@ def test_json_and_quiet(train, tmp_path):
         ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}, 2),
         ({"OPENBLAS_NUM_THREADS": "many", "MKL_NUM_THREADS": "\u00b2", "OMP_NUM_THREADS": "0"}, 1),
         ({"OMP_NUM_THREADS": "2,1"}, 2),
+        ({"OMP_NUM_THREADS": "9" * 5000}, 1),
     ],
 )
 def test_threads_are_the_environments_else_one(train, monkeypatch, environment, threads):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
+from npsoftmax.errors import InputError
 
 __all__ = ["DataLoader"]
 
@@ -76,7 +77,8 @@ class DataLoader:
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
-        self.X = np.asfortranarray(as_columns(X))
+        # Aligned too: np.take copies the whole of an array that is not, each time.
+        self.X = np.require(as_columns(X), requirements=["F", "A"])
         self.y = as_labels(y, None).copy()
         same_samples(self.X, self.y)
         self.batch_size = as_count(batch_size, "batch_size")
@@ -190,14 +192,20 @@ def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
 
     # A daemon: an iteration that nobody finished must not keep the program from ending.
     maker = Thread(target=make, daemon=True)
-    maker.start()
     asked.put(True)
     try:
+        maker.start()
         while (item := made.get()) is not end:
             if isinstance(item, Exception):
                 raise item
             asked.put(True)
             yield item
+            if not maker.is_alive():
+                raise InputError(
+                    "DataLoader: expected an iteration to go on in the process that began it, got "
+                    "a fork of that process, without its threads; begin a new iteration"
+                )
     finally:
         asked.put(False)
-        maker.join()
+        if maker.is_alive():
+            maker.join()
