@@ -23,8 +23,8 @@ measure.threads(1)
 import numpy as np
 
 import npsoftmax as nps
-from npsoftmax import _objective_blocks
 from npsoftmax.functional._label_losses import LabelLosses
+from npsoftmax.objective import _blocks
 
 LOOP = "the loop, Trainer.fit(1)"
 PRODUCTS = "its two products per batch alone"
@@ -39,7 +39,7 @@ def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
     loader = nps.DataLoader(X, y, batch_size, shuffle=True, seed=0)
     model = nps.SoftmaxRegression(784, 10, seed=0)
     W = model.W
-    block = min(batch_size, _objective_blocks.samples_per_block(model.theta))
+    block = min(batch_size, _blocks.samples_per_block(model.theta))
     floats = np.asfortranarray(X[:, :block].astype(np.float32))
     logits = np.empty((10, block), np.float32, order="F")
     grad = np.empty_like(W)
@@ -91,12 +91,12 @@ def loop_in_blocks(samples: int) -> dict[str, Callable[[], Any]]:
 
     def with_blocks(size: int) -> Callable[[], Any]:
         def epoch() -> Any:
-            in_use = _objective_blocks.BLOCK_BYTES
-            _objective_blocks.BLOCK_BYTES = size * 784 * 4
+            in_use = _blocks.BLOCK_BYTES
+            _blocks.BLOCK_BYTES = size * 784 * 4
             try:
                 return loop()
             finally:
-                _objective_blocks.BLOCK_BYTES = in_use
+                _blocks.BLOCK_BYTES = in_use
 
         np.testing.assert_allclose(epoch(), expected, rtol=1e-3, atol=2e-5, err_msg=str(size))
         return epoch
@@ -154,7 +154,7 @@ def main() -> None:
         print(f"batch {batch_size}", file=sys.stderr)
         times = measure.in_turn(parts_of(batch_size, samples), rounds, seconds=0.05)
         parts[str(batch_size)] = measure.compared(times, LOOP)
-    in_use = str(_objective_blocks.samples_per_block(nps.SoftmaxRegression(784, 10).theta))
+    in_use = str(_blocks.samples_per_block(nps.SoftmaxRegression(784, 10).theta))
     blocks = measure.compared(measure.in_turn(loop_in_blocks(samples), rounds, seconds=0), in_use)
     results = {"machine": measure.machine(), "parts": parts, "blocks": blocks}
     measure.publish("limit", results, tables(results), picture, arguments)

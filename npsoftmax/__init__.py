@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from npsoftmax import errors, functional, metrics, objective, optimisers, storage
+    from npsoftmax import errors, functional, lbfgs, metrics, objective, optimisers, storage
     from npsoftmax.data import DataLoader, Dataset, load, splitobs
     from npsoftmax.functional import logitcrossentropy, logsoftmax, logsumexp, softmax
-    from npsoftmax.history import EpochRecord
+    from npsoftmax.history import EpochRecord, IterationRecord
     from npsoftmax.model import SoftmaxRegression
     from npsoftmax.optimisers import (
         Adam,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         OptimiserChain,
         WeightDecay,
     )
-    from npsoftmax.training import Trainer
+    from npsoftmax.training import FullBatchTrainer, Optimum, Trainer, fit
 
 __version__ = "0.1.0"
 
@@ -36,14 +36,19 @@ __all__ = [
     "Dataset",
     "Descent",
     "EpochRecord",
+    "FullBatchTrainer",
+    "IterationRecord",
     "Momentum",
     "Nesterov",
     "OptimiserChain",
+    "Optimum",
     "SoftmaxRegression",
     "Trainer",
     "WeightDecay",
     "errors",
+    "fit",
     "functional",
+    "lbfgs",
     "load",
     "logitcrossentropy",
     "logsoftmax",
@@ -59,7 +64,7 @@ __all__ = [
 _NAMES_OF = {
     "data": ("DataLoader", "Dataset", "load", "splitobs"),
     "functional": ("logitcrossentropy", "logsoftmax", "logsumexp", "softmax"),
-    "history": ("EpochRecord",),
+    "history": ("EpochRecord", "IterationRecord"),
     "model": ("SoftmaxRegression",),
     "optimisers": (
         "Adam",
@@ -72,7 +77,7 @@ _NAMES_OF = {
         "OptimiserChain",
         "WeightDecay",
     ),
-    "training": ("Trainer",),
+    "training": ("FullBatchTrainer", "Optimum", "Trainer", "fit"),
 }
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from npsoftmax.history import EpochRecord, Progress, rebuild
 if TYPE_CHECKING:
     from npsoftmax.optimisers import Optimiser
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "as_settings", "refuse_other_arrays", "refuse_other_settings"]
 
 _OPTIMISER = "optimiser."
 
@@ -100,20 +101,6 @@ class Checkpoint:
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(f"{path}: expected a checkpoint, got {error!r}") from error
 
-    def refuse_other_settings(self, settings: Mapping[str, Any], source: object) -> None:
-        """Raise InputError, naming them, where the settings are not those of the run."""
-        there = self.settings
-        differing = [
-            f"{name} {there.get(name)!r} there, {settings.get(name)!r} here"
-            for name in {**there, **settings}
-            if there.get(name) != settings.get(name)
-        ]
-        if differing:
-            raise InputError(
-                f"{source}: expected the settings of this run, got others: {', '.join(differing)}; "
-                "resume with the settings of the checkpoint, or start a new run"
-            )
-
     def refuse_misfit(
         self, theta: NDArray[Any], optimiser: Optimiser, num_steps: int, source: object
     ) -> None:
@@ -122,12 +109,7 @@ class Checkpoint:
         expected = {"theta": theta}
         if begun:
             expected.update(_state_after_one_step(theta, optimiser))
-        got = {"theta": self.theta, **self.state}
-        wanted, found = _layout(expected), _layout(got)
-        if wanted != found:
-            raise CorruptFileError(f"{source}: expected the arrays {wanted}, got {found}")
-        if not all(np.isfinite(array).all() for array in got.values()):
-            raise CorruptFileError(f"{source}: expected finite numbers, got NaN or infinities")
+        refuse_other_arrays({"theta": self.theta, **self.state}, expected, source)
         place = self.progress
         if place.epoch != len(self.history) or not 0 <= place.step <= num_steps:
             raise CorruptFileError(
@@ -141,6 +123,41 @@ def _state_after_one_step(theta: NDArray[Any], optimiser: Optimiser) -> dict[str
     trial.load_state({})
     trial.update(np.zeros_like(theta), np.zeros_like(theta))
     return trial.state
+
+
+def as_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as a file gives them back: JSON turns tuples into lists."""
+    try:
+        return dict(json.loads(json.dumps(settings, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"identity: expected what JSON can hold, got {error}") from error
+
+
+def refuse_other_settings(
+    there: Mapping[str, Any], here: Mapping[str, Any], source: object
+) -> None:
+    """Raise InputError, naming them, where the settings are not those of the run."""
+    differing = [
+        f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"{source}: expected the settings of this run, got others: {', '.join(differing)}; "
+            "resume with the settings of the checkpoint, or start a new run"
+        )
+
+
+def refuse_other_arrays(
+    found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], source: object
+) -> None:
+    """Raise CorruptFileError unless shapes and dtypes are as expected, and the numbers finite."""
+    wanted, got = _layout(expected), _layout(found)
+    if wanted != got:
+        raise CorruptFileError(f"{source}: expected the arrays {wanted}, got {got}")
+    if not all(np.isfinite(array).all() for array in found.values()):
+        raise CorruptFileError(f"{source}: expected finite numbers, got NaN or infinities")
 
 
 def _layout(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:

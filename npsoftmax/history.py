@@ -1,10 +1,10 @@
-"""What training keeps count of: the epoch under way, and a record of each finished one."""
+"""What training keeps count of: the epoch under way, records of finished epochs and iterations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-__all__ = ["EpochRecord", "Progress", "rebuild"]
+__all__ = ["EpochRecord", "IterationRecord", "Progress", "rebuild"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class EpochRecord:
     None. The ``last_batch`` values are those of the epoch's last batch alone, training and test:
     what the Julia chapter prints as the epoch's.
     """
+
+    UNIT: ClassVar[str] = "epoch"
 
     epoch: int
     train_loss: float
@@ -31,16 +33,46 @@ class EpochRecord:
 
     def __str__(self) -> str:
         """Write the record as the line that training prints."""
-        test = (
-            ""
-            if self.test_loss is None or self.test_acc is None
-            else (f" | test_loss={self.test_loss:.4f} | test_acc={self.test_acc:.4f}")
-        )
         seconds = self.train_seconds + self.test_seconds
+        return f"epoch {self.epoch:02d} | {_means(self)} | {seconds:.2f} s"
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """What one iteration over all samples showed; iteration 0 is the start.
+
+    The objective is the training loss with the penalty, ``max_gradient`` the largest entry of its
+    gradient in magnitude, ``step`` the length of the step in units of the solver's own estimate,
+    ``evaluations`` the passes over the samples so far. The rest is as in :class:`EpochRecord`.
+    """
+
+    UNIT: ClassVar[str] = "iteration"
+
+    iteration: int
+    objective: float
+    max_gradient: float
+    step: float
+    evaluations: int
+    train_loss: float
+    train_acc: float
+    test_loss: float | None
+    test_acc: float | None
+    train_seconds: float
+    test_seconds: float
+
+    def __str__(self) -> str:
+        """Write the record as the line that training prints."""
         return (
-            f"epoch {self.epoch:02d} | train_loss={self.train_loss:.4f}"
-            f" | train_acc={self.train_acc:.4f}{test} | {seconds:.2f} s"
+            f"iteration {self.iteration:03d} | {_means(self)} | objective={self.objective:.6f}"
+            f" | max_gradient={self.max_gradient:.1e} | {self.train_seconds:.2f} s"
         )
+
+
+def _means(record: EpochRecord | IterationRecord) -> str:
+    text = f"train_loss={record.train_loss:.4f} | train_acc={record.train_acc:.4f}"
+    if record.test_loss is not None and record.test_acc is not None:
+        text += f" | test_loss={record.test_loss:.4f} | test_acc={record.test_acc:.4f}"
+    return text
 
 
 @dataclass
@@ -65,7 +97,7 @@ class Progress:
         self.last_loss, self.last_acc = loss, num_correct / num_samples
 
 
-Record = TypeVar("Record", EpochRecord, Progress)
+Record = TypeVar("Record", EpochRecord, IterationRecord, Progress)
 
 
 def rebuild(kind: type[Record], values: Mapping[str, Any]) -> Record:
@@ -74,13 +106,13 @@ def rebuild(kind: type[Record], values: Mapping[str, Any]) -> Record:
     Parameters
     ----------
     kind : type
-        ``EpochRecord`` or ``Progress``.
+        ``EpochRecord``, ``IterationRecord`` or ``Progress``.
     values : mapping
         One value for every field.
 
     Returns
     -------
-    EpochRecord or Progress
+    EpochRecord, IterationRecord or Progress
 
     Raises
     ------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from npsoftmax import storage
-from npsoftmax.checkpoint import Checkpoint
+from npsoftmax.checkpoint import Checkpoint, refuse_other_settings
 from npsoftmax.errors import CorruptFileError, InputError
 from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.optimisers import Adam, Descent
@@ -40,9 +40,9 @@ def test_round_trip(good, tmp_path):
 
 
 def test_other_settings_are_named(good):
-    good.refuse_other_settings({"seed": 3}, "c.npz")
+    refuse_other_settings(good.settings, {"seed": 3}, "c.npz")
     with pytest.raises(InputError, match=r"c\.npz: .* seed 3 there, 4 here, l2 None there, 0 here"):
-        good.refuse_other_settings({"seed": 4, "l2": 0}, "c.npz")
+        refuse_other_settings(good.settings, {"seed": 4, "l2": 0}, "c.npz")
 
 
 @pytest.mark.parametrize(

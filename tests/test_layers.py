@@ -33,17 +33,18 @@ MAY_IMPORT = {
     "data.datasets": GROUND | DATA_GROUND | {"data.registry"},
     "functional": GROUND | {"functional"},
     "metrics": GROUND | {"functional"},
-    "_objective_blocks": GROUND | {"functional"},
-    "objective": GROUND | {"functional", "_objective_blocks"},
+    "_line_search": set(),
+    "lbfgs": GROUND | {"_line_search"},
+    "objective": GROUND | {"functional", "objective"},
     "model": GROUND | {"functional", "storage"},
     "history": set(),
     "checkpoint": GROUND | {"storage", "history"},
-    "training": GROUND | {"objective", "checkpoint", "history"},
+    "training": GROUND | {"objective", "lbfgs", "storage", "checkpoint", "history", "training"},
 }
 FREE = {"data", "ext"}  # the packages' own __init__, and what only leaves import
 OUTSIDE = {"numpy"}
 LAZY = {"data.idx": {"idx2numpy"}, "data._transfer": {"requests", "tqdm", "urllib3"},
-        "data.datasets": {"platformdirs"}}  # fmt: skip
+        "data.datasets": {"platformdirs"}, "objective._parts": {"threadpoolctl"}}  # fmt: skip
 
 
 def name_of(path):

@@ -202,10 +202,10 @@ def test_hessian_vector_product_takes_what_the_loss_takes(problem, rng):
     ("theta", "V", "X", "message"),
     [
         ((K, D + 1), (K, D), (D, N), r"expected .* \(4, 4\), got \(4, 3\)"),
-        ((K, D + 1), (K, D + 1), (D + 1, N), r"got theta \(4, 4\) and X \(4, 7\)"),
-        ((K, D + 1), (K, D + 1), (D,), r"expected .* got \(3,\)"),
-        ((K, D + 1), (K, D + 1), (D, 0), r"at least one sample, got \(3, 0\)"),
-        ((K,), (K,), (D, N), r"expected theta .* got theta \(4,\)"),
+        ((K, D + 1), (K, D + 1), (D + 1, N), r"theta and X: .* \(4, 4\) and \(4, 7\)"),
+        ((K, D + 1), (K, D + 1), (D,), r"theta and X: .* \(4, 4\) and \(3,\)"),
+        ((K, D + 1), (K, D + 1), (D, 0), r"at least one sample, got shape \(3, 0\)"),
+        ((K,), (K,), (D, N), r"theta and X: .* \(4,\) and \(3, 7\)"),
     ],
 )
 def test_hessian_vector_product_refusals(theta, V, X, message):

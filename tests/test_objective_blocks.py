@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npsoftmax import _objective_blocks, objective
 from npsoftmax.functional import (
     affine,
     affine_grad,
@@ -17,7 +16,8 @@ from npsoftmax.functional import (
     onehotbatch,
     softmax,
 )
-from npsoftmax.objective import Workspace, evaluate, loss_and_grad, sample_losses
+from npsoftmax.objective import Workspace, _blocks, loss_and_grad, sample_losses
+from npsoftmax.objective.batch import evaluate
 
 
 def problem(k, d, n, seed=0, dtype=np.float64):
@@ -43,7 +43,7 @@ def small_blocks(request, monkeypatch):
         "both": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1, "MOST_LOGITS": 6},
     }
     for name, value in sizes[request.param].items():
-        monkeypatch.setattr(_objective_blocks, name, value)
+        monkeypatch.setattr(_blocks, name, value)
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 11), st.integers(0, 99))
@@ -192,4 +192,4 @@ def test_all_arrays_of_a_batch_are_fortran_ordered():
 )
 def test_samples_per_block(k, d, dtype, samples):
     theta = np.broadcast_to(np.zeros(1, dtype), (k, d + 1))
-    assert objective.samples_per_block(theta) == samples
+    assert _blocks.samples_per_block(theta) == samples

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from npsoftmax.history import EpochRecord
+from npsoftmax.history import EpochRecord, IterationRecord
 
 __all__ = ["accuracy_curve", "loss_curve"]
 
+History = Sequence[EpochRecord] | Sequence[IterationRecord]
 
-def loss_curve(history: Sequence[EpochRecord], ax: Axes) -> Axes:
-    """Draw training and test loss against the epoch.
+
+def loss_curve(history: History, ax: Axes) -> Axes:
+    """Draw training and test loss against the epoch or iteration.
 
     Parameters
     ----------
-    history : sequence of EpochRecord
+    history : sequence of EpochRecord or IterationRecord
         As a trainer keeps it.
     ax : matplotlib Axes
         Where to draw.
@@ -37,8 +39,8 @@ def loss_curve(history: Sequence[EpochRecord], ax: Axes) -> Axes:
     )
 
 
-def accuracy_curve(history: Sequence[EpochRecord], ax: Axes) -> Axes:
-    """Draw training and test accuracy against the epoch.
+def accuracy_curve(history: History, ax: Axes) -> Axes:
+    """Draw training and test accuracy against the epoch or iteration.
 
     Parameters
     ----------
@@ -64,17 +66,18 @@ def accuracy_curve(history: Sequence[EpochRecord], ax: Axes) -> Axes:
 
 def _curve(
     ax: Axes,
-    history: Sequence[EpochRecord],
+    history: History,
     title: str,
     lines: dict[str, list[float | None]],
     ylabel: str,
 ) -> Axes:
-    epochs = [record.epoch for record in history]
+    unit = history[0].UNIT
+    places = [getattr(record, unit) for record in history]
     for name, values in lines.items():
-        points = [(e, v) for e, v in zip(epochs, values, strict=True) if v is not None]
+        points = [(place, v) for place, v in zip(places, values, strict=True) if v is not None]
         if points:
             ax.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    ax.set(title=title, xlabel="epoch", ylabel=ylabel)
+    ax.set(title=title, xlabel=unit, ylabel=ylabel)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     ax.legend()

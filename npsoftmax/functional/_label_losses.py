@@ -62,8 +62,8 @@ class LabelLosses:
         result: NDArray[Any] = np.subtract(losses, d_y, out=losses)
         return result
 
-    def gradient(self, divisor: float, out: NDArray[Any]) -> None:
-        """Write the gradient of the sum of the losses, over ``divisor``, to ``out``."""
+    def gradient(self, divisor: float | NDArray[np.float64], out: NDArray[Any]) -> None:
+        """Write the gradient of the sum of the losses to ``out``, each over its ``divisor``."""
         other, e_y, total = self._of_sample[:3]
         np.add(other, e_y, out=total)
         np.multiply(total, divisor, out=total)

@@ -60,7 +60,9 @@ class RunningLosses:
         losses: NDArray[np.float64] = np.log1p(self._other + (np.exp(d_y) - 1.0)) - d_y
         return losses
 
-    def gradient(self, z: NDArray[Any], first_class: int, divisor: float) -> None:
+    def gradient(
+        self, z: NDArray[Any], first_class: int, divisor: float | NDArray[np.float64]
+    ) -> None:
         """Replace the logits of some classes by the gradient of the losses over ``divisor``."""
         e_y = _exponentials(self._z_y[None, :].copy(), self._top)[0]
         _exponentials(z, self._top)

@@ -85,11 +85,11 @@ class Block:
         theta: NDArray[Any],
         X: NDArray[Any],
         scale: float,
-        divisor: int,
+        divisor: float | NDArray[np.float64],
         out: NDArray[Any],
         part: NDArray[Any] | None,
     ) -> None:
-        """Compute the gradient on theta of the sum of the losses, over ``divisor``.
+        """Compute the gradient on theta of the sum of the losses, each over its ``divisor``.
 
         It is written to ``out``, or to ``part`` and from there added to ``out``; ``part`` has as
         many rows as classes are computed at a time.
@@ -137,7 +137,7 @@ class BlockOfManyClasses:
         theta: NDArray[Any],
         X: NDArray[Any],
         scale: float,
-        divisor: int,
+        divisor: float | NDArray[np.float64],
         out: NDArray[Any],
         part: NDArray[Any] | None,
     ) -> None:

@@ -1,8 +1,7 @@
-"""The training loop: minibatches, checkpoints, and going on from one."""
+"""The loop over minibatches, with checkpoints, and going on from one."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -10,13 +9,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
-from npsoftmax.checkpoint import Checkpoint
+from npsoftmax._checks import as_count, as_labels
+from npsoftmax.checkpoint import Checkpoint, as_settings, refuse_other_settings
 from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
-from npsoftmax.objective import Workspace, evaluate, sample_losses
+from npsoftmax.objective import Workspace, sample_losses
+from npsoftmax.objective.batch import evaluate
+from npsoftmax.training._checks import checked_data
 
 if TYPE_CHECKING:
     from npsoftmax.data.loader import DataLoader
@@ -97,7 +98,7 @@ class Trainer:
         identity: Mapping[str, Any] | None = None,
         on_step: Callable[[Trainer], None] | None = None,
     ) -> None:
-        _checked_data(model, loader.X, loader.y)
+        checked_data(model, loader.X, loader.y)
         if len(loader) == 0:
             raise InputError(
                 f"loader: expected at least one batch, got {loader.num_samples} samples, fewer "
@@ -110,7 +111,7 @@ class Trainer:
         self.model = model
         self.optimiser = optimiser
         self.loader = loader
-        self.test = None if test is None else _checked_data(model, *test)
+        self.test = None if test is None else checked_data(model, *test)
         self.l2 = float(l2)
         self.checkpoint = checkpoint
         if checkpoint_every is not None:
@@ -121,10 +122,7 @@ class Trainer:
         self.history: list[EpochRecord] = []
         self._progress = Progress()
         self._workspace = Workspace()
-        try:
-            self._settings()
-        except (TypeError, ValueError) as error:
-            raise InputError(f"identity: expected what JSON can hold, got {error}") from error
+        self._settings()
 
     @property
     def epoch(self) -> int:
@@ -279,8 +277,7 @@ class Trainer:
             "seed": loader.seed,
             **self.identity,
         }
-        # As a file gives it back: JSON turns tuples into lists.
-        return dict(json.loads(json.dumps(settings, allow_nan=False)))
+        return as_settings(settings)
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write all that :meth:`resume` needs, atomically.
@@ -323,16 +320,8 @@ class Trainer:
             The file is damaged, not a checkpoint, or of another version.
         """
         saved = Checkpoint.read(path)
-        saved.refuse_other_settings(self._settings(), path)
+        refuse_other_settings(saved.settings, self._settings(), path)
         saved.refuse_misfit(self.model.theta, self.optimiser, len(self.loader), path)
         self.model.theta[...] = saved.theta
         self.optimiser.load_state(saved.state)
         self._progress, self.history = saved.progress, list(saved.history)
-
-
-def _checked_data(
-    model: SoftmaxRegression, X: ArrayLike, y: ArrayLike
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    columns, labels = as_columns(X, model.num_inputs), as_labels(y, model.num_outputs)
-    same_samples(columns, labels)
-    return columns, labels

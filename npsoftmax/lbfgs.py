@@ -1,0 +1,273 @@
+r"""L-BFGS: a smooth function's minimum from values and gradients alone.
+
+Each iteration takes a step along :math:`p = -H g`, where H stands for the inverse Hessian: the
+preconditioner's, corrected by the last steps :math:`s_i` and the changes :math:`y_i` of the
+gradient that they brought, so that :math:`H y = s` for the newest (Nocedal and Wright, "Numerical
+Optimization", 2nd ed., 2006, algorithm 7.4, the two-loop recursion). The step length satisfies the
+strong Wolfe conditions. Nothing here knows what is minimised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from npsoftmax._checks import as_count
+from npsoftmax._line_search import Array, Line, ValueAndGrad, as_dtype_of, dot, strong_wolfe_point
+from npsoftmax.errors import DivergedError, InputError
+
+__all__ = ["Iteration", "Reason", "Result", "State", "iterate", "minimise"]
+
+Preconditioner = Callable[[Array], Array]
+Reason = Literal["converged", "iterations", "rounding", "stopped"]
+
+MEMORY = 10
+# So many iterations without a lower value or gradient, and rounding errors are what is left.
+PATIENCE = 20
+
+
+class Iteration(NamedTuple):
+    """One line of the history; iteration 0 is the start.
+
+    Attributes
+    ----------
+    iteration : int
+        Counted from the start.
+    value : float
+        Of the function.
+    max_gradient : float
+        The largest entry of the gradient in magnitude.
+    step : float
+        The step length ``t``; 1 where the model of the function was right.
+    evaluations : int
+        Of value and gradient so far.
+    """
+
+    iteration: int
+    value: float
+    max_gradient: float
+    step: float
+    evaluations: int
+
+
+@dataclass
+class State:
+    """Where a minimisation stands, and all that it needs to go on bit for bit.
+
+    Attributes
+    ----------
+    x, grad : ndarray
+        The point and the gradient there.
+    history : list of Iteration
+        Up to and with this point.
+    pairs : list of (ndarray, ndarray)
+        The last steps, and the changes of the gradient along them; the oldest first.
+    anchor : ndarray or None
+        The point that the preconditioner was made for.
+    """
+
+    x: Array
+    grad: Array
+    history: list[Iteration]
+    pairs: list[tuple[Array, Array]] = field(default_factory=list)
+    anchor: Array | None = None
+
+    @property
+    def value(self) -> float:
+        """Of the function at ``x``."""
+        return self.history[-1].value
+
+    def rounding_is_reached(self) -> bool:
+        """Say whether neither value nor gradient has become smaller for twenty iterations."""
+        before, since = self.history[:-PATIENCE], self.history[-PATIENCE:]
+        return bool(before) and all(
+            min(getattr(line, name) for line in since)
+            >= min(getattr(line, name) for line in before)
+            for name in ("value", "max_gradient")
+        )
+
+
+class Result(NamedTuple):
+    """What a minimisation found.
+
+    Attributes
+    ----------
+    x : ndarray
+        The point.
+    history : list of Iteration
+        The start, and one record an iteration.
+    reason : str
+        "converged": the gradient is within the tolerance. "iterations": the limit is reached.
+        "rounding": the floating-point numbers allow no further descent. "stopped": the callback
+        said so.
+    """
+
+    x: Array
+    history: list[Iteration]
+    reason: Reason
+
+
+def minimise(
+    value_and_grad: ValueAndGrad,
+    start: Array | State,
+    *,
+    preconditioner: Callable[[Array], Preconditioner] | None = None,
+    tol: float = 1e-5,
+    max_iterations: int = 1000,
+    callback: Callable[[State], bool | None] | None = None,
+) -> Result:
+    r"""Minimise a smooth function, until :math:`\max_i |g_i| \le` ``tol``.
+
+    Parameters
+    ----------
+    value_and_grad : callable
+        Maps ``x`` to the function's value and its gradient, a new array of ``x``'s shape.
+    start : ndarray or State
+        Where to begin, float32 or float64, of any shape; or the state to go on from.
+    preconditioner : callable, optional
+        Maps a point to a callable that multiplies an array by an approximate inverse of the
+        Hessian there, symmetric and positive definite. It is called once, at the start.
+    tol : float
+        The largest entry of the gradient, in magnitude, to stop at.
+    max_iterations : int
+        Stop after so many, counted from the very start.
+    callback : callable, optional
+        Called with the state after each iteration; minimisation stops if it returns True.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    DivergedError
+        Value or gradient are not finite at the start.
+    InputError
+        An argument makes no sense.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def value_and_grad(x):
+    ...     return float(((x - 3) ** 4).sum()), 4 * (x - 3) ** 3
+    >>> x, history, reason = minimise(value_and_grad, np.zeros(2), tol=1e-9)
+    >>> x.round(2), reason, history[0].value
+    (array([3., 3.]), 'converged', 162.0)
+    """
+    as_count(max_iterations, "max_iterations", minimum=0)
+    if not 0 <= tol < math.inf:
+        raise InputError(f"tol: expected a number of at least 0, got {tol}")
+    for state in iterate(value_and_grad, start, preconditioner=preconditioner):
+        last = state.history[-1]
+        stop = last.iteration > 0 and callback is not None and callback(state)
+        if last.max_gradient <= tol:
+            return Result(state.x, state.history, "converged")
+        if last.iteration >= max_iterations:
+            return Result(state.x, state.history, "iterations")
+        if stop:
+            return Result(state.x, state.history, "stopped")
+    return Result(state.x, state.history, "rounding")
+
+
+def iterate(
+    value_and_grad: ValueAndGrad,
+    start: Array | State,
+    *,
+    preconditioner: Callable[[Array], Preconditioner] | None = None,
+) -> Iterator[State]:
+    """Yield the start, and the state after each iteration, until rounding ends the descent.
+
+    The state is one object, which changes; its arrays are replaced, never written to.
+
+    Parameters
+    ----------
+    value_and_grad, start, preconditioner
+        As for :func:`minimise`.
+
+    Yields
+    ------
+    State
+
+    Raises
+    ------
+    DivergedError, InputError
+        As for :func:`minimise`.
+
+    Examples
+    --------
+    >>> states = iterate(lambda x: (float(x @ x), 2 * x), np.array([4.0]))
+    >>> next(states).value, next(states).value
+    (16.0, 9.0)
+    """
+    state = start if isinstance(start, State) else _begin(value_and_grad, start)
+    yield state
+    solve = None
+    if preconditioner is not None:
+        state.anchor = state.x if state.anchor is None else state.anchor
+        solve = preconditioner(state.anchor)
+    while not state.rounding_is_reached() and _advance(state, value_and_grad, solve):
+        yield state
+
+
+def _begin(value_and_grad: ValueAndGrad, start: Array) -> State:
+    x = np.array(start, copy=True)
+    if x.dtype not in (np.float32, np.float64):
+        raise InputError(f"start: expected float32 or float64, got {x.dtype}; convert it")
+    value, grad = value_and_grad(x)
+    if not (math.isfinite(value) and np.isfinite(grad).all()):
+        raise DivergedError(
+            f"start: expected a point with finite value and gradient, got the value {value}; "
+            "begin nearer to 0, or scale the features"
+        )
+    return State(x, grad, [Iteration(0, float(value), _largest(grad), 0.0, 1)])
+
+
+def _advance(state: State, value_and_grad: ValueAndGrad, solve: Preconditioner | None) -> bool:
+    """Make one iteration, or return False where rounding leaves no descent."""
+    line = Line(value_and_grad, state.x, state.value, state.grad, _direction(state, solve))
+    found, evaluations = strong_wolfe_point(line), line.evaluations
+    if found is None and state.pairs:
+        state.pairs = []
+        line = Line(value_and_grad, state.x, state.value, state.grad, _direction(state, solve))
+        found, evaluations = strong_wolfe_point(line), evaluations + line.evaluations
+    if found is None:
+        return False
+    pair = found.x - state.x, found.grad - state.grad
+    if dot(*pair) > 0:
+        state.pairs = [*state.pairs, pair][-MEMORY:]
+    state.x, state.grad = found.x, found.grad
+    number, evaluations = (
+        state.history[-1].iteration + 1,
+        state.history[-1].evaluations + evaluations,
+    )
+    state.history.append(Iteration(number, found.value, _largest(found.grad), found.t, evaluations))
+    return True
+
+
+def _direction(state: State, solve: Preconditioner | None) -> Array:
+    """Return ``-H g`` by the two-loop recursion."""
+    if solve is None and not state.pairs:
+        unit: Array = state.grad / -math.sqrt(dot(state.grad, state.grad))
+        return unit
+    direction = -state.grad
+    weights = []
+    for step, change in reversed(state.pairs):
+        weights.append(dot(step, direction) / dot(step, change))
+        direction -= as_dtype_of(direction, weights[-1]) * change
+    if solve is not None:
+        direction = solve(direction)
+    else:
+        step, change = state.pairs[-1]
+        direction *= as_dtype_of(direction, dot(step, change) / dot(change, change))
+    for (step, change), weight in zip(state.pairs, reversed(weights), strict=True):
+        correction = weight - dot(change, direction) / dot(step, change)
+        direction = direction + as_dtype_of(direction, correction) * step
+    return direction
+
+
+def _largest(grad: Array) -> float:
+    return float(np.abs(grad).max())

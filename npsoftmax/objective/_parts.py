@@ -1,0 +1,70 @@
+"""Samples in parts, one for each thread."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+
+from npsoftmax._checks import as_count
+from npsoftmax.objective._blocks import Workspace
+
+__all__ = ["Parts", "cores"]
+
+# With fewer a thread costs more than it saves.
+FEWEST_SAMPLES = 2048
+
+Result = TypeVar("Result")
+
+
+class Parts:
+    """Calls of a function with a part of the samples each, at the same time.
+
+    Parameters
+    ----------
+    threads : int, optional
+        How many; the cores that this process may use unless given.
+    """
+
+    def __init__(self, threads: int | None) -> None:
+        self.threads = as_count(cores() if threads is None else threads, "threads")
+        self._workspaces = [Workspace() for _ in range(self.threads)]
+        self._blas: Any = None
+
+    def call(
+        self, function: Callable[[slice, Workspace], Result], num_samples: int
+    ) -> list[Result]:
+        """Return ``function(columns, workspace)`` of each part, in order."""
+        count = max(1, min(self.threads, num_samples // FEWEST_SAMPLES))
+        cuts = [num_samples * number // count for number in range(count + 1)]
+        columns = [slice(*ends) for ends in pairwise(cuts)]
+
+        def silent(columns: slice, workspace: Workspace) -> Result:
+            with np.errstate(all="ignore"):  # each thread has an error state of its own
+                return function(columns, workspace)
+
+        if count == 1:
+            return [silent(columns[0], self._workspaces[0])]
+        with self.one_blas_thread(), ThreadPoolExecutor(count) as pool:
+            return list(pool.map(silent, columns, self._workspaces))
+
+    def one_blas_thread(self) -> AbstractContextManager[Any]:
+        """Hold the BLAS to one thread while several of ours call it."""
+        if self.threads == 1:
+            return nullcontext()
+        if self._blas is None:
+            from threadpoolctl import ThreadpoolController
+
+            self._blas = ThreadpoolController()  # looking for libraries takes a millisecond
+        limits: AbstractContextManager[Any] = self._blas.limit(limits=1, user_api="blas")
+        return limits
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,122 @@
+r"""How far a value of the objective can be from the smallest one: a bound that is proved.
+
+**The dual.** With :math:`H(q) = -\sum_c q_c \log q_c`, the loss of a sample is
+:math:`\ell(z, y) = \max_q \, (q - y)^\top z + H(q)` over probabilities q, and the maximum is at
+:math:`q = \mathrm{softmax}(z)`. So for *any* probabilities Q, one column a sample, and weights
+:math:`v_j` that sum to 1,
+
+.. math::
+
+    J(W, b) \;\ge\; \sum_j v_j H(q_j) + \langle G, W \rangle + r^\top b
+        + \frac{\lambda}{2} \|W\|_F^2, \qquad
+    G = s \sum_j v_j (q_j - y_j) x_j^\top, \quad r = \sum_j v_j (q_j - y_j).
+
+Where r = 0, b drops out, the right side is smallest at :math:`W = -G / \lambda`, and
+
+.. math:: \min J \;\ge\; D(Q) = \sum_j v_j H(q_j) - \frac{1}{2 \lambda} \|G\|_F^2 .
+
+**Its link to the gradient.** For :math:`Q = P` at :math:`(W, b)`, r is the gradient on b and
+:math:`G = \partial J / \partial W - \lambda W`; if r = 0 then
+
+.. math:: J(W, b) - D(P) = \frac{1}{2 \lambda} \Bigl\| \frac{\partial J}{\partial W} \Bigr\|_F^2,
+
+the bound of strong convexity: in W the objective bends by at least :math:`\lambda`, in b it
+need not bend at all.
+
+**Any (W, b).** Where r is not 0 it is made 0 by
+:math:`q_j = p_j + (\mathrm{diag}(p_j) - p_j p_j^\top) \, \delta`, softmax to first order in a
+change :math:`\delta` of b: columns still sum to 1, and r becomes 0 exactly at
+
+.. math:: \delta = -C^+ r, \qquad C = \sum_j v_j \, (\mathrm{diag}(p_j) - p_j p_j^\top).
+
+Entries stay positive while :math:`\delta_c - p_j^\top \delta > -1`. A class without samples must
+have q = 0, so P is taken over the others.
+
+Source: Shalev-Shwartz and Zhang, "Stochastic dual coordinate ascent methods for regularized loss
+minimization", Journal of Machine Learning Research 14, 2013, section 1, without a bias.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npsoftmax.functional import affine, softmax
+from npsoftmax.objective._blocks import Workspace, samples_per_block
+
+__all__ = ["DualPart", "Moments", "bias_change", "dual_part", "moments"]
+
+Floats = NDArray[np.float64]
+
+# What rounding leaves of r after the change of the bias.
+LEFT_OVER = 1e-12
+
+
+class Moments(NamedTuple):
+    """The weighted means of ``p_j`` and of ``diag(p_j) - p_j p_j'``, or their parts."""
+
+    mean: Floats
+    spread: Floats
+
+
+class DualPart(NamedTuple):
+    """A part of the entropy and of ``G``, and the smallest ``1 + delta_c - p_j' delta`` in it."""
+
+    entropy: float
+    G: Floats
+    smallest: float
+
+
+def moments(
+    theta: Floats, X: NDArray[Any], shares: Floats, scale: float, workspace: Workspace
+) -> Moments:
+    """Return what some samples contribute; ``shares`` are their ``v_j``."""
+    k = theta.shape[0]
+    mean, products = np.zeros(k), np.zeros((k, k))
+    step = samples_per_block(theta)
+    for start in range(0, shares.size, step):
+        columns = slice(start, start + step)
+        P = softmax(affine(theta, workspace.floats(X[:, columns], theta.dtype), scale))
+        weighted = P * shares[columns]
+        mean += weighted.sum(axis=1)
+        products += weighted @ P.T
+    return Moments(mean, np.diag(mean) - products)
+
+
+def bias_change(total: Moments, r: Floats) -> Floats | None:
+    """Return ``delta``, or None where no change of the bias can make ``r`` zero."""
+    # C has the null vector 1, to which r is orthogonal: adding 1 1' makes it invertible.
+    try:
+        delta: Floats = np.linalg.solve(total.spread + 1.0 / r.size, -r).astype(np.float64)
+    except np.linalg.LinAlgError:
+        return None
+    left = np.abs(total.spread @ delta + r).max()
+    return delta if left <= LEFT_OVER else None
+
+
+def dual_part(
+    theta: Floats,
+    delta: Floats,
+    X: NDArray[Any],
+    labels: NDArray[Any],
+    shares: Floats,
+    scale: float,
+    workspace: Workspace,
+) -> DualPart:
+    """Return what some samples contribute to ``D``; labels are rows of ``theta``."""
+    entropy, smallest = 0.0, np.inf
+    G = np.zeros((theta.shape[0], theta.shape[1] - 1))
+    step = samples_per_block(theta)
+    for start in range(0, labels.size, step):
+        columns = slice(start, start + step)
+        X_block = workspace.floats(X[:, columns], theta.dtype)
+        P = softmax(affine(theta, X_block, scale))
+        factors = 1.0 + delta[:, None] - delta @ P
+        smallest = min(smallest, float(factors.min()))
+        Q = P * factors
+        logarithms = np.log(Q, out=np.zeros_like(Q), where=Q > 0)
+        entropy -= float((Q * logarithms).sum(axis=0) @ shares[columns])
+        Q[labels[columns], np.arange(Q.shape[1])] -= 1.0
+        Q *= shares[columns] * scale
+        G += Q @ X_block.T
+    return DualPart(entropy, G, smallest)

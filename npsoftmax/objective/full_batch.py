@@ -1,0 +1,343 @@
+"""The objective on a whole data set: what a solver for the exact optimum asks of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npsoftmax._checks import as_columns, as_labels, same_samples
+from npsoftmax.errors import InputError, ShapeError
+from npsoftmax.objective._blocks import FEWEST_SAMPLES, MOST_LOGITS, Workspace
+from npsoftmax.objective._parts import Parts
+from npsoftmax.objective.batch import (
+    Evaluation,
+    accumulate,
+    as_scale,
+    penalised,
+    refuse_other_dtypes,
+)
+from npsoftmax.objective.curvature import accumulate_product, as_direction, block_diagonals
+from npsoftmax.objective.duality import bias_change, dual_part, moments
+from npsoftmax.objective.preconditioner import Preconditioner, class_blocks, inverse_diagonals
+
+__all__ = ["FullBatch"]
+
+# Beyond these classes come in blocks, and k x k matrices are too large.
+MOST_CLASSES = MOST_LOGITS // FEWEST_SAMPLES
+# Of the preconditioner: a block of more rows takes longer to invert than it saves, and more
+# numbers than these (256 MB in float32) are not kept.
+MOST_ROWS = 2048
+MOST_NUMBERS = 64 * 1024 * 1024
+# It is estimated from so many samples at least, or so many for each feature, drawn from
+# CANDIDATES times as many.
+SAMPLES, SAMPLES_PER_FEATURE, CANDIDATES = 4096, 4, 16
+
+
+class FullBatch:
+    r"""The objective on all samples of a data set, which may weigh differently.
+
+    .. math::
+
+        J(\theta) = \frac{1}{\bar w} \sum_{j=1}^n w_j \, \ell(s W x_j + b, y_j)
+            + \frac{\lambda}{2} \|W\|_F^2, \qquad \bar w = \sum_j w_j
+
+    It is convex, and twice differentiable: the gradient is derived in :mod:`npsoftmax.objective`
+    (each column of dZ times :math:`n w_j / \bar w`), the Hessian in
+    :mod:`npsoftmax.objective.curvature`. Samples are taken and converted in blocks, shared by
+    threads.
+
+    Parameters
+    ----------
+    X : array_like
+        Samples, shape ``(d, n)``, of any real dtype; bytes and memory-mapped arrays stay so.
+    y : array_like
+        Integer labels, shape ``(n,)``.
+    l2 : float
+        ``lambda``, the weight of the penalty.
+    sample_weight : array_like, optional
+        Shape ``(n,)``, numbers of at least 0; all 1 unless given. A weight of 2 counts a sample
+        twice.
+    scale : float
+        ``s``, what a sample is multiplied by.
+    threads : int, optional
+        How many evaluate at a time, each with one BLAS thread; the cores that this process may
+        use unless given. The result depends on it in the last digits, and on nothing else.
+
+    Raises
+    ------
+    ShapeError, LabelError, InputError
+        Arrays do not fit each other, hold no sample, NaN, infinities or negative labels; ``l2`` or
+        a weight is negative; all weights are 0.
+
+    Examples
+    --------
+    >>> problem = FullBatch(np.array([[1.0, 3.0]]), [0, 1], l2=0.1)
+    >>> theta = np.zeros((2, 2), order="F")
+    >>> value, grad, *_ = problem.loss_and_grad(theta)
+    >>> round(value, 6), grad.tolist()
+    (0.693147, [[0.5, 0.0], [-0.5, 0.0]])
+    """
+
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        l2: float = 0.0,
+        sample_weight: ArrayLike | None = None,
+        *,
+        scale: float = 1.0,
+        threads: int | None = None,
+    ) -> None:
+        # Fortran order, or the products would take twice as long.
+        self.X = np.require(as_columns(X), requirements=["F", "A"])
+        self.y = as_labels(y, None)
+        same_samples(self.X, self.y)
+        if not 0 <= l2 < np.inf:
+            raise InputError(f"l2: expected a number of at least 0, got {l2}")
+        self.l2 = float(l2)
+        weights = None if sample_weight is None else _as_weights(sample_weight, self.y.size)
+        self.sample_weight = weights
+        self.scale = as_scale(scale)
+        self._total = self.y.size if weights is None else float(weights.sum())
+        self._fewest_classes = int(self.y.max()) + 1
+        self._parts = Parts(threads)
+        self.threads = self._parts.threads
+
+    def loss_and_grad(self, theta: NDArray[Any]) -> Evaluation:
+        """Evaluate the objective and its gradient.
+
+        Parameters
+        ----------
+        theta : ndarray
+            ``[W b]``, shape ``(k, d+1)``, float32 or float64, with more classes than the largest
+            label. Everything is computed in its dtype, the sum of the losses in float64.
+
+        Returns
+        -------
+        Evaluation
+            ``loss``, ``grad`` and what else one pass tells; the arrays are new.
+
+        Raises
+        ------
+        ShapeError, InputError
+            ``theta`` is of another shape or dtype.
+        """
+        theta = self._checked(theta)
+
+        def part(columns: slice, workspace: Workspace) -> tuple[float, NDArray[Any], NDArray[Any]]:
+            weights = None if self.sample_weight is None else self.sample_weight[columns]
+            X, y = self.X[:, columns], self.y[columns]
+            return accumulate(theta, X, y, self._total, self.scale, workspace, weights)
+
+        losses, grads, predictions = zip(*self._parts.call(part, self.y.size), strict=True)
+        grad = sum(grads[1:], start=grads[0].copy(order="F"))
+        return penalised(theta, grad, sum(losses), self.l2, np.concatenate(predictions))
+
+    def hessian_vector_product(self, theta: NDArray[Any], V: NDArray[Any]) -> NDArray[Any]:
+        """Multiply the Hessian at ``theta`` by a direction.
+
+        Formula and derivation: :func:`npsoftmax.objective.hessian_vector_product`.
+
+        Parameters
+        ----------
+        theta : ndarray
+            As for :meth:`loss_and_grad`.
+        V : ndarray
+            The direction, ``theta``'s shape.
+
+        Returns
+        -------
+        ndarray
+            Of ``theta``'s shape and dtype, Fortran-ordered.
+
+        Raises
+        ------
+        ShapeError, InputError
+            ``theta`` or ``V`` is of another shape or dtype.
+
+        Examples
+        --------
+        >>> problem = FullBatch(np.array([[1.0, 3.0]]), [0, 1])
+        >>> problem.hessian_vector_product(np.zeros((2, 2)), np.array([[1.0, 0.0], [0.0, 0.0]]))
+        array([[ 1.25,  0.5 ],
+               [-1.25, -0.5 ]])
+        """
+        theta = self._checked(theta)
+        V = as_direction(V, theta)
+
+        def part(columns: slice, workspace: Workspace) -> NDArray[Any]:
+            weights = None if self.sample_weight is None else self.sample_weight[columns]
+            X = self.X[:, columns]
+            return accumulate_product(theta, V, X, self._total, self.scale, workspace, weights)
+
+        product: NDArray[Any] = np.asfortranarray(sum(self._parts.call(part, self.y.size)))
+        product[:, :-1] += theta.dtype.type(self.l2) * V[:, :-1]
+        return product
+
+    def preconditioner(self, theta: NDArray[Any]) -> Preconditioner:
+        """Return an approximate inverse of the Hessian at ``theta``.
+
+        The inverse of the Hessian's diagonal blocks, one for each class, estimated from a few
+        thousand samples (:mod:`npsoftmax.objective.preconditioner`). Where they would take more
+        than 64 million numbers, the classes share one block; beyond 2,047 features it is the
+        inverse of the diagonal, beyond 4,096 classes the identity.
+
+        Parameters
+        ----------
+        theta : ndarray
+            As for :meth:`loss_and_grad`.
+
+        Returns
+        -------
+        callable
+            Maps an array of ``theta``'s shape, a gradient, to another one; linear, symmetric and
+            positive definite.
+
+        Raises
+        ------
+        ShapeError, InputError
+            ``theta`` is of another shape or dtype.
+
+        Examples
+        --------
+        >>> problem = FullBatch(np.array([[1.0, 3.0]]), [0, 1], l2=0.1)
+        >>> theta, V = np.zeros((2, 2)), np.array([[1.0, 0.0], [-1.0, 0.0]])
+        >>> M = problem.preconditioner(theta)
+        >>> M(problem.hessian_vector_product(theta, V)).round(6) + 0.0  # two classes: the inverse
+        array([[ 1.,  0.],
+               [-1.,  0.]])
+        """
+        theta = self._checked(theta)
+        k, rows = theta.shape
+        if k > MOST_CLASSES:
+            return _identity
+        samples = max(SAMPLES, SAMPLES_PER_FEATURE * rows)
+        X, curvatures, diagonals = self._curvatures(theta, CANDIDATES * samples)
+        if rows > MOST_ROWS:
+            return inverse_diagonals(diagonals)
+        if k * rows**2 > MOST_NUMBERS:
+            curvatures = curvatures.mean(axis=0, keepdims=True)
+            diagonals = diagonals.mean(axis=0, keepdims=True)
+        with self._parts.one_blas_thread():
+            return class_blocks(curvatures, diagonals, X, samples, self.scale, self.threads)
+
+    def _curvatures(
+        self, theta: NDArray[Any], most: int
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return some samples, what each adds to the blocks, and the diagonals of the blocks."""
+        step = slice(None, None, -(-self.y.size // most))
+        X, k = self.X[:, step], theta.shape[0]
+        weights = np.ones(X.shape[1]) if self.sample_weight is None else self.sample_weight[step]
+        shares = weights * (k / max(1, k - 1) / (weights.sum() or 1.0))
+        curvatures = np.empty((k, X.shape[1]), theta.dtype)
+
+        def part(columns: slice, workspace: Workspace) -> NDArray[Any]:
+            return block_diagonals(
+                theta, X[:, columns], shares[columns], self.scale, workspace, curvatures[:, columns]
+            )
+
+        diagonals: NDArray[Any] = sum(self._parts.call(part, X.shape[1]), start=np.zeros(1))
+        diagonals = diagonals.astype(theta.dtype)
+        if not np.isfinite(diagonals).all():
+            raise InputError(
+                f"X: expected features whose squares fit {theta.dtype}, got larger ones; divide "
+                "them by their standard deviation, or use float64"
+            )
+        diagonals[:, :-1] += theta.dtype.type(self.l2)
+        return X, curvatures, diagonals
+
+    def suboptimality(self, theta: NDArray[Any]) -> float:
+        r"""Bound how far the objective at ``theta`` is above its smallest value.
+
+        .. math:: J(\theta) - \min J \;\le\; J(\theta) - D(Q)
+
+        with the value of the dual problem at probabilities close to those at ``theta``; where the
+        gradient on the bias is 0 it is :math:`\|\partial J / \partial W\|_F^2 / (2 \lambda)`.
+        Derivation: :mod:`npsoftmax.objective.duality`. Without a penalty, and far from the optimum,
+        it is the objective itself, which is never negative.
+
+        Parameters
+        ----------
+        theta : ndarray
+            As for :meth:`loss_and_grad`.
+
+        Returns
+        -------
+        float
+            The bound, in nats, computed in float64: proved but for its rounding errors.
+
+        Raises
+        ------
+        ShapeError, InputError
+            ``theta`` is of another shape or dtype.
+
+        Examples
+        --------
+        >>> problem = FullBatch(np.array([[1.0, 3.0]]), [0, 1], l2=0.1)
+        >>> round(problem.suboptimality(np.zeros((2, 2))), 6)  # |[0.5; -0.5]|^2 / 0.2 is larger
+        0.693147
+        """
+        theta = self._checked(theta).astype(np.float64)
+        loss = self.loss_and_grad(theta).loss
+        if self.l2 == 0 or theta.shape[0] > MOST_CLASSES:
+            return loss
+        return min(loss, max(0.0, loss - self._dual_value(theta)))
+
+    def _dual_value(self, theta: NDArray[np.float64]) -> float:
+        """Return ``D(Q)``, or -inf where no Q is found."""
+        weights = np.ones(self.y.size) if self.sample_weight is None else self.sample_weight
+        shares = weights / self._total
+        counts = np.bincount(self.y, shares, minlength=theta.shape[0])
+        present = np.flatnonzero(counts)
+        rows = np.asfortranarray(theta[present])
+        labels = np.searchsorted(present, self.y)
+
+        def first(columns: slice, workspace: Workspace) -> Any:
+            return moments(rows, self.X[:, columns], shares[columns], self.scale, workspace)
+
+        parts = self._parts.call(first, self.y.size)
+        total = type(parts[0])(*map(sum, zip(*parts, strict=True)))
+        delta = bias_change(total, total.mean - counts[present])
+        if delta is None:
+            return -np.inf
+
+        def second(columns: slice, workspace: Workspace) -> Any:
+            X, y, v = self.X[:, columns], labels[columns], shares[columns]
+            return dual_part(rows, delta, X, y, v, self.scale, workspace)
+
+        entropies, G, smallest = zip(*self._parts.call(second, self.y.size), strict=True)
+        if min(smallest) < 0:
+            return -np.inf
+        return float(sum(entropies) - np.square(sum(G)).sum() / (2 * self.l2))
+
+    def _checked(self, theta: NDArray[Any]) -> NDArray[Any]:
+        theta = np.asarray(theta)
+        refuse_other_dtypes(theta)
+        rows = self.X.shape[0] + 1
+        if theta.ndim != 2 or theta.shape[1] != rows or theta.shape[0] < self._fewest_classes:
+            raise ShapeError(
+                f"theta: expected shape (k, {rows}) with k of at least {self._fewest_classes}, one "
+                f"more than the largest label, got {theta.shape}"
+            )
+        return np.asfortranarray(theta)
+
+
+def _as_weights(sample_weight: ArrayLike, num_samples: int) -> NDArray[np.float64]:
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (num_samples,):
+        raise ShapeError(
+            f"sample_weight: expected one number for each of {num_samples} samples, got shape "
+            f"{weights.shape}"
+        )
+    if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
+        raise InputError(
+            "sample_weight: expected finite numbers of at least 0, not all 0, got numbers from "
+            f"{weights.min()} to {weights.max()}"
+        )
+    return weights
+
+
+def _identity(grad: NDArray[Any]) -> NDArray[Any]:
+    return grad

@@ -1,0 +1,321 @@
+"""Training on all samples at once, to the exact optimum."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npsoftmax import lbfgs
+from npsoftmax._checks import as_count
+from npsoftmax.checkpoint import as_settings
+from npsoftmax.errors import InputError
+from npsoftmax.history import IterationRecord
+from npsoftmax.objective import Evaluation, FullBatch, sample_losses
+from npsoftmax.training._checks import checked_data
+from npsoftmax.training.optimum import Optimum, advice
+from npsoftmax.training.solver_state import read_state, write_state
+from npsoftmax.training.start import start_on_a_part
+
+if TYPE_CHECKING:
+    from npsoftmax.model import SoftmaxRegression
+
+__all__ = ["FullBatchTrainer"]
+
+
+class FullBatchTrainer:
+    """Train a model on all samples at once.
+
+    What :func:`npsoftmax.training.fit` does, with a history, test data and checkpoints.
+
+    A run from a checkpoint goes on bit for bit (same machine type, NumPy build and ``threads``).
+
+    Parameters
+    ----------
+    model : SoftmaxRegression
+        Its ``theta`` is changed in place.
+    X, y, l2, sample_weight, threads
+        As for :class:`npsoftmax.objective.FullBatch`.
+    test : (array_like, array_like), optional
+        ``X (d, n)`` and ``y (n,)`` to evaluate on after each iteration.
+    tol : float
+        The largest entry of the gradient, in magnitude, to stop at.
+    checkpoint : path, optional
+        Where to keep the newest checkpoint, written at the end and every ``checkpoint_every``
+        iterations.
+    checkpoint_every : int
+        How often.
+    identity : mapping, optional
+        What else a checkpoint must agree in to be resumed, for instance hashes of the data.
+    on_step : callable, optional
+        Called with the trainer after each iteration; it may raise, and the trainer is then in
+        order to be checkpointed or to go on.
+
+    Attributes
+    ----------
+    history : list of IterationRecord
+        The start and each iteration.
+    reason : str or None
+        Why the last run ended, as in :class:`npsoftmax.lbfgs.Result`.
+
+    Raises
+    ------
+    ShapeError, LabelError, InputError
+        The data do not fit the model, or a setting makes no sense.
+
+    Examples
+    --------
+    >>> from npsoftmax import SoftmaxRegression
+    >>> X, y = np.array([[-2.0, -1.0, 1.0, 2.0]]), [0, 1, 0, 1]
+    >>> trainer = FullBatchTrainer(SoftmaxRegression(1, 2, dtype=np.float64), X, y, l2=0.1)
+    >>> records = list(trainer.run(max_iterations=20))
+    >>> trainer.reason, [record.iteration for record in records][:3]
+    ('converged', [0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        model: SoftmaxRegression,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        l2: float = 0.0,
+        sample_weight: ArrayLike | None = None,
+        test: tuple[ArrayLike, ArrayLike] | None = None,
+        tol: float = 1e-5,
+        threads: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 10,
+        identity: Mapping[str, Any] | None = None,
+        on_step: Callable[[FullBatchTrainer], None] | None = None,
+    ) -> None:
+        columns, labels = checked_data(model, X, y)
+        scale = model.input_scale(columns.dtype)
+        self.problem = FullBatch(columns, labels, l2, sample_weight, scale=scale, threads=threads)
+        self.model = model
+        self.test = None if test is None else checked_data(model, *test)
+        if not 0 <= tol < math.inf:
+            raise InputError(f"tol: expected a number of at least 0, got {tol}")
+        self.tol = float(tol)
+        self.checkpoint = checkpoint
+        self.checkpoint_every = as_count(checkpoint_every, "checkpoint_every")
+        self.identity = dict(identity or {})
+        self.on_step = on_step
+        self.history: list[IterationRecord] = []
+        self.reason: lbfgs.Reason | None = None
+        self._state: lbfgs.State | None = None
+        self._last: tuple[NDArray[Any], Evaluation] | None = None
+        self._settings()
+
+    def fit(self, max_iterations: int = 1000) -> Optimum:
+        """Train until the tolerance is reached.
+
+        Parameters
+        ----------
+        max_iterations : int
+            Stop after so many, counted from the very start, in any case.
+
+        Returns
+        -------
+        Optimum
+
+        Raises
+        ------
+        DivergedError
+            The objective is not finite at the start.
+        OutputError
+            A checkpoint cannot be written.
+        """
+        for _ in self.run(max_iterations):
+            pass
+        return self.optimum()
+
+    def run(self, max_iterations: int = 1000) -> Iterator[IterationRecord]:
+        """Train as :meth:`fit` does, and yield a record for the start and for each iteration.
+
+        Nothing happens before the result is iterated over.
+
+        Parameters
+        ----------
+        max_iterations : int
+            As for :meth:`fit`.
+
+        Yields
+        ------
+        IterationRecord
+
+        Raises
+        ------
+        DivergedError, OutputError
+            As for :meth:`fit`.
+        """
+        as_count(max_iterations, "max_iterations", minimum=0)
+        self.reason = None
+        clock = perf_counter()
+        start = self._state or self._start()
+        solve = self.problem.preconditioner
+        for state in lbfgs.iterate(self._value_and_grad, start, preconditioner=solve):
+            self._state = state
+            if len(self.history) < len(state.history):
+                yield self._recorded(state, perf_counter() - clock)
+                clock = perf_counter()
+            self.reason = self._reason(state, max_iterations)
+            if self.reason is not None:
+                break
+        else:
+            self.reason = "rounding"
+        if self.checkpoint is not None:
+            self.save_checkpoint(self.checkpoint)
+
+    def optimum(self) -> Optimum:
+        """Say how good the point is where training stands.
+
+        Returns
+        -------
+        Optimum
+
+        Raises
+        ------
+        InputError
+            Training has not begun.
+        """
+        if self._state is None:
+            raise InputError("optimum: expected a trainer that has run, got a new one; call fit")
+        last, y = self.history[-1], self.problem.y
+        reason = self.reason or "stopped"
+        counts = np.bincount(y, self.problem.sample_weight, self.model.num_outputs)
+        separated = self.problem.l2 == 0 and last.train_acc == 1
+        missing = [self.model.classes[label] for label in np.flatnonzero(counts == 0)]
+        dtype = self.model.theta.dtype
+        return Optimum(
+            reason,
+            last.iteration,
+            last.evaluations,
+            last.objective,
+            last.max_gradient,
+            self.tol,
+            self.problem.suboptimality(self._state.x),
+            advice(reason, last.iteration, dtype, separated, missing),
+        )
+
+    def _start(self) -> NDArray[Any]:
+        given = self.model.theta.copy(order="F")
+        found = start_on_a_part(self.problem, given, self.tol)
+        # A model that has been trained already is better than what a part of the data gives.
+        better = self._value_and_grad(given)[0] > self._value_and_grad(found)[0]
+        return found if better else given
+
+    def _value_and_grad(self, theta: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+        evaluation = self._evaluate(theta)
+        return evaluation.loss, evaluation.grad
+
+    def _evaluate(self, theta: NDArray[Any]) -> Evaluation:
+        """Evaluate the objective, unless that was done for these parameters just before."""
+        if self._last is None or not np.array_equal(self._last[0], theta):
+            self._last = theta, self.problem.loss_and_grad(theta)
+        return self._last[1]
+
+    def _recorded(self, state: lbfgs.State, seconds: float) -> IterationRecord:
+        """Take over an iteration: into the model, the history and, if it is due, a checkpoint."""
+        started = perf_counter()
+        self.model.theta[...] = state.x
+        evaluation = self._evaluate(state.x)
+        test_loss, test_acc = self._evaluate_test()
+        at = state.history[-1]
+        record = IterationRecord(
+            iteration=at.iteration,
+            objective=at.value,
+            max_gradient=at.max_gradient,
+            step=at.step,
+            evaluations=at.evaluations,
+            train_loss=evaluation.crossentropy,
+            train_acc=float(np.mean(evaluation.predicted == self.problem.y)),
+            test_loss=test_loss,
+            test_acc=test_acc,
+            train_seconds=seconds,
+            test_seconds=perf_counter() - started,
+        )
+        self.history.append(record)
+        if self.checkpoint is not None and at.iteration % self.checkpoint_every == 0:
+            self.save_checkpoint(self.checkpoint)
+        if self.on_step is not None:
+            self.on_step(self)
+        return record
+
+    def _evaluate_test(self) -> tuple[float, float] | tuple[None, None]:
+        if self.test is None:
+            return None, None
+        X, y = self.test
+        losses, predicted = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
+        return float(losses.mean(dtype=np.float64)), float(np.mean(predicted == y))
+
+    def _reason(self, state: lbfgs.State, max_iterations: int) -> lbfgs.Reason | None:
+        last = state.history[-1]
+        if last.max_gradient <= self.tol:
+            return "converged"
+        return "iterations" if last.iteration >= max_iterations else None
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree in for the run to go on bit for bit."""
+        problem, model = self.problem, self.model
+        weights = problem.sample_weight
+        return as_settings(
+            {
+                "l2": problem.l2,
+                "theta": f"{model.theta.dtype} {model.theta.shape}",
+                "pixel_scale": model.pixel_scale,
+                "classes": model.classes,
+                "samples": f"{problem.X.dtype} {problem.X.shape}",
+                "labels": _digest(problem.y),
+                "weights": None if weights is None else _digest(weights),
+                "threads": problem.threads,
+                **self.identity,
+            }
+        )
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Write all that :meth:`resume` needs, atomically.
+
+        Parameters
+        ----------
+        path : path
+            The file; it is replaced if it exists.
+
+        Raises
+        ------
+        InputError
+            Training has not begun.
+        OutputError
+            The file cannot be written.
+        """
+        if self._state is None:
+            raise InputError("checkpoint: expected a trainer that has run, got a new one; call fit")
+        write_state(path, self._settings(), self._state, self.history)
+
+    def resume(self, path: str | os.PathLike[str]) -> None:
+        """Take over parameters, history and the solver's memory from a checkpoint.
+
+        Parameters
+        ----------
+        path : path
+            A file that :meth:`save_checkpoint` wrote.
+
+        Raises
+        ------
+        InputError
+            The file does not exist, or comes from a run with other settings, which are named.
+        CorruptFileError, FormatVersionError
+            The file is damaged, not such a checkpoint, or of another version.
+        """
+        self._state, self.history = read_state(path, self._settings(), self.model.theta)
+        self.model.theta[...] = self._state.x
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()

@@ -1,0 +1,90 @@
+"""What the solver says of the point where it ended: how good it is, and what would help."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from npsoftmax.lbfgs import Reason
+
+__all__ = ["Optimum", "advice"]
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Where training on all samples ended, and how far that is from the best there is.
+
+    Attributes
+    ----------
+    reason : str
+        As in :class:`npsoftmax.lbfgs.Result`.
+    iterations, evaluations : int
+        How many, from the start; an evaluation is a pass over the samples.
+    objective : float
+        Mean cross-entropy and penalty.
+    max_gradient, tol : float
+        The largest entry of the objective's gradient in magnitude, and what it was to come down to.
+    suboptimality : float
+        At most this much is the objective above its smallest value
+        (:meth:`npsoftmax.objective.FullBatch.suboptimality`); without a penalty the objective
+        itself, which says nothing.
+    advice : str
+        What to know or to change; empty where all is well.
+    """
+
+    reason: Reason
+    iterations: int
+    evaluations: int
+    objective: float
+    max_gradient: float
+    tol: float
+    suboptimality: float
+    advice: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether the gradient is within the tolerance."""
+        return self.reason == "converged"
+
+    def __str__(self) -> str:
+        """Write the line that training prints at its end."""
+        state = "converged" if self.converged else "not converged"
+        sign = "<=" if self.converged else ">"
+        bound = (
+            f", at most {self.suboptimality:.1e} above the smallest"
+            if self.suboptimality < self.objective
+            else ""
+        )
+        text = (
+            f"{state} after {self.iterations} iterations, {self.evaluations} evaluations: "
+            f"objective {self.objective:.8g}{bound}; max|gradient| {self.max_gradient:.1e} {sign} "
+            f"tol {self.tol:g}"
+        )
+        return f"{text}; {self.advice}" if self.advice else text
+
+
+def advice(
+    reason: Reason, limit: int, dtype: object, separated: bool, missing: Sequence[str]
+) -> str:
+    """Return what a user should know of such an end, or change.
+
+    ``separated`` says that there is no penalty and every sample is classified right; ``missing``
+    names the classes without samples.
+    """
+    if separated:
+        return (
+            "every training sample is classified right and l2 is 0, so the optimum is at infinity "
+            "and the weights depend on where this stopped: set l2 > 0"
+        )
+    if reason == "iterations":
+        return f"raise max_iterations, now {limit}"
+    if reason == "rounding":
+        return (
+            f"{dtype} allows no further descent: use float64, or raise tol"
+            if str(dtype) == "float32"
+            else "float64 allows no further descent: raise tol, or scale the features"
+        )
+    if missing:
+        return (
+            f"no sample is of class {', '.join(missing)}: the bias has no optimum there, the "
+            "probability goes to 0"
+        )
+    return ""
