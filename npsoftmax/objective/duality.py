@@ -43,8 +43,9 @@ from numpy.typing import NDArray
 
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective._blocks import Workspace, samples_per_block
+from npsoftmax.objective._parts import Parts
 
-__all__ = ["DualPart", "Moments", "bias_change", "dual_part", "moments"]
+__all__ = ["dual_value"]
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +68,45 @@ class DualPart(NamedTuple):
     smallest: float
 
 
-def moments(
+def dual_value(
+    theta: Floats,
+    X: NDArray[Any],
+    y: NDArray[Any],
+    shares: Floats,
+    l2: float,
+    scale: float,
+    parts: Parts,
+) -> float:
+    """Return ``D(Q)`` for a Q close to the probabilities at ``theta``, or -inf if none is found.
+
+    ``shares`` are the ``v_j``. Nothing is checked.
+    """
+    counts = np.bincount(y, shares, minlength=theta.shape[0])
+    present = np.flatnonzero(counts)
+    rows, labels = np.asfortranarray(theta[present]), np.searchsorted(present, y)
+
+    def first(columns: slice, workspace: Workspace) -> Moments:
+        return _moments(rows, X[:, columns], shares[columns], scale, workspace)
+
+    means, spreads = zip(*parts.call(first, y.size), strict=True)
+    total = Moments(np.sum(means, axis=0), np.sum(spreads, axis=0))
+    delta = _bias_change(total, total.mean - counts[present])
+    if delta is None:
+        return -np.inf
+
+    def second(columns: slice, workspace: Workspace) -> DualPart:
+        return _dual_part(
+            rows, delta, X[:, columns], labels[columns], shares[columns], scale, workspace
+        )
+
+    entropies, Gs, smallest = zip(*parts.call(second, y.size), strict=True)
+    if min(smallest) < 0:
+        return -np.inf
+    G = np.sum(Gs, axis=0)
+    return float(sum(entropies) - np.square(G).sum() / (2 * l2))
+
+
+def _moments(
     theta: Floats, X: NDArray[Any], shares: Floats, scale: float, workspace: Workspace
 ) -> Moments:
     """Return what some samples contribute; ``shares`` are their ``v_j``."""
@@ -83,7 +122,7 @@ def moments(
     return Moments(mean, np.diag(mean) - products)
 
 
-def bias_change(total: Moments, r: Floats) -> Floats | None:
+def _bias_change(total: Moments, r: Floats) -> Floats | None:
     """Return ``delta``, or None where no change of the bias can make ``r`` zero."""
     # C has the null vector 1, to which r is orthogonal: adding 1 1' makes it invertible.
     try:
@@ -94,7 +133,7 @@ def bias_change(total: Moments, r: Floats) -> Floats | None:
     return delta if left <= LEFT_OVER else None
 
 
-def dual_part(
+def _dual_part(
     theta: Floats,
     delta: Floats,
     X: NDArray[Any],

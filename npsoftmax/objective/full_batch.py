@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_columns, as_labels, same_samples
 from npsoftmax.errors import InputError, ShapeError
-from npsoftmax.objective._blocks import FEWEST_SAMPLES, MOST_LOGITS, Workspace
+from npsoftmax.objective._blocks import Workspace
 from npsoftmax.objective._parts import Parts
 from npsoftmax.objective.batch import (
     Evaluation,
@@ -18,21 +18,11 @@ from npsoftmax.objective.batch import (
     penalised,
     refuse_other_dtypes,
 )
-from npsoftmax.objective.curvature import accumulate_product, as_direction, block_diagonals
-from npsoftmax.objective.duality import bias_change, dual_part, moments
-from npsoftmax.objective.preconditioner import Preconditioner, class_blocks, inverse_diagonals
+from npsoftmax.objective.curvature import accumulate_product, as_direction
+from npsoftmax.objective.duality import dual_value
+from npsoftmax.objective.preconditioner import MOST_CLASSES, Solve, preconditioner_at
 
 __all__ = ["FullBatch"]
-
-# Beyond these classes come in blocks, and k x k matrices are too large.
-MOST_CLASSES = MOST_LOGITS // FEWEST_SAMPLES
-# Of the preconditioner: a block of more rows takes longer to invert than it saves, and more
-# numbers than these (256 MB in float32) are not kept.
-MOST_ROWS = 2048
-MOST_NUMBERS = 64 * 1024 * 1024
-# It is estimated from so many samples at least, or so many for each feature, drawn from
-# CANDIDATES times as many.
-SAMPLES, SAMPLES_PER_FEATURE, CANDIDATES = 4096, 4, 16
 
 
 class FullBatch:
@@ -176,13 +166,14 @@ class FullBatch:
         product[:, :-1] += theta.dtype.type(self.l2) * V[:, :-1]
         return product
 
-    def preconditioner(self, theta: NDArray[Any]) -> Preconditioner:
+    def preconditioner(self, theta: NDArray[Any]) -> Solve:
         """Return an approximate inverse of the Hessian at ``theta``.
 
         The inverse of the Hessian's diagonal blocks, one for each class, estimated from a few
-        thousand samples (:mod:`npsoftmax.objective.preconditioner`). Where they would take more
-        than 64 million numbers, the classes share one block; beyond 2,047 features it is the
-        inverse of the diagonal, beyond 4,096 classes the identity.
+        thousand samples where there are many, and exact on what all classes have in common; formula
+        and derivation: :mod:`npsoftmax.objective.preconditioner`. Where blocks would take more
+        than 64 million numbers, the classes share one; beyond 2,047 features it is the inverse of
+        their diagonals, beyond 4,096 classes the identity.
 
         Parameters
         ----------
@@ -205,48 +196,14 @@ class FullBatch:
         >>> problem = FullBatch(np.array([[1.0, 3.0]]), [0, 1], l2=0.1)
         >>> theta, V = np.zeros((2, 2)), np.array([[1.0, 0.0], [-1.0, 0.0]])
         >>> M = problem.preconditioner(theta)
-        >>> M(problem.hessian_vector_product(theta, V)).round(6) + 0.0  # two classes: the inverse
+        >>> M(problem.hessian_vector_product(theta, V)).round(2) + 0.0  # two classes: the inverse
         array([[ 1.,  0.],
                [-1.,  0.]])
         """
         theta = self._checked(theta)
-        k, rows = theta.shape
-        if k > MOST_CLASSES:
-            return _identity
-        samples = max(SAMPLES, SAMPLES_PER_FEATURE * rows)
-        X, curvatures, diagonals = self._curvatures(theta, CANDIDATES * samples)
-        if rows > MOST_ROWS:
-            return inverse_diagonals(diagonals)
-        if k * rows**2 > MOST_NUMBERS:
-            curvatures = curvatures.mean(axis=0, keepdims=True)
-            diagonals = diagonals.mean(axis=0, keepdims=True)
-        with self._parts.one_blas_thread():
-            return class_blocks(curvatures, diagonals, X, samples, self.scale, self.threads)
-
-    def _curvatures(
-        self, theta: NDArray[Any], most: int
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return some samples, what each adds to the blocks, and the diagonals of the blocks."""
-        step = slice(None, None, -(-self.y.size // most))
-        X, k = self.X[:, step], theta.shape[0]
-        weights = np.ones(X.shape[1]) if self.sample_weight is None else self.sample_weight[step]
-        shares = weights * (k / max(1, k - 1) / (weights.sum() or 1.0))
-        curvatures = np.empty((k, X.shape[1]), theta.dtype)
-
-        def part(columns: slice, workspace: Workspace) -> NDArray[Any]:
-            return block_diagonals(
-                theta, X[:, columns], shares[columns], self.scale, workspace, curvatures[:, columns]
-            )
-
-        diagonals: NDArray[Any] = sum(self._parts.call(part, X.shape[1]), start=np.zeros(1))
-        diagonals = diagonals.astype(theta.dtype)
-        if not np.isfinite(diagonals).all():
-            raise InputError(
-                f"X: expected features whose squares fit {theta.dtype}, got larger ones; divide "
-                "them by their standard deviation, or use float64"
-            )
-        diagonals[:, :-1] += theta.dtype.type(self.l2)
-        return X, curvatures, diagonals
+        return preconditioner_at(
+            theta, self.X, self.sample_weight, self.l2, self.scale, self._parts
+        )
 
     def suboptimality(self, theta: NDArray[Any]) -> float:
         r"""Bound how far the objective at ``theta`` is above its smallest value.
@@ -283,34 +240,10 @@ class FullBatch:
         loss = self.loss_and_grad(theta).loss
         if self.l2 == 0 or theta.shape[0] > MOST_CLASSES:
             return loss
-        return min(loss, max(0.0, loss - self._dual_value(theta)))
-
-    def _dual_value(self, theta: NDArray[np.float64]) -> float:
-        """Return ``D(Q)``, or -inf where no Q is found."""
         weights = np.ones(self.y.size) if self.sample_weight is None else self.sample_weight
         shares = weights / self._total
-        counts = np.bincount(self.y, shares, minlength=theta.shape[0])
-        present = np.flatnonzero(counts)
-        rows = np.asfortranarray(theta[present])
-        labels = np.searchsorted(present, self.y)
-
-        def first(columns: slice, workspace: Workspace) -> Any:
-            return moments(rows, self.X[:, columns], shares[columns], self.scale, workspace)
-
-        parts = self._parts.call(first, self.y.size)
-        total = type(parts[0])(*map(sum, zip(*parts, strict=True)))
-        delta = bias_change(total, total.mean - counts[present])
-        if delta is None:
-            return -np.inf
-
-        def second(columns: slice, workspace: Workspace) -> Any:
-            X, y, v = self.X[:, columns], labels[columns], shares[columns]
-            return dual_part(rows, delta, X, y, v, self.scale, workspace)
-
-        entropies, G, smallest = zip(*self._parts.call(second, self.y.size), strict=True)
-        if min(smallest) < 0:
-            return -np.inf
-        return float(sum(entropies) - np.square(sum(G)).sum() / (2 * self.l2))
+        dual = dual_value(theta, self.X, self.y, shares, self.l2, self.scale, self._parts)
+        return min(loss, max(0.0, loss - dual))
 
     def _checked(self, theta: NDArray[Any]) -> NDArray[Any]:
         theta = np.asarray(theta)
@@ -337,7 +270,3 @@ def _as_weights(sample_weight: ArrayLike, num_samples: int) -> NDArray[np.float6
             f"{weights.min()} to {weights.max()}"
         )
     return weights
-
-
-def _identity(grad: NDArray[Any]) -> NDArray[Any]:
-    return grad

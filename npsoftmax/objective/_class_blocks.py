@@ -1,0 +1,122 @@
+r"""The blocks on the diagonal of the Hessian, each estimated from a sample of the samples.
+
+A block costs :math:`m d^2` operations for m samples, and a few thousand are enough: they are drawn
+where :math:`u_j` in :math:`\sum_j u_j a_j a_j^\top` is large, with a chance :math:`\pi_j` in
+proportion to it, and weigh :math:`1/\pi_j` (Horvitz and Thompson, Journal of the American
+Statistical Association 47, 1952). The draw is systematic, at equal steps of the sum of all chances,
+and so repeatable.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Solve", "class_blocks", "equal_steps"]
+
+Solve = Callable[[NDArray[Any]], NDArray[Any]]
+
+# The smallest triangle that is inverted as a whole.
+SMALLEST_TRIANGLE = 64
+
+
+def class_blocks(
+    curvatures: NDArray[Any],
+    diagonals: NDArray[Any],
+    X: NDArray[Any],
+    samples: int,
+    scale: float,
+    threads: int,
+) -> Solve:
+    """Return the inverse of the blocks, estimated from so many samples each.
+
+    ``curvatures`` holds what the columns of ``X`` are multiplied by in the sum of each block, shape
+    ``(k, n)``, and ``diagonals`` the diagonals of the blocks, shape ``(k, d+1)``. With the means
+    over the classes, of one row each, there is one block for all.
+    """
+    rows, num_samples = X.shape[0] + 1, X.shape[1]
+    # The error of an estimate from some of the samples, in units of the variances.
+    ridge = rows / samples * max(0.0, 1 - samples / num_samples)
+
+    def factor(curvature: NDArray[Any], diagonal: NDArray[Any]) -> NDArray[Any]:
+        return _factor(_block(curvature, X, samples, scale), diagonal, ridge)
+
+    with ThreadPoolExecutor(threads) as pool:
+        factors = np.stack(list(pool.map(factor, curvatures, diagonals)))
+
+    def solve(grad: NDArray[Any]) -> NDArray[Any]:
+        columns = factors.transpose(0, 2, 1) @ (factors @ np.ascontiguousarray(grad)[:, :, None])
+        result: NDArray[Any] = np.asfortranarray(columns[:, :, 0])
+        return result
+
+    return solve
+
+
+def _block(curvature: NDArray[Any], X: NDArray[Any], samples: int, scale: float) -> NDArray[Any]:
+    """Return a block without the penalty, estimated from so many samples."""
+    drawn, chances = equal_steps(curvature, samples)
+    roots = np.sqrt(curvature[drawn] / chances).astype(curvature.dtype)[:, None]
+    rows = np.empty((drawn.size, X.shape[0] + 1), curvature.dtype)
+    np.multiply(X.T[drawn], roots * curvature.dtype.type(scale), out=rows[:, :-1])
+    rows[:, -1:] = roots
+    return np.asarray(rows.T @ rows)
+
+
+def equal_steps(sizes: NDArray[Any], count: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Draw about ``count`` indices, each with a chance in proportion to its size, 1 at most.
+
+    Returns the indices in ascending order, and their chances.
+
+    Examples
+    --------
+    >>> equal_steps(np.array([1.0, 1.0, 1.0, 1.0, 8.0]), 3)
+    (array([1, 3, 4]), array([0.5, 0.5, 1. ]))
+    """
+    if count >= sizes.size:
+        return np.arange(sizes.size), np.ones(sizes.size)
+    sizes = sizes.astype(np.float64) if sizes.any() else np.ones(sizes.size)
+    rate = count / sizes.sum()
+    # What is cut off at 1 goes to the others, of which some may then exceed 1.
+    for _ in range(20):
+        rate *= count / np.minimum(rate * sizes, 1.0).sum()
+    chances = np.minimum(rate * sizes, 1.0)
+    steps = np.floor(np.cumsum(chances) + 0.5)
+    drawn = np.flatnonzero(np.diff(steps, prepend=0.0) > 0)
+    return drawn, chances[drawn]
+
+
+def _factor(block: NDArray[Any], diagonal: NDArray[Any], ridge: float) -> NDArray[Any]:
+    """Return F with ``F' F`` the inverse of a block with its true diagonal and a ridge."""
+    estimated = np.einsum("ii->i", block)
+    # The few samples drawn can miss nearly all of a feature that is rarely other than 0, and the
+    # step along it would be too long by orders of magnitude.
+    np.maximum(estimated, diagonal, out=estimated)
+    units = np.sqrt(np.where(estimated > 0, estimated, 1)).astype(block.dtype)
+    block /= units
+    block /= units[:, None]
+    ridge = max(ridge, len(block) * float(np.finfo(block.dtype).eps))
+    while True:
+        estimated[:] = 1 + ridge
+        try:
+            factor = _inverse_of_triangle(np.linalg.cholesky(block))
+        except np.linalg.LinAlgError:  # rounding has made it indefinite
+            ridge *= 10
+        else:
+            factor /= units
+            return factor
+
+
+def _inverse_of_triangle(L: NDArray[Any]) -> NDArray[Any]:
+    """Invert a lower triangle: of [A 0; B C] it is [A' 0; -C'BA' C'], where A' inverts A."""
+    size = len(L)
+    inverse = np.zeros_like(L)
+    if size <= SMALLEST_TRIANGLE:
+        inverse[...] = np.linalg.inv(L)
+        return inverse
+    half = size // 2
+    inverse[:half, :half] = above = _inverse_of_triangle(L[:half, :half])
+    inverse[half:, half:] = below = _inverse_of_triangle(L[half:, half:])
+    inverse[half:, :half] = -below @ (L[half:, :half] @ above)
+    return inverse
