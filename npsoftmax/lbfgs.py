@@ -213,6 +213,8 @@ def iterate(
         yield state
 
 
+# A step that is too long may overflow; the line search sees that and comes back.
+@np.errstate(all="ignore")
 def _begin(value_and_grad: ValueAndGrad, start: Array) -> State:
     x = np.array(start, copy=True)
     if x.dtype not in (np.float32, np.float64):
@@ -226,6 +228,7 @@ def _begin(value_and_grad: ValueAndGrad, start: Array) -> State:
     return State(x, grad, [Iteration(0, float(value), _largest(grad), 0.0, 1)])
 
 
+@np.errstate(all="ignore")
 def _advance(state: State, value_and_grad: ValueAndGrad, solve: Preconditioner | None) -> bool:
     """Make one iteration, or return False where rounding leaves no descent."""
     line = Line(value_and_grad, state.x, state.value, state.grad, _direction(state, solve))

@@ -64,18 +64,19 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def set_threads(count: int | None) -> int:
+def set_threads(count: int | None) -> int | None:
     """Set the threads of the linear algebra below NumPy, which reads them when it loads.
 
     Without a count it is the environment's, else one: the products of one batch are too small
     to gain from a second thread, and two on cores that are busy took 3 to 12 times as long.
+    Returns the count or the environment's, or None where nobody asked for any.
     """
     # OpenMP's variable may list a number for each level of nesting; the first one counts.
     asked = [os.environ.get(variable, "").split(",")[0].strip() for variable in THREAD_VARIABLES]
     if count is None:
         numbers = [int(value) for value in asked if re.fullmatch("[0-9]{1,4}", value)]
-        count = next((number for number in numbers if 0 < number <= MOST_THREADS), 1)
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))
+        count = next((number for number in numbers if 0 < number <= MOST_THREADS), None)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count or 1)))
     return count
 
 
@@ -152,7 +153,7 @@ def run(
     args = parser.parse_args(argv)
     # SIGTERM ends a command as Ctrl-C does: temporary files go, the exit code is 130.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    set_threads(getattr(args, "threads", None))
+    args.threads = set_threads(getattr(args, "threads", None))
     try:
         command(args)
         sys.stdout.flush()

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import command_line
+from solvers import Solver
 
 if TYPE_CHECKING:
     import npsoftmax
-
+    from npsoftmax.ext import plots
 
 FILES = ("model.npz", "history.jsonl", "summary.json", "checkpoint.npz", "curves.png")
 
@@ -48,20 +49,20 @@ def claim(args: argparse.Namespace, dataset: str) -> Path:
     return folder
 
 
-def resume(args: argparse.Namespace, trainer: "npsoftmax.Trainer") -> None:
+def resume(args: argparse.Namespace, solver: Solver) -> None:
     """Take over the checkpoint of the run, unless it is further than asked for."""
     from npsoftmax.errors import InputError
 
-    trainer.resume(Path(args.run_dir) / "checkpoint.npz")
-    if trainer.epoch > args.epochs:
+    solver.trainer.resume(Path(args.run_dir) / "checkpoint.npz")
+    if solver.done > solver.asked:
         raise InputError(
-            f"--epochs: expected at least the {trainer.epoch} that {args.run_dir} has done, got "
-            f"{args.epochs}; it counts all epochs of the run"
+            f"--{solver.UNIT}: expected at least the {solver.done} that {args.run_dir} has done, "
+            f"got {solver.asked}; it counts those of the whole run"
         )
 
 
-def write_history(folder: Path, trainer: "npsoftmax.Trainer") -> None:
-    """Write one JSON object per finished epoch."""
+def write_history(folder: Path, trainer: "npsoftmax.Trainer | npsoftmax.FullBatchTrainer") -> None:
+    """Write one JSON object per finished epoch or iteration."""
     from npsoftmax.files import publish
 
     lines = [json.dumps(asdict(record)) + "\n" for record in trainer.history]
@@ -73,25 +74,26 @@ def write_results(
     args: argparse.Namespace,
     folder: Path,
     data: "npsoftmax.Dataset",
-    trainer: "npsoftmax.Trainer",
+    solver: Solver,
     seconds: dict[str, float],
 ) -> tuple[list[str], dict[str, Any]]:
     """Write what a finished run leaves; return the names of all its files, and the summary."""
     from npsoftmax.files import publish
 
-    trainer.model.save(folder / "model.npz")
-    summary = {**summarise(args, data, trainer), "seconds": seconds}
+    solver.trainer.model.save(folder / "model.npz")
+    summary = {**summarise(args, data, solver), "seconds": seconds}
     with publish(folder / "summary.json") as file:
         file.write((json.dumps(summary, indent=2) + "\n").encode())
     try:
-        draw_curves(folder / "curves.png", f"{data.name}, {trainer.optimiser!r}", trainer)
+        title = f"{data.name}, {solver.method}"
+        draw_curves(folder / "curves.png", title, solver.trainer.history)
     except Exception as error:  # the picture is an extra; a broken matplotlib fails in many ways
         print(f"train.py: warning: no curves.png: {error}", file=sys.stderr)
     return [name for name in FILES if (folder / name).exists()], summary
 
 
-def draw_curves(path: Path, title: str, trainer: "npsoftmax.Trainer") -> None:
-    """Draw loss and accuracy against the epoch, where matplotlib is present."""
+def draw_curves(path: Path, title: str, history: "plots.History") -> None:
+    """Draw loss and accuracy against the epoch or iteration, where matplotlib is present."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -103,24 +105,25 @@ def draw_curves(path: Path, title: str, trainer: "npsoftmax.Trainer") -> None:
     figure = Figure(figsize=(9, 3.6))
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.82, wspace=0.25)
     left, right = figure.subplots(1, 2)
-    plots.loss_curve(trainer.history, left)
-    plots.accuracy_curve(trainer.history, right)
-    figure.suptitle(f"{title}, batches of {trainer.loader.batch_size}")
+    plots.loss_curve(history, left)
+    plots.accuracy_curve(history, right)
+    figure.suptitle(title)
     with publish(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
 
 def summarise(
-    args: argparse.Namespace, data: "npsoftmax.Dataset", trainer: "npsoftmax.Trainer"
+    args: argparse.Namespace, data: "npsoftmax.Dataset", solver: Solver
 ) -> dict[str, Any]:
     """Collect what is needed to repeat the run and to trust its numbers."""
     import numpy as np
 
     import npsoftmax
 
-    last = trainer.history[-1]
+    last, outcome = solver.trainer.history[-1], solver.outcome()
     return {
-        "settings": {**vars(args), "optimiser": repr(trainer.optimiser)},
+        "settings": {**vars(args), **outcome.pop("settings", {})},
+        **outcome,
         "dataset": data.name,
         "sha256": data.sha256,
         "test_loss": last.test_loss,
@@ -132,6 +135,6 @@ def summarise(
             "platform": platform.platform(),
         },
         "blas": command_line.blas_in_use(),
-        "threads": trainer.identity["threads"],
+        "threads": solver.threads,
         "cores": os.cpu_count(),
     }

@@ -17,19 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import command_line
 import run_folder
+from solvers import OPTIMISERS, SOLVERS, ExactOptimum, Solver, complete, training_part
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     import npsoftmax
-
-OPTIMISERS = {
-    "descent": "Descent",
-    "momentum": "Momentum",
-    "nesterov": "Nesterov",
-    "adam": "Adam",
-    "adamw": "AdamW",
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,23 +35,13 @@ def parser() -> argparse.ArgumentParser:
     command_line.add_data_flags(flags)
     training = flags.add_argument_group("training")
     training.add_argument(
-        "--epochs",
-        type=command_line.positive,
-        default=10,
-        metavar="N",
-        help="in total, those before --resume included; default 10",
-    )
-    training.add_argument(
-        "--batch-size", type=command_line.positive, default=256, metavar="N", help="default 256"
-    )
-    training.add_argument(
-        "--lr", type=float, metavar="ETA", help="default: the optimiser's own, 0.1 for descent"
+        "--solver",
+        choices=SOLVERS,
+        default="sgd",
+        help="minibatches (sgd, the default), or all samples to the exact optimum (lbfgs)",
     )
     training.add_argument(
         "--l2", type=float, default=0.0, help="weight of the penalty on W; default 0"
-    )
-    training.add_argument(
-        "--optimiser", choices=OPTIMISERS, default="descent", help="default descent"
     )
     training.add_argument(
         "--seed",
@@ -77,8 +60,10 @@ def parser() -> argparse.ArgumentParser:
         "--threads",
         type=command_line.threads,
         metavar="N",
-        help="of the BLAS; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1",
+        help="of the BLAS; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1, "
+        "with --solver lbfgs one for each core",
     )
+    add_solver_flags(flags)
     run = flags.add_argument_group("run")
     run.add_argument("--run-dir", metavar="DIR", help="default runs/<data set>-<time>")
     run.add_argument("--force", action="store_true", help="overwrite an existing run")
@@ -87,34 +72,65 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint-every",
         type=command_line.positive,
         metavar="STEPS",
-        help="write checkpoint.npz so often too; default: after each epoch",
+        help="write checkpoint.npz so often too; default: after each epoch, every 10 iterations",
     )
     command_line.add_output_flags(flags)
     return flags
 
 
+def add_solver_flags(flags: argparse.ArgumentParser) -> None:
+    """Add what only one of the solvers knows; its defaults are in ``solvers``."""
+    sgd = flags.add_argument_group("training with --solver sgd")
+    sgd.add_argument(
+        "--epochs",
+        type=command_line.positive,
+        metavar="N",
+        help="in total, those before --resume included; default 10",
+    )
+    sgd.add_argument("--batch-size", type=command_line.positive, metavar="N", help="default 256")
+    sgd.add_argument(
+        "--lr", type=float, metavar="ETA", help="default: the optimiser's own, 0.1 for descent"
+    )
+    sgd.add_argument("--optimiser", choices=OPTIMISERS, help="default descent")
+    lbfgs = flags.add_argument_group("training with --solver lbfgs")
+    lbfgs.add_argument(
+        "--tol",
+        type=float,
+        metavar="G",
+        help="the largest entry of the gradient to stop at; default 1e-5",
+    )
+    lbfgs.add_argument(
+        "--max-iterations",
+        type=command_line.natural,
+        metavar="N",
+        help="in total, those before --resume included; default 1000",
+    )
+
+
 def train(args: argparse.Namespace) -> None:
-    """Do the whole job: data, model, epochs, files, report."""
+    """Do the whole job: data, model, training, files, report."""
     say = (lambda _: None) if args.quiet or args.json else print
     started = perf_counter()
+    complete(args)
     command_line.hold_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
     data = choose_data(args)
-    trainer = build_trainer(args, data)
+    solver = SOLVERS[args.solver](args, data)
     folder = run_folder.claim(args, data.name)
-    trainer.checkpoint = folder / "checkpoint.npz"
+    solver.trainer.checkpoint = folder / "checkpoint.npz"
     if args.resume:
-        run_folder.resume(args, trainer)
-    introduce(args, data, trainer, say)
+        run_folder.resume(args, solver)
+    introduce(args, data, solver, say)
     loaded = perf_counter()
-    run_epochs(args, folder, trainer, say)
+    run(args, folder, solver, say)
     seconds = {"load": loaded - started, "train": perf_counter() - loaded}
-    files, summary = run_folder.write_results(args, folder, data, trainer, seconds)
-    for line in confusions(data, trainer):
+    report(solver, say)
+    files, summary = run_folder.write_results(args, folder, data, solver, seconds)
+    for line in confusions(data, solver.trainer.model):
         say(line)
     say(f"written   {folder}: {' '.join(files)}")
     say(f"evaluate  python scripts/evaluate.py {folder / 'model.npz'}")
     if args.json:
-        history = [asdict(record) for record in trainer.history]
+        history = [asdict(record) for record in solver.trainer.history]
         print(json.dumps({**summary, "run_dir": str(folder), "history": history}))
 
 
@@ -135,84 +151,50 @@ def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
         return command_line.load(args, "garments")
 
 
-def build_trainer(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.Trainer":
-    """Put model, optimiser, loader and trainer together."""
-    import npsoftmax
-
-    rule = getattr(npsoftmax.optimisers, OPTIMISERS[args.optimiser])
-    X, y = data.X_train[:, : args.limit], data.y_train[: args.limit]
-    model = npsoftmax.SoftmaxRegression(
-        X.shape[0], len(data.classes), seed=args.seed, dtype=args.dtype, classes=data.classes
-    )
-    return npsoftmax.Trainer(
-        model,
-        rule() if args.lr is None else rule(args.lr),
-        npsoftmax.DataLoader(X, y, args.batch_size, shuffle=True, seed=args.seed),
-        test=(data.X_test, data.y_test),
-        l2=args.l2,
-        checkpoint_every=args.checkpoint_every,
-        identity={
-            "dataset": data.name,
-            "sha256": data.sha256,
-            "threads": int(os.environ["OPENBLAS_NUM_THREADS"]),
-        },
-    )
-
-
 def introduce(
-    args: argparse.Namespace,
-    data: "npsoftmax.Dataset",
-    trainer: "npsoftmax.Trainer",
-    say: Callable[[str], None],
+    args: argparse.Namespace, data: "npsoftmax.Dataset", solver: Solver, say: Callable[[str], None]
 ) -> None:
     """Print what is about to happen."""
+    samples = training_part(args, data)[1].size
     say(
-        f"data set  {data.name}: {trainer.loader.num_samples} training and {data.y_test.size} test "
+        f"data set  {data.name}: {samples} training and {data.y_test.size} test "
         f"images, {len(data.classes)} classes\n          {data.origin}"
     )
-    say(f"model     {trainer.model!r}, weights from N(0, 0.01), seed {args.seed}")
-    say(
-        f"training  {args.epochs} epochs, batches of {args.batch_size}, {trainer.optimiser!r}, "
-        f"l2={args.l2:g}"
-    )
+    say(f"model     {solver.trainer.model!r}, weights from N(0, 0.01), seed {args.seed}")
+    say(f"training  {solver.introduction()}")
     if args.resume:
-        say(f"resumed   after epoch {trainer.epoch}, step {trainer.step} of {len(trainer.loader)}")
+        say(f"resumed   after {solver.place()}")
 
 
-def run_epochs(
-    args: argparse.Namespace,
-    folder: Path,
-    trainer: "npsoftmax.Trainer",
-    say: Callable[[str], None],
-) -> None:
-    """Train what is left of the epochs, print each, and keep the history on disk up to date."""
-    run_folder.write_history(folder, trainer)
-    with progress_bar(args, trainer) as bar, stops_between_steps(trainer, folder, bar):
-        for record in trainer.run(max(args.epochs - trainer.epoch, 0)):
-            run_folder.write_history(folder, trainer)
-            bar.clear()
-            say(str(record))
-            sys.stdout.flush()
+def run(args: argparse.Namespace, folder: Path, solver: Solver, say: Callable[[str], None]) -> None:
+    """Train, print the records, and keep the history on disk up to date."""
+    run_folder.write_history(folder, solver.trainer)
+    shown = record = None
+    with solver.bar(args.quiet) as bar, stops_between_steps(solver, folder, bar):
+        for record in solver.records():
+            if solver.is_shown(record):
+                run_folder.write_history(folder, solver.trainer)
+                bar.clear()
+                say(str(record))
+                sys.stdout.flush()
+                shown = record
+    if shown is not record:
+        say(str(record))
+    run_folder.write_history(folder, solver.trainer)
 
 
-def progress_bar(args: argparse.Namespace, trainer: "npsoftmax.Trainer") -> "tqdm[Any]":
-    """Return a bar of the steps on stderr, which shows itself on a terminal only."""
-    from tqdm import tqdm
-
-    steps = len(trainer.loader)
-    return tqdm(
-        total=args.epochs * steps,
-        initial=trainer.epoch * steps + trainer.step,
-        unit="step",
-        leave=False,
-        disable=True if args.quiet else None,
-    )
+def report(solver: Solver, say: Callable[[str], None]) -> None:
+    """Say how good the optimum is, on stderr if it was not reached."""
+    if isinstance(solver, ExactOptimum):
+        optimum = solver.trainer.optimum()
+        if optimum.converged:
+            say(f"optimum   {optimum}")
+        else:
+            print(f"train.py: warning: {optimum}", file=sys.stderr)
 
 
 @contextmanager
-def stops_between_steps(
-    trainer: "npsoftmax.Trainer", folder: Path, bar: "tqdm[Any]"
-) -> Iterator[None]:
+def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end training between two steps, with a checkpoint."""
     from npsoftmax.errors import InterruptionError
 
@@ -223,11 +205,12 @@ def stops_between_steps(
             raise KeyboardInterrupt
         requests.append(number)
 
-    def on_step(_: "npsoftmax.Trainer") -> None:
+    def on_step(_: object) -> None:
         bar.update()
         if requests:
             raise InterruptionError
 
+    trainer = solver.trainer
     trainer.on_step = on_step
     name = trainer.identity["dataset"]
     handlers = {sent: signal.signal(sent, request) for sent in (signal.SIGINT, signal.SIGTERM)}
@@ -236,22 +219,21 @@ def stops_between_steps(
     except InterruptionError as error:
         trainer.save_checkpoint(folder / "checkpoint.npz")
         raise InterruptionError(
-            f"interrupted in epoch {trainer.epoch + 1} after step {trainer.step} of "
-            f"{len(trainer.loader)}; checkpoint written, go on with the same flags and "
-            f"--dataset {name} --resume --run-dir {folder}"
+            f"interrupted after {solver.place()}; checkpoint written, go on with the same flags "
+            f"and --dataset {name} --resume --run-dir {folder}"
         ) from error
     finally:
         for sent, handler in handlers.items():
             signal.signal(sent, handler)
 
 
-def confusions(data: "npsoftmax.Dataset", trainer: "npsoftmax.Trainer") -> Iterator[str]:
+def confusions(data: "npsoftmax.Dataset", model: "npsoftmax.SoftmaxRegression") -> Iterator[str]:
     """Yield a line for each of the most frequent confusions on the test data."""
     import numpy as np
 
     from npsoftmax.metrics import confusion_matrix
 
-    counts = confusion_matrix(trainer.model.predict(data.X_test), data.y_test, len(data.classes))
+    counts = confusion_matrix(model.predict(data.X_test), data.y_test, len(data.classes))
     totals = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
     for cell in np.argsort(-counts, axis=None, kind="stable")[:4]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 
-from npsoftmax import DataLoader, SoftmaxRegression, splitobs
+from npsoftmax import DataLoader, SoftmaxRegression, fit, lbfgs, splitobs
 from npsoftmax.errors import InputError
 from npsoftmax.functional import crossentropy, label_smoothing, onecold, onehotbatch
 from npsoftmax.objective import hessian_vector_product, loss_and_grad
@@ -252,17 +251,9 @@ class Fit:
     def minimise(self):
         """Return the minimum and where it lies."""
         shape = (self.y.max() + 1, len(self.X) + 1)
-
-        def flat(vector):
-            value, grad = self.value_and_grad(vector.reshape(shape, order="F"))
-            return value, grad.ravel(order="F")
-
-        options = {"maxiter": 5000, "maxfun": 10000, "ftol": 0.0, "gtol": 1e-9}
-        found = minimize(
-            flat, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options
-        )
-        assert np.abs(found.jac).max() < 1e-5, found.message
-        return found.fun, found.x.reshape(shape, order="F")
+        found = lbfgs.minimise(self.value_and_grad, np.zeros(shape, order="F"), tol=1e-9)
+        assert found.reason == "converged", found.history[-1]
+        return found.history[-1].value, found.x
 
 
 def multinomial_fit(data_key, labels, lambda_, penalised_biases=0, **_):
@@ -272,10 +263,13 @@ def multinomial_fit(data_key, labels, lambda_, penalised_biases=0, **_):
 
 
 def unpenalised_fit(**inputs):
-    fit = multinomial_fit(**inputs)
-    minimum, theta = fit.minimise()
-    b = theta[:-1, -1]  # all biases but the last: the source penalises those
-    quirk = minimum + fit.lambda_ / 2 * (b @ b)
+    problem = multinomial_fit(**inputs)
+    n, model = problem.y.size, SoftmaxRegression(len(problem.X), problem.y.max() + 1, dtype="f8")
+    optimum = fit(model, problem.X, problem.y, l2=problem.lambda_ / n, tol=1e-12)
+    assert optimum.converged, optimum
+    b = model.b[:-1, 0]  # all biases but the last: the source penalises those
+    minimum = n * optimum.objective
+    quirk = minimum + problem.lambda_ / 2 * (b @ b)
     return {"J_min": minimum, "J_source_quirk_objective_at_that_optimum": quirk}
 
 

@@ -205,11 +205,13 @@ class FullBatchTrainer:
         )
 
     def _start(self) -> NDArray[Any]:
-        given = self.model.theta.copy(order="F")
+        """Return where to begin: the model's parameters if they have been trained already."""
+        given: NDArray[Any] = self.model.theta.copy(order="F")
+        value = self._value_and_grad(given)[0]
+        if not value < math.log(self.model.num_outputs):
+            given = np.zeros_like(given)  # equal probabilities are better
         found = start_on_a_part(self.problem, given)
-        # A model that has been trained already is better than what a part of the data gives.
-        better = self._value_and_grad(given)[0] > self._value_and_grad(found)[0]
-        return found if better else given
+        return found if self._value_and_grad(found)[0] < value else given
 
     def _value_and_grad(self, theta: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         evaluation = self._evaluate(theta)

@@ -48,11 +48,9 @@ class Optimum:
         """Write the line that training prints at its end."""
         state = "converged" if self.converged else "not converged"
         sign = "<=" if self.converged else ">"
-        bound = (
-            f", at most {self.suboptimality:.1e} above the smallest"
-            if self.suboptimality < self.objective
-            else ""
-        )
+        # A bound next to the objective itself says no more than that no loss is negative.
+        says_something = self.suboptimality < self.objective / 2
+        bound = f", at most {self.suboptimality:.1e} above the smallest" if says_something else ""
         text = (
             f"{state} after {self.iterations} iterations, {self.evaluations} evaluations: "
             f"objective {self.objective:.8g}{bound}; max|gradient| {self.max_gradient:.1e} {sign} "
@@ -77,11 +75,8 @@ def advice(
     if reason == "iterations":
         return f"raise max_iterations, now {limit}"
     if reason == "rounding":
-        return (
-            f"{dtype} allows no further descent: use float64, or raise tol"
-            if str(dtype) == "float32"
-            else "float64 allows no further descent: raise tol, or scale the features"
-        )
+        wider = "use float64, " if str(dtype) == "float32" else ""
+        return f"rounding errors hide any further descent: {wider}scale the features, or raise tol"
     if missing:
         return (
             f"no sample is of class {', '.join(missing)}: the bias has no optimum there, the "

@@ -1,0 +1,518 @@
+"""Training to the exact optimum: the same one as other libraries', whatever the data are like."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+
+from npsoftmax import FullBatchTrainer, SoftmaxRegression, Trainer, fit, storage
+from npsoftmax.data.loader import DataLoader
+from npsoftmax.errors import (
+    CorruptFileError,
+    DivergedError,
+    InputError,
+    InterruptionError,
+    LabelError,
+    ShapeError,
+)
+from npsoftmax.objective import loss_and_grad
+from npsoftmax.optimisers import Descent
+from npsoftmax.training import start
+from npsoftmax.training.optimum import Optimum, advice
+
+D, K, N = 4, 3, 200
+KIND = "checkpoint of the lbfgs solver"
+
+
+def overlapping(n=N, d=D, k=K, seed=0, spread=1.0):
+    """Draw labels from a softmax model, so that no model can tell them all."""
+    rng = np.random.default_rng(seed)
+    X = np.asfortranarray(rng.standard_normal((d, n)))
+    Z = spread * rng.standard_normal((k, d)) @ X
+    return X, (Z + rng.gumbel(size=Z.shape)).argmax(axis=0)
+
+
+def separable(n=60):
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 3
+    return 5 * np.eye(3)[:2, y] + rng.uniform(-1, 1, (2, n)), y
+
+
+def new_model(d=D, k=K, **settings):
+    return SoftmaxRegression(d, k, **{"dtype": np.float64, **settings})
+
+
+def fitted(X, y, k=K, dtype=np.float64, **settings):
+    model = new_model(len(X), k, dtype=dtype)
+    return model, fit(model, X.astype(dtype), y, **settings)
+
+
+def by_scipy(X, y, k, l2, weights=None):
+    """Return the minimum and where it lies, by SciPy and the plain formula."""
+    shape, v = (k, len(X) + 1), np.ones(y.size) if weights is None else weights
+    v = v / v.sum()
+
+    def value_and_grad(flat):
+        theta = flat.reshape(shape)
+        Z = theta[:, :-1] @ X + theta[:, -1:]
+        Z = Z - Z.max(axis=0)
+        log_total = np.log(np.exp(Z).sum(axis=0))
+        dZ = np.exp(Z - log_total)
+        dZ[y, np.arange(y.size)] -= 1
+        dZ *= v
+        grad = np.hstack([dZ @ X.T + l2 * theta[:, :-1], dZ.sum(axis=1, keepdims=True)])
+        losses = log_total - Z[y, np.arange(y.size)]
+        return v @ losses + l2 / 2 * np.square(theta[:, :-1]).sum(), grad.ravel()
+
+    options = {"maxiter": 5000, "maxfun": 20000, "ftol": 0, "gtol": 1e-11, "maxcor": 30}
+    found = minimize(
+        value_and_grad, np.zeros(math.prod(shape)), jac=True, method="L-BFGS-B", options=options
+    )
+    return found.fun, found.x.reshape(shape)
+
+
+def centred(theta):
+    """Return parameters with the same probabilities whose rows sum to zero."""
+    return theta - theta.mean(axis=0)
+
+
+PROBLEMS = {
+    "well conditioned": (overlapping(), K, 1e-2),
+    "two classes": (overlapping(k=2), 2, 1e-3),
+    "many classes": (overlapping(n=500, k=12), 12, 1e-2),
+    "more features than samples": (overlapping(n=30, d=60), K, 1e-2),
+    "separable": (separable(), 3, 1e-3),
+    "start on a part": (overlapping(n=7000, d=3), K, 1e-4),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_optimum_is_scipys(name):
+    (X, y), k, l2 = PROBLEMS[name]
+    model, optimum = fitted(X, y, k, l2=l2, tol=1e-10)
+    value, theta = by_scipy(X, y, k, l2)
+    assert optimum.converged, optimum
+    assert optimum.objective == pytest.approx(value, rel=1e-10)
+    np.testing.assert_allclose(centred(model.theta), centred(theta), rtol=0, atol=1e-6)
+    assert 0 <= optimum.suboptimality < 1e-12
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_optimum_is_scikit_learns(name):
+    (X, y), k, l2 = PROBLEMS[name]
+    model, optimum = fitted(X, y, k, l2=l2, tol=1e-10)
+    theirs = LogisticRegression(C=1 / (l2 * y.size), tol=1e-11, max_iter=5000, solver="newton-cg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may say that it cannot see 1e-11
+        theirs.fit(X.T, y)
+    theta = np.column_stack([theirs.coef_, theirs.intercept_])
+    if k == 2:  # it keeps the difference of the two, and penalises it as one
+        binary = by_scipy(X, y, 2, l2)[0]
+        assert optimum.objective == pytest.approx(binary, rel=1e-10)
+        return
+    value = loss_and_grad(np.asfortranarray(theta), X, y, l2).loss
+    assert optimum.objective == pytest.approx(value, rel=1e-10)
+    np.testing.assert_allclose(centred(model.theta), centred(theta), rtol=0, atol=1e-6)
+
+
+def test_weights_are_scikit_learns():
+    X, y = overlapping()
+    weights = np.random.default_rng(1).uniform(0, 3, N)
+    model, optimum = fitted(X, y, l2=1e-2, tol=1e-10, sample_weight=weights)
+    theirs = LogisticRegression(C=1 / (1e-2 * weights.sum()), tol=1e-12, max_iter=1000)
+    theirs.fit(X.T, y, weights)
+    np.testing.assert_allclose(model.W, theirs.coef_, rtol=0, atol=1e-5)
+    value, theta = by_scipy(X, y, K, 1e-2, weights)
+    assert optimum.objective == pytest.approx(value, rel=1e-10)
+    np.testing.assert_allclose(centred(model.theta), centred(theta), rtol=0, atol=1e-6)
+
+
+def test_a_weight_of_two_counts_a_sample_twice():
+    X, y = overlapping()
+    counts = np.arange(N) % 3
+    weighted, _ = fitted(X, y, l2=1e-2, tol=1e-10, sample_weight=counts)
+    repeated, _ = fitted(np.repeat(X, counts, axis=1), np.repeat(y, counts), l2=1e-2, tol=1e-10)
+    np.testing.assert_allclose(weighted.theta, repeated.theta, rtol=0, atol=1e-8)
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(2, 5), st.integers(1, 6), st.integers(1, 40), st.integers(0, 10**6),
+    st.sampled_from([1e-4, 1e-2, 1.0]), st.sampled_from([1e-3, 1.0, 1e3]),
+)  # fmt: skip
+def test_any_small_problem_ends_at_a_proved_optimum(k, d, n, seed, l2, unit):
+    rng = np.random.default_rng(seed)
+    X, y = unit * rng.standard_normal((d, n)), rng.integers(0, k, n)
+    model = new_model(d, k, seed=seed)
+    optimum = fit(model, X, y, l2=l2, tol=1e-9 * max(1.0, unit))
+    assert optimum.converged, optimum
+    assert optimum.suboptimality <= 1e-7 + 1e-6 * optimum.objective
+    assert np.isfinite(model.theta).all()
+
+
+def test_the_start_does_not_matter():
+    X, y = overlapping()
+    models = [new_model(seed=seed, sigma=sigma) for seed, sigma in ((0, 0.01), (1, 3.0))]
+    for model in models:
+        fit(model, X, y, l2=1e-2, tol=1e-11)
+    np.testing.assert_allclose(*[model.theta for model in models], rtol=0, atol=1e-9)
+
+
+def test_a_trained_model_is_where_it_starts():
+    X, y = overlapping(n=7000)
+    model = new_model()
+    fit(model, X, y, l2=1e-3, tol=1e-6)
+    again = FullBatchTrainer(model, X, y, l2=1e-3, tol=1e-9)
+    first = next(iter(again.run()))
+    assert first.max_gradient <= 1e-6
+    assert again.fit().iterations <= 5
+
+
+def test_hopeless_weights_give_way_to_zero():
+    X, y = overlapping()
+    model = new_model(sigma=1e9)
+    assert fit(model, X, y, l2=1e-2).converged
+    assert np.abs(model.theta).max() < 10
+
+
+def test_float32_comes_as_near_as_its_rounding_allows():
+    X, y = overlapping(n=1000)
+    single, optimum = fitted(X, y, dtype=np.float32, l2=1e-3, tol=1e-6)
+    double, _ = fitted(X, y, l2=1e-3, tol=1e-10)
+    assert optimum.converged and optimum.suboptimality < 1e-8
+    assert single.theta.dtype == np.float32
+    np.testing.assert_allclose(single.theta, double.theta, rtol=0, atol=1e-3)
+
+
+def test_pixels_are_scaled_and_stay_bytes():
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (N, D), dtype=np.uint8).T, rng.integers(0, K, N)
+    pixels, _ = fitted(X / 255, y, l2=1e-2, tol=1e-10)
+    model = new_model()
+    trainer = FullBatchTrainer(model, X, y, l2=1e-2, tol=1e-10)
+    assert trainer.problem.X is X
+    trainer.fit()
+    np.testing.assert_allclose(model.theta, pixels.theta, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_separable_without_penalty_ends_and_says_so(dtype):
+    X, y = separable()
+    model, optimum = fitted(X, y, dtype=dtype)
+    assert optimum.converged and optimum.iterations < 50
+    assert "the optimum is at infinity" in str(optimum) and "set l2 > 0" in str(optimum)
+    np.testing.assert_array_equal(model.predict(X.astype(dtype)), y)
+    assert np.abs(model.theta).max() < 100
+
+
+def test_separable_with_tolerance_zero_ends_too():
+    X, y = separable()
+    model, optimum = fitted(X, y, tol=0.0, max_iterations=200)
+    assert optimum.iterations <= 200 and np.isfinite(model.theta).all()
+    assert "at infinity" in str(optimum)
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-3])
+def test_collinear_and_constant_features(l2):
+    X, y = overlapping()
+    value = by_scipy(X, y, K, l2)[0]
+    extra = np.vstack([X, np.full((1, N), 7.0), np.zeros((1, N))])
+    model, optimum = fitted(extra, y, l2=l2, tol=1e-9)
+    assert optimum.converged
+    # A constant feature is a second bias, which is free only without a penalty.
+    assert optimum.objective == pytest.approx(value, rel=1e-9)
+    if l2:  # without, nothing moves the weights of a feature that is always 0
+        np.testing.assert_allclose(model.W[:, -1], 0, atol=1e-6)
+
+    twice, optimum = fitted(np.vstack([X, X]), y, l2=l2, tol=1e-9)
+    assert optimum.converged
+    if l2:  # two equal features share the weight, at half the penalty
+        half = by_scipy(X, y, K, l2 / 2)[0]
+        assert optimum.objective == pytest.approx(half, rel=1e-9)
+        np.testing.assert_allclose(twice.W[:, :D], twice.W[:, D:], atol=1e-6)
+    else:
+        assert optimum.objective == pytest.approx(value, rel=1e-9)
+
+
+def test_a_class_without_samples_is_named_and_dies_out():
+    X, y = overlapping()
+    model, optimum = fitted(X, y, k=5, l2=1e-2, tol=1e-7)
+    assert optimum.converged and "no sample is of class 3, 4" in str(optimum)
+    assert optimum.objective == pytest.approx(by_scipy(X, y, K, 1e-2)[0], rel=1e-5)
+    assert optimum.suboptimality < 1e-5
+    assert model.probabilities(X)[3:].max() < 1e-5
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_one_sample(k):
+    model, optimum = fitted(np.array([[1.0], [2.0]]), np.array([0]), k=k, l2=0.1)
+    assert optimum.converged and optimum.objective < 1e-5
+    assert model.predict(np.array([[1.0], [2.0]])) == [0]
+
+
+def test_no_further_descent_says_what_helps():
+    X, y = overlapping()
+    _, optimum = fitted(X, y, dtype=np.float32, l2=1e-2, tol=1e-30)
+    assert optimum.reason == "rounding" and not optimum.converged
+    assert "max|gradient|" in str(optimum) and "> tol 1e-30" in str(optimum)
+    assert str(optimum).endswith("use float64, scale the features, or raise tol")
+    assert optimum.suboptimality < 1e-8
+
+
+def test_too_few_iterations_say_what_helps():
+    X, y = overlapping()
+    _, optimum = fitted(X, y, l2=1e-3, tol=1e-12, max_iterations=2)
+    assert (optimum.reason, optimum.iterations) == ("iterations", 2)
+    assert str(optimum).startswith("not converged after 2 iterations")
+    assert str(optimum).endswith("; raise max_iterations, now 2")
+
+
+def test_the_report_of_a_good_end_has_no_advice():
+    text = str(Optimum("converged", 8, 9, 0.5, 1e-6, 1e-5, 1e-7, ""))
+    assert text == (
+        "converged after 8 iterations, 9 evaluations: objective 0.5, at most 1.0e-07 above the "
+        "smallest; max|gradient| 1.0e-06 <= tol 1e-05"
+    )
+    assert advice("converged", 8, np.float32, False, []) == ""
+    assert "float64" not in advice("rounding", 8, np.dtype(np.float64), False, [])
+
+
+def test_history_tells_each_iteration(tmp_path):
+    X, y = overlapping(n=2000)
+    test = overlapping(n=100, seed=1)
+    steps = []
+    trainer = FullBatchTrainer(
+        new_model(),
+        X,
+        y,
+        l2=1e-3,
+        test=test,
+        tol=1e-8,
+        on_step=lambda t: steps.append(len(t.history)),
+    )
+    records = list(trainer.run())
+    assert trainer.reason == "converged" and records == trainer.history
+    assert [record.iteration for record in records] == list(range(len(records)))
+    assert steps == list(range(1, len(records) + 1))
+    objectives = [record.objective for record in records]
+    assert objectives == sorted(objectives, reverse=True)
+    last, model = records[-1], trainer.model
+    exact = loss_and_grad(model.theta, X, y, 1e-3)
+    assert last.objective == pytest.approx(exact.loss, rel=1e-14)
+    assert last.train_loss == pytest.approx(exact.crossentropy, rel=1e-14)
+    assert last.train_acc == np.mean(model.predict(X) == y)
+    assert last.test_acc == np.mean(model.predict(test[0]) == test[1])
+    assert last.test_loss == pytest.approx(loss_and_grad(model.theta, *test).loss, rel=1e-12)
+    assert str(last).startswith(f"iteration {last.iteration:03d} | train_loss=")
+    assert f"objective={last.objective:.6f} | max_gradient={last.max_gradient:.1e}" in str(last)
+
+
+def test_no_test_data_no_test_values():
+    X, y = overlapping()
+    trainer = FullBatchTrainer(new_model(), X, y)
+    trainer.fit()
+    assert trainer.history[-1].test_loss is None and "test" not in str(trainer.history[-1])
+
+
+def stopped_after(number):
+    def on_step(trainer):
+        if trainer.history[-1].iteration == number:
+            raise InterruptionError
+
+    return on_step
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 12])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_goes_on_bit_for_bit(tmp_path, number, threads):
+    X, y = overlapping(n=6000, d=10, spread=0.2)
+    options = {"l2": 1e-5, "tol": 1e-10, "threads": threads}
+    whole = FullBatchTrainer(new_model(10, seed=3, dtype=np.float32), X, y, **options)
+    whole.fit(20)
+    first = FullBatchTrainer(new_model(10, seed=3, dtype=np.float32), X, y, **options)
+    first.on_step = stopped_after(number)
+    with pytest.raises(InterruptionError):
+        first.fit(20)
+    first.save_checkpoint(tmp_path / "c.npz")
+    second = FullBatchTrainer(new_model(10, dtype=np.float32), X, y, **options)
+    second.resume(tmp_path / "c.npz")
+    np.testing.assert_array_equal(second.model.theta, first.model.theta)
+    second.fit(20)
+    np.testing.assert_array_equal(second.model.theta, whole.model.theta)
+    told = [(r.iteration, r.objective, r.evaluations) for r in second.history]
+    assert told == [(r.iteration, r.objective, r.evaluations) for r in whole.history]
+
+
+def test_a_stopped_trainer_goes_on_itself():
+    X, y = overlapping(n=3000)
+    whole, stopped = (FullBatchTrainer(new_model(), X, y, l2=1e-4, tol=1e-9) for _ in range(2))
+    whole.fit()
+    stopped.fit(2)
+    assert stopped.optimum().reason == "iterations"
+    assert stopped.fit().converged
+    np.testing.assert_array_equal(stopped.model.theta, whole.model.theta)
+
+
+def iterations_in(path):
+    return len(storage.read(path, KIND)[1]["history"]) - 1
+
+
+def test_checkpoints_are_written_when_due_and_at_the_end(tmp_path):
+    X, y = overlapping(n=3000)
+    path, seen = tmp_path / "c.npz", []
+    trainer = FullBatchTrainer(
+        new_model(), X, y, l2=1e-4, tol=1e-9, checkpoint=path, checkpoint_every=2
+    )
+    trainer.on_step = lambda _: seen.append(iterations_in(path))
+    trainer.fit(5)
+    assert seen == [0, 0, 2, 2, 4, 4]
+    assert iterations_in(path) == 5
+
+
+def checkpoint_of(tmp_path, **settings):
+    X, y = overlapping(n=500)
+    trainer = FullBatchTrainer(new_model(), X, y, **{"l2": 1e-4, "tol": 1e-12, **settings})
+    trainer.fit(3)
+    trainer.save_checkpoint(tmp_path / "c.npz")
+    return tmp_path / "c.npz", X, y
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"l2": 1e-3}, "l2 0.0001 there, 0.001 here"),
+        ({"sample_weight": np.ones(500)}, "weights None there"),
+        ({"threads": 3}, "threads 2 there, 3 here"),
+        ({"identity": {"dataset": "mnist"}}, "dataset None there, 'mnist' here"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused(tmp_path, settings, message):
+    path, X, y = checkpoint_of(tmp_path, threads=2)
+    other = FullBatchTrainer(new_model(), X, y, **{"l2": 1e-4, "threads": 2, **settings})
+    with pytest.raises(InputError, match=message):
+        other.resume(path)
+    with pytest.raises(InputError, match=r"labels '[0-9a-f]{64}' there"):
+        FullBatchTrainer(new_model(), X, y[::-1], l2=1e-4, threads=2).resume(path)
+
+
+def test_the_other_trainers_checkpoint_is_refused(tmp_path):
+    path, X, y = checkpoint_of(tmp_path)
+    minibatches = Trainer(new_model(), Descent(), DataLoader(X, y, 50))
+    with pytest.raises(CorruptFileError, match="expected a checkpoint, got a checkpoint of the lb"):
+        minibatches.resume(path)
+    minibatches.save_checkpoint(path)
+    with pytest.raises(CorruptFileError, match="expected a checkpoint of the lbfgs solver"):
+        FullBatchTrainer(new_model(), X, y, l2=1e-4).resume(path)
+
+
+def spoil(change):
+    """Return a function that writes a checkpoint anew with something changed."""
+
+    def rewrite(path):
+        arrays, metadata = storage.read(path, KIND)
+        change(arrays, metadata)
+        storage.write(path, KIND, arrays, metadata)
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays, metadata: arrays.pop("grad"),
+        lambda arrays, metadata: arrays.pop("change.0"),
+        lambda arrays, metadata: arrays.update(extra=np.zeros(3)),
+        lambda arrays, metadata: arrays.update({"step.0": np.zeros((2, 2))}),
+        lambda arrays, metadata: arrays.update(theta=np.full((K, D + 1), np.nan)),
+        lambda arrays, metadata: arrays.update(grad=np.zeros((K, D + 1), np.float32)),
+        lambda arrays, metadata: metadata["history"].pop(1),
+        lambda arrays, metadata: metadata["history"].clear(),
+        lambda arrays, metadata: metadata.pop("settings"),
+        lambda arrays, metadata: metadata["history"][0].pop("step"),
+        lambda arrays, metadata: metadata["history"][0].update(objective="low"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change):
+    path, X, y = checkpoint_of(tmp_path)
+    spoil(change)(path)
+    model = new_model(seed=9)
+    before = model.theta.copy()
+    with pytest.raises(CorruptFileError):
+        FullBatchTrainer(model, X, y, l2=1e-4).resume(path)
+    np.testing.assert_array_equal(model.theta, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"X": np.zeros((D + 1, N))}, ShapeError, "expected 4 features"),
+        ({"X": np.full((D, N), np.nan)}, InputError, "expected finite numbers"),
+        ({"y": np.zeros(N - 1, int)}, ShapeError, "as many labels as samples"),
+        ({"y": np.full(N, K)}, LabelError, "expected labels 0..2"),
+        ({"y": np.zeros(N)}, LabelError, "integer labels"),
+        ({"l2": -1.0}, InputError, "l2: expected a number of at least 0"),
+        ({"tol": -1.0}, InputError, "tol: expected a number of at least 0"),
+        ({"tol": math.nan}, InputError, "tol"),
+        ({"max_iterations": -1}, InputError, "max_iterations"),
+        ({"threads": 0}, InputError, "threads"),
+        ({"sample_weight": np.zeros(N)}, InputError, "not all 0"),
+        ({"sample_weight": np.ones(3)}, ShapeError, "one number for each of 200 samples"),
+        ({"X": np.full((D, N), 1e300)}, InputError, "squares fit float64"),
+    ],
+)
+def test_refusals(arguments, error, message):
+    X, y = overlapping()
+    arguments = {"X": X, "y": y, **arguments}
+    with pytest.raises(error, match=message):
+        fit(new_model(), **arguments)
+
+
+def test_a_trainer_that_has_not_run_has_no_optimum(tmp_path):
+    trainer = FullBatchTrainer(new_model(), *overlapping())
+    with pytest.raises(InputError, match="call fit"):
+        trainer.optimum()
+    with pytest.raises(InputError, match="call fit"):
+        trainer.save_checkpoint(tmp_path / "c.npz")
+
+
+def test_an_identity_must_be_json():
+    with pytest.raises(InputError, match="identity"):
+        FullBatchTrainer(new_model(), *overlapping(), identity={"x": object()})
+
+
+def test_the_start_is_short_on_a_part():
+    calls = []
+    X, y = overlapping(n=7000)
+
+    class Watched(start.FullBatch):
+        def loss_and_grad(self, theta):
+            calls.append(self.y.size)
+            return super().loss_and_grad(theta)
+
+    trainer = FullBatchTrainer(new_model(), X, y, l2=1e-4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start, "FullBatch", Watched)
+        start.start_on_a_part(trainer.problem, np.zeros((K, D + 1)))
+    assert set(calls) == {7000 // 6 + 1} and len(calls) <= 40
+
+
+def test_a_start_without_weight_is_left_out():
+    X, y = overlapping(n=7000)
+    weights = np.ones(7000)
+    weights[::6] = 0.0
+    model = new_model()
+    optimum = fit(model, X, y, l2=1e-2, sample_weight=weights, tol=1e-9)
+    kept = weights > 0
+    assert optimum.converged
+    assert optimum.objective == pytest.approx(by_scipy(X[:, kept], y[kept], K, 1e-2)[0], rel=1e-9)
+
+
+def test_infinite_objectives_are_reported():
+    X, y = overlapping()
+    with pytest.raises((DivergedError, InputError)):
+        fit(new_model(dtype=np.float32), X * 1e37, y)
