@@ -1,6 +1,7 @@
 """Shared fixtures: no test touches the user's cache folder, the working folder or the network."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 # One BLAS thread, set before NumPy loads: two on busy cores took 3 to 12 times as long.
@@ -11,6 +12,7 @@ if os.environ.get("NPSOFTMAX_DATA"):
 import numpy as np
 import pytest
 from hypothesis import settings
+from running import run_train
 
 import npsoftmax
 from npsoftmax.data.datasets import acquire
@@ -49,6 +51,12 @@ def fashion_mnist_folder() -> str:
 def fashion_mnist(fashion_mnist_folder) -> npsoftmax.Dataset:
     """Return the real data set."""
     return npsoftmax.load("fashion-mnist", fashion_mnist_folder, offline=True)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Return what runs the training command in an empty folder."""
+    return partial(run_train, tmp_path)
 
 
 @pytest.fixture

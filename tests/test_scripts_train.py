@@ -6,50 +6,19 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import command_line
 import numpy as np
 import pytest
+from running import SCRIPT, history_of, interrupt, one_line, told
 
 from npsoftmax import SoftmaxRegression, storage
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
 SMALL = ["--dataset", "garments", "--epochs", "2", "--limit", "512", "--batch-size", "64"]
 LINE = re.compile(
     r"epoch (\d\d) \| train_loss=\d\.\d{4} \| train_acc=\d\.\d{4}"
     r" \| test_loss=\d\.\d{4} \| test_acc=\d\.\d{4} \| \d+\.\d\d s"
 )
-
-
-@pytest.fixture
-def train(tmp_path):
-    """Run the command in an empty folder; return the finished process."""
-
-    def run(*arguments, **environment):
-        return subprocess.run(
-            [sys.executable, str(SCRIPT), *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    return run
-
-
-def one_line(process, code):
-    """Check that the process ended with this code and one line of complaint; return the line."""
-    assert process.returncode == code, process.stderr
-    assert process.stdout == ""
-    (line,) = process.stderr.splitlines()
-    assert "Traceback" not in line
-    return line
-
-
-def history_of(folder):
-    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def test_whole_run(train, tmp_path):
@@ -322,27 +291,10 @@ def test_streams_that_are_closed_or_full(tmp_path, redirection, code):
 # Stopping and going on
 
 
-def interrupt(tmp_path, flags, number):
-    """Start a long run, send it a signal after its first epoch, return the finished process."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", str(SCRIPT), *flags],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stdout:
-        if line.startswith("epoch 01"):
-            process.send_signal(number)
-            break
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_goes_on_bit_for_bit(train, tmp_path, number):
     flags = ["--dataset", "garments", "--epochs", "99999", "--batch-size", "16", "--limit", "2048"]
-    code, _, err = interrupt(tmp_path, [*flags, "--run-dir", "run"], number)
+    code, _, err = interrupt(tmp_path, [*flags, "--run-dir", "run"], "epoch 01", number)
     assert code == 130
     (line,) = err.splitlines()
     assert "--resume --run-dir run" in line
@@ -356,13 +308,7 @@ def test_interrupted_run_goes_on_bit_for_bit(train, tmp_path, number):
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert (run / "model.npz").read_bytes() == (whole / "model.npz").read_bytes()
 
-    def values(folder):
-        return [
-            {key: value for key, value in record.items() if "seconds" not in key}
-            for record in history_of(folder)
-        ]
-
-    assert values(run) == values(whole)
+    assert told(run) == told(whole)
 
 
 def test_resuming_a_finished_run_with_more_epochs(train, tmp_path):
