@@ -105,8 +105,8 @@ def _between(low: Point, high: Point) -> float:
 
 
 def dot(a: Array, b: Array) -> float:
-    """Return the scalar product, whatever the order in memory, summed in float64."""
-    return float(np.sum(a * b, dtype=np.float64))
+    """Return the scalar product in float64, whatever the order in memory."""
+    return float(np.sum(np.multiply(a, b, dtype=np.float64)))
 
 
 def as_dtype_of(like: Array, number: float) -> Any:

@@ -161,9 +161,9 @@ def minimise(
     as_count(max_iterations, "max_iterations", minimum=0)
     if not 0 <= tol < math.inf:
         raise InputError(f"tol: expected a number of at least 0, got {tol}")
-    for state in iterate(value_and_grad, start, preconditioner=preconditioner):
+    for number, state in enumerate(iterate(value_and_grad, start, preconditioner=preconditioner)):
         last = state.history[-1]
-        stop = last.iteration > 0 and callback is not None and callback(state)
+        stop = number > 0 and callback is not None and callback(state)
         if last.max_gradient <= tol:
             return Result(state.x, state.history, "converged")
         if last.iteration >= max_iterations:
@@ -217,8 +217,10 @@ def iterate(
 @np.errstate(all="ignore")
 def _begin(value_and_grad: ValueAndGrad, start: Array) -> State:
     x = np.array(start, copy=True)
-    if x.dtype not in (np.float32, np.float64):
-        raise InputError(f"start: expected float32 or float64, got {x.dtype}; convert it")
+    if x.dtype not in (np.float32, np.float64) or x.size == 0:
+        raise InputError(
+            f"start: expected an array of float32 or float64, got {x.size} numbers of {x.dtype}"
+        )
     value, grad = value_and_grad(x)
     if not (math.isfinite(value) and np.isfinite(grad).all()):
         raise DivergedError(

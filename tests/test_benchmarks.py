@@ -5,6 +5,9 @@ from functools import partial
 from pathlib import Path
 
 import measure
+import numpy as np
+import optimum
+import optimum_peers
 import pytest
 import softmax as softmax_benchmark
 
@@ -60,7 +63,7 @@ def test_unequal_answers_are_refused():
         softmax_benchmark.refuse_unequal({"right": lambda: 1.0, "wrong": lambda: 1.1})
 
 
-@pytest.mark.parametrize("name", ["hot_loop", "limit", "scaling", "start_to_finish"])
+@pytest.mark.parametrize("name", ["hot_loop", "limit", "optimum", "scaling", "start_to_finish"])
 def test_the_page_of_benchmarks_shows_the_results_as_they_were_measured(name):
     pytest.importorskip({"hot_loop": "torch", "scaling": "resource"}.get(name, "numpy"))
     benchmark = importlib.import_module(name)
@@ -88,3 +91,101 @@ def test_results_are_published_as_asked(tmp_path, monkeypatch, capsys):
     assert published() == (["name.json", "name.png", "page.md"], False)
     assert published("--docs") == (["name.json", "name.png", "page.md"], True)
     assert measure.load("name") == {"g": {"a": 1.0}}
+
+
+SMALL = optimum_peers.problem_of(200, 3, 3, smallest=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", optimum_peers.CONTESTANTS)
+def test_every_solver_comes_to_the_optimum_and_reports_its_way(name, dtype):
+    package = {optimum.INTELEX: "sklearnex", optimum_peers.TORCH: "torch"}.get(name, "sklearn")
+    pytest.importorskip(package)
+    best = optimum.best_of(SMALL)["objective"]
+    data = SMALL._replace(dtype=dtype).data()
+    solve, told = optimum_peers.CONTESTANTS[name](data), optimum.Stopwatch(best * 1.0001, 60)
+    theta = solve(500, told)
+    assert data.objective()(theta) == pytest.approx(best, rel=2e-4)
+    if name != optimum.OURS:  # whose start may be the optimum already
+        assert data.objective()(solve(1)) > best * 1.001
+    if name != optimum.NEWTON:
+        assert told.points[-1][2] == pytest.approx(data.objective()(theta), rel=1e-5)
+        assert all(objective > told.target for _, _, objective in told.points[:-1])
+
+
+def test_bytes_count_from_0_to_1_for_every_solver():
+    X = np.array([[0, 255], [51, 102]], np.uint8)
+    data = optimum_peers.Data(X, np.array([0, 1]), 2, "float32", 0.1)
+    np.testing.assert_allclose(data.rows(), [[0, 0.2], [1, 0.4]], rtol=1e-6)
+    theta = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    losses = np.log1p(np.exp([-(2 * 0.2 + 3), 1 + 2 * 0.4 + 3]))
+    assert data.objective()(theta) == pytest.approx(losses.mean() + 0.05 * 5)
+
+
+def test_scipy_is_watched_only_for_a_while():
+    from scipy import optimize
+
+    minimise = optimize.minimize
+    with optimum_peers.watched(lambda *_: True, 1):
+        assert optimize.minimize is not minimise
+    assert optimize.minimize is minimise
+
+
+def test_a_stopwatch_ends_a_run_at_its_target_or_when_time_is_up():
+    stopwatch = optimum.Stopwatch(target=1.0, limit=60)
+    assert [stopwatch(number, value) for number, value in enumerate((3.0, 1.0))] == [False, True]
+    assert [(number, value) for number, _, value in stopwatch.points] == [(0, 3.0), (1, 1.0)]
+    assert optimum.Stopwatch(target=1.0, limit=0)(0, 3.0)
+
+
+def test_the_fewest_iterations_are_found_without_trying_all():
+    tried = []
+
+    def fit(iterations, seconds=None):
+        tried.append(iterations)
+        return iterations, seconds or iterations / 1000, 100 / iterations
+
+    points = optimum.searched(fit, [10.0, 3.0], limit=60)
+    assert tried == [1, 2, 4, 8, 16, 32, 64, 12, 10, 9, 48, 40, 36, 34]
+    assert [point[0] for point in points] == sorted(tried)
+    assert optimum.reached({"points": points}, 10.0)[0] == 10
+    assert 34 <= optimum.reached({"points": points}, 3.0)[0] <= 37
+    assert len(optimum.searched(partial(fit, seconds=40.0), [3.0], limit=60)) == 1
+    assert len(optimum.searched(fit, [0.0], limit=60)) == 10
+
+
+def test_a_wrong_claim_is_refused():
+    optimum.refuse_wrong_claim("solver", 1.0, 1.000001)
+    with pytest.raises(SystemExit, match="solver: it reports 1"):
+        optimum.refuse_wrong_claim("solver", 1.0, 1.001)
+
+
+def test_the_table_says_who_was_absent_or_late():
+    ours = {"points": [(0, 0.5, 2.0), (1, 1.0, 1.005), (2, 2.0, 1.0)]}
+    late = {"points": [(1, 3.0, 1.005), (2, 5.0, 1.0009), (3, 4.0, 1.0009), (4, 5.0, 1.0009)]}
+    traces = {"npsoftmax": ours, "late": late, "absent": None}
+    table = optimum.table_of({"best": {"objective": 1.0}, "traces": traces}).splitlines()
+    assert table[2:] == [
+        "| npsoftmax | 1 | 2 | 2 | 1 |",
+        "| late | 3 | 4 | not in 5 s | 2 |",
+        "| absent | not installed | - | - | - |",
+    ]
+
+
+def test_scikit_learns_quicker_solver_runs_in_turn():
+    trace = {
+        name: {"threads": 1, "points": [(number, float(number), 1.0)]}
+        for number, name in enumerate((optimum.OURS, optimum.NEWTON, optimum.LBFGS), start=1)
+    }
+    traces = {**trace, optimum.INTELEX: None}
+    calls = []
+
+    def call(_, __, name, iterations, *___):
+        calls.append((name, iterations))
+        return float(iterations)
+
+    times = optimum.in_turn(SMALL, traces, best=1.0, rounds=2, call=call)
+    assert calls == [(optimum.OURS, 1), (optimum.NEWTON, 2)] * 2
+    assert times == {optimum.OURS: [1.0, 1.0], optimum.NEWTON: [2.0, 2.0]}
+    rows = optimum.table_in_turn({"P": {"in_turn": times}}).splitlines()
+    assert rows[3] == "| P | scikit-learn newton-cg | 2 | 2.00 | 2.00, 2.00 |"

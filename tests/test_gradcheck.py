@@ -9,7 +9,7 @@ import pytest
 from gradcheck import check_gradient, check_gradient_complex
 
 from npsoftmax import functional as F
-from npsoftmax.objective import hessian_vector_product, loss_and_grad
+from npsoftmax.objective import FullBatch, hessian_vector_product, loss_and_grad
 
 N, K, D = 5, 4, 3
 LABELS = np.array([0, 3, 1, 1, 2])
@@ -61,7 +61,7 @@ def objective(theta, X, targets, l2, scale):
 
 
 def objective_gradient(theta, X, targets, l2, scale):
-    dZ = (softmax(affine(theta, X, scale)) - targets) / N
+    dZ = (softmax(affine(theta, X, scale)) * targets.sum(axis=0) - targets) / N
     dW = scale * dZ @ X.T + l2 * theta[:, :-1]
     return np.hstack([dW, dZ.sum(axis=1, keepdims=True)])
 
@@ -246,4 +246,27 @@ def test_objective(l2, kind):
         lambda t: np.vdot(V, objective_gradient(t, X, hot, *settings)),
         lambda t: hessian_vector_product(t, V, X, *settings),
         parameters(),
+    )
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+def test_objective_with_weights(l2):
+    X = np.random.default_rng(8).integers(0, 256, (D, N), dtype=np.uint8)
+    V = np.random.default_rng(10).standard_normal((K, D + 1))
+    weights = np.array([0.5, 3.0, 0.0, 1.0, 2.5])
+    problem = FullBatch(X, LABELS, l2, weights, scale=1 / 255)
+    # Unnormalised targets: a column may count more than others.
+    settings = (X, ONE_HOT * weights * N / weights.sum(), l2, 1 / 255)
+
+    def gradient(theta):
+        return problem.loss_and_grad(theta).grad
+
+    def product(theta):
+        return problem.hessian_vector_product(theta, V)
+
+    check_gradient(lambda t: problem.loss_and_grad(t).loss, gradient, parameters())
+    check_gradient_complex(lambda t: objective(t, *settings), gradient, parameters())
+    check_gradient(lambda t: np.vdot(V, gradient(t)), product, parameters())
+    check_gradient_complex(
+        lambda t: np.vdot(V, objective_gradient(t, *settings)), product, parameters()
     )

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax.objective._blocks import BLOCK_BYTES
+
 __all__ = ["Solve", "class_blocks", "equal_steps"]
 
 Solve = Callable[[NDArray[Any]], NDArray[Any]]
@@ -58,10 +60,17 @@ def _block(curvature: NDArray[Any], X: NDArray[Any], samples: int, scale: float)
     """Return a block without the penalty, estimated from so many samples."""
     drawn, chances = equal_steps(curvature, samples)
     roots = np.sqrt(curvature[drawn] / chances).astype(curvature.dtype)[:, None]
-    rows = np.empty((drawn.size, X.shape[0] + 1), curvature.dtype)
-    np.multiply(X.T[drawn], roots * curvature.dtype.type(scale), out=rows[:, :-1])
-    rows[:, -1:] = roots
-    return np.asarray(rows.T @ rows)
+    size, dtype = X.shape[0] + 1, curvature.dtype
+    block = np.zeros((size, size), dtype)
+    # In cache, from the gathering to the product.
+    rows = np.empty((max(256, BLOCK_BYTES // (size * dtype.itemsize)), size), dtype)
+    for start in range(0, drawn.size, len(rows)):
+        some = slice(start, start + len(rows))
+        of_drawn = rows[: drawn[some].size]
+        np.multiply(X.T[drawn[some]], roots[some] * dtype.type(scale), out=of_drawn[:, :-1])
+        of_drawn[:, -1:] = roots[some]
+        block += of_drawn.T @ of_drawn
+    return block
 
 
 def equal_steps(sizes: NDArray[Any], count: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

@@ -14,8 +14,9 @@ from npsoftmax.objective._blocks import Workspace
 
 __all__ = ["Parts", "cores"]
 
-# With fewer a thread costs more than it saves.
-FEWEST_SAMPLES = 2048
+# Multiplications: with fewer for a sample the threads are in each other's way, handing the
+# interpreter's lock to and fro; with fewer for a part starting one costs more than it saves.
+FEWEST_OF_SAMPLE, FEWEST_OF_PART = 1000, 2_000_000
 
 Result = TypeVar("Result")
 
@@ -26,11 +27,14 @@ class Parts:
     Parameters
     ----------
     threads : int, optional
-        How many; the cores that this process may use unless given.
+        How many at most; the cores that this process may use unless given.
+    work : int
+        Multiplications for a sample, about.
     """
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | None, work: int) -> None:
         self.threads = as_count(cores() if threads is None else threads, "threads")
+        self._work = work
         self._workspaces = [Workspace() for _ in range(self.threads)]
         self._blas: Any = None
 
@@ -38,7 +42,9 @@ class Parts:
         self, function: Callable[[slice, Workspace], Result], num_samples: int
     ) -> list[Result]:
         """Return ``function(columns, workspace)`` of each part, in order."""
-        count = max(1, min(self.threads, num_samples // FEWEST_SAMPLES))
+        count = 1
+        if self._work >= FEWEST_OF_SAMPLE:
+            count = max(1, min(self.threads, num_samples * self._work // FEWEST_OF_PART))
         cuts = [num_samples * number // count for number in range(count + 1)]
         columns = [slice(*ends) for ends in pairwise(cuts)]
 

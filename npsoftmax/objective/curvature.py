@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._checks import as_float
 from npsoftmax.errors import ShapeError
 from npsoftmax.functional import affine, affine_grad, softmax, softmax_grad
 from npsoftmax.objective._blocks import Workspace, samples_per_block
@@ -98,7 +99,7 @@ def as_direction(V: NDArray[Any], theta: NDArray[Any]) -> NDArray[Any]:
             f"V: expected a direction of theta's shape {theta.shape}, got {np.shape(V)}; "
             "its last column belongs to the bias"
         )
-    return np.asarray(V).astype(theta.dtype, copy=False)
+    return as_float(V, "V").astype(theta.dtype, copy=False)
 
 
 def accumulate_product(
@@ -129,12 +130,13 @@ def block_diagonals(
     shares: NDArray[np.float64],
     scale: float,
     workspace: Workspace,
-    curvatures: NDArray[Any],
+    curvatures: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     r"""Return the diagonals of :math:`\sum_j v_j \, (p_{cj} (1 - p_{cj}) + f) \, a_j a_j^\top`.
 
     Shape ``(k, d+1)``; ``shares`` are the :math:`v_j`, f is ``FLOOR``. The factors before
-    :math:`a_j a_j^\top` are written to ``curvatures``, shape ``(k, n)``. Nothing is checked.
+    :math:`a_j a_j^\top` are written to ``curvatures``, shape ``(k, n)``, if it is given. Nothing is
+    checked.
     """
     diagonals = np.zeros(theta.shape, theta.dtype)
     step = samples_per_block(theta)
@@ -142,8 +144,9 @@ def block_diagonals(
         columns = slice(start, start + step)
         X_block = workspace.floats(X[:, columns], theta.dtype)
         P = softmax(affine(theta, X_block, scale))
-        of_block = curvatures[:, columns]
-        np.multiply(P - P * P + FLOOR, shares[columns], out=of_block, casting="same_kind")
+        of_block = ((P - P * P + FLOOR) * shares[columns]).astype(theta.dtype, copy=False)
+        if curvatures is not None:
+            curvatures[:, columns] = of_block
         diagonals[:, :-1] += of_block @ np.square(X_block * theta.dtype.type(scale)).T
         diagonals[:, -1] += of_block.sum(axis=1)
     return diagonals

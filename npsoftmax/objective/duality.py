@@ -36,6 +36,7 @@ Source: Shalev-Shwartz and Zhang, "Stochastic dual coordinate ascent methods for
 minimization", Journal of Machine Learning Research 14, 2013, section 1, without a bias.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +84,9 @@ def dual_value(
     """
     counts = np.bincount(y, shares, minlength=theta.shape[0])
     present = np.flatnonzero(counts)
-    rows, labels = np.asfortranarray(theta[present]), np.searchsorted(present, y)
+    rows = np.asfortranarray(theta[present])
+    # A label of samples that weigh nothing has no row; any will do.
+    labels = np.minimum(np.searchsorted(present, y), present.size - 1)
 
     def first(columns: slice, workspace: Workspace) -> Moments:
         return _moments(rows, X[:, columns], shares[columns], scale, workspace)
@@ -103,7 +106,8 @@ def dual_value(
     if min(smallest) < 0:
         return -np.inf
     G = np.sum(Gs, axis=0)
-    return float(sum(entropies) - np.square(G).sum() / (2 * l2))
+    value = float(sum(entropies) - np.square(G).sum() / (2 * l2))
+    return value if math.isfinite(value) else -np.inf
 
 
 def _moments(

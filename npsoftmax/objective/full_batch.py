@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_labels, same_samples
+from npsoftmax._checks import as_columns, as_labels, floating_dtype, same_samples
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.objective._blocks import Workspace
 from npsoftmax.objective._parts import Parts
@@ -92,9 +92,10 @@ class FullBatch:
         self.scale = as_scale(scale)
         self._total = self.y.size if weights is None else float(weights.sum())
         self._fewest_classes = int(self.y.max()) + 1
-        self._parts = Parts(threads)
+        self._parts = Parts(threads, self.X.shape[0] * self._fewest_classes)
         self.threads = self._parts.threads
 
+    @np.errstate(all="ignore")
     def loss_and_grad(self, theta: NDArray[Any]) -> Evaluation:
         """Evaluate the objective and its gradient.
 
@@ -125,6 +126,7 @@ class FullBatch:
         grad = sum(grads[1:], start=grads[0].copy(order="F"))
         return penalised(theta, grad, sum(losses), self.l2, np.concatenate(predictions))
 
+    @np.errstate(all="ignore")
     def hessian_vector_product(self, theta: NDArray[Any], V: NDArray[Any]) -> NDArray[Any]:
         """Multiply the Hessian at ``theta`` by a direction.
 
@@ -166,6 +168,7 @@ class FullBatch:
         product[:, :-1] += theta.dtype.type(self.l2) * V[:, :-1]
         return product
 
+    @np.errstate(all="ignore")
     def preconditioner(self, theta: NDArray[Any]) -> Solve:
         """Return an approximate inverse of the Hessian at ``theta``.
 
@@ -183,8 +186,8 @@ class FullBatch:
         Returns
         -------
         callable
-            Maps an array of ``theta``'s shape, a gradient, to another one; linear, symmetric and
-            positive definite.
+            Maps a gradient, of ``theta``'s shape, to another array; linear, symmetric, and
+            positive on gradients that are not 0.
 
         Raises
         ------
@@ -205,6 +208,7 @@ class FullBatch:
             theta, self.X, self.sample_weight, self.l2, self.scale, self._parts
         )
 
+    @np.errstate(all="ignore")
     def suboptimality(self, theta: NDArray[Any]) -> float:
         r"""Bound how far the objective at ``theta`` is above its smallest value.
 
@@ -258,15 +262,19 @@ class FullBatch:
 
 
 def _as_weights(sample_weight: ArrayLike, num_samples: int) -> NDArray[np.float64]:
-    weights = np.asarray(sample_weight, dtype=np.float64)
-    if weights.shape != (num_samples,):
+    given = np.asarray(sample_weight)
+    if given.shape != (num_samples,):
         raise ShapeError(
             f"sample_weight: expected one number for each of {num_samples} samples, got shape "
-            f"{weights.shape}"
+            f"{given.shape}; leave it out for equal weights"
         )
-    if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
+    floating_dtype(given.dtype, "sample_weight")
+    weights = given.astype(np.float64)
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not (weights.min() >= 0 and 0 < total < np.inf):
         raise InputError(
             "sample_weight: expected finite numbers of at least 0, not all 0, got numbers from "
-            f"{weights.min()} to {weights.max()}"
+            f"{weights.min()} to {weights.max()}; leave it out for equal weights"
         )
     return weights

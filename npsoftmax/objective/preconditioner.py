@@ -58,18 +58,23 @@ def preconditioner_at(
     if k > MOST_CLASSES:
         return _identity
     samples, candidates = _how_many(k, rows, X.shape[1])
-    step = slice(None, None, -(-X.shape[1] // candidates))
-    X, weights = X[:, step], None if weights is None else weights[step]
-    curvatures, diagonals = _curvatures(theta, X, weights, scale, parts)
+    weights = np.ones(X.shape[1]) if weights is None else weights
+    shares = weights * (k / max(1, k - 1) / weights.sum())
+    step = -(-X.shape[1] // candidates)
+    some = np.empty((k, len(range(0, X.shape[1], step))), theta.dtype)
+    diagonals = _diagonals(theta, X, shares, scale, parts, some if step == 1 else None)
     diagonals[:, :-1] += theta.dtype.type(l2)
     if rows > MOST_ROWS:
-        return _centred(_inverse_diagonals(diagonals), l2)
+        return _centred(_inverse_diagonals(diagonals), diagonals, l2)
+    if step > 1:
+        X, shares = X[:, ::step], shares[::step] * step
+        _diagonals(theta, X, shares, scale, parts, some)
+    of_blocks = diagonals
     if k * rows**2 > MOST_NUMBERS:
-        curvatures = curvatures.mean(axis=0, keepdims=True)
-        diagonals = diagonals.mean(axis=0, keepdims=True)
+        some, of_blocks = some.mean(axis=0, keepdims=True), diagonals.mean(axis=0, keepdims=True)
     with parts.one_blas_thread():
-        blocks = class_blocks(curvatures, diagonals, X, samples, scale, parts.threads)
-    return _centred(blocks, l2)
+        blocks = class_blocks(some, of_blocks, X, samples, scale, parts.threads)
+    return _centred(blocks, diagonals, l2)
 
 
 def _how_many(k: int, rows: int, num_samples: int) -> tuple[int, int]:
@@ -82,30 +87,27 @@ def _how_many(k: int, rows: int, num_samples: int) -> tuple[int, int]:
     return min(samples, candidates), candidates
 
 
-def _curvatures(
+def _diagonals(
     theta: NDArray[Any],
     X: NDArray[Any],
-    weights: NDArray[np.float64] | None,
+    shares: NDArray[np.float64],
     scale: float,
     parts: Parts,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return what each sample adds to each block, and the diagonals of the blocks."""
-    k, num_samples = theta.shape[0], X.shape[1]
-    weights = np.ones(num_samples) if weights is None else weights
-    shares = weights * (k / max(1, k - 1) / (weights.sum() or 1.0))
-    curvatures = np.empty((k, num_samples), theta.dtype)
+    curvatures: NDArray[Any] | None,
+) -> NDArray[Any]:
+    """Return the diagonals of the blocks; fill in what each sample adds to each, if asked to."""
 
     def part(columns: slice, workspace: Workspace) -> NDArray[Any]:
-        of_part = curvatures[:, columns]
+        of_part = None if curvatures is None else curvatures[:, columns]
         return block_diagonals(theta, X[:, columns], shares[columns], scale, workspace, of_part)
 
-    diagonals = np.sum(parts.call(part, num_samples), axis=0)
+    diagonals: NDArray[Any] = np.sum(parts.call(part, X.shape[1]), axis=0)
     if not np.isfinite(diagonals).all():
         raise InputError(
             f"X: expected features whose squares fit {theta.dtype}, got larger ones; divide "
             "them by their standard deviation, or use float64"
         )
-    return curvatures, diagonals
+    return diagonals
 
 
 def _inverse_diagonals(diagonals: NDArray[Any]) -> Solve:
@@ -119,14 +121,17 @@ def _inverse_diagonals(diagonals: NDArray[Any]) -> Solve:
     return solve
 
 
-def _centred(solve: Solve, l2: float) -> Solve:
+def _centred(solve: Solve, diagonals: NDArray[Any], l2: float) -> Solve:
     """Return the inverse whose first part is ``solve``, between zero sums over the classes."""
+    # Where rounding errors of the gradient are larger than the penalty's, the mean stays.
+    felt = l2 > np.finfo(diagonals.dtype).eps * diagonals.max()
 
+    @np.errstate(all="ignore")
     def solve_centred(grad: NDArray[Any]) -> NDArray[Any]:
         mean = grad.mean(axis=0)
         direction = solve(grad - mean)
         direction -= direction.mean(axis=0)
-        if l2 > 0:
+        if felt:
             direction[:, :-1] += mean[:-1] / grad.dtype.type(l2)
         return direction
 

@@ -1,0 +1,727 @@
+"""The objective on a whole data set: its value, its derivatives, and how far it is from optimal."""
+
+import math
+
+import numpy as np
+import pytest
+from gradcheck import check_gradient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from npsoftmax.errors import InputError, LabelError, ShapeError
+from npsoftmax.functional import logsoftmax, softmax
+from npsoftmax.lbfgs import minimise
+from npsoftmax.objective import (
+    FullBatch,
+    _blocks,
+    _parts,
+    full_batch,
+    hessian_vector_product,
+    loss_and_grad,
+    sample_losses,
+)
+
+K, D, N = 4, 3, 23
+SCALE = 1 / 255
+
+
+def data(k=K, d=D, n=N, seed=0):
+    rng = np.random.default_rng(seed)
+    theta = np.asfortranarray(rng.standard_normal((k, d + 1)))
+    return theta, rng.integers(0, 256, (n, d), dtype=np.uint8).T, rng.integers(0, k, n)
+
+
+def whole_numbers(n, seed=1):
+    return np.random.default_rng(seed).integers(0, 4, n) + (np.arange(n) == 0)
+
+
+def by_definition(theta, X, y, l2, weights, scale):
+    """Return value and gradient by their formulas, sample by sample."""
+    value, grad, total = 0.0, np.zeros(theta.shape), math.fsum(weights)
+    for x, label, weight in zip(X.T, y, weights, strict=True):
+        a = np.append(x * scale, 1.0)
+        z = theta @ a
+        value -= weight * logsoftmax(z)[label] / total
+        grad += weight / total * np.outer(softmax(z) - np.eye(len(z))[label], a)
+    grad[:, :-1] += l2 * theta[:, :-1]
+    return value + l2 / 2 * (theta[:, :-1] ** 2).sum(), grad
+
+
+def hessian_by_definition(theta, X, l2, weights, scale):
+    """Return the sum of Kronecker products, its rows and columns as ``theta.ravel()``."""
+    H = np.kron(np.eye(len(theta)), np.diag([l2] * len(X) + [0.0]))
+    for x, weight in zip(X.T, weights, strict=True):
+        a = np.append(x * scale, 1.0)
+        p = softmax(theta @ a)
+        H += weight / np.sum(weights) * np.kron(np.diag(p) - np.outer(p, p), np.outer(a, a))
+    return H
+
+
+def hessian(problem, theta):
+    """Return the Hessian as a matrix, one product per column."""
+    basis = np.eye(theta.size).reshape(theta.size, *theta.shape)
+    return np.array([problem.hessian_vector_product(theta, V).ravel() for V in basis]).T
+
+
+@pytest.fixture(params=[1, 2, 3], ids="threads={}".format)
+def threads(request, monkeypatch):
+    """Split even a few samples among the threads."""
+    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
+    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 12)
+    return request.param
+
+
+@pytest.fixture(params=["one", "samples", "classes", "both"])
+def blocks(request, monkeypatch):
+    """Cut into blocks what would be one: of 3 samples, of 2 classes, or both."""
+    sizes = {
+        "one": {},
+        "samples": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1},
+        "classes": {"FEWEST_SAMPLES": 20, "MOST_LOGITS": 40},
+        "both": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1, "MOST_LOGITS": 6},
+    }
+    for name, value in sizes[request.param].items():
+        monkeypatch.setattr(_blocks, name, value)
+
+
+# Value and gradient.
+
+
+def test_by_hand():
+    # Logits (0, 0) and (0, log 3): losses log 2 and log(4/3), the second one three times.
+    theta = np.array([[0.0, 0.0], [np.log(3), 0.0]])
+    result = FullBatch([[0, 1]], [0, 1], 0.5, [1, 3]).loss_and_grad(theta)
+    assert result.crossentropy == pytest.approx((np.log(2) + 3 * np.log(4 / 3)) / 4, rel=1e-15)
+    assert result.loss == pytest.approx(result.crossentropy + np.log(3) ** 2 / 4, rel=1e-15)
+    # dZ = (1/4) [-1/2 3/4; 1/2 -3/4]
+    np.testing.assert_allclose(
+        result.grad, [[3 / 16, 1 / 16], [-3 / 16 + np.log(3) / 2, -1 / 16]], rtol=1e-14
+    )
+    assert result.predicted.tolist() == [0, 1]
+    assert result.grad.flags.f_contiguous
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 9])
+@pytest.mark.parametrize("n", [1, 2, 23])
+def test_it_is_the_definition_in_blocks_and_parts(threads, blocks, k, n):
+    theta, X, y = data(k, n=n, seed=k + n)
+    weights = np.random.default_rng(n).uniform(0.5, 2, n)
+    for given_weights in (None, weights):
+        problem = FullBatch(X, y, 0.3, given_weights, scale=SCALE, threads=threads)
+        result = problem.loss_and_grad(theta)
+        value, grad = by_definition(
+            theta, X, y, 0.3, np.ones(n) if given_weights is None else weights, SCALE
+        )
+        assert result.loss == pytest.approx(value, rel=1e-13)
+        np.testing.assert_allclose(result.grad, grad, rtol=0, atol=1e-13)
+        Z = theta[:, :-1] @ (X * SCALE) + theta[:, -1:]
+        np.testing.assert_array_equal(result.predicted, Z.argmax(axis=0))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32", "float64", "bool", "C", "memmap", "list"])
+def test_samples_of_any_kind(kind, tmp_path, threads):
+    theta, X, y = data()
+    if kind == "memmap":
+        X.T.tofile(tmp_path / "X")
+        given_X = np.memmap(tmp_path / "X", np.uint8, "r", shape=(N, D)).T
+    elif kind == "bool":
+        X = given_X = X > 99
+    else:
+        convert = {"C": lambda X: X.copy(order="C"), "list": np.ndarray.tolist}
+        given_X = convert.get(kind, lambda X: X.astype(kind))(X)
+    expected = loss_and_grad(theta, X, y, 0.1, SCALE)
+    problem = FullBatch(given_X, y, 0.1, scale=SCALE, threads=threads)
+    result = problem.loss_and_grad(theta)
+    assert result.loss == pytest.approx(expected.loss, rel=1e-13)
+    np.testing.assert_allclose(result.grad, expected.grad, rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(result.predicted, expected.predicted)
+    if kind == "memmap":
+        assert np.shares_memory(problem.X, given_X), "the file was read into memory"
+
+
+def test_theta_of_any_order_and_results_that_stay():
+    theta, X, y = data()
+    problem = FullBatch(X, y, 0.1, scale=SCALE)
+    before = theta.copy()
+    first = problem.loss_and_grad(theta)
+    held = first.grad.copy(), first.predicted.copy()
+    in_c_order = problem.loss_and_grad(theta.copy(order="C"))
+    np.testing.assert_array_equal(first.grad, in_c_order.grad)
+    problem.loss_and_grad(-theta)
+    np.testing.assert_array_equal(first.grad, held[0])
+    np.testing.assert_array_equal(first.predicted, held[1])
+    np.testing.assert_array_equal(theta, before)
+
+
+def test_a_label_type_that_is_no_index():
+    theta, X, y = data()
+    expected = FullBatch(X, y).loss_and_grad(theta).loss
+    for kind in (np.uint8, np.uint64, np.int32, list):
+        given_y = list(y) if kind is list else y.astype(kind)
+        assert FullBatch(X, given_y).loss_and_grad(theta).loss == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_results_are_of_the_dtype_of_theta(dtype):
+    theta, X, y = data()
+    theta = theta.astype(dtype)
+    problem = FullBatch(X, y, 0.1, np.ones(N), scale=SCALE)
+    assert problem.loss_and_grad(theta).grad.dtype == dtype
+    assert problem.hessian_vector_product(theta, np.ones(theta.shape)).dtype == dtype
+    assert problem.preconditioner(theta)(theta).dtype == dtype
+    assert isinstance(problem.suboptimality(theta), float)
+    assert isinstance(problem.loss_and_grad(theta).loss, float)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_in_float32_are_summed_in_float64(weighted, monkeypatch):
+    monkeypatch.setattr(_blocks, "MOST_SAMPLES", 20)
+    n = 30_000
+    theta = np.array([[0.125, 0.0], [0.0, 1.0], [0.5, -2.0]])  # exact in float32, as are the logits
+    X, y = np.arange(n)[None] % 8, np.arange(n) % 3
+    weights = 1.0 + np.arange(n) % 5 if weighted else np.ones(n)
+    losses, _ = sample_losses(theta, X, y)
+    expected = math.fsum(losses * weights) / math.fsum(weights)
+    problem = FullBatch(X, y, 0.0, weights if weighted else None, threads=1)
+    assert problem.loss_and_grad(theta.astype(np.float32)).loss == pytest.approx(expected, rel=1e-7)
+    # One loss of 1e6 among many of log 2: float32 would keep one digit of each of those.
+    X = (np.arange(n)[None] == 0) * 1e6
+    problem = FullBatch(X, np.zeros(n, int), 0.0, weights if weighted else None, threads=1)
+    total = problem.loss_and_grad(np.array([[0.0, 0.0], [1.0, 0.0]], np.float32)).loss
+    expected = (weights[0] * 1e6 + np.log(2) * weights[1:].sum()) / weights.sum()
+    assert total == pytest.approx(expected, rel=3e-8)
+
+
+def test_a_class_without_samples_has_a_row_of_its_own():
+    theta, X, y = data()
+    more = np.vstack([theta, np.random.default_rng(1).standard_normal((2, D + 1))])
+    problem = FullBatch(X, y, 0.1, scale=SCALE)
+    result = problem.loss_and_grad(more)
+    value, grad = by_definition(more, X, y, 0.1, np.ones(N), SCALE)
+    assert result.loss == pytest.approx(value, rel=1e-13)
+    np.testing.assert_allclose(result.grad, grad, rtol=0, atol=1e-13)
+    assert (result.grad[K:, -1] > 0).all(), "the bias of a class that never occurs falls"
+    assert problem.loss_and_grad(theta).grad.shape == theta.shape
+
+
+def test_one_class_is_certain():
+    theta, X, _ = data(1)
+    problem = FullBatch(X, np.zeros(N, int), scale=SCALE)
+    result = problem.loss_and_grad(theta)
+    assert result.loss == 0 and not result.grad.any() and not result.predicted.any()
+    assert not problem.hessian_vector_product(theta, theta).any()
+    assert problem.suboptimality(theta) == 0
+    penalised = FullBatch(X, np.zeros(N, int), 0.5, scale=SCALE)
+    assert penalised.suboptimality(theta) == pytest.approx((theta[:, :-1] ** 2).sum() / 4)
+
+
+# Weights.
+
+
+@given(st.integers(0, 999), st.integers(1, 9), st.integers(1, 5))
+def test_a_whole_weight_repeats_a_sample(seed, n, k):
+    theta, X, y = data(k, n=n, seed=seed)
+    weights = whole_numbers(n, seed)
+    weighted = FullBatch(X, y, 0.2, weights, scale=SCALE)
+    repeated = FullBatch(np.repeat(X, weights, axis=1), np.repeat(y, weights), 0.2, scale=SCALE)
+    V = np.random.default_rng(seed).standard_normal(theta.shape)
+    found, expected = weighted.loss_and_grad(theta), repeated.loss_and_grad(theta)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-13)
+    np.testing.assert_allclose(found.grad, expected.grad, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(
+        weighted.hessian_vector_product(theta, V),
+        repeated.hessian_vector_product(theta, V),
+        rtol=0,
+        atol=1e-13,
+    )
+    assert weighted.suboptimality(theta) == pytest.approx(repeated.suboptimality(theta), abs=1e-12)
+
+
+def test_a_weight_of_zero_leaves_a_sample_out(threads, blocks):
+    theta, X, y = data()
+    weights = np.arange(N) % 3 * 0.7
+    kept = weights > 0
+    found = FullBatch(X, y, 0.2, weights, scale=SCALE, threads=threads)
+    expected = FullBatch(X[:, kept], y[kept], 0.2, weights[kept], scale=SCALE, threads=1)
+    assert found.loss_and_grad(theta).loss == pytest.approx(expected.loss_and_grad(theta).loss)
+    np.testing.assert_allclose(
+        found.loss_and_grad(theta).grad, expected.loss_and_grad(theta).grad, rtol=0, atol=1e-14
+    )
+    np.testing.assert_allclose(
+        found.hessian_vector_product(theta, theta),
+        expected.hessian_vector_product(theta, theta),
+        rtol=0,
+        atol=1e-13,
+    )
+    assert found.suboptimality(theta) == pytest.approx(expected.suboptimality(theta), rel=1e-12)
+
+
+@given(st.integers(-40, 40))
+def test_the_unit_of_the_weights_does_not_count(exponent):
+    theta, X, y = data()
+    weights = np.random.default_rng(3).uniform(0.1, 1, N)
+    once = FullBatch(X, y, 0.2, weights, scale=SCALE)
+    scaled = FullBatch(X, y, 0.2, weights * 2.0**exponent, scale=SCALE)
+    # A power of two changes no digit of any product.
+    assert once.loss_and_grad(theta).loss == scaled.loss_and_grad(theta).loss
+    np.testing.assert_array_equal(once.loss_and_grad(theta).grad, scaled.loss_and_grad(theta).grad)
+    np.testing.assert_array_equal(
+        once.hessian_vector_product(theta, theta), scaled.hessian_vector_product(theta, theta)
+    )
+    assert once.suboptimality(theta) == scaled.suboptimality(theta)
+
+
+def test_equal_weights_are_none():
+    theta, X, y = data()
+    found = FullBatch(X, y, 0.2, np.full(N, 3), scale=SCALE)
+    expected = FullBatch(X, y, 0.2, scale=SCALE)
+    assert found.loss_and_grad(theta).loss == pytest.approx(expected.loss_and_grad(theta).loss)
+    assert found.suboptimality(theta) == pytest.approx(expected.suboptimality(theta), rel=1e-12)
+
+
+# Threads.
+
+
+def test_threads_agree_and_each_number_of_them_repeats_bit_for_bit(monkeypatch):
+    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
+    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 12)
+    theta, X, y = data()
+    weights = whole_numbers(N) + 0.5
+
+    def everything(problem):
+        value, grad, crossentropy, predicted = problem.loss_and_grad(theta)
+        product = problem.hessian_vector_product(theta, theta)
+        step = problem.preconditioner(theta)(grad)
+        bound = problem.suboptimality(theta)
+        return [np.array(v) for v in (value, grad, crossentropy, predicted, product, step, bound)]
+
+    alone = everything(FullBatch(X, y, 0.1, weights, scale=SCALE, threads=1))
+    for threads in (1, 2, 3):
+        problem = FullBatch(X, y, 0.1, weights, scale=SCALE, threads=threads)
+        first = everything(problem)
+        for again in (problem, FullBatch(X, y, 0.1, weights, scale=SCALE, threads=threads)):
+            for _ in range(3):
+                for a, b in zip(first, everything(again), strict=True):
+                    np.testing.assert_array_equal(a, b)
+        for a, b in zip(alone, first, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize(("n", "threads"), [(3, 3), (8, 3), (23, 3), (23, 40)])
+def test_parts_cover_all_samples_once(n, threads, monkeypatch):
+    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
+    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 12)
+    parts = _parts.Parts(threads, work=3).call(lambda columns, _: columns, n)
+    assert len(parts) == max(1, min(threads, n // 4))
+    assert np.concatenate([np.arange(n)[columns] for columns in parts]).tolist() == list(range(n))
+
+
+def blas_threads():
+    return [module["num_threads"] for module in threadpool_info() if module["user_api"] == "blas"]
+
+
+def test_the_blas_is_held_to_one_thread_while_parts_run(monkeypatch):
+    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
+    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 12)
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        assert max(before) == 2
+        parts = _parts.Parts(2, work=3)
+        for _ in range(2):
+            seen = parts.call(lambda *_: blas_threads(), N)
+            assert seen == [[1] * len(before)] * 2
+            assert blas_threads() == before
+        with pytest.raises(ZeroDivisionError):
+            parts.call(lambda *_: 1 / 0, N)
+        assert blas_threads() == before
+
+
+def test_as_many_threads_as_cores_unless_told():
+    assert FullBatch([[1.0]], [0]).threads == _parts.cores() >= 1
+    assert FullBatch([[1.0]], [0], threads=3).threads == 3
+
+
+# The Hessian.
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+def test_derivatives_against_differences(threads, blocks, l2):
+    theta, X, y = data()
+    V = np.random.default_rng(5).standard_normal(theta.shape)
+    weights = whole_numbers(N) + 0.5
+    problem = FullBatch(X, y, l2, weights, scale=SCALE, threads=threads)
+
+    def gradient(theta):
+        return problem.loss_and_grad(theta).grad
+
+    check_gradient(lambda t: problem.loss_and_grad(t).loss, gradient, theta, directions=2)
+    check_gradient(
+        lambda t: np.vdot(gradient(t), V),
+        lambda t: problem.hessian_vector_product(t, V),
+        theta,
+        directions=2,
+    )
+
+
+@given(st.integers(0, 999), st.integers(1, 4), st.integers(1, 3), st.integers(1, 6),
+       st.sampled_from([0.0, 0.5]))  # fmt: skip
+def test_the_hessian_is_the_definition_symmetric_and_positive_semi_definite(seed, k, d, n, l2):
+    theta, X, y = data(k, d, n, seed)
+    weights = whole_numbers(n, seed)
+    H = hessian(FullBatch(X, y, l2, weights, scale=SCALE), theta)
+    np.testing.assert_allclose(
+        H, hessian_by_definition(theta, X, l2, weights, SCALE), rtol=0, atol=1e-14
+    )
+    np.testing.assert_allclose(H, H.T, rtol=0, atol=1e-14)
+    assert np.linalg.eigvalsh(H).min() >= -1e-14
+
+
+def test_the_penalty_bends_weights_and_not_biases():
+    theta, X, y = data()
+    difference = hessian(FullBatch(X, y, 2.0), theta) - hessian(FullBatch(X, y), theta)
+    scale = np.abs(hessian(FullBatch(X, y), theta)).max()
+    expected = np.kron(np.eye(K), np.diag([2.0] * D + [0.0]))
+    np.testing.assert_allclose(difference, expected, rtol=0, atol=1e-15 * scale)
+
+
+def test_without_weights_it_is_the_product_of_the_batch(threads, blocks):
+    theta, X, y = data(7)
+    V = np.random.default_rng(5).standard_normal(theta.shape)
+    found = FullBatch(X, y, 0.1, scale=SCALE, threads=threads).hessian_vector_product(theta, V)
+    np.testing.assert_allclose(
+        found, hessian_vector_product(theta, V, X, 0.1, SCALE), rtol=0, atol=1e-14
+    )
+    assert found.flags.f_contiguous
+
+
+def test_many_classes_with_weights():
+    k, n = 5000, 9
+    theta, X, _ = data(k, 2, n)
+    y, weights = np.arange(n) * 600, whole_numbers(n) + 0.25
+    problem = FullBatch(X, y, 0.1, weights, scale=SCALE)
+    value, grad = by_definition(theta, X, y, 0.1, weights, SCALE)
+    result = problem.loss_and_grad(theta)
+    assert result.loss == pytest.approx(value, rel=1e-13)
+    np.testing.assert_allclose(result.grad, grad, rtol=0, atol=1e-14)
+    V = np.random.default_rng(1).standard_normal(theta.shape)
+    step = 1e-5
+    ahead, behind = (problem.loss_and_grad(theta + t * V).grad for t in (step, -step))
+    np.testing.assert_allclose(
+        problem.hessian_vector_product(theta, V), (ahead - behind) / (2 * step), rtol=0, atol=1e-9
+    )
+    assert problem.suboptimality(theta) == result.loss
+    np.testing.assert_array_equal(problem.preconditioner(theta)(V), V)
+
+
+# How far from the smallest value.
+
+
+def smallest(problem, k):
+    """Return the optimum in ``k`` classes, by SciPy."""
+    optimize = pytest.importorskip("scipy.optimize")
+    shape = k, problem.X.shape[0] + 1
+
+    def value_and_grad(flat):
+        result = problem.loss_and_grad(flat.reshape(shape))
+        return result.loss, result.grad.ravel()
+
+    found = optimize.minimize(
+        value_and_grad,
+        np.zeros(shape).ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 5000, "maxfun": 20000},
+    )
+    return found.fun, found.x.reshape(shape)
+
+
+def problem_of(name, l2=0.05):
+    """Return a problem, and the number of classes in it."""
+    k, d, n = {"tall": (3, 4, 40), "two classes": (2, 2, 30), "more features": (3, 12, 6),
+               "one sample": (3, 2, 1)}.get(name, (3, 3, 20))  # fmt: skip
+    rng = np.random.default_rng(len(name))
+    X, y = rng.standard_normal((d, n)), rng.integers(0, k, n)
+    weights = rng.uniform(0, 3, n) if name == "weights" else None
+    if name == "a class without samples":
+        y[y == 1] = 2
+    return FullBatch(X, y, l2, weights), k
+
+
+PROBLEMS = [
+    "tall",
+    "two classes",
+    "more features",
+    "one sample",
+    "weights",
+    "a class without samples",
+]
+
+
+@pytest.mark.parametrize("l2", [1e-3, 0.05, 2.0])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_bound_holds_everywhere(name, l2):
+    problem, k = problem_of(name, l2)
+    lowest, optimum = smallest(problem, k)
+    rng = np.random.default_rng(0)
+    for distance in (0.0, 1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e8):
+        for _ in range(5):
+            step = distance * rng.standard_normal(optimum.shape)
+            for theta in (step, optimum + step):
+                loss = problem.loss_and_grad(theta).loss
+                bound = problem.suboptimality(theta)
+                assert loss - lowest - 1e-12 <= bound
+                assert 0 <= bound <= loss
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), st.floats(-3, 2), st.floats(-4, 1), st.booleans())
+def test_the_bound_holds_on_any_problem(seed, spread, penalty, weighted):
+    rng = np.random.default_rng(seed)
+    k, d, n = rng.integers(2, 5), rng.integers(1, 4), rng.integers(1, 9)
+    X, y = rng.standard_normal((d, n)), rng.integers(0, k, n)
+    weights = rng.uniform(0.01, 1, n) if weighted else None
+    problem = FullBatch(X, y, 10.0**penalty, weights)
+
+    def value_and_grad(theta):
+        return problem.loss_and_grad(theta)[:2]
+
+    x, history, _ = minimise(
+        value_and_grad, np.zeros((k, d + 1)), preconditioner=problem.preconditioner, tol=1e-9
+    )
+    theta = rng.standard_normal(x.shape) * 10.0**spread
+    for point in (theta, x + theta):
+        loss, bound = problem.loss_and_grad(point).loss, problem.suboptimality(point)
+        assert loss - history[-1].value - 1e-12 <= bound <= loss
+    # At the optimum the bound says so; a class without samples has none.
+    if len(np.unique(y)) == k:
+        assert problem.suboptimality(x) <= 1e-7
+
+
+def with_the_best_bias(problem, theta):
+    """Return ``theta`` with the bias at which the gradient on it is 0, by Newton's method."""
+    theta, k = theta.copy(), theta.shape[0]
+    for _ in range(50):
+        grad = problem.loss_and_grad(theta).grad[:, -1]
+        columns = []
+        for c in range(k):
+            V = np.zeros(theta.shape)
+            V[c, -1] = 1
+            columns.append(problem.hessian_vector_product(theta, V)[:, -1])
+        theta[:, -1] -= np.linalg.solve(np.array(columns) + 1 / k, grad)
+    assert np.abs(problem.loss_and_grad(theta).grad[:, -1]).max() < 1e-14
+    return theta
+
+
+@pytest.mark.parametrize("name", ["tall", "two classes", "more features", "weights"])
+def test_with_the_best_bias_it_is_the_bound_of_strong_convexity(name):
+    problem, k = problem_of(name, l2=2.0)
+    theta = 0.1 * np.random.default_rng(3).standard_normal((k, problem.X.shape[0] + 1))
+    theta = with_the_best_bias(problem, theta)
+    result = problem.loss_and_grad(theta)
+    expected = (result.grad[:, :-1] ** 2).sum() / (2 * 2.0)
+    assert 0 < expected < result.loss, "the cap hides the bound"
+    assert problem.suboptimality(theta) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["tall", "two classes", "more features", "weights"])
+@pytest.mark.parametrize("distance", [1e-2, 1e-4])
+def test_near_the_optimum_the_bound_is_tight(name, distance):
+    problem, k = problem_of(name, l2=0.5)
+    lowest, optimum = smallest(problem, k)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        theta = optimum + distance * rng.standard_normal(optimum.shape)
+        gap = problem.loss_and_grad(theta).loss - lowest
+        assert gap <= problem.suboptimality(theta) + 1e-12
+        # Of strong convexity and the largest eigenvalue of the Hessian, over the penalty.
+        largest = np.linalg.eigvalsh(hessian(problem, theta)).max()
+        assert problem.suboptimality(theta) <= 1.2 * largest / 0.5 * gap + 1e-12
+
+
+def test_the_dual_is_that_of_the_classes_with_samples():
+    problem, _ = problem_of("a class without samples", l2=0.5)
+    lowest, two = smallest(FullBatch(problem.X, problem.y // 2, 0.5), 2)
+    # The optimum but for the class that never occurs, whose probability is far from 0.
+    theta = np.insert(two, 1, 0.0, axis=0)
+    excess = problem.loss_and_grad(theta).loss - lowest
+    assert excess > 0.1 and problem.suboptimality(theta) == pytest.approx(excess, abs=1e-9)
+
+
+def test_probabilities_below_zero_are_no_bound():
+    theta, X, y = data()
+    P = softmax(theta[:, :-1] @ (X * SCALE) + theta[:, -1:])
+    r = (P - np.eye(K)[:, y]).mean(axis=1)
+    delta = -np.linalg.pinv(np.diag(P.mean(axis=1)) - P @ P.T / N) @ r
+    assert (1 + delta[:, None] - delta @ P).min() < 0
+    problem = FullBatch(X, y, 100.0, scale=SCALE)
+    assert problem.suboptimality(theta) == problem.loss_and_grad(theta).loss
+
+
+def test_a_change_of_the_bias_that_rounding_spoils_is_no_bound():
+    """Probabilities of about 1e-16 leave nearly no digit of what they change."""
+    problem = FullBatch(np.zeros((1, 4)), [0, 1, 1, 1], 0.1)
+    lowest = -(np.log(1 / 4) + 3 * np.log(3 / 4)) / 4
+    for bias in np.linspace(30, 40, 101):
+        theta = np.array([[0.0, bias], [0.0, 0.0]])
+        assert problem.suboptimality(theta) >= problem.loss_and_grad(theta).loss - lowest - 1e-12
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_a_class_whose_samples_weigh_nothing_is_one_without_samples(label):
+    theta, X, _ = data(3, n=9)
+    y = np.arange(9) % 3
+    weights = (y != label) * 1.0
+    kept = y != label
+    found = FullBatch(X, y, 0.1, weights, scale=SCALE).suboptimality(theta)
+    expected = FullBatch(X[:, kept], y[kept], 0.1, scale=SCALE).suboptimality(theta)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_far_away_or_without_a_penalty_it_is_the_objective(monkeypatch):
+    theta, X, y = data()
+    assert (problem := FullBatch(X, y)).suboptimality(theta) == problem.loss_and_grad(theta).loss
+    problem = FullBatch(X, y, 0.1, scale=SCALE)
+    far = 1e4 * theta
+    assert problem.suboptimality(far) == problem.loss_and_grad(far).loss
+    monkeypatch.setattr(full_batch, "MOST_CLASSES", K - 1)
+    assert problem.suboptimality(theta) == problem.loss_and_grad(theta).loss
+
+
+def test_the_bound_in_blocks_and_parts(threads, blocks):
+    theta, X, y = data()
+    weights = whole_numbers(N) + 0.5
+    found = FullBatch(X, y, 0.4, weights, scale=SCALE, threads=threads).suboptimality(0.1 * theta)
+    assert 0 < found < 0.9 * FullBatch(X, y, 0.4, weights).loss_and_grad(0.1 * theta).loss
+    # J - D(Q) by the formulas of the derivation, densely.
+    shares, A, W = weights / weights.sum(), X * SCALE, 0.1 * theta[:, :-1]
+    P = softmax(W @ A + 0.1 * theta[:, -1:])
+    r = (P - np.eye(K)[:, y]) @ shares
+    C = np.diag(P @ shares) - (P * shares) @ P.T
+    delta = -np.linalg.pinv(C) @ r
+    Q = P * (1 + delta[:, None] - delta @ P)
+    G = ((Q - np.eye(K)[:, y]) * shares) @ A.T
+    dual = -((Q * np.log(Q)).sum(axis=0) @ shares) - (G**2).sum() / (2 * 0.4)
+    value, _ = by_definition(0.1 * theta, X, y, 0.4, weights, SCALE)
+    assert found == pytest.approx(value - dual, rel=1e-10)
+
+
+def test_a_dual_value_that_overflows_is_no_bound():
+    # G is a sum of infinities of both signs.
+    X = np.array([[1e300, -1e300, 1e300, 2e300]])
+    problem = FullBatch(X, [0, 1, 0, 1], 0.1, scale=1e20)
+    assert problem.suboptimality(np.zeros((2, 2))) == pytest.approx(np.log(2))
+
+
+def test_the_bound_at_float32_parameters_is_that_at_their_values():
+    theta, X, y = data()
+    problem = FullBatch(X, y, 0.4, scale=SCALE)
+    single = (0.1 * theta).astype(np.float32)
+    assert problem.suboptimality(single) == problem.suboptimality(single.astype(np.float64))
+
+
+# No warnings.
+
+
+SIZES = [0.0, 1e-40, 1e-20, 1.0, 1e10, 1e30]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_error_state_of_the_caller_does_not_matter(threads, dtype, size):
+    theta, X, y = data()
+    theta = (theta * size).astype(dtype)
+    weights = np.where(np.arange(N) % 3, 1e-200, 1.0) * (np.arange(N) % 5)
+    with np.errstate(all="raise"):
+        for given_weights in (None, weights):
+            problem = FullBatch(X, y, 1e-3, given_weights, scale=SCALE, threads=threads)
+            problem.loss_and_grad(theta)
+            problem.hessian_vector_product(theta, theta)
+            problem.suboptimality(theta)
+            problem.preconditioner(theta)(theta)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_objective_that_overflows_is_infinite_without_a_warning(dtype):
+    theta, X, y = data()
+    theta = (theta * (np.finfo(dtype).max / 4)).astype(dtype)
+    result = FullBatch(X, y, 1.0).loss_and_grad(theta)
+    assert not np.isfinite(result.loss)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"X": np.zeros(3)}, ShapeError, r"X: expected shape \(features, samples\), got \(3,\)"),
+        ({"X": np.zeros((2, 4))}, ShapeError, r"as many labels as samples, got X \(2, 4\)"),
+        ({"X": np.zeros((2, 0)), "y": np.zeros(0, int)}, ShapeError, "at least one sample"),
+        ({"X": np.array([[1.0, np.nan, 0.0]])}, InputError, "finite numbers, got nan in feature 0"),
+        ({"X": np.array([[1.0, np.inf, 0.0]])}, InputError, "finite numbers, got inf"),
+        ({"X": np.zeros((2, 3), complex)}, InputError, "real numbers, got dtype complex128"),
+        ({"y": [0, -1, 1]}, LabelError, r"labels 0\.\.k-1, got labels from -1 to 1"),
+        ({"y": [0.0, 1.0, 1.0]}, LabelError, "integer labels .* got dtype float64"),
+        ({"y": [[0, 1, 1]]}, ShapeError, r"integer labels of shape .* got shape \(1, 3\)"),
+        ({"l2": -0.1}, InputError, "l2: expected a number of at least 0, got -0.1"),
+        ({"l2": np.nan}, InputError, "l2: expected a number of at least 0, got nan"),
+        ({"l2": np.inf}, InputError, "l2: expected a number of at least 0, got inf"),
+        ({"sample_weight": [1, 1]}, ShapeError, r"each of 3 samples, got shape \(2,\)"),
+        ({"sample_weight": 2.0}, ShapeError, r"each of 3 samples, got shape \(\)"),
+        ({"sample_weight": [[1, 1, 1]]}, ShapeError, r"got shape \(1, 3\)"),
+        ({"sample_weight": [1, -0.5, 1]}, InputError, r"at least 0, not all 0, got .* from -0.5"),
+        ({"sample_weight": [0, 0, 0]}, InputError, "not all 0, got numbers from 0.0 to 0.0"),
+        ({"sample_weight": [1, np.nan, 1]}, InputError, "finite numbers of at least 0"),
+        ({"sample_weight": [1, np.inf, 1]}, InputError, "finite numbers of at least 0"),
+        ({"sample_weight": ["a", "b", "c"]}, InputError, "sample_weight"),
+        ({"sample_weight": [1, 2j, 1]}, InputError, "sample_weight"),
+        ({"sample_weight": [1e308, 1e308, 1e308]}, InputError, "sample_weight"),
+        ({"scale": 0.0}, InputError, "scale: expected a magnitude"),
+        ({"scale": np.nan}, InputError, "scale: expected a magnitude"),
+        ({"threads": 0}, InputError, "threads: expected a whole number of at least 1, got 0"),
+    ],
+)
+def test_refusals(changes, error, message):
+    with pytest.raises(error, match=message):
+        FullBatch(**{"X": np.zeros((2, 3)), "y": [0, 1, 1], **changes})
+
+
+METHODS = {
+    "loss_and_grad": lambda problem, theta: problem.loss_and_grad(theta),
+    "hessian": lambda problem, theta: problem.hessian_vector_product(theta, theta),
+    "preconditioner": lambda problem, theta: problem.preconditioner(theta),
+    "suboptimality": lambda problem, theta: problem.suboptimality(theta),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("theta", "error", "message"),
+    [
+        (np.zeros((2, 2)), ShapeError, r"\(k, 3\) with k of at least 2, .* got \(2, 2\)"),
+        (np.zeros((1, 3)), ShapeError, r"k of at least 2, one more than .* got \(1, 3\)"),
+        (np.zeros((3, 2)), ShapeError, r"got \(3, 2\)"),
+        (np.zeros(6), ShapeError, r"got \(6,\)"),
+        (np.zeros((2, 3), int), InputError, "float32 or float64, got int64"),
+        (np.zeros((2, 3), np.float16), InputError, "float32 or float64, got float16"),
+        (np.zeros((2, 3), complex), InputError, "float32 or float64, got complex128"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(method, theta, error, message):
+    with pytest.raises(error, match=message):
+        METHODS[method](FullBatch(np.zeros((2, 3)), [0, 1, 1]), theta)
+
+
+@pytest.mark.parametrize(
+    ("V", "error", "message"),
+    [
+        (np.zeros((2, 2)), ShapeError, r"V: expected .* shape \(2, 3\), got \(2, 2\)"),
+        (np.zeros((3, 3)), ShapeError, r"got \(3, 3\)"),
+        (np.full((2, 3), 1j), InputError, "V"),
+    ],
+)
+def test_directions_that_do_not_fit_are_refused(V, error, message):
+    problem = FullBatch(np.zeros((2, 3)), [0, 1, 1])
+    with pytest.raises(error, match=message):
+        problem.hessian_vector_product(np.zeros((2, 3)), V)
