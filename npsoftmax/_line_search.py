@@ -6,7 +6,7 @@ A step length t satisfies the strong Wolfe conditions (Nocedal and Wright, "Nume
 .. math:: f(x + t p) \le f(x) + c_1 t \, g^\top p, \qquad
     |\nabla f(x + t p)^\top p| \le c_2 \, |g^\top p| .
 
-The second one gives the change of the gradient along the step a positive slope, which a
+With the second one the change of the gradient along the step has a positive slope, which a
 quasi-Newton method needs.
 """
 
@@ -17,7 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Line", "Point", "ValueAndGrad", "as_dtype_of", "dot", "strong_wolfe_point"]
+__all__ = [
+    "Array",
+    "Line",
+    "Point",
+    "ValueAndGrad",
+    "as_dtype_of",
+    "dot",
+    "laid_out_as",
+    "strong_wolfe_point",
+]
 
 Array = NDArray[Any]
 ValueAndGrad = Callable[[Array], tuple[float, Array]]
@@ -51,12 +60,16 @@ class Line:
         """Evaluate the function."""
         x = self.start.x + as_dtype_of(self.start.x, t) * self._direction
         value, grad = self._value_and_grad(x)
+        grad = laid_out_as(x, grad)
         self.evaluations += 1
         return Point(t, x, float(value), grad, dot(grad, self._direction))
 
 
 def strong_wolfe_point(line: Line) -> Point | None:
-    """Return a point that satisfies the strong Wolfe conditions, or None where rounding hides it.
+    """Return a point that satisfies the strong Wolfe conditions.
+
+    Where none is found in thirty trials, return the farthest that descends enough, or None where
+    rounding hides all descent.
 
     Between ``low``, which descends steeply, and ``high``, which does not descend enough or ascends,
     there is one (Nocedal and Wright, section 3.5).
@@ -107,6 +120,15 @@ def _between(low: Point, high: Point) -> float:
 def dot(a: Array, b: Array) -> float:
     """Return the scalar product in float64, whatever the order in memory."""
     return float(np.sum(np.multiply(a, b, dtype=np.float64)))
+
+
+def laid_out_as(like: Array, array: Array) -> Array:
+    """Return an array in the memory order of another one: sums depend on it in the last digits."""
+    if array.strides == like.strides:
+        return array
+    copy = np.empty_like(like)
+    copy[...] = array
+    return copy
 
 
 def as_dtype_of(like: Array, number: float) -> Any:

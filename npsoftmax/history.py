@@ -43,7 +43,8 @@ class IterationRecord:
 
     The objective is the training loss with the penalty, ``max_gradient`` the largest entry of its
     gradient in magnitude, ``step`` the length of the step in units of the solver's own estimate,
-    ``evaluations`` the passes over the samples so far. The rest is as in :class:`EpochRecord`.
+    ``evaluations`` the passes over the samples so far. The rest is as in :class:`EpochRecord`, with
+    samples counted by their weights.
     """
 
     UNIT: ClassVar[str] = "iteration"

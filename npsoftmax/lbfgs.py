@@ -17,10 +17,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from npsoftmax._checks import as_count
-from npsoftmax._line_search import Array, Line, ValueAndGrad, as_dtype_of, dot, strong_wolfe_point
+from npsoftmax._line_search import (
+    Array,
+    Line,
+    ValueAndGrad,
+    as_dtype_of,
+    dot,
+    laid_out_as,
+    strong_wolfe_point,
+)
 from npsoftmax.errors import DivergedError, InputError
 
-__all__ = ["Iteration", "Reason", "Result", "State", "iterate", "minimise"]
+__all__ = ["Iteration", "Reason", "Result", "State", "begin", "iterate", "minimise"]
 
 Preconditioner = Callable[[Array], Array]
 Reason = Literal["converged", "iterations", "rounding", "stopped"]
@@ -127,7 +135,7 @@ def minimise(
     value_and_grad : callable
         Maps ``x`` to the function's value and its gradient, a new array of ``x``'s shape.
     start : ndarray or State
-        Where to begin, float32 or float64, of any shape; or the state to go on from.
+        Where to begin, float32 or float64, of any shape; or the state to go on from, which changes.
     preconditioner : callable, optional
         Maps a point to a callable that multiplies an array by an approximate inverse of the
         Hessian there, symmetric and positive definite. It is called once, at the start.
@@ -203,7 +211,7 @@ def iterate(
     >>> next(states).value, next(states).value
     (16.0, 9.0)
     """
-    state = start if isinstance(start, State) else _begin(value_and_grad, start)
+    state = start if isinstance(start, State) else begin(value_and_grad, start)
     yield state
     solve = None
     if preconditioner is not None:
@@ -215,19 +223,43 @@ def iterate(
 
 # A step that is too long may overflow; the line search sees that and comes back.
 @np.errstate(all="ignore")
-def _begin(value_and_grad: ValueAndGrad, start: Array) -> State:
+def begin(value_and_grad: ValueAndGrad, start: Array, evaluations: int = 0) -> State:
+    """Return the state of a minimisation that has not moved yet.
+
+    Parameters
+    ----------
+    value_and_grad, start
+        As for :func:`minimise`.
+    evaluations : int
+        How many it took to find the start.
+
+    Returns
+    -------
+    State
+
+    Raises
+    ------
+    DivergedError, InputError
+        As for :func:`minimise`.
+
+    Examples
+    --------
+    >>> begin(lambda x: (float(x @ x), 2 * x), np.array([4.0])).history[0].max_gradient
+    8.0
+    """
     x = np.array(start, copy=True)
     if x.dtype not in (np.float32, np.float64) or x.size == 0:
         raise InputError(
             f"start: expected an array of float32 or float64, got {x.size} numbers of {x.dtype}"
         )
     value, grad = value_and_grad(x)
+    grad = laid_out_as(x, grad)
     if not (math.isfinite(value) and np.isfinite(grad).all()):
         raise DivergedError(
             f"start: expected a point with finite value and gradient, got the value {value}; "
             "begin nearer to 0, or scale the features"
         )
-    return State(x, grad, [Iteration(0, float(value), _largest(grad), 0.0, 1)])
+    return State(x, grad, [Iteration(0, float(value), _largest(grad), 0.0, evaluations + 1)])
 
 
 @np.errstate(all="ignore")
@@ -264,7 +296,7 @@ def _direction(state: State, solve: Preconditioner | None) -> Array:
         weights.append(dot(step, direction) / dot(step, change))
         direction -= as_dtype_of(direction, weights[-1]) * change
     if solve is not None:
-        direction = solve(direction)
+        direction = laid_out_as(direction, solve(direction))
     else:
         step, change = state.pairs[-1]
         direction *= as_dtype_of(direction, dot(step, change) / dot(change, change))

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ class Minibatches:
 
     def place(self) -> str:
         """Say where training stands."""
-        trainer = self.trainer
-        return f"epoch {trainer.epoch}, step {trainer.step} of {len(trainer.loader)}"
+        epoch, step = self.trainer.epoch, self.trainer.step
+        if step == 0:
+            return f"after epoch {epoch}"
+        return f"in epoch {epoch + 1} after step {step} of {len(self.trainer.loader)}"
 
     def records(self) -> Iterator["EpochRecord"]:
         """Train what is left of the epochs."""
@@ -117,9 +120,7 @@ class ExactOptimum:
             test=(data.X_test, data.y_test),
             tol=args.tol,
             threads=args.threads,
-            **(
-                {} if args.checkpoint_every is None else {"checkpoint_every": args.checkpoint_every}
-            ),
+            checkpoint_every=args.checkpoint_every or CHECKPOINT_EVERY,
             identity=identity(data),
         )
         self.threads = self.trainer.problem.threads
@@ -144,7 +145,7 @@ class ExactOptimum:
 
     def place(self) -> str:
         """Say where training stands."""
-        return f"iteration {self.done}"
+        return f"after iteration {self.done}"
 
     def records(self) -> Iterator["IterationRecord"]:
         """Train until the tolerance or the last iteration is reached."""
@@ -160,11 +161,16 @@ class ExactOptimum:
 
         return tqdm(disable=True)
 
+    @cached_property
+    def optimum(self) -> "npsoftmax.Optimum":
+        """How good the end is; it takes a few passes over the samples to say."""
+        return self.trainer.optimum()
+
     def outcome(self) -> dict[str, Any]:
         """Return what the summary says of this way to train alone."""
         from dataclasses import asdict
 
-        return {"optimum": asdict(self.trainer.optimum())}
+        return {"optimum": asdict(self.optimum)}
 
 
 Solver = Minibatches | ExactOptimum

@@ -163,7 +163,7 @@ def introduce(
     say(f"model     {solver.trainer.model!r}, weights from N(0, 0.01), seed {args.seed}")
     say(f"training  {solver.introduction()}")
     if args.resume:
-        say(f"resumed   after {solver.place()}")
+        say(f"resumed   {solver.place()}")
 
 
 def run(args: argparse.Namespace, folder: Path, solver: Solver, say: Callable[[str], None]) -> None:
@@ -186,7 +186,7 @@ def run(args: argparse.Namespace, folder: Path, solver: Solver, say: Callable[[s
 def report(solver: Solver, say: Callable[[str], None]) -> None:
     """Say how good the optimum is, on stderr if it was not reached."""
     if isinstance(solver, ExactOptimum):
-        optimum = solver.trainer.optimum()
+        optimum = solver.optimum
         if optimum.converged:
             say(f"optimum   {optimum}")
         else:
@@ -218,8 +218,9 @@ def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Itera
         yield
     except InterruptionError as error:
         trainer.save_checkpoint(folder / "checkpoint.npz")
+        run_folder.write_history(folder, trainer)
         raise InterruptionError(
-            f"interrupted after {solver.place()}; checkpoint written, go on with the same flags "
+            f"interrupted {solver.place()}; checkpoint written, go on with the same flags "
             f"and --dataset {name} --resume --run-dir {folder}"
         ) from error
     finally:

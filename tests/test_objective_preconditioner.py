@@ -12,7 +12,6 @@ from npsoftmax.objective import (
     _blocks,
     _class_blocks,
     _parts,
-    curvature,
     preconditioner,
 )
 from npsoftmax.objective._class_blocks import equal_steps
@@ -66,7 +65,7 @@ def expected_inverse(theta, X, weights, l2, scale, tier="block per class", floor
         return np.eye(theta.size)
     A = np.vstack([scale * X, np.ones(X.shape[1])])
     P, shares = softmax(theta @ A), weights / weights.sum()
-    floor = curvature.FLOOR if floor is None else floor
+    floor = _class_blocks.FLOOR if floor is None else floor
     blocks = [
         k / (k - 1) * (A * shares * (p * (1 - p) + floor)) @ A.T + np.diag([l2] * (rows - 1) + [0])
         for p in P
@@ -122,7 +121,7 @@ def test_blocks_are_summed_from_blocks_of_samples(n, monkeypatch):
 @pytest.mark.parametrize("l2", [1e-3, 0.5])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_of_two_classes_it_inverts_the_hessian(l2, weighted, monkeypatch):
-    monkeypatch.setattr(curvature, "FLOOR", 0.0)
+    monkeypatch.setattr(_class_blocks, "FLOOR", 0.0)
     theta, X, y = data(2)
     weights = np.random.default_rng(1).uniform(0.1, 3, N) if weighted else None
     problem = FullBatch(X, y, l2, weights)
@@ -138,7 +137,7 @@ def test_of_two_classes_it_inverts_the_hessian(l2, weighted, monkeypatch):
 
 @pytest.mark.parametrize("k", [2, 3, 7])
 def test_where_all_classes_are_equally_likely_it_inverts_the_hessian(k, monkeypatch):
-    monkeypatch.setattr(curvature, "FLOOR", 0.0)
+    monkeypatch.setattr(_class_blocks, "FLOOR", 0.0)
     theta, X, y = data(k)
     problem = FullBatch(X, y, 0.1)
     M = problem.preconditioner(0 * theta)
@@ -342,13 +341,13 @@ def test_of_too_many_samples_some_are_candidates(monkeypatch):
     seen = []
     original = preconditioner.class_blocks
 
-    def class_blocks(curvatures, diagonals, X, *rest):
-        seen.append((curvatures.shape, X.shape))
-        return original(curvatures, diagonals, X, *rest)
+    def class_blocks(curvatures, diagonals, X, kept, *rest):
+        seen.append((curvatures.shape, kept.size))
+        return original(curvatures, diagonals, X, kept, *rest)
 
     monkeypatch.setattr(preconditioner, "class_blocks", class_blocks)
     found = dense(FullBatch(X, y, 1e-3).preconditioner(theta), theta.shape)
-    assert seen == [((K, 5000), (D, 5000))]  # every 4th
+    assert seen == [((K, 6144), 6144)]
     basis = sums_of_zero(K, D)
     ratios = np.linalg.eigvals(np.linalg.solve(basis.T @ exact @ basis, basis.T @ found @ basis))
     assert ratios.real.min() > 0.7 and ratios.real.max() < 1.3
@@ -367,7 +366,9 @@ def lengths_along_it(problem, theta, where):
     """Yield, for each class, the step along feature 3, and that of the true diagonal."""
     M = problem.preconditioner(theta)
     p = softmax(theta @ np.append(problem.X[:, where], 1))
-    diagonals = K / (K - 1) * (p * (1 - p) + curvature.FLOOR) * 100 / problem.y.size + problem.l2
+    diagonals = (
+        K / (K - 1) * (p * (1 - p) + _class_blocks.FLOOR) * 100 / problem.y.size + problem.l2
+    )
     for c in range(K):
         V = np.zeros_like(theta)
         V[c, 3] = 1
@@ -396,17 +397,37 @@ def test_nor_is_one_that_no_candidate_has(l2, monkeypatch):
 @pytest.mark.parametrize(
     ("k", "rows", "n", "samples", "candidates"),
     [
-        (10, 785, 1_000, 3_140, 50_240),  # all: they are few
-        (10, 785, 8_000, 8_000, 128_000),  # all: half of them would do
-        (10, 785, 60_000, 4_096, 65_536),
-        (10, 785, 1_000_000, 21_372, 341_952),  # as many as fit into memory
-        (10, 10, 1_000_000, 1_000_000, 6_710_886),  # all, as that takes few passes
+        (10, 785, 1_000, 1_000, 1_000),  # all: they are few
+        (10, 785, 8_000, 8_000, 8_000),  # all: half of them would do
+        (10, 785, 60_000, 4_096, 60_000),
+        (10, 785, 1_000_000, 21_372, 341_952),  # a better estimate would save no more
+        (10, 10, 1_000_000, 1_000_000, 1_000_000),  # all, as that takes few passes
         (10, 2_000, 1_000_000, 8_388, 134_208),  # four for each feature at least
         (4_096, 10, 1_000_000, 16_384, 16_384),  # as many as their curvatures fit into memory
     ],
 )
 def test_how_many_samples(k, rows, n, samples, candidates):
     assert preconditioner._how_many(k, rows, n) == (samples, candidates)
+
+
+def test_candidates_are_fair_to_data_with_a_period():
+    kept = preconditioner.evenly_random(6000, 1000)
+    assert (np.diff(kept) > 0).all() and kept.size == 1000
+    counts = np.bincount(kept % 6)
+    assert counts.min() > 120
+    np.testing.assert_array_equal(preconditioner.evenly_random(5, 5), range(5))
+    np.testing.assert_array_equal(preconditioner.evenly_random(5, 9), range(5))
+
+
+def test_the_mean_moves_where_rounding_hides_the_penalty():
+    theta, X, y = data()
+    theta, X = theta.astype(np.float32), 1e6 * X.astype(np.float32)
+    M = FullBatch(X, y, 1e-3).preconditioner(theta)
+    common = np.zeros_like(theta)
+    common[:, 0] = 0.5
+    moved = M(common)[:, 0]
+    assert (moved > 0).all() and (moved <= 0.5 / 1e-3 * (1 + 1e-6)).all()
+    assert not FullBatch(X, y, 0.0).preconditioner(theta)(common).any()
 
 
 # The draw.

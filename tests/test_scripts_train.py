@@ -303,7 +303,7 @@ def test_interrupted_run_goes_on_bit_for_bit(train, tmp_path, number):
     flags[3] = str(epoch + 3)
     resumed = train(*flags, "--resume", "--run-dir", "run")
     assert resumed.returncode == 0, resumed.stderr
-    assert "resumed   after epoch" in resumed.stdout
+    assert re.search("resumed   (after|in) epoch", resumed.stdout)
     assert train(*flags, "--run-dir", "whole").returncode == 0
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert (run / "model.npz").read_bytes() == (whole / "model.npz").read_bytes()

@@ -1,7 +1,10 @@
 """Training to the exact optimum: the same one as other libraries', whatever the data are like."""
 
+import copy
 import math
+import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,10 +23,10 @@ from npsoftmax.errors import (
     LabelError,
     ShapeError,
 )
-from npsoftmax.objective import loss_and_grad
+from npsoftmax.objective import FullBatch, _parts, loss_and_grad, preconditioner
 from npsoftmax.optimisers import Descent
 from npsoftmax.training import start
-from npsoftmax.training.optimum import Optimum, advice
+from npsoftmax.training.optimum import Ending, Optimum
 
 D, K, N = 4, 3, 200
 KIND = "checkpoint of the lbfgs solver"
@@ -278,8 +281,9 @@ def test_the_report_of_a_good_end_has_no_advice():
         "converged after 8 iterations, 9 evaluations: objective 0.5, at most 1.0e-07 above the "
         "smallest; max|gradient| 1.0e-06 <= tol 1e-05"
     )
-    assert advice("converged", 8, np.float32, False, []) == ""
-    assert "float64" not in advice("rounding", 8, np.dtype(np.float64), False, [])
+    assert Ending("converged", 8, "float32", False, []).advice() == ""
+    assert "float64" not in Ending("rounding", 8, "float64", False, []).advice()
+    assert Ending("stopped", 8, "float64", False, []).advice() == "run again to go on"
 
 
 def test_history_tells_each_iteration(tmp_path):
@@ -329,7 +333,9 @@ def stopped_after(number):
 
 @pytest.mark.parametrize("number", [0, 1, 4, 12])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_run_goes_on_bit_for_bit(tmp_path, number, threads):
+def test_a_run_goes_on_bit_for_bit(tmp_path, number, threads, monkeypatch):
+    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
+    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 1000)
     X, y = overlapping(n=6000, d=10, spread=0.2)
     options = {"l2": 1e-5, "tol": 1e-10, "threads": threads}
     whole = FullBatchTrainer(new_model(10, seed=3, dtype=np.float32), X, y, **options)
@@ -485,6 +491,112 @@ def test_an_identity_must_be_json():
         FullBatchTrainer(new_model(), *overlapping(), identity={"x": object()})
 
 
+@pytest.mark.parametrize("tier", [{"MOST_ROWS": 4}, {"MOST_CLASSES": 2}])
+def test_it_goes_on_bit_for_bit_with_other_preconditioners(tmp_path, tier, monkeypatch):
+    for name, value in tier.items():
+        monkeypatch.setattr(preconditioner, name, value)
+    X, y = overlapping(n=900, d=9)
+    whole, first, second = (
+        FullBatchTrainer(new_model(9), X, y, l2=1e-5, tol=1e-10) for _ in range(3)
+    )
+    whole.fit(25)
+    first.fit(9)
+    first.save_checkpoint(tmp_path / "c.npz")
+    second.resume(tmp_path / "c.npz")
+    second.fit(25)
+    np.testing.assert_array_equal(second.model.theta, whole.model.theta)
+
+
+@pytest.mark.parametrize("k", [2, 6])
+def test_labels_in_turn_are_no_harder(k):
+    X, y = overlapping(n=7200, k=k)
+    order = np.argsort(np.argsort(y, kind="stable") % (7200 // k), kind="stable")
+    in_turn, shuffled = (
+        fitted(np.asfortranarray(X[:, places]), y[places], k, l2=1e-3, tol=1e-8)[1]
+        for places in (order, np.arange(7200))
+    )
+    assert in_turn.iterations <= shuffled.iterations + 5
+
+
+def test_bad_weights_give_way_to_zero_and_not_to_less_bad_ones():
+    X, y = overlapping()
+    trainer = FullBatchTrainer(new_model(sigma=1e4), X, y, l2=1e-2)
+    assert next(iter(trainer.run())).objective <= math.log(K)
+
+
+def test_without_iterations_nothing_moves_and_nothing_is_searched():
+    X, y = overlapping(n=2000)
+    model = new_model()
+    before = model.theta.copy()
+    optimum = fit(model, X, y, l2=1e-2, max_iterations=0)
+    np.testing.assert_array_equal(model.theta, before)
+    assert (optimum.iterations, optimum.evaluations, optimum.reason) == (0, 2, "iterations")
+
+
+def test_evaluations_count_the_search_for_a_start():
+    X, y = overlapping(n=12000)
+    trainer = FullBatchTrainer(new_model(), X, y, l2=1e-4)
+    first = next(iter(trainer.run()))
+    assert 3 < first.evaluations < 10
+
+
+def test_the_end_is_told_after_a_break_and_after_resuming(tmp_path):
+    X, y = overlapping()
+    trainer = FullBatchTrainer(new_model(), X, y, l2=1e-2, tol=1e-6)
+    for record in trainer.run():
+        if record.max_gradient <= 1e-6:
+            break
+    assert trainer.optimum().converged
+    trainer.save_checkpoint(tmp_path / "c.npz")
+    again = FullBatchTrainer(new_model(), X, y, l2=1e-2, tol=1e-6)
+    again.resume(tmp_path / "c.npz")
+    assert again.optimum().converged
+    stopped = FullBatchTrainer(new_model(), X, y, l2=1e-2, tol=1e-12)
+    next(iter(stopped.run()))
+    assert str(stopped.optimum()).endswith("run again to go on")
+
+
+def test_a_sample_without_weight_hides_no_separation():
+    X, y = separable()
+    wrong = y.copy()
+    wrong[0] = (y[0] + 1) % 3
+    weights = np.ones(y.size)
+    weights[0] = 0
+    _, optimum = fitted(X, wrong, sample_weight=weights)
+    assert "the optimum is at infinity" in str(optimum)
+
+
+def test_one_class_is_no_separation():
+    _, optimum = fitted(np.array([[1.0, 2.0]]), np.array([0, 0]), k=1)
+    assert optimum.converged and optimum.advice == ""
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_a_trainer_that_has_run_can_be_copied(copied, monkeypatch):
+    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
+    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 1000)
+    X, y = overlapping(n=3000)
+    trainer = FullBatchTrainer(new_model(), X, y, l2=1e-4, tol=1e-9, threads=2)
+    trainer.fit(2)
+    twin = copied(trainer)
+    assert twin.fit().converged and trainer.fit().converged
+    np.testing.assert_array_equal(twin.model.theta, trainer.model.theta)
+
+
+def test_a_problem_may_be_shared_by_threads(monkeypatch):
+    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
+    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 1000)
+    X, y = overlapping(n=5000)
+    problems = [FullBatch(X, y, 1e-4, threads=2) for _ in range(2)]
+    thetas = [np.random.default_rng(seed).standard_normal((K, D + 1)) for seed in range(8)]
+    expected = [problems[0].loss_and_grad(theta).loss for theta in thetas]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            for problem in problems:
+                found = pool.map(lambda t, p=problem: p.loss_and_grad(t).loss, thetas)
+                assert list(found) == expected
+
+
 def test_the_start_is_short_on_a_part():
     calls = []
     X, y = overlapping(n=7000)
@@ -498,13 +610,13 @@ def test_the_start_is_short_on_a_part():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(start, "FullBatch", Watched)
         start.start_on_a_part(trainer.problem, np.zeros((K, D + 1)))
-    assert set(calls) == {7000 // 6 + 1} and len(calls) <= 40
+    assert set(calls) == {7000 // 6} and len(calls) <= 40
 
 
 def test_a_start_without_weight_is_left_out():
     X, y = overlapping(n=7000)
     weights = np.ones(7000)
-    weights[::6] = 0.0
+    weights[preconditioner.evenly_random(7000, 7000 // 6)] = 0.0
     model = new_model()
     optimum = fit(model, X, y, l2=1e-2, sample_weight=weights, tol=1e-9)
     kept = weights > 0

@@ -1,7 +1,9 @@
 r"""The blocks on the diagonal of the Hessian, each estimated from a sample of the samples.
 
-A block costs :math:`m d^2` operations for m samples, and a few thousand are enough: they are drawn
-where :math:`u_j` in :math:`\sum_j u_j a_j a_j^\top` is large, with a chance :math:`\pi_j` in
+With weights :math:`v_j` that sum to 1, block c is :math:`\sum_j u_{cj} a_j a_j^\top` with the
+curvatures :math:`u_{cj} = v_j \frac{k}{k-1} (p_{cj} (1 - p_{cj}) + f)`, and :math:`\lambda` on the
+diagonal, but for the bias. A block costs :math:`m d^2` operations for m samples, and a few thousand
+are enough: they are drawn where :math:`u_{cj}` is large, with a chance :math:`\pi_j` in
 proportion to it, and weigh :math:`1/\pi_j` (Horvitz and Thompson, Journal of the American
 Statistical Association 47, 1952). The draw is systematic, at equal steps of the sum of all chances,
 and so repeatable.
@@ -14,36 +16,76 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.objective._blocks import BLOCK_BYTES
+from npsoftmax.functional import affine, softmax
+from npsoftmax.objective._blocks import BLOCK_BYTES, Workspace, samples_per_block
 
-__all__ = ["Solve", "class_blocks", "equal_steps"]
+__all__ = ["Solve", "class_blocks", "curvatures_and_diagonals", "equal_steps"]
 
 Solve = Callable[[NDArray[Any]], NDArray[Any]]
 
+# f, added to p (1 - p). Where every sample that has a feature is classified with confidence, their
+# curvature all but vanishes, and comes back within a fraction of the step that it suggests.
+FLOOR = 1e-3
+
 # The smallest triangle that is inverted as a whole.
 SMALLEST_TRIANGLE = 64
+
+
+def curvatures_and_diagonals(
+    theta: NDArray[Any],
+    X: NDArray[Any],
+    shares: NDArray[np.float64],
+    kept: NDArray[np.intp],
+    scale: float,
+    workspace: Workspace,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    r"""Return the :math:`u_{cj}` of the kept columns, and the diagonals, of all, without a penalty.
+
+    Shapes ``(k, kept.size)`` and ``(k, d+1)``; ``shares`` are the :math:`v_j`, ``kept`` ascending
+    columns of ``X``. Nothing is checked.
+    """
+    k, dtype = theta.shape[0], theta.dtype
+    curvatures = np.empty((k, kept.size), dtype)
+    diagonals = np.zeros(theta.shape, dtype)
+    step = samples_per_block(theta)
+    for start in range(0, shares.size, step):
+        columns = slice(start, start + step)
+        X_block = workspace.floats(X[:, columns], dtype)
+        P = softmax(affine(theta, X_block, scale))
+        of_block = (P - P * P + FLOOR) * (shares[columns] * (k / max(1, k - 1)))
+        of_block = of_block.astype(dtype, copy=False)
+        first, end = np.searchsorted(kept, (start, start + step))
+        curvatures[:, first:end] = of_block[:, kept[first:end] - start]
+        diagonals[:, :-1] += of_block @ np.square(X_block * dtype.type(scale)).T
+        diagonals[:, -1] += of_block.sum(axis=1)
+    return curvatures, diagonals
 
 
 def class_blocks(
     curvatures: NDArray[Any],
     diagonals: NDArray[Any],
     X: NDArray[Any],
+    kept: NDArray[np.intp],
     samples: int,
     scale: float,
     threads: int,
 ) -> Solve:
-    """Return the inverse of the blocks, estimated from so many samples each.
+    """Return the inverse of the blocks, estimated from so many of the kept columns of ``X`` each.
 
-    ``curvatures`` holds what the columns of ``X`` are multiplied by in the sum of each block, shape
-    ``(k, n)``, and ``diagonals`` the diagonals of the blocks, shape ``(k, d+1)``. With the means
-    over the classes, of one row each, there is one block for all.
+    ``curvatures`` and ``diagonals``, with the penalty, are those of each block; with the means over
+    the classes, of one row each, there is one block for all.
     """
-    rows, num_samples = X.shape[0] + 1, X.shape[1]
     # The error of an estimate from some of the samples, in units of the variances.
-    ridge = rows / samples * max(0.0, 1 - samples / num_samples)
+    ridge = (X.shape[0] + 1) / samples * max(0.0, 1 - samples / X.shape[1])
+    rows_of = X.T
 
     def factor(curvature: NDArray[Any], diagonal: NDArray[Any]) -> NDArray[Any]:
-        return _factor(_block(curvature, X, samples, scale), diagonal, ridge)
+        drawn, chances = equal_steps(curvature, samples)
+        return _factor(
+            _block(curvature[drawn] / chances, rows_of, kept[drawn], scale, curvatures.dtype),
+            diagonal,
+            ridge,
+        )
 
     with ThreadPoolExecutor(threads) as pool:
         factors = np.stack(list(pool.map(factor, curvatures, diagonals)))
@@ -56,18 +98,23 @@ def class_blocks(
     return solve
 
 
-def _block(curvature: NDArray[Any], X: NDArray[Any], samples: int, scale: float) -> NDArray[Any]:
-    """Return a block without the penalty, estimated from so many samples."""
-    drawn, chances = equal_steps(curvature, samples)
-    roots = np.sqrt(curvature[drawn] / chances).astype(curvature.dtype)[:, None]
-    size, dtype = X.shape[0] + 1, curvature.dtype
+def _block(
+    curvature: NDArray[Any],
+    X_rows: NDArray[Any],
+    drawn: NDArray[np.intp],
+    scale: float,
+    dtype: np.dtype[Any],
+) -> NDArray[Any]:
+    """Return the sum of ``u a a'`` over the samples drawn; ``X_rows`` has samples as rows."""
+    roots = np.sqrt(curvature).astype(dtype)[:, None]
+    size = X_rows.shape[1] + 1
     block = np.zeros((size, size), dtype)
     # In cache, from the gathering to the product.
     rows = np.empty((max(256, BLOCK_BYTES // (size * dtype.itemsize)), size), dtype)
     for start in range(0, drawn.size, len(rows)):
         some = slice(start, start + len(rows))
         of_drawn = rows[: drawn[some].size]
-        np.multiply(X.T[drawn[some]], roots[some] * dtype.type(scale), out=of_drawn[:, :-1])
+        np.multiply(X_rows[drawn[some]], roots[some] * dtype.type(scale), out=of_drawn[:, :-1])
         of_drawn[:, -1:] = roots[some]
         block += of_drawn.T @ of_drawn
     return block
@@ -97,7 +144,7 @@ def equal_steps(sizes: NDArray[Any], count: int) -> tuple[NDArray[np.intp], NDAr
 
 
 def _factor(block: NDArray[Any], diagonal: NDArray[Any], ridge: float) -> NDArray[Any]:
-    """Return F with ``F' F`` the inverse of a block with its true diagonal and a ridge."""
+    """Return F with ``F' F`` the inverse of an estimated block, with a ridge."""
     estimated = np.einsum("ii->i", block)
     # The few samples drawn can miss nearly all of a feature that is rarely other than 0, and the
     # step along it would be too long by orders of magnitude.

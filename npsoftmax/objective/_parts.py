@@ -1,10 +1,12 @@
 """Samples in parts, one for each thread."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
+from threading import Lock, RLock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +21,7 @@ __all__ = ["Parts", "cores"]
 FEWEST_OF_SAMPLE, FEWEST_OF_PART = 1000, 2_000_000
 
 Result = TypeVar("Result")
+_BLAS_HELD = RLock()
 
 
 class Parts:
@@ -36,7 +39,11 @@ class Parts:
         self.threads = as_count(cores() if threads is None else threads, "threads")
         self._work = work
         self._workspaces = [Workspace() for _ in range(self.threads)]
-        self._blas: Any = None
+        self._in_use = Lock()
+
+    def __reduce__(self) -> tuple[type["Parts"], tuple[int, int]]:
+        """Copy and pickle without workspaces and lock."""
+        return Parts, (self.threads, self._work)
 
     def call(
         self, function: Callable[[slice, Workspace], Result], num_samples: int
@@ -52,21 +59,28 @@ class Parts:
             with np.errstate(all="ignore"):  # each thread has an error state of its own
                 return function(columns, workspace)
 
-        if count == 1:
-            return [silent(columns[0], self._workspaces[0])]
-        with self.one_blas_thread(), ThreadPoolExecutor(count) as pool:
-            return list(pool.map(silent, columns, self._workspaces))
+        with self._in_use:  # the workspaces serve one call at a time
+            if count == 1:
+                return [silent(columns[0], self._workspaces[0])]
+            with self.one_blas_thread(), ThreadPoolExecutor(count) as pool:
+                return list(pool.map(silent, columns, self._workspaces))
 
-    def one_blas_thread(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def one_blas_thread(self) -> Iterator[None]:
         """Hold the BLAS to one thread while several of ours call it."""
         if self.threads == 1:
-            return nullcontext()
-        if self._blas is None:
-            from threadpoolctl import ThreadpoolController
+            yield
+            return
+        # The limit is the whole process's: two that overlap could put back each other's.
+        with _BLAS_HELD, _blas().limit(limits=1, user_api="blas"):
+            yield
 
-            self._blas = ThreadpoolController()  # looking for libraries takes a millisecond
-        limits: AbstractContextManager[Any] = self._blas.limit(limits=1, user_api="blas")
-        return limits
+
+@cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()  # looking for the libraries takes a millisecond
 
 
 def cores() -> int:

@@ -22,12 +22,7 @@ from npsoftmax.functional import affine, affine_grad, softmax, softmax_grad
 from npsoftmax.objective._blocks import Workspace, samples_per_block
 from npsoftmax.objective.batch import as_arguments
 
-__all__ = ["accumulate_product", "as_direction", "block_diagonals", "hessian_vector_product"]
-
-# Added to p (1 - p) in the blocks. Where every sample that has a feature is classified with
-# confidence, their curvature all but vanishes, and comes back within a fraction of the step that
-# it suggests.
-FLOOR = 1e-3
+__all__ = ["accumulate_product", "as_direction", "hessian_vector_product"]
 
 
 @np.errstate(all="ignore")
@@ -122,31 +117,3 @@ def accumulate_product(
         R *= (1.0 if weights is None else weights[columns]) / np.float64(total)
         product += affine_grad(R, X_block, scale)
     return product
-
-
-def block_diagonals(
-    theta: NDArray[Any],
-    X: NDArray[Any],
-    shares: NDArray[np.float64],
-    scale: float,
-    workspace: Workspace,
-    curvatures: NDArray[Any] | None = None,
-) -> NDArray[Any]:
-    r"""Return the diagonals of :math:`\sum_j v_j \, (p_{cj} (1 - p_{cj}) + f) \, a_j a_j^\top`.
-
-    Shape ``(k, d+1)``; ``shares`` are the :math:`v_j`, f is ``FLOOR``. The factors before
-    :math:`a_j a_j^\top` are written to ``curvatures``, shape ``(k, n)``, if it is given. Nothing is
-    checked.
-    """
-    diagonals = np.zeros(theta.shape, theta.dtype)
-    step = samples_per_block(theta)
-    for start in range(0, shares.size, step):
-        columns = slice(start, start + step)
-        X_block = workspace.floats(X[:, columns], theta.dtype)
-        P = softmax(affine(theta, X_block, scale))
-        of_block = ((P - P * P + FLOOR) * shares[columns]).astype(theta.dtype, copy=False)
-        if curvatures is not None:
-            curvatures[:, columns] = of_block
-        diagonals[:, :-1] += of_block @ np.square(X_block * theta.dtype.type(scale)).T
-        diagonals[:, -1] += of_block.sum(axis=1)
-    return diagonals

@@ -41,7 +41,9 @@ class FullBatch:
     Parameters
     ----------
     X : array_like
-        Samples, shape ``(d, n)``, of any real dtype; bytes and memory-mapped arrays stay so.
+        Samples, shape ``(d, n)``, of any real dtype. In Fortran order, as ``rows.T`` is for
+        samples that lie one after another, bytes stay bytes and files stay memory-mapped; in
+        another order they are copied.
     y : array_like
         Integer labels, shape ``(n,)``.
     l2 : float
@@ -52,8 +54,9 @@ class FullBatch:
     scale : float
         ``s``, what a sample is multiplied by.
     threads : int, optional
-        How many evaluate at a time, each with one BLAS thread; the cores that this process may
-        use unless given. The result depends on it in the last digits, and on nothing else.
+        How many evaluate at a time at most, each with one BLAS thread; the cores that this process
+        may use unless given. Small problems take one, with the BLAS as it is. In its last digits
+        the result depends on it, and on the BLAS.
 
     Raises
     ------
@@ -192,7 +195,7 @@ class FullBatch:
         Raises
         ------
         ShapeError, InputError
-            ``theta`` is of another shape or dtype.
+            ``theta`` is of another shape or dtype, or not finite; squares of features overflow.
 
         Examples
         --------
@@ -204,6 +207,8 @@ class FullBatch:
                [-1.,  0.]])
         """
         theta = self._checked(theta)
+        if not np.isfinite(theta).all():
+            raise InputError("theta: expected finite parameters, got NaN or infinities; begin at 0")
         return preconditioner_at(
             theta, self.X, self.sample_weight, self.l2, self.scale, self._parts
         )
@@ -216,8 +221,8 @@ class FullBatch:
 
         with the value of the dual problem at probabilities close to those at ``theta``; where the
         gradient on the bias is 0 it is :math:`\|\partial J / \partial W\|_F^2 / (2 \lambda)`.
-        Derivation: :mod:`npsoftmax.objective.duality`. Without a penalty, and far from the optimum,
-        it is the objective itself, which is never negative.
+        Derivation: :mod:`npsoftmax.objective.duality`. Without a penalty, far from the optimum, and
+        with more than 4,096 classes it is the objective itself, which is never negative.
 
         Parameters
         ----------

@@ -1,18 +1,23 @@
-r"""An approximate inverse of the Hessian: that of the blocks on its diagonal.
+r"""An approximate inverse of the Hessian: from the blocks on its diagonal.
 
-With :math:`a_j = (s x_j, 1)` and weights :math:`v_j` that sum to 1, it is the inverse of
+With :math:`a_j = (s x_j, 1)` and weights :math:`v_j` that sum to 1, let
 
-.. math:: \mathrm{diag}(B_1, \dots, B_k), \qquad
+.. math:: B = \mathrm{diag}(B_1, \dots, B_k), \qquad
     B_c = \frac{k}{k-1} \sum_j v_j \, \bigl(p_{cj} (1 - p_{cj}) + f\bigr) \, a_j a_j^\top
-        + \lambda I_W
+        + \lambda I_W ,
 
-on directions that sum to zero over the classes, and of the Hessian itself on those that are the
-same for all classes. The second part: such directions change no probability, so there the Hessian
-is :math:`\lambda I_W`, and the optimum, where they are 0, is reached at once; the blocks would take
-them for steep. The factor of the first: where all p are 1/k, :math:`\mathrm{diag}(p) - p p^\top` is
+and :math:`\Pi` the projection on directions that sum to zero over the classes. The approximate
+inverse is :math:`\Pi B^{-1} \Pi` there, and :math:`1 / \lambda`, the inverse itself, on directions
+that are the same for all classes: these change no probability, so the Hessian is
+:math:`\lambda I_W` on them, and the optimum, where they are 0, is reached at once; the blocks would
+take them for steep. The factor of B: where all p are 1/k, :math:`\mathrm{diag}(p) - p p^\top` is
 1/k times the identity on directions that sum to zero, and its diagonal is :math:`(k-1)/k^2`; so the
-inverse is exact there, and for two classes at every :math:`\theta`, but for the small f (see
-``FLOOR`` in :mod:`npsoftmax.objective.curvature`).
+inverse is exact there, and for two classes at every :math:`\theta`, but for the small f and what is
+said next.
+
+Blocks are estimated from some of the samples (:mod:`npsoftmax.objective._class_blocks`), which adds
+a ridge of the estimate's error, m samples drawn of n: :math:`\frac{d+1}{m} (1 - \frac mn)` times
+the diagonal.
 
 Böhning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical
 Mathematics 44(1), 1992, bounds every Hessian by
@@ -27,11 +32,10 @@ from numpy.typing import NDArray
 
 from npsoftmax.errors import InputError
 from npsoftmax.objective._blocks import FEWEST_SAMPLES, MOST_LOGITS, Workspace
-from npsoftmax.objective._class_blocks import Solve, class_blocks
+from npsoftmax.objective._class_blocks import Solve, class_blocks, curvatures_and_diagonals
 from npsoftmax.objective._parts import Parts
-from npsoftmax.objective.curvature import block_diagonals
 
-__all__ = ["Solve", "preconditioner_at"]
+__all__ = ["Solve", "evenly_random", "preconditioner_at"]
 
 # Beyond these classes come in blocks themselves.
 MOST_CLASSES = MOST_LOGITS // FEWEST_SAMPLES
@@ -40,9 +44,10 @@ MOST_CLASSES = MOST_LOGITS // FEWEST_SAMPLES
 MOST_ROWS = 2048
 MOST_NUMBERS = 64 * 1024 * 1024
 # Blocks are estimated from so many samples at least, or so many for each feature; from more where
-# that takes no longer than PASSES passes over all samples, and from all where that is half of
-# them. They are drawn from CANDIDATES times as many.
+# that takes no longer than PASSES passes over all samples, up to ENOUGH_NUMBERS, and from all where
+# that is half of them. They are drawn from CANDIDATES times as many.
 SAMPLES, SAMPLES_PER_FEATURE, PASSES, CANDIDATES = 4096, 4, 10, 16
+ENOUGH_NUMBERS = 16 * 1024 * 1024
 
 
 def preconditioner_at(
@@ -57,24 +62,35 @@ def preconditioner_at(
     k, rows = theta.shape
     if k > MOST_CLASSES:
         return _identity
-    samples, candidates = _how_many(k, rows, X.shape[1])
-    weights = np.ones(X.shape[1]) if weights is None else weights
-    shares = weights * (k / max(1, k - 1) / weights.sum())
-    step = -(-X.shape[1] // candidates)
-    some = np.empty((k, len(range(0, X.shape[1], step))), theta.dtype)
-    diagonals = _diagonals(theta, X, shares, scale, parts, some if step == 1 else None)
+    num_samples = X.shape[1]
+    shares = np.full(num_samples, 1.0) if weights is None else weights
+    shares = shares / shares.sum()
+    samples, candidates = _how_many(k, rows, num_samples)
+    kept = evenly_random(num_samples, candidates)
+
+    def part(columns: slice, workspace: Workspace) -> tuple[NDArray[Any], NDArray[Any]]:
+        first, end = np.searchsorted(kept, (columns.start, columns.stop))
+        here = kept[first:end] - columns.start
+        return curvatures_and_diagonals(
+            theta, X[:, columns], shares[columns], here, scale, workspace
+        )
+
+    of_parts = parts.call(part, num_samples)
+    curvatures = np.concatenate([curvature for curvature, _ in of_parts], axis=1)
+    diagonals = np.sum([diagonal for _, diagonal in of_parts], axis=0)
+    _refuse_overflow(diagonals)
     diagonals[:, :-1] += theta.dtype.type(l2)
+    of_mean = _curvature_of_mean(diagonals, l2)
     if rows > MOST_ROWS:
-        return _centred(_inverse_diagonals(diagonals), diagonals, l2)
-    if step > 1:
-        X, shares = X[:, ::step], shares[::step] * step
-        _diagonals(theta, X, shares, scale, parts, some)
-    of_blocks = diagonals
+        return _centred(_inverse_diagonals(diagonals), of_mean)
     if k * rows**2 > MOST_NUMBERS:
-        some, of_blocks = some.mean(axis=0, keepdims=True), diagonals.mean(axis=0, keepdims=True)
+        curvatures = curvatures.mean(axis=0, keepdims=True)
+        diagonals = diagonals.mean(axis=0, keepdims=True)
+    # Those kept stand for all.
+    curvatures *= theta.dtype.type(num_samples / kept.size)
     with parts.one_blas_thread():
-        blocks = class_blocks(some, of_blocks, X, samples, scale, parts.threads)
-    return _centred(blocks, diagonals, l2)
+        blocks = class_blocks(curvatures, diagonals, X, kept, samples, scale, parts.threads)
+    return _centred(blocks, of_mean)
 
 
 def _how_many(k: int, rows: int, num_samples: int) -> tuple[int, int]:
@@ -82,32 +98,33 @@ def _how_many(k: int, rows: int, num_samples: int) -> tuple[int, int]:
     # A pass takes 4 k d operations a sample, the blocks k d^2 for each that is drawn.
     samples = max(SAMPLES, 4 * PASSES * num_samples // rows)
     samples = num_samples if 2 * samples >= num_samples else samples
-    samples = max(min(samples, MOST_NUMBERS // (4 * rows)), SAMPLES_PER_FEATURE * rows)
-    candidates = min(CANDIDATES * samples, MOST_NUMBERS // k)
+    samples = max(min(samples, ENOUGH_NUMBERS // rows), SAMPLES_PER_FEATURE * rows)
+    candidates = min(CANDIDATES * samples, MOST_NUMBERS // k, num_samples)
     return min(samples, candidates), candidates
 
 
-def _diagonals(
-    theta: NDArray[Any],
-    X: NDArray[Any],
-    shares: NDArray[np.float64],
-    scale: float,
-    parts: Parts,
-    curvatures: NDArray[Any] | None,
-) -> NDArray[Any]:
-    """Return the diagonals of the blocks; fill in what each sample adds to each, if asked to."""
+def evenly_random(num_samples: int, count: int) -> NDArray[np.intp]:
+    """Return so many of the samples in ascending order, drawn one from each of as many stretches.
 
-    def part(columns: slice, workspace: Workspace) -> NDArray[Any]:
-        of_part = None if curvatures is None else curvatures[:, columns]
-        return block_diagonals(theta, X[:, columns], shares[columns], scale, workspace, of_part)
+    Unlike every so-many-th they are fair to data whose order has a period; the draw is repeatable.
 
-    diagonals: NDArray[Any] = np.sum(parts.call(part, X.shape[1]), axis=0)
+    Examples
+    --------
+    >>> evenly_random(4, 4), evenly_random(1000, 4)
+    (array([0, 1, 2, 3]), array([159, 317, 510, 754]))
+    """
+    if count >= num_samples:
+        return np.arange(num_samples)
+    places = np.arange(count) + np.random.default_rng(0).random(count)
+    return (places * (num_samples / count)).astype(np.intp)
+
+
+def _refuse_overflow(diagonals: NDArray[Any]) -> None:
     if not np.isfinite(diagonals).all():
         raise InputError(
-            f"X: expected features whose squares fit {theta.dtype}, got larger ones; divide "
+            f"X: expected features whose squares fit {diagonals.dtype}, got larger ones; divide "
             "them by their standard deviation, or use float64"
         )
-    return diagonals
 
 
 def _inverse_diagonals(diagonals: NDArray[Any]) -> Solve:
@@ -121,18 +138,25 @@ def _inverse_diagonals(diagonals: NDArray[Any]) -> Solve:
     return solve
 
 
-def _centred(solve: Solve, diagonals: NDArray[Any], l2: float) -> Solve:
+def _curvature_of_mean(diagonals: NDArray[Any], l2: float) -> NDArray[Any]:
+    """Return what the mean of each weight over the classes is divided by.
+
+    It is the penalty, or the rounding error of the curvature if that is larger; without a penalty
+    the mean has no gradient but rounding errors, and stays.
+    """
+    errors = float(np.finfo(diagonals.dtype).eps) * diagonals[:, :-1].mean(axis=0)
+    return np.maximum(errors, l2) if l2 > 0 else np.full_like(errors, np.inf)
+
+
+def _centred(solve: Solve, of_mean: NDArray[Any]) -> Solve:
     """Return the inverse whose first part is ``solve``, between zero sums over the classes."""
-    # Where rounding errors of the gradient are larger than the penalty's, the mean stays.
-    felt = l2 > np.finfo(diagonals.dtype).eps * diagonals.max()
 
     @np.errstate(all="ignore")
     def solve_centred(grad: NDArray[Any]) -> NDArray[Any]:
         mean = grad.mean(axis=0)
         direction = solve(grad - mean)
         direction -= direction.mean(axis=0)
-        if felt:
-            direction[:, :-1] += mean[:-1] / grad.dtype.type(l2)
+        direction[:, :-1] += mean[:-1] / of_mean
         return direction
 
     return solve_centred

@@ -19,7 +19,7 @@ from npsoftmax.errors import InputError
 from npsoftmax.history import IterationRecord
 from npsoftmax.objective import Evaluation, FullBatch, sample_losses
 from npsoftmax.training._checks import checked_data
-from npsoftmax.training.optimum import Optimum, advice
+from npsoftmax.training.optimum import Ending, Optimum
 from npsoftmax.training.solver_state import read_state, write_state
 from npsoftmax.training.start import start_on_a_part
 
@@ -34,7 +34,8 @@ class FullBatchTrainer:
 
     What :func:`npsoftmax.training.fit` does, with a history, test data and checkpoints.
 
-    A run from a checkpoint goes on bit for bit (same machine type, NumPy build and ``threads``).
+    A run from a checkpoint goes on bit for bit (same machine type, NumPy build, ``threads``, and
+    threads of the BLAS where those are 1).
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ class FullBatchTrainer:
 
     Attributes
     ----------
+    problem : FullBatch
+        The objective.
     history : list of IterationRecord
         The start and each iteration.
     reason : str or None
@@ -109,6 +112,7 @@ class FullBatchTrainer:
         self.on_step = on_step
         self.history: list[IterationRecord] = []
         self.reason: lbfgs.Reason | None = None
+        self._limit = 0
         self._state: lbfgs.State | None = None
         self._last: tuple[NDArray[Any], Evaluation] | None = None
         self._settings()
@@ -155,17 +159,16 @@ class FullBatchTrainer:
         DivergedError, OutputError
             As for :meth:`fit`.
         """
-        as_count(max_iterations, "max_iterations", minimum=0)
+        self._limit = as_count(max_iterations, "max_iterations", minimum=0)
         self.reason = None
         clock = perf_counter()
-        start = self._state or self._start()
+        start = self._state or self._start(max_iterations)
         solve = self.problem.preconditioner
         for state in lbfgs.iterate(self._value_and_grad, start, preconditioner=solve):
-            self._state = state
+            self._state, self.reason = state, self._reason(state, max_iterations)
             if len(self.history) < len(state.history):
                 yield self._recorded(state, perf_counter() - clock)
                 clock = perf_counter()
-            self.reason = self._reason(state, max_iterations)
             if self.reason is not None:
                 break
         else:
@@ -187,12 +190,16 @@ class FullBatchTrainer:
         """
         if self._state is None:
             raise InputError("optimum: expected a trainer that has run, got a new one; call fit")
-        last, y = self.history[-1], self.problem.y
-        reason = self.reason or "stopped"
-        counts = np.bincount(y, self.problem.sample_weight, self.model.num_outputs)
-        separated = self.problem.l2 == 0 and last.train_acc == 1
-        missing = [self.model.classes[label] for label in np.flatnonzero(counts == 0)]
-        dtype = self.model.theta.dtype
+        last, problem = self.history[-1], self.problem
+        reason = self.reason or self._reason(self._state, math.inf) or "stopped"
+        counts = np.bincount(problem.y, problem.sample_weight, self.model.num_outputs)
+        known = Ending(
+            reason,
+            limit=self._limit,
+            dtype=str(self.model.theta.dtype),
+            separated=problem.l2 == 0 and self._train_acc() == 1 and counts.size > 1,
+            missing=[self.model.classes[label] for label in np.flatnonzero(counts == 0)],
+        )
         return Optimum(
             reason,
             last.iteration,
@@ -200,18 +207,23 @@ class FullBatchTrainer:
             last.objective,
             last.max_gradient,
             self.tol,
-            self.problem.suboptimality(self._state.x),
-            advice(reason, last.iteration, dtype, separated, missing),
+            problem.suboptimality(self._state.x),
+            known.advice(),
         )
 
-    def _start(self) -> NDArray[Any]:
+    def _start(self, max_iterations: int) -> lbfgs.State:
         """Return where to begin: the model's parameters if they have been trained already."""
         given: NDArray[Any] = self.model.theta.copy(order="F")
         value = self._value_and_grad(given)[0]
+        # With all parameters 0 the objective is log k.
         if not value < math.log(self.model.num_outputs):
-            given = np.zeros_like(given)  # equal probabilities are better
-        found = start_on_a_part(self.problem, given)
-        return found if self._value_and_grad(found)[0] < value else given
+            given, value = np.zeros_like(given), math.log(self.model.num_outputs)
+        passes = 1.0
+        if max_iterations > 0:
+            found, cost = start_on_a_part(self.problem, given)
+            passes += cost + 1
+            given = found if self._value_and_grad(found)[0] < value else given
+        return lbfgs.begin(self._value_and_grad, given, evaluations=math.ceil(passes))
 
     def _value_and_grad(self, theta: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         evaluation = self._evaluate(theta)
@@ -237,7 +249,7 @@ class FullBatchTrainer:
             step=at.step,
             evaluations=at.evaluations,
             train_loss=evaluation.crossentropy,
-            train_acc=float(np.mean(evaluation.predicted == self.problem.y)),
+            train_acc=self._train_acc(),
             test_loss=test_loss,
             test_acc=test_acc,
             train_seconds=seconds,
@@ -250,6 +262,11 @@ class FullBatchTrainer:
             self.on_step(self)
         return record
 
+    def _train_acc(self) -> float:
+        """Return the share of samples that are classified right, by their weights."""
+        hits = self._evaluate(self.model.theta).predicted == self.problem.y
+        return float(np.average(hits, weights=self.problem.sample_weight))
+
     def _evaluate_test(self) -> tuple[float, float] | tuple[None, None]:
         if self.test is None:
             return None, None
@@ -257,7 +274,7 @@ class FullBatchTrainer:
         losses, predicted = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
         return float(losses.mean(dtype=np.float64)), float(np.mean(predicted == y))
 
-    def _reason(self, state: lbfgs.State, max_iterations: int) -> lbfgs.Reason | None:
+    def _reason(self, state: lbfgs.State, max_iterations: float) -> lbfgs.Reason | None:
         last = state.history[-1]
         if last.max_gradient <= self.tol:
             return "converged"
@@ -274,7 +291,7 @@ class FullBatchTrainer:
                 "pixel_scale": model.pixel_scale,
                 "classes": model.classes,
                 "samples": f"{problem.X.dtype} {problem.X.shape}",
-                "labels": _digest(problem.y),
+                "labels": _digest(problem.y.astype(np.int64)),
                 "weights": None if weights is None else _digest(weights),
                 "threads": problem.threads,
                 **self.identity,

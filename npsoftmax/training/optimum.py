@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from npsoftmax.lbfgs import Reason
 
-__all__ = ["Optimum", "advice"]
+__all__ = ["Ending", "Optimum"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,10 @@ class Optimum:
     ----------
     reason : str
         As in :class:`npsoftmax.lbfgs.Result`.
-    iterations, evaluations : int
-        How many, from the start; an evaluation is a pass over the samples.
+    iterations : int
+        How many, from the start on all samples.
+    evaluations : int
+        Passes over the samples, with those that the search for a start amounts to.
     objective : float
         Mean cross-entropy and penalty.
     max_gradient, tol : float
@@ -59,27 +61,49 @@ class Optimum:
         return f"{text}; {self.advice}" if self.advice else text
 
 
-def advice(
-    reason: Reason, limit: int, dtype: object, separated: bool, missing: Sequence[str]
-) -> str:
-    """Return what a user should know of such an end, or change.
+@dataclass(frozen=True)
+class Ending:
+    """What is known where training ended.
 
-    ``separated`` says that there is no penalty and every sample is classified right; ``missing``
-    names the classes without samples.
+    Attributes
+    ----------
+    reason : str
+        As in :class:`npsoftmax.lbfgs.Result`.
+    limit : int
+        Of the iterations.
+    dtype : str
+        Of the parameters.
+    separated : bool
+        There is no penalty, and every sample is classified right.
+    missing : sequence of str
+        The classes without samples.
     """
-    if separated:
-        return (
-            "every training sample is classified right and l2 is 0, so the optimum is at infinity "
-            "and the weights depend on where this stopped: set l2 > 0"
-        )
-    if reason == "iterations":
-        return f"raise max_iterations, now {limit}"
-    if reason == "rounding":
-        wider = "use float64, " if str(dtype) == "float32" else ""
-        return f"rounding errors hide any further descent: {wider}scale the features, or raise tol"
-    if missing:
-        return (
-            f"no sample is of class {', '.join(missing)}: the bias has no optimum there, the "
-            "probability goes to 0"
-        )
-    return ""
+
+    reason: Reason
+    limit: int
+    dtype: str
+    separated: bool
+    missing: Sequence[str]
+
+    def advice(self) -> str:
+        """Return what a user should know, or the one change that helps; empty if all is well."""
+        if self.separated:
+            return (
+                "every training sample is classified right and l2 is 0, so the optimum is at "
+                "infinity and the weights depend on where this stopped: set l2 > 0"
+            )
+        if self.reason == "iterations":
+            return f"raise max_iterations, now {self.limit}"
+        if self.reason == "stopped":
+            return "run again to go on"
+        if self.reason == "rounding":
+            wider = "use float64, " if self.dtype == "float32" else ""
+            return (
+                f"rounding errors hide any further descent: {wider}scale the features, or raise tol"
+            )
+        if self.missing:
+            return (
+                f"no sample is of class {', '.join(self.missing)}: the bias has no optimum there, "
+                "the probability goes to 0"
+            )
+        return ""

@@ -50,8 +50,10 @@ def read_state(
     names += ["theta", "grad"] + ["anchor"] * ("anchor" in arrays)
     refuse_other_arrays(arrays, dict.fromkeys(names, theta), path)
     numbers = [record.iteration for record in history]
-    if not numbers or numbers != list(range(len(numbers))) or count > lbfgs.MEMORY:
+    if not numbers or numbers != list(range(len(numbers))):
         raise CorruptFileError(f"{path}: expected a history of iterations 0, 1, ..., got {numbers}")
+    if count > lbfgs.MEMORY:
+        raise CorruptFileError(f"{path}: expected at most {lbfgs.MEMORY} pairs, got {count}")
     columns = {name: np.asfortranarray(array) for name, array in arrays.items()}
     state = lbfgs.State(
         columns["theta"],

@@ -6,16 +6,17 @@ from numpy.typing import NDArray
 
 from npsoftmax import lbfgs
 from npsoftmax.objective import FullBatch
+from npsoftmax.objective.preconditioner import evenly_random
 
 __all__ = ["start_on_a_part"]
 
-# Every sixth sample, but no fewer or more than these where there are so many.
-EVERY, FEWEST, MOST = 6, 1_000, 50_000
+# A sixth of the samples, but no fewer or more than these where there are so many.
+PART, FEWEST, MOST = 6, 1_000, 50_000
 ITERATIONS, TOL = 30, 1e-3
 
 
-def start_on_a_part(problem: FullBatch, theta: NDArray[Any]) -> NDArray[Any]:
-    """Return where some iterations on a part of the samples lead, for five passes over all.
+def start_on_a_part(problem: FullBatch, theta: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """Return where some iterations on a part of the samples lead, and what they cost in passes.
 
     Without a preconditioner, on purpose: the probabilities at ``theta`` say nothing yet, and a
     preconditioner made of them would move the weights far along directions in which the features
@@ -23,12 +24,19 @@ def start_on_a_part(problem: FullBatch, theta: NDArray[Any]) -> NDArray[Any]:
     with the preconditioner 80 do not.
     """
     num_samples = problem.y.size
-    step = max(1, min(EVERY, num_samples // FEWEST), num_samples // MOST)
-    X, y = problem.X[:, ::step], problem.y[::step]
-    weights = None if problem.sample_weight is None else problem.sample_weight[::step]
+    kept = evenly_random(num_samples, min(max(num_samples // PART, FEWEST), MOST))
+    weights = None if problem.sample_weight is None else problem.sample_weight[kept]
     if weights is not None and not weights.any():
-        return theta
-    part = FullBatch(X, y, problem.l2, weights, scale=problem.scale, threads=problem.threads)
-    return lbfgs.minimise(
+        return theta, 0.0
+    part = FullBatch(
+        problem.X.T[kept].T,
+        problem.y[kept],
+        problem.l2,
+        weights,
+        scale=problem.scale,
+        threads=problem.threads,
+    )
+    x, history, _ = lbfgs.minimise(
         lambda theta: part.loss_and_grad(theta)[:2], theta, tol=TOL, max_iterations=ITERATIONS
-    ).x
+    )
+    return x, history[-1].evaluations * kept.size / num_samples
