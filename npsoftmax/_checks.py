@@ -1,5 +1,6 @@
 """The checks that several modules share, each with its words."""
 
+import math
 import operator
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = [
     "as_labels",
     "as_out",
     "as_single_axis",
+    "as_size",
     "floating_dtype",
     "same_samples",
 ]
@@ -166,6 +168,17 @@ def same_samples(X: NDArray[Any], y: NDArray[Any]) -> None:
             f"X and y: expected at least one sample, got X {X.shape} and y {y.shape}; "
             "check the file or the slice that they come from"
         )
+
+
+def as_size(value: object, what: str) -> float:
+    """Return ``value`` as a finite float of at least 0."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, str) or not 0 <= number < math.inf:
+        raise InputError(f"{what}: expected a number of at least 0, got {value!r}")
+    return number
 
 
 def as_count(value: object, what: str, minimum: int = 1) -> int:

@@ -33,6 +33,8 @@ ValueAndGrad = Callable[[Array], tuple[float, Array]]
 
 SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9
 MOST_TRIALS = 30
+# Where the value can no longer fall visibly: slopes have rounding errors, too.
+TRIALS_BY_SLOPE = 5
 
 
 class Point(NamedTuple):
@@ -80,9 +82,9 @@ def strong_wolfe_point(line: Line) -> Point | None:
     high: Point | None = None
     # A decrease below the rounding error of the value cannot be seen (Hager and Zhang, SIAM
     # Journal on Optimization 16(1), 2005, section 4): the slope decides then.
-    noise = float(np.finfo(start.x.dtype).eps) * abs(start.value)
+    noise = 10 * float(np.finfo(start.x.dtype).eps) * abs(start.value)
     t = 1.0
-    for _ in range(MOST_TRIALS):
+    for number in range(MOST_TRIALS):
         trial = line.at(t)
         if np.array_equal(trial.x, low.x):
             break
@@ -95,6 +97,8 @@ def strong_wolfe_point(line: Line) -> Point | None:
             high = trial
         else:
             return trial
+        if high is not None and number > TRIALS_BY_SLOPE and (low.t - high.t) * low.slope < noise:
+            break
         t = 4 * t if high is None else _between(low, high)
     return low if low.t > 0 else None
 

@@ -1,5 +1,6 @@
 """What training keeps count of: the epoch under way, records of finished epochs and iterations."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
@@ -131,6 +132,6 @@ def rebuild(kind: type[Record], values: Mapping[str, Any]) -> Record:
         value = getattr(record, field.name)
         if not isinstance(value, field.type) or isinstance(value, bool):  # type: ignore[arg-type]
             raise TypeError(f"{field.name}: expected {field.type}, got {value!r}")
-        if value is not None and value < 0:
-            raise ValueError(f"{field.name}: expected at least 0, got {value!r}")
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{field.name}: expected a finite number of at least 0, got {value!r}")
     return record

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from npsoftmax._checks import as_count
+from npsoftmax._checks import as_count, as_size
 from npsoftmax._line_search import (
     Array,
     Line,
@@ -28,7 +28,7 @@ from npsoftmax._line_search import (
 )
 from npsoftmax.errors import DivergedError, InputError
 
-__all__ = ["Iteration", "Reason", "Result", "State", "begin", "iterate", "minimise"]
+__all__ = ["Iteration", "Reason", "Result", "State", "begin", "is_usable", "iterate", "minimise"]
 
 Preconditioner = Callable[[Array], Array]
 Reason = Literal["converged", "iterations", "rounding", "stopped"]
@@ -88,6 +88,10 @@ class State:
     def value(self) -> float:
         """Of the function at ``x``."""
         return self.history[-1].value
+
+    def copy(self) -> State:
+        """Return a state that does not change as the minimisation goes on."""
+        return replace(self, history=list(self.history))
 
     def rounding_is_reached(self) -> bool:
         """Say whether neither value nor gradient has become smaller for twenty iterations."""
@@ -167,8 +171,7 @@ def minimise(
     (array([3., 3.]), 'converged', 162.0)
     """
     as_count(max_iterations, "max_iterations", minimum=0)
-    if not 0 <= tol < math.inf:
-        raise InputError(f"tol: expected a number of at least 0, got {tol}")
+    tol = as_size(tol, "tol")
     for number, state in enumerate(iterate(value_and_grad, start, preconditioner=preconditioner)):
         last = state.history[-1]
         stop = number > 0 and callback is not None and callback(state)
@@ -274,7 +277,7 @@ def _advance(state: State, value_and_grad: ValueAndGrad, solve: Preconditioner |
     if found is None:
         return False
     pair = found.x - state.x, found.grad - state.grad
-    if dot(*pair) > 0:
+    if is_usable(*pair):
         state.pairs = [*state.pairs, pair][-MEMORY:]
     state.x, state.grad = found.x, found.grad
     number, evaluations = (
@@ -283,6 +286,11 @@ def _advance(state: State, value_and_grad: ValueAndGrad, solve: Preconditioner |
     )
     state.history.append(Iteration(number, found.value, _largest(found.grad), found.t, evaluations))
     return True
+
+
+def is_usable(step: Array, change: Array) -> bool:
+    """Say whether the gradient grew along the step, in numbers that can be divided by."""
+    return 0 < dot(step, change) < math.inf and 0 < dot(change, change) < math.inf
 
 
 def _direction(state: State, solve: Preconditioner | None) -> Array:

@@ -430,17 +430,20 @@ def spoil(change):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda arrays, metadata: arrays.pop("grad"),
         lambda arrays, metadata: arrays.pop("change.0"),
         lambda arrays, metadata: arrays.update(extra=np.zeros(3)),
         lambda arrays, metadata: arrays.update({"step.0": np.zeros((2, 2))}),
         lambda arrays, metadata: arrays.update(theta=np.full((K, D + 1), np.nan)),
-        lambda arrays, metadata: arrays.update(grad=np.zeros((K, D + 1), np.float32)),
+        lambda arrays, metadata: arrays.update(theta=np.zeros((K, D + 1))),
+        lambda arrays, metadata: arrays.update({"change.0": np.zeros((K, D + 1))}),
+        lambda arrays, metadata: arrays.update({"step.1": -arrays["step.1"]}),
         lambda arrays, metadata: metadata["history"].pop(1),
         lambda arrays, metadata: metadata["history"].clear(),
         lambda arrays, metadata: metadata.pop("settings"),
         lambda arrays, metadata: metadata["history"][0].pop("step"),
         lambda arrays, metadata: metadata["history"][0].update(objective="low"),
+        lambda arrays, metadata: metadata["history"][-1].update(objective=0.1),
+        lambda arrays, metadata: metadata["history"][0].update(step=-1.0),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change):
@@ -464,6 +467,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change):
         ({"l2": -1.0}, InputError, "l2: expected a number of at least 0"),
         ({"tol": -1.0}, InputError, "tol: expected a number of at least 0"),
         ({"tol": math.nan}, InputError, "tol"),
+        ({"tol": "1e-5"}, InputError, "tol: expected a number of at least 0, got '1e-5'"),
+        ({"l2": None}, InputError, "l2: expected a number"),
+        ({"l2": [1.0, 2.0]}, InputError, "l2: expected a number"),
         ({"max_iterations": -1}, InputError, "max_iterations"),
         ({"threads": 0}, InputError, "threads"),
         ({"sample_weight": np.zeros(N)}, InputError, "not all 0"),
@@ -524,13 +530,38 @@ def test_bad_weights_give_way_to_zero_and_not_to_less_bad_ones():
     assert next(iter(trainer.run())).objective <= math.log(K)
 
 
-def test_without_iterations_nothing_moves_and_nothing_is_searched():
+def test_no_iterations_and_then_some_are_as_all_at_once():
     X, y = overlapping(n=2000)
-    model = new_model()
-    before = model.theta.copy()
-    optimum = fit(model, X, y, l2=1e-2, max_iterations=0)
-    np.testing.assert_array_equal(model.theta, before)
-    assert (optimum.iterations, optimum.evaluations, optimum.reason) == (0, 2, "iterations")
+    whole, twice = (FullBatchTrainer(new_model(), X, y, l2=1e-4, tol=1e-9) for _ in range(2))
+    assert twice.fit(0).reason == "iterations" and len(twice.history) == 1
+    assert whole.fit() == twice.fit()
+    np.testing.assert_array_equal(whole.model.theta, twice.model.theta)
+
+
+def test_an_interruption_anywhere_leaves_a_state_to_go_on_from(tmp_path):
+    X, y = overlapping(n=2000)
+    options = {"l2": 1e-4, "tol": 1e-9, "test": (X, y)}
+    whole, cut = (FullBatchTrainer(new_model(), X, y, **options) for _ in range(2))
+    whole.fit()
+    evaluate, calls = cut._evaluate_test, []
+
+    def interrupted():
+        calls.append(1)
+        if len(calls) in (2, 5):
+            raise KeyboardInterrupt
+        return evaluate()
+
+    cut._evaluate_test = interrupted
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            cut.fit()
+        cut.save_checkpoint(tmp_path / "c.npz")
+        again = FullBatchTrainer(new_model(), X, y, **options)
+        again.resume(tmp_path / "c.npz")
+        assert again.fit().objective == whole.history[-1].objective
+        np.testing.assert_array_equal(again.model.theta, whole.model.theta)
+    cut.fit()
+    np.testing.assert_array_equal(cut.model.theta, whole.model.theta)
 
 
 def test_evaluations_count_the_search_for_a_start():

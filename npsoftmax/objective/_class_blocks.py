@@ -77,18 +77,17 @@ def class_blocks(
     """
     # The error of an estimate from some of the samples, in units of the variances.
     ridge = (X.shape[0] + 1) / samples * max(0.0, 1 - samples / X.shape[1])
-    rows_of = X.T
 
-    def factor(curvature: NDArray[Any], diagonal: NDArray[Any]) -> NDArray[Any]:
+    factors = np.empty((len(curvatures), X.shape[0] + 1, X.shape[0] + 1), curvatures.dtype)
+
+    def fill(number: int) -> None:
+        curvature, diagonal = curvatures[number], diagonals[number]
         drawn, chances = equal_steps(curvature, samples)
-        return _factor(
-            _block(curvature[drawn] / chances, rows_of, kept[drawn], scale, curvatures.dtype),
-            diagonal,
-            ridge,
-        )
+        block = _block(curvature[drawn] / chances, X.T, kept[drawn], scale, factors.dtype)
+        factors[number] = _factor(block, diagonal, ridge)
 
     with ThreadPoolExecutor(threads) as pool:
-        factors = np.stack(list(pool.map(factor, curvatures, diagonals)))
+        list(pool.map(fill, range(len(factors))))
 
     def solve(grad: NDArray[Any]) -> NDArray[Any]:
         columns = factors.transpose(0, 2, 1) @ (factors @ np.ascontiguousarray(grad)[:, :, None])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_labels, floating_dtype, same_samples
+from npsoftmax._checks import as_columns, as_labels, as_size, floating_dtype, same_samples
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.objective._blocks import Workspace
 from npsoftmax.objective._parts import Parts
@@ -87,9 +87,7 @@ class FullBatch:
         self.X = np.require(as_columns(X), requirements=["F", "A"])
         self.y = as_labels(y, None)
         same_samples(self.X, self.y)
-        if not 0 <= l2 < np.inf:
-            raise InputError(f"l2: expected a number of at least 0, got {l2}")
-        self.l2 = float(l2)
+        self.l2 = as_size(l2, "l2")
         weights = None if sample_weight is None else _as_weights(sample_weight, self.y.size)
         self.sample_weight = weights
         self.scale = as_scale(scale)
@@ -207,8 +205,7 @@ class FullBatch:
                [-1.,  0.]])
         """
         theta = self._checked(theta)
-        if not np.isfinite(theta).all():
-            raise InputError("theta: expected finite parameters, got NaN or infinities; begin at 0")
+        _refuse_non_finite(theta)
         return preconditioner_at(
             theta, self.X, self.sample_weight, self.l2, self.scale, self._parts
         )
@@ -246,6 +243,7 @@ class FullBatch:
         0.693147
         """
         theta = self._checked(theta).astype(np.float64)
+        _refuse_non_finite(theta)
         loss = self.loss_and_grad(theta).loss
         if self.l2 == 0 or theta.shape[0] > MOST_CLASSES:
             return loss
@@ -264,6 +262,11 @@ class FullBatch:
                 f"more than the largest label, got {theta.shape}"
             )
         return np.asfortranarray(theta)
+
+
+def _refuse_non_finite(theta: NDArray[Any]) -> None:
+    if not np.isfinite(theta).all():
+        raise InputError("theta: expected finite parameters, got NaN or infinities; begin at 0")
 
 
 def _as_weights(sample_weight: ArrayLike, num_samples: int) -> NDArray[np.float64]:

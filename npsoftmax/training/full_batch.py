@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax import lbfgs
-from npsoftmax._checks import as_count
+from npsoftmax._checks import as_count, as_size
 from npsoftmax.checkpoint import as_settings
 from npsoftmax.errors import InputError
 from npsoftmax.history import IterationRecord
@@ -62,8 +62,6 @@ class FullBatchTrainer:
     ----------
     problem : FullBatch
         The objective.
-    history : list of IterationRecord
-        The start and each iteration.
     reason : str or None
         Why the last run ended, as in :class:`npsoftmax.lbfgs.Result`.
 
@@ -103,19 +101,22 @@ class FullBatchTrainer:
         self.problem = FullBatch(columns, labels, l2, sample_weight, scale=scale, threads=threads)
         self.model = model
         self.test = None if test is None else checked_data(model, *test)
-        if not 0 <= tol < math.inf:
-            raise InputError(f"tol: expected a number of at least 0, got {tol}")
-        self.tol = float(tol)
+        self.tol = as_size(tol, "tol")
         self.checkpoint = checkpoint
         self.checkpoint_every = as_count(checkpoint_every, "checkpoint_every")
         self.identity = dict(identity or {})
         self.on_step = on_step
-        self.history: list[IterationRecord] = []
         self.reason: lbfgs.Reason | None = None
         self._limit = 0
-        self._state: lbfgs.State | None = None
+        # One after the other, an interruption between them would leave them unlike.
+        self._reached: tuple[lbfgs.State | None, list[IterationRecord]] = None, []
         self._last: tuple[NDArray[Any], Evaluation] | None = None
         self._settings()
+
+    @property
+    def history(self) -> list[IterationRecord]:
+        """The start and each iteration."""
+        return self._reached[1]
 
     def fit(self, max_iterations: int = 1000) -> Optimum:
         """Train until the tolerance is reached.
@@ -162,10 +163,10 @@ class FullBatchTrainer:
         self._limit = as_count(max_iterations, "max_iterations", minimum=0)
         self.reason = None
         clock = perf_counter()
-        start = self._state or self._start(max_iterations)
+        start = self._start() if self._reached[0] is None else self._reached[0].copy()
         solve = self.problem.preconditioner
         for state in lbfgs.iterate(self._value_and_grad, start, preconditioner=solve):
-            self._state, self.reason = state, self._reason(state, max_iterations)
+            self.reason = self._reason(state, max_iterations)
             if len(self.history) < len(state.history):
                 yield self._recorded(state, perf_counter() - clock)
                 clock = perf_counter()
@@ -188,10 +189,11 @@ class FullBatchTrainer:
         InputError
             Training has not begun.
         """
-        if self._state is None:
+        state, history = self._reached
+        if state is None:
             raise InputError("optimum: expected a trainer that has run, got a new one; call fit")
-        last, problem = self.history[-1], self.problem
-        reason = self.reason or self._reason(self._state, math.inf) or "stopped"
+        last, problem = history[-1], self.problem
+        reason = self.reason or self._reason(state, math.inf) or "stopped"
         counts = np.bincount(problem.y, problem.sample_weight, self.model.num_outputs)
         known = Ending(
             reason,
@@ -207,23 +209,20 @@ class FullBatchTrainer:
             last.objective,
             last.max_gradient,
             self.tol,
-            problem.suboptimality(self._state.x),
+            problem.suboptimality(state.x),
             known.advice(),
         )
 
-    def _start(self, max_iterations: int) -> lbfgs.State:
+    def _start(self) -> lbfgs.State:
         """Return where to begin: the model's parameters if they have been trained already."""
         given: NDArray[Any] = self.model.theta.copy(order="F")
         value = self._value_and_grad(given)[0]
         # With all parameters 0 the objective is log k.
         if not value < math.log(self.model.num_outputs):
             given, value = np.zeros_like(given), math.log(self.model.num_outputs)
-        passes = 1.0
-        if max_iterations > 0:
-            found, cost = start_on_a_part(self.problem, given)
-            passes += cost + 1
-            given = found if self._value_and_grad(found)[0] < value else given
-        return lbfgs.begin(self._value_and_grad, given, evaluations=math.ceil(passes))
+        found, passes = start_on_a_part(self.problem, given)
+        given = found if self._value_and_grad(found)[0] < value else given
+        return lbfgs.begin(self._value_and_grad, given, evaluations=1 + math.ceil(passes))
 
     def _value_and_grad(self, theta: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         evaluation = self._evaluate(theta)
@@ -255,7 +254,7 @@ class FullBatchTrainer:
             train_seconds=seconds,
             test_seconds=perf_counter() - started,
         )
-        self.history.append(record)
+        self._reached = state.copy(), [*self.history, record]
         if self.checkpoint is not None and at.iteration % self.checkpoint_every == 0:
             self.save_checkpoint(self.checkpoint)
         if self.on_step is not None:
@@ -291,8 +290,10 @@ class FullBatchTrainer:
                 "pixel_scale": model.pixel_scale,
                 "classes": model.classes,
                 "samples": f"{problem.X.dtype} {problem.X.shape}",
-                "labels": _digest(problem.y.astype(np.int64)),
-                "weights": None if weights is None else _digest(weights),
+                "labels": hashlib.sha256(problem.y.astype(np.int64).tobytes()).hexdigest(),
+                "weights": None
+                if weights is None
+                else hashlib.sha256(weights.tobytes()).hexdigest(),
                 "threads": problem.threads,
                 **self.identity,
             }
@@ -313,9 +314,10 @@ class FullBatchTrainer:
         OutputError
             The file cannot be written.
         """
-        if self._state is None:
+        state, history = self._reached
+        if state is None:
             raise InputError("checkpoint: expected a trainer that has run, got a new one; call fit")
-        write_state(path, self._settings(), self._state, self.history)
+        write_state(path, self._settings(), state, history)
 
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Take over parameters, history and the solver's memory from a checkpoint.
@@ -332,9 +334,6 @@ class FullBatchTrainer:
         CorruptFileError, FormatVersionError
             The file is damaged, not such a checkpoint, or of another version.
         """
-        self._state, self.history = read_state(path, self._settings(), self.model.theta)
-        self.model.theta[...] = self._state.x
-
-
-def _digest(array: NDArray[Any]) -> str:
-    return hashlib.sha256(array.tobytes()).hexdigest()
+        state, history = read_state(path, self._settings(), self.model.theta, self._value_and_grad)
+        self.model.theta[...] = state.x
+        self._reached = state, history

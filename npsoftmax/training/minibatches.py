@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npsoftmax._checks import as_count, as_labels
+from npsoftmax._checks import as_count, as_labels, as_size
 from npsoftmax.checkpoint import Checkpoint, as_settings, refuse_other_settings
 from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
@@ -106,13 +106,11 @@ class Trainer:
             )
         if isinstance(optimiser, type) or not hasattr(optimiser, "update"):
             raise InputError(f"optimiser: expected a rule like Descent(0.1), got {optimiser!r}")
-        if not 0 <= l2 < math.inf:
-            raise InputError(f"l2: expected a number of at least 0, got {l2}")
         self.model = model
         self.optimiser = optimiser
         self.loader = loader
         self.test = None if test is None else checked_data(model, *test)
-        self.l2 = float(l2)
+        self.l2 = as_size(l2, "l2")
         self.checkpoint = checkpoint
         if checkpoint_every is not None:
             as_count(checkpoint_every, "checkpoint_every")

@@ -1,7 +1,8 @@
 """A minimisation under way as a checkpoint file, and back."""
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +26,7 @@ def write_state(
     history: Sequence[IterationRecord],
 ) -> None:
     """Write all that the minimisation needs to go on bit for bit, atomically."""
-    arrays = {"theta": state.x, "grad": state.grad}
+    arrays = {"theta": state.x}
     if state.anchor is not None:
         arrays["anchor"] = state.anchor
     for number, (step, change) in enumerate(state.pairs):
@@ -35,9 +36,16 @@ def write_state(
 
 
 def read_state(
-    path: str | os.PathLike[str], settings: Mapping[str, Any], theta: NDArray[Any]
+    path: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    theta: NDArray[Any],
+    value_and_grad: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]],
 ) -> tuple[lbfgs.State, list[IterationRecord]]:
-    """Read what :func:`write_state` wrote, for a run with these settings and such a ``theta``."""
+    """Read what :func:`write_state` wrote, for a run with these settings and such a ``theta``.
+
+    The gradient is computed anew, and the objective with it, which tells parameters of another
+    run.
+    """
     arrays, metadata = storage.read(path, KIND)
     try:
         history = [rebuild(IterationRecord, record) for record in metadata["history"]]
@@ -45,24 +53,38 @@ def read_state(
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{path}: expected a {KIND}, got {error!r}") from error
     refuse_other_settings(there, settings, path)
-    count = sum(name.startswith("step.") for name in arrays)
-    names = [f"{kind}.{number}" for number in range(count) for kind in ("step", "change")]
-    names += ["theta", "grad"] + ["anchor"] * ("anchor" in arrays)
-    refuse_other_arrays(arrays, dict.fromkeys(names, theta), path)
+    pairs = _pairs(arrays, theta, path)
     numbers = [record.iteration for record in history]
     if not numbers or numbers != list(range(len(numbers))):
         raise CorruptFileError(f"{path}: expected a history of iterations 0, 1, ..., got {numbers}")
-    if count > lbfgs.MEMORY:
-        raise CorruptFileError(f"{path}: expected at most {lbfgs.MEMORY} pairs, got {count}")
+    x, anchor = np.asfortranarray(arrays["theta"]), arrays.get("anchor")
+    value, grad = value_and_grad(x)
+    if not math.isclose(value, history[-1].objective, rel_tol=1e-5):
+        raise CorruptFileError(
+            f"{path}: expected parameters with the objective {history[-1].objective} of its "
+            f"history, got {value}"
+        )
+    lines = [_iteration(record) for record in history]
+    anchor = None if anchor is None else np.asfortranarray(anchor)
+    return lbfgs.State(x, grad, lines, pairs, anchor), history
+
+
+def _pairs(
+    arrays: Mapping[str, NDArray[Any]], theta: NDArray[Any], path: object
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return the solver's memory, once all arrays have been checked."""
+    count = sum(name.startswith("step.") for name in arrays)
+    names = [f"{kind}.{number}" for number in range(count) for kind in ("step", "change")]
+    names += ["theta"] + ["anchor"] * ("anchor" in arrays)
+    refuse_other_arrays(arrays, dict.fromkeys(names, theta), path)
     columns = {name: np.asfortranarray(array) for name, array in arrays.items()}
-    state = lbfgs.State(
-        columns["theta"],
-        columns["grad"],
-        [_iteration(record) for record in history],
-        [(columns[f"step.{n}"], columns[f"change.{n}"]) for n in range(count)],
-        columns.get("anchor"),
-    )
-    return state, history
+    pairs = [(columns[f"step.{n}"], columns[f"change.{n}"]) for n in range(count)]
+    if count > lbfgs.MEMORY or not all(lbfgs.is_usable(*pair) for pair in pairs):
+        raise CorruptFileError(
+            f"{path}: expected at most {lbfgs.MEMORY} pairs of positive curvature, got {count}, "
+            "or others"
+        )
+    return pairs
 
 
 def _iteration(record: IterationRecord) -> lbfgs.Iteration:
