@@ -108,7 +108,7 @@ class FullBatchTrainer:
         self.on_step = on_step
         self.reason: lbfgs.Reason | None = None
         self._limit = 0
-        # One after the other, an interruption between them would leave them unlike.
+        # Together, for an interruption not to leave them unlike.
         self._reached: tuple[lbfgs.State | None, list[IterationRecord]] = None, []
         self._last: tuple[NDArray[Any], Evaluation] | None = None
         self._settings()
@@ -199,7 +199,7 @@ class FullBatchTrainer:
             reason,
             limit=self._limit,
             dtype=str(self.model.theta.dtype),
-            separated=problem.l2 == 0 and self._train_acc() == 1 and counts.size > 1,
+            separated=problem.l2 == 0 and self._train_acc(state.x) == 1 and counts.size > 1,
             missing=[self.model.classes[label] for label in np.flatnonzero(counts == 0)],
         )
         return Optimum(
@@ -248,7 +248,7 @@ class FullBatchTrainer:
             step=at.step,
             evaluations=at.evaluations,
             train_loss=evaluation.crossentropy,
-            train_acc=self._train_acc(),
+            train_acc=self._train_acc(state.x),
             test_loss=test_loss,
             test_acc=test_acc,
             train_seconds=seconds,
@@ -261,9 +261,9 @@ class FullBatchTrainer:
             self.on_step(self)
         return record
 
-    def _train_acc(self) -> float:
+    def _train_acc(self, theta: NDArray[Any]) -> float:
         """Return the share of samples that are classified right, by their weights."""
-        hits = self._evaluate(self.model.theta).predicted == self.problem.y
+        hits = self._evaluate(theta).predicted == self.problem.y
         return float(np.average(hits, weights=self.problem.sample_weight))
 
     def _evaluate_test(self) -> tuple[float, float] | tuple[None, None]:
