@@ -12,7 +12,6 @@ if os.environ.get("NPSOFTMAX_DATA"):
 import numpy as np
 import pytest
 from hypothesis import settings
-from running import run_train
 
 import npsoftmax
 from npsoftmax.data.datasets import acquire
@@ -56,6 +55,9 @@ def fashion_mnist(fashion_mnist_folder) -> npsoftmax.Dataset:
 @pytest.fixture
 def train(tmp_path):
     """Return what runs the training command in an empty folder."""
+    # Here: tests/test_mutants.py copies this file without the helpers of other tests.
+    from running import run_train
+
     return partial(run_train, tmp_path)
 
 

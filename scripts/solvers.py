@@ -39,6 +39,7 @@ class Minibatches:
         rule = getattr(npsoftmax.optimisers, OPTIMISERS[args.optimiser])
         X, y = training_part(args, data)
         self.asked = args.epochs
+        self.weights = f", weights from N(0, 0.01), seed {args.seed}"
         self.threads = int(os.environ["OPENBLAS_NUM_THREADS"])
         self.trainer = npsoftmax.Trainer(
             new_model(args, data),
@@ -112,6 +113,7 @@ class ExactOptimum:
 
         X, y = training_part(args, data)
         self.asked = args.max_iterations
+        self.weights = ""  # where they start does not matter
         self.trainer = npsoftmax.FullBatchTrainer(
             new_model(args, data),
             X,

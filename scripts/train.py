@@ -160,7 +160,7 @@ def introduce(
         f"data set  {data.name}: {samples} training and {data.y_test.size} test "
         f"images, {len(data.classes)} classes\n          {data.origin}"
     )
-    say(f"model     {solver.trainer.model!r}, weights from N(0, 0.01), seed {args.seed}")
+    say(f"model     {solver.trainer.model!r}{solver.weights}")
     say(f"training  {solver.introduction()}")
     if args.resume:
         say(f"resumed   {solver.place()}")

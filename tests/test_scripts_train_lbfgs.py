@@ -22,6 +22,7 @@ def test_whole_run(train, tmp_path):
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     lines = process.stdout.splitlines()
+    assert lines[2] == "model     SoftmaxRegression(784 => 10, float32)"
     assert lines[3].startswith("training  L-BFGS on all samples until max|gradient| <= 1e-05")
     assert "l2=0.001, threads=2" in lines[3]
     shown = [LINE.fullmatch(line)[1] for line in lines if line.startswith("iteration")]
