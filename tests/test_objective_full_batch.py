@@ -632,13 +632,25 @@ def test_the_error_state_of_the_caller_does_not_matter(threads, dtype, size):
     theta, X, y = data()
     theta = (theta * size).astype(dtype)
     weights = np.where(np.arange(N) % 3, 1e-200, 1.0) * (np.arange(N) % 5)
-    with np.errstate(all="raise"):
-        for given_weights in (None, weights):
-            problem = FullBatch(X, y, 1e-3, given_weights, scale=SCALE, threads=threads)
-            problem.loss_and_grad(theta)
-            problem.hessian_vector_product(theta, theta)
-            problem.suboptimality(theta)
-            problem.preconditioner(theta)(theta)
+    for given_weights in (None, weights):
+        problem = FullBatch(X, y, 1e-3, given_weights, scale=SCALE, threads=threads)
+
+        def everything(problem=problem):
+            evaluation = problem.loss_and_grad(theta)
+            return (
+                evaluation.loss,
+                evaluation.grad,
+                problem.hessian_vector_product(theta, theta),
+                problem.suboptimality(theta),
+                problem.preconditioner(theta)(theta),
+            )
+
+        with np.errstate(all="raise"):
+            raising = everything()
+        with np.errstate(all="ignore"):
+            ignoring = everything()
+        for a, b in zip(raising, ignoring, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -197,7 +197,7 @@ def test_offline_without_data_exits_3_and_names_the_way_out(train):
 
 
 def test_named_data_set_that_cannot_be_had_exits_3(train):
-    one_line(train("--dataset", "mnist", NPSOFTMAX_DATA=""), 3)
+    assert "mnist" in one_line(train("--dataset", "mnist", NPSOFTMAX_DATA=""), 3)
 
 
 def test_without_network_and_data_it_trains_on_garments_and_says_so(train):
