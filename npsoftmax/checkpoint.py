@@ -5,23 +5,37 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax import storage
-from npsoftmax.errors import CorruptFileError, InputError
+from npsoftmax.errors import CorruptFileError, InputError, ResumeWarning
 from npsoftmax.history import EpochRecord, Progress, rebuild
 
 if TYPE_CHECKING:
     from npsoftmax.optimisers import Optimiser
 
-__all__ = ["Checkpoint", "as_settings", "refuse_other_arrays", "refuse_other_settings"]
+__all__ = [
+    "Checkpoint",
+    "as_settings",
+    "largest_file",
+    "newest_usable",
+    "refuse_other_arrays",
+    "refuse_other_settings",
+    "refuse_unusable_arrays",
+]
 
 _OPTIMISER = "optimiser."
+_MOST_STATES = 4
+_HISTORY_BYTES = 20 * 2**20
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class Checkpoint:
     ----------
     settings : mapping
         What the run that goes on must agree in, as JSON holds it.
+    environment : mapping
+        What it must agree in to go on bit for bit.
     theta : ndarray
         The parameters.
     state : mapping of str to ndarray
@@ -43,18 +59,19 @@ class Checkpoint:
     """
 
     settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
     theta: NDArray[Any]
     state: Mapping[str, NDArray[Any]]
     progress: Progress
     history: Sequence[EpochRecord]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the checkpoint to ``path``, atomically.
+        """Write the checkpoint to ``path``, atomically, and keep the one before.
 
         Parameters
         ----------
         path : path
-            The file; it is replaced if it exists.
+            The file; a whole one that stands there is kept as ``storage.previous(path)``.
 
         Raises
         ------
@@ -64,19 +81,23 @@ class Checkpoint:
         arrays = {_OPTIMISER + name: value for name, value in self.state.items()}
         metadata = {
             "settings": self.settings,
+            "environment": self.environment,
             "progress": asdict(self.progress),
             "history": [asdict(record) for record in self.history],
         }
-        storage.write(path, "checkpoint", {"theta": self.theta, **arrays}, metadata)
+        content = {"theta": self.theta, **arrays}
+        storage.write(path, "checkpoint", content, metadata, keep_previous=True)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Checkpoint:
+    def read(cls, path: str | os.PathLike[str], max_bytes: int = storage.MAX_BYTES) -> Checkpoint:
         """Read what :meth:`write` wrote.
 
         Parameters
         ----------
         path : path
             The file.
+        max_bytes : int
+            The largest file to accept.
 
         Returns
         -------
@@ -89,10 +110,11 @@ class Checkpoint:
         CorruptFileError, FormatVersionError
             It is damaged, not a checkpoint, or of another version.
         """
-        arrays, metadata = storage.read(path, "checkpoint")
+        arrays, metadata = storage.read(path, "checkpoint", max_bytes)
         try:
-            return cls(
+            checkpoint = cls(
                 settings=dict(metadata["settings"]),
+                environment=dict(metadata["environment"]),
                 theta=arrays.pop("theta"),
                 state={name.removeprefix(_OPTIMISER): value for name, value in arrays.items()},
                 progress=rebuild(Progress, metadata["progress"]),
@@ -100,21 +122,32 @@ class Checkpoint:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(f"{path}: expected a checkpoint, got {error!r}") from error
+        checkpoint.refuse_incoherence(path)
+        return checkpoint
+
+    def refuse_incoherence(self, source: object) -> None:
+        """Raise CorruptFileError unless the parts can belong to one run, whichever it is."""
+        refuse_unusable_arrays({"theta": self.theta, **self.state}, source)
+        if self.progress.epoch != len(self.history):
+            raise CorruptFileError(
+                f"{source}: expected a place after the {len(self.history)} epochs of its history, "
+                f"got epoch {self.progress.epoch}"
+            )
 
     def refuse_misfit(
         self, theta: NDArray[Any], optimiser: Optimiser, num_steps: int, source: object
     ) -> None:
         """Raise CorruptFileError unless everything fits a run with this ``theta`` and optimiser."""
+        self.refuse_incoherence(source)
         begun = self.progress.epoch > 0 or self.progress.step > 0
         expected = {"theta": theta}
         if begun:
             expected.update(_state_after_one_step(theta, optimiser))
         refuse_other_arrays({"theta": self.theta, **self.state}, expected, source)
-        place = self.progress
-        if place.epoch != len(self.history) or not 0 <= place.step <= num_steps:
+        if self.progress.step > num_steps:
             raise CorruptFileError(
-                f"{source}: expected a place in an epoch of {num_steps} steps after "
-                f"{len(self.history)} epochs, got epoch {place.epoch}, step {place.step}"
+                f"{source}: expected a place in an epoch of {num_steps} steps, "
+                f"got step {self.progress.step}"
             )
 
 
@@ -123,6 +156,50 @@ def _state_after_one_step(theta: NDArray[Any], optimiser: Optimiser) -> dict[str
     trial.load_state({})
     trial.update(np.zeros_like(theta), np.zeros_like(theta))
     return trial.state
+
+
+def newest_usable(path: str | os.PathLike[str], load: Callable[[Path], Result]) -> Result:
+    """Return what ``load`` makes of the checkpoint, or of the one before if it is damaged.
+
+    Parameters
+    ----------
+    path : path
+        The newest checkpoint.
+    load : callable
+        Reads one.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    InputError, CorruptFileError
+        What ``load`` raises for the newest checkpoint if it is whole, or if there is none before;
+        else what it raises for the one before.
+
+    Warns
+    -----
+    ResumeWarning
+        The newest one is damaged or missing, and the one before is taken.
+    """
+    try:
+        return load(Path(path))
+    except (InputError, CorruptFileError) as error:
+        earlier = storage.previous(path)
+        if storage.is_whole(path) or not earlier.exists():
+            raise
+        try:
+            result = load(earlier)
+        except CorruptFileError as second:
+            raise CorruptFileError(f"{error}; nor is the one before of use: {second}") from error
+        warnings.warn(f"{error}; going on from {earlier}", ResumeWarning, stacklevel=3)
+        return result
+
+
+def largest_file(theta: NDArray[Any], states: int = _MOST_STATES) -> int:
+    """Return how large a checkpoint with so many arrays like ``theta`` may be, in bytes."""
+    return (1 + states) * theta.nbytes + _HISTORY_BYTES
 
 
 def as_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,15 +226,25 @@ def refuse_other_settings(
         )
 
 
+def refuse_unusable_arrays(arrays: Mapping[str, NDArray[Any]], source: object) -> None:
+    """Raise CorruptFileError unless ``theta`` is ``(k, d+1)`` of floats, and all is finite."""
+    theta = arrays["theta"]
+    if theta.ndim != 2 or theta.dtype not in (np.float32, np.float64):
+        raise CorruptFileError(
+            f"{source}: expected theta of shape (k, d+1) in float32 or float64, got "
+            f"{theta.dtype}{theta.shape}"
+        )
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise CorruptFileError(f"{source}: expected finite numbers, got NaN or infinities")
+
+
 def refuse_other_arrays(
     found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], source: object
 ) -> None:
-    """Raise CorruptFileError unless shapes and dtypes are as expected, and the numbers finite."""
+    """Raise CorruptFileError unless names, shapes and dtypes are as expected."""
     wanted, got = _layout(expected), _layout(found)
     if wanted != got:
         raise CorruptFileError(f"{source}: expected the arrays {wanted}, got {got}")
-    if not all(np.isfinite(array).all() for array in found.values()):
-        raise CorruptFileError(f"{source}: expected finite numbers, got NaN or infinities")
 
 
 def _layout(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:

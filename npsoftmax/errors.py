@@ -13,9 +13,11 @@ __all__ = [
     "OutputError",
     "DataUnavailableError",
     "CorruptFileError",
+    "DataCorrupt",
     "FormatVersionError",
     "DivergedError",
     "InterruptionError",
+    "ResumeWarning",
 ]
 
 
@@ -57,6 +59,25 @@ class CorruptFileError(NpsoftmaxError, ValueError):
     exit_code = 4
 
 
+class DataCorrupt(CorruptFileError):  # noqa: N818 - the name says what the data are
+    """A data file that is not what its format promises, and from which byte on.
+
+    Attributes
+    ----------
+    source : str
+        The file.
+    offset : int
+        Where, in bytes from the beginning of the uncompressed content; for gzip damage, of the
+        compressed file.
+    reason : str
+        What was expected there, and what was found.
+    """
+
+    def __init__(self, source: object, offset: int, reason: str) -> None:
+        super().__init__(f"{source}: at byte {offset}: {reason}")
+        self.source, self.offset, self.reason = str(source), offset, reason
+
+
 class FormatVersionError(CorruptFileError):
     """A model or checkpoint written in a format that this version does not read."""
 
@@ -75,3 +96,7 @@ class InterruptionError(NpsoftmaxError):
     """Training was asked to stop and stopped between two steps."""
 
     exit_code = 130
+
+
+class ResumeWarning(UserWarning):
+    """A run goes on, but not quite from where or as it was expected to."""

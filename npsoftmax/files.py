@@ -1,20 +1,28 @@
 """Files appear under their name whole, or not at all."""
 
 import os
+import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import time
 from typing import BinaryIO
 
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
 
-__all__ = ["publish", "read_bytes", "readable"]
+__all__ = ["publish", "read_bytes", "readable", "sweep"]
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+_DAY_SECONDS = 24 * 60 * 60
 
 
 @contextmanager
-def publish(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def publish(
+    path: str | os.PathLike[str], kept: str | os.PathLike[str] | None = None
+) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the name ``path`` when the block ends well.
 
     The bytes go to a file of another name in the same folder, are forced to the disk,
@@ -26,6 +34,9 @@ def publish(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ----------
     path : path
         The final name. Its folder is created if it is missing.
+    kept : path, optional
+        What the file that stands there before is called afterwards, in the same folder. There is
+        no moment without a file at ``path``, nor one without the file that was kept before.
 
     Yields
     ------
@@ -35,7 +46,7 @@ def publish(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     OutputError
-        The folder or the file cannot be written.
+        The folder or the file cannot be written, or a folder, a device or a pipe stands there.
 
     Examples
     --------
@@ -45,18 +56,24 @@ def publish(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     b'hello'
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    temporary, former = _temporary_name(path), _temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_what_is_no_file(path)
         try:
             with _create(temporary) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if kept is not None and path.exists():
+                _name_again(path, former)
             os.replace(temporary, path)
+            _sync_folder(path.parent)
+            if kept is not None and former.exists():
+                os.replace(former, kept)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+            former.unlink(missing_ok=True)
     except OSError as error:
         if error.errno is None:
             raise  # not the disk's: our own errors and those of requests are OSErrors too
@@ -64,6 +81,29 @@ def publish(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             f"cannot write {path}: {error.strerror or error}; "
             "free space there, change its permissions, or name another folder"
         ) from error
+
+
+def sweep(folder: str | os.PathLike[str], older_than: float = _DAY_SECONDS) -> None:
+    """Remove the temporary files that killed processes left in a folder.
+
+    What cannot be removed stays.
+
+    Parameters
+    ----------
+    folder : path
+        The folder, which need not exist.
+    older_than : float
+        How many seconds ago they were last written to; a younger one may belong to a process at
+        work.
+
+    Examples
+    --------
+    >>> sweep("no such folder")
+    """
+    for path in Path(folder).glob(".*.part"):
+        with suppress(OSError):
+            if _TEMPORARY.fullmatch(path.name) and time() - path.lstat().st_mtime > older_than:
+                path.unlink()
 
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
@@ -139,11 +179,28 @@ def readable(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ) from error
 
 
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+
+
+def _name_again(path: Path, name: Path) -> None:
+    try:
+        os.link(path, name)
+    except OSError:  # a file system that knows one name for a file only
+        shutil.copyfile(path, name)
+
+
 def _create(path: Path) -> BinaryIO:
     # Mode 0666 lets the umask decide; tempfile's 0600 would hide a shared cache from others.
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o666)
     return os.fdopen(descriptor, "w+b")
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    # Root may replace a device, and /dev/stdout is a symbolic link to one.
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: expected a file there or nothing; name another")
 
 
 def _sync_folder(folder: Path) -> None:

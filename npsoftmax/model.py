@@ -306,7 +306,9 @@ class SoftmaxRegression:
         """
         arrays, metadata = storage.read(path, "model")
         try:
-            theta = as_columns(arrays["theta"])
+            theta = as_columns(arrays.pop("theta"))
+            if arrays:
+                raise ValueError(f"the arrays {', '.join(arrays)} besides theta")
             num_outputs, columns = theta.shape
             model = cls(columns - 1, num_outputs, 0, 0, theta.dtype, **metadata)
         except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -9,7 +9,9 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -151,6 +153,7 @@ def run(
     """
     _prepare_streams()
     args = parser.parse_args(argv)
+    warnings.showwarning = partial(_warn, parser)
     # SIGTERM ends a command as Ctrl-C does: temporary files go, the exit code is 130.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args.threads = set_threads(getattr(args, "threads", None))
@@ -183,6 +186,15 @@ def _prepare_streams() -> None:
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
+def _warn(parser: argparse.ArgumentParser, message: Warning | str, *_: object) -> None:
+    print(f"{parser.prog}: warning: {_one_line(str(message))}", file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    # A server or a file may have put words into it, and terminals obey control characters.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
 def _complain(
     parser: argparse.ArgumentParser, args: argparse.Namespace, text: str, code: int
 ) -> int:
@@ -190,6 +202,5 @@ def _complain(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if args.debug:
         traceback.print_exc()
-    one_line = " ".join(text.split())
-    print(f"{parser.prog}: {'' if code == 130 else 'error: '}{one_line}", file=sys.stderr)
+    print(f"{parser.prog}: {'' if code == 130 else 'error: '}{_one_line(text)}", file=sys.stderr)
     return code

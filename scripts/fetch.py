@@ -17,6 +17,13 @@ def parser() -> argparse.ArgumentParser:
         "files", metavar="FILE", nargs="*", help="only these files, by their names; default all"
     )
     command_line.add_data_flags(flags)
+    flags.add_argument(
+        "--timeout",
+        type=float,
+        default=300,
+        metavar="S",
+        help="seconds for each file, all mirrors, attempts and pauses together; default 300",
+    )
     command_line.add_output_flags(flags)
     return flags
 
@@ -42,6 +49,7 @@ def fetch(args: argparse.Namespace) -> None:
         args.mirror,
         args.offline,
         progress=command_line.wants_bar(args),
+        timeout=args.timeout,
     )
     if args.json:
         print(json.dumps({role: str(path) for role, path in paths.items()}))

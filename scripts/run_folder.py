@@ -5,6 +5,8 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -17,36 +19,97 @@ if TYPE_CHECKING:
     import npsoftmax
     from npsoftmax.ext import plots
 
-FILES = ("model.npz", "history.jsonl", "summary.json", "checkpoint.npz", "curves.png")
+FILES = (
+    "model.npz",
+    "history.jsonl",
+    "summary.json",
+    "checkpoint.npz",
+    "checkpoint.previous.npz",
+    "curves.png",
+)
+# How the command was called, not what it computed: a resumed run has the summary of a whole one.
+NOT_SETTINGS = ("run_dir", "force", "resume", "quiet", "json", "debug")
 
 
-def claim(args: argparse.Namespace, dataset: str) -> Path:
-    """Return the folder of this run, made now unless the run is resumed."""
-    from npsoftmax.errors import InputError, OutputError
+@contextmanager
+def claimed(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
+    """Yield the folder of this run, made now unless the run is resumed, for this run alone."""
+    from npsoftmax.errors import InputError
+    from npsoftmax.files import sweep
 
-    if args.resume:
-        if args.run_dir is None:
-            raise InputError("--resume: expected --run-dir DIR with the run to go on with; name it")
-        return Path(args.run_dir)
+    if args.resume and args.run_dir is None:
+        raise InputError("--resume: expected --run-dir DIR with the run to go on with; name it")
     # Microseconds keep runs apart that were started together.
     time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     folder = Path(args.run_dir or f"runs/{dataset}-{time}")
-    try:
+    if args.resume and not folder.is_dir():
+        raise InputError(f"cannot read {folder}/checkpoint.npz: no such folder; check the name")
+    with usable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if args.force:
-            for name in FILES:
-                (folder / name).unlink(missing_ok=True)
-        occupied = any(folder.iterdir()) and not args.force
+    with alone_in(folder):
+        with usable(folder):
+            sweep(folder, older_than=0)  # whoever made them is gone
+            if not args.resume:
+                empty(folder, args.force)
+        yield folder
+
+
+@contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """Turn what the system says of the folder into an error that says what to do."""
+    from npsoftmax.errors import OutputError
+
+    try:
+        yield
     except OSError as error:
+        if error.errno is None:
+            raise  # our own errors are OSErrors too
         raise OutputError(
             f"cannot make the run folder {folder}: {error.strerror}; name another with --run-dir"
         ) from error
-    if occupied:
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a folder in which another run is at work; the lock ends with the process."""
+    from npsoftmax.errors import OutputError
+
+    try:
+        import fcntl
+    except ImportError:
+        yield  # Windows has no lock on a folder
+        return
+    with usable(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OutputError(
+            f"{folder}: another run is at work there; wait for it, or name another folder with "
+            "--run-dir"
+        ) from error
+    except OSError as error:
+        reason = f"{folder} cannot be locked against other runs: {error.strerror}"
+        print(f"train.py: warning: {reason}", file=sys.stderr)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def empty(folder: Path, force: bool) -> None:
+    """Refuse a folder with a run in it, or remove that run's files if forced to."""
+    from npsoftmax.errors import OutputError
+
+    if force:
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+    elif any(folder.iterdir()):
         raise OutputError(
             f"{folder} holds a run already; name another folder with --run-dir, go on with it by "
             "--resume, or overwrite it by --force"
         )
-    return folder
 
 
 def resume(args: argparse.Namespace, solver: Solver) -> None:
@@ -122,7 +185,10 @@ def summarise(
 
     last, outcome = solver.trainer.history[-1], solver.outcome()
     return {
-        "settings": {**vars(args), **outcome.pop("settings", {})},
+        "settings": {
+            **{name: value for name, value in vars(args).items() if name not in NOT_SETTINGS},
+            **outcome.pop("settings", {}),
+        },
         **outcome,
         "dataset": data.name,
         "sha256": data.sha256,

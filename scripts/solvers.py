@@ -48,7 +48,7 @@ class Minibatches:
             test=(data.X_test, data.y_test),
             l2=args.l2,
             checkpoint_every=args.checkpoint_every,
-            identity={**identity(data), "threads": self.threads},
+            identity=identity(data),
         )
 
     @property

@@ -115,16 +115,16 @@ def train(args: argparse.Namespace) -> None:
     command_line.hold_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
     data = choose_data(args)
     solver = SOLVERS[args.solver](args, data)
-    folder = run_folder.claim(args, data.name)
-    solver.trainer.checkpoint = folder / "checkpoint.npz"
-    if args.resume:
-        run_folder.resume(args, solver)
-    introduce(args, data, solver, say)
-    loaded = perf_counter()
-    run(args, folder, solver, say)
-    seconds = {"load": loaded - started, "train": perf_counter() - loaded}
-    report(solver, say)
-    files, summary = run_folder.write_results(args, folder, data, solver, seconds)
+    with run_folder.claimed(args, data.name) as folder:
+        solver.trainer.checkpoint = folder / "checkpoint.npz"
+        if args.resume:
+            run_folder.resume(args, solver)
+        introduce(args, data, solver, say)
+        loaded = perf_counter()
+        run(args, folder, solver, say)
+        seconds = {"load": loaded - started, "train": perf_counter() - loaded}
+        report(solver, say)
+        files, summary = run_folder.write_results(args, folder, data, solver, seconds)
     for line in confusions(data, solver.trainer.model):
         say(line)
     say(f"written   {folder}: {' '.join(files)}")
@@ -168,7 +168,8 @@ def introduce(
 
 def run(args: argparse.Namespace, folder: Path, solver: Solver, say: Callable[[str], None]) -> None:
     """Train, print the records, and keep the history on disk up to date."""
-    run_folder.write_history(folder, solver.trainer)
+    if args.resume:  # it may have gone beyond its last checkpoint
+        run_folder.write_history(folder, solver.trainer)
     shown = record = None
     with solver.bar(args.quiet) as bar, stops_between_steps(solver, folder, bar):
         for record in solver.records():

@@ -262,7 +262,7 @@ def test_force_leaves_nothing_of_the_old_run(train, tmp_path):
     (tmp_path / "run" / "notes.txt").write_text("mine")
     assert train(*SMALL, "--run-dir", "run", "--force", "--lr", "1e38").returncode == 5
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"notes.txt", "history.jsonl"}
+    assert left == {"notes.txt", "checkpoint.npz"}
 
 
 def test_a_broken_matplotlib_costs_only_the_picture(train, tmp_path):
@@ -332,10 +332,20 @@ def test_resume_with_another_setting_is_refused_by_name(train):
     assert "seed 0 there, 7 here" in line
 
 
-def test_damaged_checkpoint_exits_4(train, tmp_path):
+def test_damaged_checkpoint_falls_back_or_exits_4(train, tmp_path):
     assert train(*SMALL, "--run-dir", "run").returncode == 0
+    model, history = (tmp_path / "run" / "model.npz").read_bytes(), told(tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.npz"
     path.write_bytes(path.read_bytes()[:-10])
+    process = train(*SMALL, "--run-dir", "run", "--resume")
+    assert process.returncode == 0
+    assert process.stderr.startswith("train.py: warning: run/checkpoint.npz: expected a file")
+    assert process.stderr.endswith("; going on from run/checkpoint.previous.npz\n")
+    assert "resumed   after epoch 1" in process.stdout
+    assert (tmp_path / "run" / "model.npz").read_bytes() == model
+    assert told(tmp_path / "run") == history
+    for file in (path, tmp_path / "run" / "checkpoint.previous.npz"):
+        file.write_bytes(file.read_bytes()[:-10])
     assert "checkpoint.npz" in one_line(train(*SMALL, "--run-dir", "run", "--resume"), 4)
 
 
@@ -371,3 +381,24 @@ def test_real_run_in_bounded_memory(fashion_mnist_folder, tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert int(re.search(r"VmHWM:\s+(\d+) kB", process.stderr)[1]) < 300 * 1024
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_refused(train, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "run").mkdir()
+    descriptor = os.open(tmp_path / "run", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    for flags in ([], ["--force"], ["--resume"]):
+        assert "another run is at work there" in one_line(
+            train(*SMALL, "--run-dir", "run", *flags), 2
+        )
+    assert list((tmp_path / "run").iterdir()) == []
+    os.close(descriptor)
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+
+
+def test_leftovers_of_a_killed_run_go_and_other_files_stay(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".checkpoint.npz.0123456789abcdef.part").write_bytes(b"half")
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+    assert not list((tmp_path / "run").glob(".*"))

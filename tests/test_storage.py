@@ -26,10 +26,11 @@ def seal(content: bytes) -> bytes:
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
-def archive(**arrays) -> bytes:
+def archive(compressed=False, **arrays) -> bytes:
     """Return the bytes of a genuine file that holds these arrays, pickled ones included."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    compress = np.savez_compressed if compressed else np.savez
+    compress(buffer, **arrays)
     with zipfile.ZipFile(buffer, "a") as file:
         file.comment = b"npsoftmax sha256 " + b"0" * 64
     return seal(buffer.getvalue()[: -64 - len(b"npsoftmax sha256 ")])
@@ -93,21 +94,19 @@ def test_pickled_content_is_refused_and_never_runs(path):
     with pytest.raises(CorruptFileError, match="written by npsoftmax"):
         storage.read(path, "test")
     path.write_bytes(archive(x=np.array([Bomb()], dtype=object)))
-    with pytest.raises(CorruptFileError, match="Object arrays cannot be loaded"):
+    with pytest.raises(CorruptFileError, match="no pickle is ever read"):
         storage.read(path, "test")
     path.write_bytes(seal(pickle.dumps(Bomb())))
     with pytest.raises(CorruptFileError):
         storage.read(path, "test")
 
 
-def test_claims_beyond_the_limit_are_refused_before_memory_is_taken(path, monkeypatch):
-    path.write_bytes(archive(x=np.zeros(1000)))
-    monkeypatch.setattr(storage, "MAX_BYTES", 5000)
-    with pytest.raises(CorruptFileError, match="claim 8128 bytes"):
+def test_claims_beyond_the_limit_are_refused_before_memory_is_taken(path):
+    path.write_bytes(archive(compressed=True, x=np.zeros(1000)))
+    with pytest.raises(CorruptFileError, match="members that claim 8128 bytes in a file of"):
         storage.read(path, "test")
-    monkeypatch.setattr(storage, "MAX_BYTES", 10)
     with pytest.raises(CorruptFileError, match="at most 10 bytes"):
-        storage.read(path, "test")
+        storage.read(path, "test", max_bytes=10)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +118,9 @@ def test_sealed_nonsense_is_refused(path, metadata):
         storage.read(path, "test")
 
 
-@pytest.mark.parametrize("name", ["file", "allow_pickle", "a\0b"])
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "a\0b", "../a", ".a", "", "metadata"])
 def test_reserved_names(path, name):
-    with pytest.raises(InputError, match="under a name other than"):
+    with pytest.raises(InputError, match="that is not reserved"):
         storage.write(path, "test", {name: np.zeros(1)}, {})
 
 
@@ -156,7 +155,7 @@ def test_other_version_and_kind(path, monkeypatch):
 def test_unusable_metadata_and_paths(path, tmp_path):
     with pytest.raises(InputError, match="JSON"):
         storage.write(path, "test", {}, {"x": {1, 2}})
-    with pytest.raises(InputError, match="other than metadata"):
+    with pytest.raises(InputError, match="that is not reserved"):
         storage.write(path, "test", {"metadata": np.zeros(1)}, {})
     with pytest.raises(InputError, match="cannot read"):
         storage.read(tmp_path / "none.npz", "test")

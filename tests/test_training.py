@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from npsoftmax import DataLoader, SoftmaxRegression, Trainer, storage
+from npsoftmax.checkpoint import Checkpoint
 from npsoftmax.errors import (
     CorruptFileError,
     DivergedError,
     InputError,
     LabelError,
     OutputError,
+    ResumeWarning,
     ShapeError,
 )
+from npsoftmax.history import Progress
 from npsoftmax.objective import loss_and_grad
 from npsoftmax.optimisers import Adam, Descent, Momentum, OptimiserChain, WeightDecay
 
@@ -144,7 +147,9 @@ def test_divergence_in_the_last_update_is_noticed(tmp_path, name):
     path = name and tmp_path / name
     with pytest.raises(DivergedError, match="step 1 of 1: a parameter is not finite"):
         Trainer(model, Descent(1e38), loader, checkpoint=path).fit(1)
-    assert list(tmp_path.iterdir()) == []
+    if path is not None:
+        assert Checkpoint.read(path).progress == Progress()
+    assert len(list(tmp_path.iterdir())) == (name is not None)
 
 
 @pytest.mark.parametrize("test_values", [1e300, 1e38])
@@ -208,7 +213,9 @@ def test_resume_is_bit_for_bit(tmp_path, rule, dtype, stop_after):
     assert values(second.history) == values(whole.history)
 
 
-def test_checkpoints_are_written_every_so_many_steps_and_after_each_epoch(tmp_path, monkeypatch):
+def test_checkpoints_are_written_at_the_start_every_so_many_steps_and_after_each_epoch(
+    tmp_path, monkeypatch
+):
     path = tmp_path / "c.npz"
     subject = trainer(checkpoint=path, checkpoint_every=3)
     places = []
@@ -220,7 +227,7 @@ def test_checkpoints_are_written_every_so_many_steps_and_after_each_epoch(tmp_pa
 
     monkeypatch.setattr(Trainer, "save_checkpoint", spy)
     subject.fit(2)  # 7 steps an epoch
-    assert places == [(0, 3), (0, 6), (1, 0), (1, 2), (1, 5), (2, 0)]
+    assert places == [(0, 0), (0, 3), (0, 6), (1, 0), (1, 2), (1, 5), (2, 0)]
 
 
 @pytest.mark.parametrize(
@@ -289,3 +296,12 @@ def test_refusals(tmp_path):
     ]:  # fmt: skip
         with pytest.raises(error, match=message):
             call()
+
+
+def test_another_environment_is_said(tmp_path, monkeypatch):
+    trainer(checkpoint=tmp_path / "c.npz").fit(1)
+    monkeypatch.setattr(np, "__version__", "1.0")
+    with pytest.warns(
+        ResumeWarning, match=r"numpy .* there, 1\.0 here\); the run goes on"
+    ):
+        trainer().resume(tmp_path / "c.npz")

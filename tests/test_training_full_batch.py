@@ -21,6 +21,7 @@ from npsoftmax.errors import (
     InputError,
     InterruptionError,
     LabelError,
+    ResumeWarning,
     ShapeError,
 )
 from npsoftmax.objective import FullBatch, _parts, loss_and_grad, preconditioner
@@ -393,7 +394,6 @@ def checkpoint_of(tmp_path, **settings):
     [
         ({"l2": 1e-3}, "l2 0.0001 there, 0.001 here"),
         ({"sample_weight": np.ones(500)}, "weights None there"),
-        ({"threads": 3}, "threads 2 there, 3 here"),
         ({"identity": {"dataset": "mnist"}}, "dataset None there, 'mnist' here"),
     ],
 )
@@ -404,6 +404,14 @@ def test_resuming_with_other_settings_is_refused(tmp_path, settings, message):
         other.resume(path)
     with pytest.raises(InputError, match=r"labels '[0-9a-f]{64}' there"):
         FullBatchTrainer(new_model(), X, y[::-1], l2=1e-4, threads=2).resume(path)
+
+
+def test_another_number_of_threads_is_said(tmp_path):
+    path, X, y = checkpoint_of(tmp_path, threads=2)
+    other = FullBatchTrainer(new_model(), X, y, l2=1e-4, threads=3)
+    with pytest.warns(ResumeWarning, match=r"threads 2 there, 3 here\); the run goes on, but not"):
+        other.resume(path)
+    assert len(other.history) > 1
 
 
 def test_the_other_trainers_checkpoint_is_refused(tmp_path):

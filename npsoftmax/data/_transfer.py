@@ -1,4 +1,4 @@
-"""How the bytes of a file come over HTTP: mirrors, attempts, redirects, Range, deadlines.
+"""How the bytes of a file come from its mirrors: turns, attempts, pauses, Range, deadlines.
 
 The SHA-256 alone judges the content. Status, headers and lengths only decide whether to ask
 again, and from which byte: servers, caches and captive portals lie about all of them.
@@ -7,16 +7,16 @@ again, and from which byte: servers, caches and captive portals lie about all of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.client import responses
-from socket import gaierror
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urljoin, urlsplit
 
+from npsoftmax.data._http import MirrorError, Watchdog, network, opened
 from npsoftmax.data.remote_file import RemoteFile, complaint
 
 if TYPE_CHECKING:
@@ -25,121 +25,209 @@ if TYPE_CHECKING:
 
 __all__ = ["MirrorError", "download"]
 
+# A mirror is asked so often in vain, and all of them together so often.
 _ATTEMPTS = 4
-_MAX_REDIRECTS = 5
+_REQUESTS = 10
+# A whole body that is not the file is asked for once more, in case the way to here spoilt it.
+_WRONG_BODIES = 2
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 20.0
+_PATIENCE_SECONDS = 100.0
+_FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
-_CHUNK_BYTES = 65536
+# Fewer bytes in _READ_SECONDS are taken for silence.
+_LEAST_BYTES = 16 * 1024
+# So many bytes further than ever before are progress.
+_NEW_GROUND_BYTES = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 
-class MirrorError(Exception):
-    """Why a file did not come; asking again is of no use before ``wait`` seconds."""
-
-    def __init__(self, reason: str, wait: float = math.inf) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-def download(
-    file: RemoteFile, part: BinaryIO, mirrors: Sequence[str], timeout: float, progress: bool
-) -> None:
-    """Write ``file`` to ``part`` from the first mirror that delivers it, or raise MirrorError."""
-    import requests
-    from tqdm import tqdm
-
-    class Session(requests.Session):
-        # Even when told not to follow redirects, requests reads their bodies, however long.
-        def get_redirect_target(self, resp: requests.Response) -> None:
-            return None
-
-    bar = tqdm(total=file.size, desc=file.name, unit="B", unit_scale=True, disable=not progress)
-    with Session() as session, bar:
-        session.headers["Accept-Encoding"] = "identity"
-        Transfer(file, part, session, bar, monotonic() + timeout).run(mirrors)
+class WrongBodyError(MirrorError):
+    """A whole body came, and it is not the file."""
 
 
 @dataclass
+class Mirror:
+    """A place to ask, what became of it, and from when on it may be asked again."""
+
+    url: str
+    ready: float = 0.0
+    attempts: int = 0
+    wrong_bodies: int = 0
+    undo_gzip: bool = False
+    failures: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Say where and why."""
+        return f"{self.url}: {'; then '.join(dict.fromkeys(self.failures))}"
+
+
+def download(
+    file: RemoteFile,
+    part: BinaryIO,
+    mirrors: Sequence[str],
+    timeout: float,
+    progress: bool,
+    recognise: Callable[[BinaryIO], str],
+) -> None:
+    """Write ``file`` to ``part`` from the first mirror that delivers it, or raise MirrorError."""
+    from tqdm import tqdm
+
+    places = [Mirror(f"{mirror.rstrip('/')}/{file.name}") for mirror in mirrors]
+    bar = tqdm(total=file.size, desc=file.name, unit="B", unit_scale=True, disable=not progress)
+    with bar:
+        transfer = Transfer(file, part, bar, recognise, timeout)
+        while mirror := transfer.next_of(places):
+            if transfer.succeeds(mirror):
+                return
+    reasons = [str(mirror) for mirror in places if mirror.failures]
+    if transfer.seconds_left() <= 0:
+        reasons.append(f"gave up when {transfer.limit}")
+    raise MirrorError("; ".join(reasons) or "no mirror was named")
+
+
 class Transfer:
-    """The bytes that have arrived in ``part``, and the time left for the others."""
+    """The bytes that have arrived in ``part``, where they came from, and the time that is left."""
 
-    file: RemoteFile
-    part: BinaryIO
-    session: requests.Session
-    bar: tqdm[Any]
-    deadline: float
-    validator: str | None = None
+    def __init__(
+        self,
+        file: RemoteFile,
+        part: BinaryIO,
+        bar: tqdm[Any],
+        recognise: Callable[[BinaryIO], str],
+        timeout: float,
+    ) -> None:
+        self.file, self.part, self.bar, self.recognise = file, part, bar, recognise
+        self.timeout = timeout
+        self._deadline = monotonic() + timeout
+        self._patience = monotonic() + _PATIENCE_SECONDS
+        # For a second attempt to have a chance in a short time.
+        self._longest_wait = min(_READ_SECONDS, timeout / 4)
+        self._in_vain = 0
+        self._furthest = 0
+        # Whom the part is from, and by what its rest can be asked for.
+        self._origin: tuple[Mirror, str] | None = None
 
-    def run(self, mirrors: Sequence[str]) -> None:
-        """Ask one mirror after the other, each until another attempt makes no sense."""
-        failures = []
-        for mirror in mirrors:
-            url = f"{mirror.rstrip('/')}/{self.file.name}"
-            self.validator = None
-            for attempt in range(_ATTEMPTS):
-                try:
-                    return self._attempt(url)
-                except MirrorError as error:
-                    failures.append(f"{url}: {error}")
-                    pause = _pause(attempt, error.wait, self.deadline - monotonic())
-                if pause is None:
-                    break
-                sleep(pause)
-        raise MirrorError("; ".join(dict.fromkeys(failures)) or "no mirror was named")
+    @property
+    def limit(self) -> str:
+        """What ends it all first, in words."""
+        if self._patience < self._deadline:
+            return f"nothing new had come for {_PATIENCE_SECONDS:g} s"
+        return f"the timeout of {self.timeout:g} s for the whole file was over"
 
-    def _attempt(self, url: str) -> None:
-        """Ask once and take in what comes; return only when it is the right file."""
-        size = self.file.size
-        with self._open(url) as response:
-            self.validator = None
-            if not _resumes(response.status_code, response.headers, self.part.tell(), size):
+    def seconds_left(self) -> float:
+        """Return the time left for everything."""
+        return min(self._deadline, self._patience) - monotonic()
+
+    def next_of(self, mirrors: Sequence[Mirror]) -> Mirror | None:
+        """Wait for the mirror whose turn it is; None if no further attempt makes sense."""
+        mirror = min(mirrors, key=lambda mirror: mirror.ready, default=None)
+        if mirror is None or self._in_vain >= _REQUESTS:
+            return None
+        pause = max(0.0, mirror.ready - monotonic())
+        if pause >= self.seconds_left():
+            return None
+        if pause:
+            sleep(pause)
+        return mirror
+
+    def succeeds(self, mirror: Mirror) -> bool:
+        """Ask once; return whether the right file has come, else note when to ask again."""
+        before = self._furthest
+        try:
+            self._ask(mirror)
+        except MirrorError as error:
+            mirror.failures.append(str(error))
+            if error.wait == 0 and self._furthest > before:
+                mirror.ready = 0.0  # it brings the file, if only in pieces
+            else:
+                self._in_vain += 1
+                mirror.attempts += 1
+                mirror.ready = monotonic() + _pause(mirror.attempts, error.wait)
+            return False
+        return True
+
+    def _ask(self, mirror: Mirror) -> None:
+        with Watchdog(_LEAST_BYTES, self._longest_wait) as watchdog:
+            try:
+                self._receive(mirror, watchdog)
+            except WrongBodyError as error:
+                mirror.wrong_bodies += 1
+                error.wait = 0 if mirror.wrong_bodies < _WRONG_BODIES else math.inf
+                raise
+            except MirrorError as error:
+                raise (MirrorError(str(watchdog), 0) if watchdog.has_cut else error) from error
+
+    def _receive(self, mirror: Mirror, watchdog: Watchdog) -> None:
+        """Take in what one request brings; return only when it is the right file."""
+        connect_wait = min(_CONNECT_SECONDS, self._longest_wait)
+        with opened(
+            mirror.url, self._range(mirror), (connect_wait, self._longest_wait), watchdog
+        ) as response:
+            self._origin = None
+            if not _resumes(
+                response.status_code, response.headers, self.part.tell(), self.file.size
+            ):
                 self.part.seek(0)
                 self.part.truncate()
                 self.bar.reset()
-            self.validator = _validator(response.headers)
-            for chunk in self._body(response):
-                if self.part.tell() + len(chunk) > size:
-                    raise MirrorError(f"expected {size:,} bytes, got more", wait=0)
-                self.part.write(chunk)
-                self.bar.update(len(chunk))
+            labelled = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
+            inflater = zlib.decompressobj(31) if labelled and mirror.undo_gzip else None
+            mirror.undo_gzip = labelled  # should what comes now be wrong
+            validator = _validator(response.headers)
+            if validator and not inflater:
+                self._origin = mirror, validator
+            for chunk in self._body(response, inflater, watchdog):
+                self._take(chunk)
         wrong = complaint(self.part, self.file)
         if wrong:
-            raise MirrorError(wrong, wait=0)
+            short = self.part.seek(0, os.SEEK_END) < self.file.size
+            wrong += self.recognise(self.part)
+            self.part.seek(0, os.SEEK_END)
+            if watchdog.has_cut or short:
+                raise MirrorError(wrong, 0)
+            raise WrongBodyError(wrong)
 
-    def _open(self, url: str) -> requests.Response:
-        """Return the answer at the end of at most five redirects, its body unread."""
-        headers, received = {}, self.part.tell()
-        if self.validator and 0 < received < self.file.size:
-            headers = {"Range": f"bytes={received}-", "If-Range": self.validator}
-        for _ in range(_MAX_REDIRECTS + 1):
-            left = self._seconds_left()
-            timeouts = min(_CONNECT_SECONDS, left), min(_READ_SECONDS, left)
-            with _network():
-                response = self.session.get(url, headers=headers, stream=True, timeout=timeouts)
-                if not response.is_redirect:
-                    return response
-                response.close()
-                url = _redirect_target(url, response.headers["Location"])
-        raise MirrorError(f"more than {_MAX_REDIRECTS} redirects")
+    def _take(self, chunk: bytes) -> None:
+        size = self.file.size
+        if self.part.tell() + len(chunk) > size:
+            raise WrongBodyError(f"expected {size:,} bytes, got more")
+        self.part.write(chunk)
+        self.bar.update(len(chunk))
+        if self.part.tell() >= self._furthest + _NEW_GROUND_BYTES:
+            self._furthest = self.part.tell()
+            self._patience = monotonic() + _PATIENCE_SECONDS
 
-    def _body(self, response: requests.Response) -> Iterator[bytes]:
-        """Yield the bytes as they were sent, until the end, a fault or the deadline."""
+    def _range(self, mirror: Mirror) -> dict[str, str]:
+        """Return the headers that ask for the rest of the part, if it is of this mirror."""
+        received = self.part.tell()
+        if self._origin and self._origin[0] is mirror and 0 < received < self.file.size:
+            return {"Range": f"bytes={received}-", "If-Range": self._origin[1]}
+        return {}
+
+    def _body(
+        self, response: requests.Response, inflater: Any, watchdog: Watchdog
+    ) -> Iterator[bytes]:
+        """Yield the bytes as they were sent, or unpacked, until the end, a fault or a limit."""
+        size = self.file.size
         try:
-            with _network():
+            with network():
                 # read1 gives what has come, so that a dripping server meets the deadline too.
                 while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
-                    self._seconds_left()
+                    watchdog.received += len(chunk)
+                    if self.seconds_left() <= 0:
+                        raise MirrorError(self.limit)
+                    if watchdog.received > size + _CHUNK_BYTES:
+                        raise WrongBodyError(f"expected {size:,} bytes, got more")
+                    if inflater:
+                        chunk = inflater.decompress(chunk, size + 1 - self.part.tell())
                     yield chunk
+        except zlib.error as error:
+            raise WrongBodyError(f"its Content-Encoding is not what it says: {error}") from error
         except MirrorError:
             # A Content-Length that lies must not cost a file of which every byte has come.
-            if self.part.tell() < self.file.size:
+            if self.part.tell() < size:
                 raise
-
-    def _seconds_left(self) -> float:
-        left = self.deadline - monotonic()
-        if left <= 0:
-            raise MirrorError("the timeout for the whole download is over")
-        return left
 
 
 def _resumes(status: int, headers: Mapping[str, str], received: int, size: int) -> bool:
@@ -150,13 +238,14 @@ def _resumes(status: int, headers: Mapping[str, str], received: int, size: int) 
         return True
     again = status >= 500 or status in (206, 408, 416, 429)
     wait = _retry_after(headers.get("Retry-After", "0"), time()) if again else math.inf
-    raise MirrorError(f"HTTP {status} {responses.get(status, '')}", wait)
+    asks = f", asks to wait {wait:.0f} s" if 0 < wait < math.inf else ""
+    raise MirrorError(f"HTTP {status} {responses.get(status, '')}{asks}", wait)
 
 
-def _pause(attempt: int, wait: float, left: float) -> float | None:
-    """Return the seconds to wait after ``attempt``, None when there shall be no other."""
-    pause = max(2.0**attempt, wait)
-    return None if attempt == _ATTEMPTS - 1 or pause > min(_LONGEST_PAUSE, left) else pause
+def _pause(attempts: int, wait: float) -> float:
+    """Return the seconds to wait after so many attempts in vain, infinity to ask no more."""
+    pause = max(_FIRST_PAUSE * 2.0 ** (attempts - 1), wait)
+    return math.inf if attempts >= _ATTEMPTS or pause > _LONGEST_PAUSE else pause
 
 
 def _retry_after(value: str, now: float) -> float:
@@ -173,32 +262,3 @@ def _validator(headers: Mapping[str, str]) -> str | None:
     """Return what If-Range may carry: a strong ETag, or the date where there is no ETag."""
     validator = headers.get("ETag", headers.get("Last-Modified", "W/"))
     return None if validator.startswith("W/") else validator
-
-
-def _redirect_target(url: str, location: str) -> str:
-    target = urljoin(url, location)
-    allowed = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
-    if urlsplit(target).scheme not in allowed:
-        raise MirrorError(f"refused a redirect to {target[:200]!r}")
-    return target
-
-
-@contextmanager
-def _network() -> Iterator[None]:
-    """Turn network errors into a MirrorError; ``publish`` would take an OSError for the disk's."""
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except (OSError, HTTPError, ValueError) as error:
-        cause = _root_cause(error)
-        # No repetition mends a wrong address or header, nor a machine that is offline.
-        hopeless = isinstance(error, ValueError) or isinstance(cause, gaierror)
-        reason = f"{type(cause).__name__}: {str(cause)[:200]}"
-        raise MirrorError(reason, math.inf if hopeless else 0) from error
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """Return the innermost error; each layer hands its cause over as __cause__ or argument."""
-    inner = next((e for e in (error.__cause__, *error.args) if isinstance(e, BaseException)), None)
-    return _root_cause(inner) if inner else error

@@ -7,18 +7,19 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.data import idx
-from npsoftmax.data.download import fetch, plan
+from npsoftmax.data.download import TIMEOUT_SECONDS, fetch, plan
 from npsoftmax.data.registry import DATASETS, DatasetSource, find
-from npsoftmax.data.remote_file import RemoteFile, verify
+from npsoftmax.data.remote_file import RemoteFile, complaint, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
-from npsoftmax.files import publish
+from npsoftmax.files import publish, readable
 
 __all__ = ["NAMES", "Dataset", "acquire", "load"]
 
@@ -134,6 +135,7 @@ def acquire(
     mirrors: Sequence[str] = (),
     offline: bool | None = None,
     progress: bool = False,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> tuple[dict[str, Path], str]:
     """Find or download the compressed files of a data set.
 
@@ -145,6 +147,8 @@ def acquire(
         Those of its files that are wanted, by role.
     data_dir, mirrors, offline, progress
         As for :func:`load`.
+    timeout : float
+        Seconds for the download of each file, as for :func:`npsoftmax.data.download.fetch`.
 
     Returns
     -------
@@ -172,7 +176,14 @@ def acquire(
         raise _refusal(source, list(missing.values()), home, cause)
     for role, file in missing.items():
         try:
-            paths[role] = fetch(file, home, [*mirrors, *source.mirrors], progress=progress)
+            paths[role] = fetch(
+                file,
+                home,
+                [*mirrors, *source.mirrors],
+                timeout=timeout,
+                progress=progress,
+                recognise=partial(_mix_up, file.name),
+            )
         except DataUnavailableError as error:
             raise _refusal(source, [file], home, str(error)) from error
     places = {path.parent for role, path in paths.items() if path and role not in missing}
@@ -216,17 +227,24 @@ def _refusal(
     source: DatasetSource, missing: list[RemoteFile], home: Path, cause: str
 ) -> CorruptFileError | DataUnavailableError:
     """Say what is missing or wrong, and why it stays so."""
-    reasons = "; ".join(f"{verify(home / f.name, f)}{_mix_up(home / f.name)}" for f in missing)
+    reasons = "; ".join(_complaint(home / file.name, file) for file in missing)
     wrong = any(os.path.lexists(home / file.name) for file in missing)
     kind = CorruptFileError if wrong else DataUnavailableError
     return kind(f"{source.name}: {reasons}; {cause}")
 
 
-def _mix_up(path: Path) -> str:
+def _complaint(path: Path, file: RemoteFile) -> str:
+    text = str(verify(path, file))
+    with suppress(InputError), readable(path) as stream:
+        text += _mix_up(file.name, stream)
+    return text
+
+
+def _mix_up(name: str, stream: BinaryIO) -> str:
     """Name the data set that a file belongs to: MNIST and Fashion-MNIST share file names."""
     for other in DATASETS.values():
         for file in other.files.values():
-            if path.name == file.name and verify(path, file) is None:
+            if name == file.name and complaint(stream, file) is None:
                 return f" (it is the file of {other.name})"
     return ""
 

@@ -1,16 +1,19 @@
 """Getting one pinned file: ``plan`` decides from the disk, ``fetch`` acts on the network."""
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from npsoftmax.data.remote_file import RemoteFile, verify
-from npsoftmax.errors import DataUnavailableError, OutputError
-from npsoftmax.files import publish
+from npsoftmax.errors import DataUnavailableError, InputError, OutputError
+from npsoftmax.files import publish, sweep
 
-__all__ = ["Plan", "fetch", "plan"]
+__all__ = ["TIMEOUT_SECONDS", "Plan", "fetch", "plan"]
+
+TIMEOUT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ def fetch(
     folder: Path,
     mirrors: Sequence[str],
     *,
-    timeout: float = 300.0,
+    timeout: float = TIMEOUT_SECONDS,
     progress: bool = False,
+    recognise: Callable[[BinaryIO], str] = lambda _: "",
 ) -> Path:
     """Download ``file`` into ``folder`` from the first mirror that delivers it, and verify it.
 
@@ -60,14 +64,20 @@ def fetch(
     file, folder : RemoteFile, Path
         What to download, and where to; the folder is created if it is missing.
     mirrors : sequence of str
-        Base URLs to which the file name is appended, tried in this order.
+        Base URLs to which the file name is appended. They take turns, in this order: after a
+        failure the next one is asked at once, and the same one again after a pause.
     timeout : float
-        Seconds for everything together: all mirrors, attempts and pauses.
+        Seconds for everything together: all mirrors, attempts and pauses. No single wait is
+        longer than a quarter of it, or 20 s; when nothing new comes for 100 s, it is over too.
     progress : bool
         Whether to show a bar on stderr.
+    recognise : callable
+        Given a wrong file, returns what to add to the complaint about it.
 
     Raises
     ------
+    InputError
+        The timeout is not a positive number.
     DataUnavailableError
         No mirror delivered the file, or the folder cannot be written.
 
@@ -81,10 +91,13 @@ def fetch(
     # Here: the modules of HTTP take a while to load, and most runs download nothing.
     from npsoftmax.data._transfer import MirrorError, download
 
+    if not 0 < timeout < math.inf:
+        raise InputError(f"timeout: expected a positive number of seconds, got {timeout}")
     path = folder / file.name
+    sweep(folder)
     try:
         with publish(path) as part:
-            download(file, part, mirrors, timeout, progress)
+            download(file, part, mirrors, timeout, progress, recognise)
     except MirrorError as error:
         raise DataUnavailableError(
             f"cannot download {file.name}: {error}; name another mirror, or put a file of "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax import lbfgs
 from npsoftmax._checks import as_count, as_size
-from npsoftmax.checkpoint import as_settings
+from npsoftmax._environment import environment, warn_of_another
+from npsoftmax.checkpoint import as_settings, newest_usable
 from npsoftmax.errors import InputError
 from npsoftmax.history import IterationRecord
 from npsoftmax.objective import Evaluation, FullBatch, sample_losses
 from npsoftmax.training._checks import checked_data
+from npsoftmax.training._settings import model_settings, problem_settings
 from npsoftmax.training.optimum import Ending, Optimum
-from npsoftmax.training.solver_state import read_state, write_state
+from npsoftmax.training.solver_state import SolverState, read_state
 from npsoftmax.training.start import start_on_a_part
 
 if TYPE_CHECKING:
@@ -32,10 +34,8 @@ __all__ = ["FullBatchTrainer"]
 class FullBatchTrainer:
     """Train a model on all samples at once.
 
-    What :func:`npsoftmax.training.fit` does, with a history, test data and checkpoints.
-
-    A run from a checkpoint goes on bit for bit (same machine type, NumPy build, ``threads``, and
-    threads of the BLAS where those are 1).
+    What :func:`npsoftmax.training.fit` does, with a history, test data and checkpoints from which
+    a run goes on bit for bit (same machine type, NumPy build, ``threads``).
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ class FullBatchTrainer:
     tol : float
         The largest entry of the gradient, in magnitude, to stop at.
     checkpoint : path, optional
-        Where to keep the newest checkpoint, written at the end and every ``checkpoint_every``
-        iterations.
+        Where to keep the newest checkpoint, written at the start, at the end and every
+        ``checkpoint_every`` iterations; the one before is kept beside it.
     checkpoint_every : int
         How often.
     identity : mapping, optional
@@ -281,20 +281,10 @@ class FullBatchTrainer:
 
     def _settings(self) -> dict[str, Any]:
         """Return what a checkpoint must agree in for the run to go on bit for bit."""
-        problem, model = self.problem, self.model
-        weights = problem.sample_weight
         return as_settings(
             {
-                "l2": problem.l2,
-                "theta": f"{model.theta.dtype} {model.theta.shape}",
-                "pixel_scale": model.pixel_scale,
-                "classes": model.classes,
-                "samples": f"{problem.X.dtype} {problem.X.shape}",
-                "labels": hashlib.sha256(problem.y.astype(np.int64).tobytes()).hexdigest(),
-                "weights": None
-                if weights is None
-                else hashlib.sha256(weights.tobytes()).hexdigest(),
-                "threads": problem.threads,
+                **model_settings(self.model, self.problem.X),
+                **problem_settings(self.problem),
                 **self.identity,
             }
         )
@@ -305,7 +295,7 @@ class FullBatchTrainer:
         Parameters
         ----------
         path : path
-            The file; it is replaced if it exists.
+            The file; the one that stands there is kept as ``storage.previous(path)``.
 
         Raises
         ------
@@ -317,7 +307,10 @@ class FullBatchTrainer:
         state, history = self._reached
         if state is None:
             raise InputError("checkpoint: expected a trainer that has run, got a new one; call fit")
-        write_state(path, self._settings(), state, history)
+        threads = environment(self.problem.threads)
+        SolverState(self._settings(), threads, state.x, state.pairs, state.anchor, history).write(
+            path
+        )
 
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Take over parameters, history and the solver's memory from a checkpoint.
@@ -325,15 +318,23 @@ class FullBatchTrainer:
         Parameters
         ----------
         path : path
-            A file that :meth:`save_checkpoint` wrote.
+            A file that :meth:`save_checkpoint` wrote. If it is damaged, the one before, which was
+            kept beside it, is taken.
 
         Raises
         ------
-        InputError
-            The file does not exist, or comes from a run with other settings, which are named.
-        CorruptFileError, FormatVersionError
-            The file is damaged, not such a checkpoint, or of another version.
+        InputError, CorruptFileError, FormatVersionError
+            As for :meth:`npsoftmax.Trainer.resume`.
+
+        Warns
+        -----
+        ResumeWarning
+            As there.
         """
-        state, history = read_state(path, self._settings(), self.model.theta, self._value_and_grad)
+        saved, state = newest_usable(path, self._read)
+        warn_of_another(saved.environment, environment(self.problem.threads), path)
         self.model.theta[...] = state.x
-        self._reached = state, history
+        self._reached = state, list(saved.history)
+
+    def _read(self, path: Path) -> tuple[SolverState, lbfgs.State]:
+        return read_state(path, self._settings(), self.model.theta, self._value_and_grad)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npsoftmax._checks import as_count, as_labels, as_size
-from npsoftmax.checkpoint import Checkpoint, as_settings, refuse_other_settings
+from npsoftmax._environment import environment, warn_of_another
+from npsoftmax.checkpoint import (
+    Checkpoint,
+    as_settings,
+    largest_file,
+    newest_usable,
+    refuse_other_settings,
+)
 from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.objective import Workspace, sample_losses
 from npsoftmax.objective.batch import evaluate
 from npsoftmax.training._checks import checked_data
+from npsoftmax.training._settings import model_settings
+from npsoftmax.training._test_values import no_test_values, test_values
 
 if TYPE_CHECKING:
     from npsoftmax.data.loader import DataLoader
@@ -55,7 +65,8 @@ class Trainer:
     l2 : float
         Weight of the penalty ``l2/2 * ||W||**2``; the bias is not penalised.
     checkpoint : path, optional
-        Where to keep the newest checkpoint, written after each epoch.
+        Where to keep the newest checkpoint, written before the first step and after each epoch;
+        the one before is kept beside it, as ``storage.previous(checkpoint)``.
     checkpoint_every : int, optional
         Also write it after every so many steps.
     identity : mapping, optional
@@ -175,7 +186,10 @@ class Trainer:
         DivergedError, OutputError
             As for :meth:`fit`.
         """
-        for _ in range(as_count(epochs, "epochs", minimum=0)):
+        left = as_count(epochs, "epochs", minimum=0)
+        if self.checkpoint is not None and self._progress == Progress():
+            self.save_checkpoint(self.checkpoint)  # whoever kills the run may then resume it
+        for _ in range(left):
             self._train_epoch()
             if not np.isfinite(self.model.theta).all():
                 raise self._diverged("a parameter is")
@@ -241,23 +255,13 @@ class Trainer:
         )
 
     def _evaluate_test(self) -> dict[str, float | None]:
-        names = ("test_loss", "test_acc", "last_batch_test_loss", "last_batch_test_acc")
         if self.test is None:
-            return dict.fromkeys(names)
+            return no_test_values()
         X, y = self.test
         losses, predicted = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
         if not np.isfinite(losses).all():
             raise self._diverged("a test loss is")
-        hits = predicted == y
-        # The last batch, had the test data been cut as the training data is.
-        last = slice((y.size - 1) // self.loader.batch_size * self.loader.batch_size, None)
-        values = (
-            float(losses.mean(dtype=np.float64)),
-            float(hits.mean()),
-            float(losses[last].mean(dtype=np.float64)),
-            float(hits[last].mean()),
-        )
-        return dict(zip(names, values, strict=True))
+        return test_values(losses, predicted == y, self.loader.batch_size)
 
     def _settings(self) -> dict[str, Any]:
         """Return what a checkpoint must agree in for the run to go on bit for bit."""
@@ -265,10 +269,7 @@ class Trainer:
         settings = {
             "optimiser": repr(self.optimiser),
             "l2": self.l2,
-            "theta": f"{model.theta.dtype} {model.theta.shape}",
-            "pixel_scale": model.pixel_scale,
-            "classes": model.classes,
-            "samples": f"{loader.X.dtype} {loader.X.shape}",
+            **model_settings(model, loader.X),
             "batch_size": loader.batch_size,
             "shuffle": loader.shuffle,
             "drop_last": loader.drop_last,
@@ -283,7 +284,7 @@ class Trainer:
         Parameters
         ----------
         path : path
-            The file; it is replaced if it exists.
+            The file; the one that stands there is kept as ``storage.previous(path)``.
 
         Raises
         ------
@@ -296,6 +297,7 @@ class Trainer:
             raise self._diverged("a parameter is")
         Checkpoint(
             self._settings(),
+            environment(),
             self.model.theta,
             self.optimiser.state,
             self._progress,
@@ -308,18 +310,31 @@ class Trainer:
         Parameters
         ----------
         path : path
-            A file that :meth:`save_checkpoint` wrote.
+            A file that :meth:`save_checkpoint` wrote. If it is damaged, the one before, which was
+            kept beside it, is taken.
 
         Raises
         ------
         InputError
             The file does not exist, or comes from a run with other settings, which are named.
         CorruptFileError, FormatVersionError
-            The file is damaged, not a checkpoint, or of another version.
+            The file is damaged, not a checkpoint, or of another version, and there is none before.
+
+        Warns
+        -----
+        ResumeWarning
+            The newest checkpoint is damaged, or the machine's type, the NumPy build or the number
+            of threads differ, so that the run goes on, but not bit for bit.
         """
-        saved = Checkpoint.read(path)
-        refuse_other_settings(saved.settings, self._settings(), path)
-        saved.refuse_misfit(self.model.theta, self.optimiser, len(self.loader), path)
+        saved = newest_usable(path, self._read)
+        warn_of_another(saved.environment, environment(), path)
         self.model.theta[...] = saved.theta
         self.optimiser.load_state(saved.state)
         self._progress, self.history = saved.progress, list(saved.history)
+
+    def _read(self, path: Path) -> Checkpoint:
+        theta = self.model.theta
+        saved = Checkpoint.read(path, largest_file(theta))
+        refuse_other_settings(saved.settings, self._settings(), path)
+        saved.refuse_misfit(theta, self.optimiser, len(self.loader), path)
+        return saved

@@ -3,80 +3,120 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax import lbfgs, storage
-from npsoftmax.checkpoint import refuse_other_arrays, refuse_other_settings
+from npsoftmax.checkpoint import (
+    largest_file,
+    refuse_other_arrays,
+    refuse_other_settings,
+    refuse_unusable_arrays,
+)
 from npsoftmax.errors import CorruptFileError
 from npsoftmax.history import IterationRecord, rebuild
 
-__all__ = ["read_state", "write_state"]
+__all__ = ["KIND", "SolverState", "read_state"]
 
 KIND = "checkpoint of the lbfgs solver"
 
+Pairs = list[tuple[NDArray[Any], NDArray[Any]]]
 
-def write_state(
-    path: str | os.PathLike[str],
-    settings: Mapping[str, Any],
-    state: lbfgs.State,
-    history: Sequence[IterationRecord],
-) -> None:
-    """Write all that the minimisation needs to go on bit for bit, atomically."""
-    arrays = {"theta": state.x}
-    if state.anchor is not None:
-        arrays["anchor"] = state.anchor
-    for number, (step, change) in enumerate(state.pairs):
-        arrays |= {f"step.{number}": step, f"change.{number}": change}
-    metadata = {"settings": settings, "history": [asdict(record) for record in history]}
-    storage.write(path, KIND, arrays, metadata)
+
+@dataclass(frozen=True)
+class SolverState:
+    """All that a minimisation needs to go on bit for bit.
+
+    Attributes
+    ----------
+    settings, environment : mapping
+        As in :class:`npsoftmax.checkpoint.Checkpoint`.
+    x, pairs, anchor
+        As in :class:`npsoftmax.lbfgs.State`; its gradient is computed anew.
+    history : sequence of IterationRecord
+        The start and each iteration.
+    """
+
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    x: NDArray[Any]
+    pairs: Pairs
+    anchor: NDArray[Any] | None
+    history: Sequence[IterationRecord]
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to ``path``, atomically, and keep the one before."""
+        arrays = {"theta": self.x}
+        if self.anchor is not None:
+            arrays["anchor"] = self.anchor
+        for number, (step, change) in enumerate(self.pairs):
+            arrays |= {f"step.{number}": step, f"change.{number}": change}
+        metadata = {
+            "settings": self.settings,
+            "environment": self.environment,
+            "history": [asdict(record) for record in self.history],
+        }
+        storage.write(path, KIND, arrays, metadata, keep_previous=True)
+
+    @classmethod
+    def read(
+        cls, path: str | os.PathLike[str], max_bytes: int = storage.MAX_BYTES
+    ) -> "SolverState":
+        """Read what :meth:`write` wrote, or raise CorruptFileError."""
+        arrays, metadata = storage.read(path, KIND, max_bytes)
+        try:
+            history = [rebuild(IterationRecord, record) for record in metadata["history"]]
+            settings, environment = dict(metadata["settings"]), dict(metadata["environment"])
+            refuse_unusable_arrays(arrays, path)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, CorruptFileError):
+                raise
+            raise CorruptFileError(f"{path}: expected a {KIND}, got {error!r}") from error
+        numbers = [record.iteration for record in history]
+        if not numbers or numbers != list(range(len(numbers))):
+            raise CorruptFileError(
+                f"{path}: expected a history of iterations 0, 1, ..., got {numbers[:20]}"
+            )
+        pairs = _pairs(arrays, path)
+        columns = {name: np.asfortranarray(array) for name, array in arrays.items()}
+        return cls(settings, environment, columns["theta"], pairs, columns.get("anchor"), history)
 
 
 def read_state(
-    path: str | os.PathLike[str],
+    path: Path,
     settings: Mapping[str, Any],
     theta: NDArray[Any],
     value_and_grad: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]],
-) -> tuple[lbfgs.State, list[IterationRecord]]:
-    """Read what :func:`write_state` wrote, for a run with these settings and such a ``theta``.
+) -> tuple[SolverState, lbfgs.State]:
+    """Read the state of a run with these settings and such a ``theta``.
 
     The gradient is computed anew, and the objective with it, which tells parameters of another
     run.
     """
-    arrays, metadata = storage.read(path, KIND)
-    try:
-        history = [rebuild(IterationRecord, record) for record in metadata["history"]]
-        there = dict(metadata["settings"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path}: expected a {KIND}, got {error!r}") from error
-    refuse_other_settings(there, settings, path)
-    pairs = _pairs(arrays, theta, path)
-    numbers = [record.iteration for record in history]
-    if not numbers or numbers != list(range(len(numbers))):
-        raise CorruptFileError(f"{path}: expected a history of iterations 0, 1, ..., got {numbers}")
-    x, anchor = np.asfortranarray(arrays["theta"]), arrays.get("anchor")
-    value, grad = value_and_grad(x)
-    if not math.isclose(value, history[-1].objective, rel_tol=1e-5):
+    saved = SolverState.read(path, largest_file(theta, 2 * lbfgs.MEMORY + 1))
+    refuse_other_settings(saved.settings, settings, path)
+    refuse_other_arrays({"theta": saved.x}, {"theta": theta}, path)
+    value, grad = value_and_grad(saved.x)
+    last = saved.history[-1]
+    if not math.isclose(value, last.objective, rel_tol=1e-5):
         raise CorruptFileError(
-            f"{path}: expected parameters with the objective {history[-1].objective} of its "
-            f"history, got {value}"
+            f"{path}: expected parameters with the objective {last.objective} of its history, "
+            f"got {value}"
         )
-    lines = [_iteration(record) for record in history]
-    anchor = None if anchor is None else np.asfortranarray(anchor)
-    return lbfgs.State(x, grad, lines, pairs, anchor), history
+    lines = [_iteration(record) for record in saved.history]
+    return saved, lbfgs.State(saved.x, grad, lines, saved.pairs, saved.anchor)
 
 
-def _pairs(
-    arrays: Mapping[str, NDArray[Any]], theta: NDArray[Any], path: object
-) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _pairs(arrays: Mapping[str, NDArray[Any]], path: object) -> Pairs:
     """Return the solver's memory, once all arrays have been checked."""
     count = sum(name.startswith("step.") for name in arrays)
     names = [f"{kind}.{number}" for number in range(count) for kind in ("step", "change")]
     names += ["theta"] + ["anchor"] * ("anchor" in arrays)
-    refuse_other_arrays(arrays, dict.fromkeys(names, theta), path)
+    refuse_other_arrays(arrays, dict.fromkeys(names, arrays["theta"]), path)
     columns = {name: np.asfortranarray(array) for name, array in arrays.items()}
     pairs = [(columns[f"step.{n}"], columns[f"change.{n}"]) for n in range(count)]
     if count > lbfgs.MEMORY or not all(lbfgs.is_usable(*pair) for pair in pairs):
