@@ -34,19 +34,21 @@ def publish(
     name: str,
     results: Mapping[str, Any],
     tables: Mapping[str, str],
-    picture: Callable[[Any], Any],
+    picture: Callable[[Any], Any] | None,
     arguments: argparse.Namespace,
     page: Path = ROOT / "benchmarks" / "README.md",
 ) -> None:
-    """Print the tables; unless quick, write results and picture; with --docs, fill in the page."""
+    """Print tables; unless quick, write results and a picture; with --docs, fill in the page."""
     print("\n\n".join(tables.values()))
     if arguments.quick:
         return
     RESULTS.mkdir(exist_ok=True)
     stored, drawn = (RESULTS / f"{name}.{kind}" for kind in ("json", "png"))
     stored.write_text(json.dumps(results, indent=1) + "\n")
-    picture(results).savefig(drawn, dpi=100)
-    print(f"\nwritten: {stored.relative_to(ROOT)}, {drawn.relative_to(ROOT)}")
+    print(f"\nwritten: {stored.relative_to(ROOT)}")
+    if picture is not None:
+        picture(results).savefig(drawn, dpi=100)
+        print(f"written: {drawn.relative_to(ROOT)}")
     if arguments.docs:
         for mark, table in tables.items():
             insert(page, mark, table)

@@ -4,6 +4,7 @@ Nothing here imports NumPy at the top: the number of BLAS threads must be set be
 """
 
 import argparse
+import math
 import os
 import re
 import signal
@@ -131,6 +132,17 @@ def threads(text: str) -> int:
     if positive(text) > MOST_THREADS:
         raise argparse.ArgumentTypeError(f"expected at most {MOST_THREADS}, got {text!r}")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """Parse a time of more than nothing."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
+    return value
 
 
 def _whole_number(text: str, minimum: int) -> int:

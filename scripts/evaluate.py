@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import npsoftmax
 
 
+MAX_SUMMARY_BYTES = 2**20
+
+
 def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
     flags = command_line.Parser(
@@ -51,10 +54,13 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def trained_on(model: str) -> str:
     """Return the data set that the run of this model was trained on, as its summary says."""
+    from npsoftmax.files import read_bytes
+
     try:
-        summary = json.loads(Path(model).with_name("summary.json").read_text())
+        # Bounded: whoever made the model made this file too.
+        summary = json.loads(read_bytes(Path(model).with_name("summary.json"), MAX_SUMMARY_BYTES))
         return str(summary["dataset"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "fashion-mnist"  # a model on its own; the report names the data set
 
 

@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     command_line.add_data_flags(flags)
     flags.add_argument(
         "--timeout",
-        type=float,
+        type=command_line.seconds,
         default=300,
         metavar="S",
         help="seconds for each file, all mirrors, attempts and pauses together; default 300",

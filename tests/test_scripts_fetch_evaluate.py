@@ -70,6 +70,19 @@ def test_evaluate_as_json(model):
         assert report[name] == pytest.approx(value)
 
 
+@pytest.mark.parametrize("prepare", [
+    lambda path: os.mkfifo(path),
+    lambda path: path.mkdir(),
+    lambda path: path.write_text('{"dataset": "garments", "x": "' + "x" * 2**20 + '"}'),
+    lambda path: path.write_text("[" * 100_000),
+    lambda path: path.write_bytes(b"\xff"),
+])  # fmt: skip
+def test_a_strange_summary_beside_the_model_is_not_read(model, prepare):
+    prepare(model.parent / "summary.json")
+    process = run("evaluate", model, "--offline", NPSOFTMAX_DATA="")
+    assert process.returncode == 3 and "fashion-mnist" in process.stderr
+
+
 @pytest.mark.parametrize(
     ("prepare", "code", "message"),
     [
@@ -107,6 +120,8 @@ def test_fetch_finds_the_real_files(fashion_mnist, fashion_mnist_folder):
         (["fashion-mnist", "other.gz"], 2, "expected one of train-images-idx3-ubyte.gz"),
         (["cifar"], 2, "expected one of fashion-mnist, mnist, got 'cifar'"),
         (["garments"], 2, "got 'garments'"),
+        (["mnist", "--timeout", "0"], 2, "expected a positive number of seconds, got '0'"),
+        (["mnist", "--timeout", "soon"], 2, "expected a positive number of seconds, got 'soon'"),
     ],
 )
 def test_fetch_refuses(arguments, code, message):

@@ -1,0 +1,100 @@
+"""What happens under faults? Downloads, data files, models and checkpoints that are made to fail.
+
+Runs the tests that inject the faults, the slow ones too, and shows what each of them saw: they
+hand it over by ``record_property``. Nothing is written unless all of them pass.
+
+    python benchmarks/faults.py            # prints the tables, writes results/faults.json
+    python benchmarks/faults.py --docs     # and puts them into docs/reliability.md
+    python benchmarks/faults.py --quick    # the quick half, nothing written
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import measure
+
+TESTS = {
+    "downloads": "tests/test_download_faults.py",
+    "data files": "tests/test_data_idx_fuzz.py",
+    "models and checkpoints": "tests/test_hostile_files.py",
+    "crashes": "tests/test_crashes.py",
+}
+COUNTED = {"kills": "kills", "inputs": "hostile inputs", "bytes_lost": "bytes lost"}
+
+
+def observed(quick: bool) -> list[dict[str, Any]]:
+    """Run the tests and return what they recorded, a row each; end with them if one fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command += ["-m", "not slow" if quick else "slow or not slow", f"--junitxml={report}"]
+        done = subprocess.run([*command, *TESTS.values()], cwd=measure.ROOT, check=False)
+        if done.returncode:
+            raise SystemExit("expected every fault to end as it should; see the failures above")
+        return rows(ElementTree.parse(report).getroot())
+
+
+def rows(report: ElementTree.Element) -> list[dict[str, Any]]:
+    """Return the properties of each test that recorded a fault."""
+    found = []
+    for case in report.iter("testcase"):
+        properties = {p.get("name"): p.get("value") for p in case.iter("property")}
+        if "fault" in properties:
+            module = str(case.get("classname")).split(".")[1]
+            part = next(part for part, path in TESTS.items() if Path(path).stem == module)
+            found.append({"part": part, **properties})
+    return found
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of ``docs/reliability.md`` by name."""
+    found = results["faults"]
+    return {
+        "faults machine": measure.described(results["machine"]),
+        "faults counts": counts(found),
+        **{f"faults in {part}": table([r for r in found if r["part"] == part]) for part in TESTS},
+    }
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Return one line for each fault; what the library and the command saw stand in one cell."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for row in found:
+        key = row["id"], row["fault"], row["expected"]
+        seen = row["happened"].replace("|", "\\|")
+        lines.setdefault(key, []).append(f"{row['way']}: {seen}" if "way" in row else seen)
+    cells = [[*key, "; ".join(dict.fromkeys(seen))] for key, seen in lines.items()]
+    return measure.markdown(["", "fault", "expected", "what happened"], cells)
+
+
+def counts(found: Sequence[dict[str, Any]]) -> str:
+    """Return how much was tried, part by part; a dash where nobody counted."""
+    lines = []
+    for part in TESTS:
+        mine = [row for row in found if row["part"] == part]
+        lines.append([part, str(len({row["id"] for row in mine})), str(len(mine))])
+        for name in COUNTED:
+            numbers = [int(row[name]) for row in mine if name in row]
+            lines[-1].append(f"{sum(numbers):,}" if numbers else "-")
+    header = ["", "kinds of fault", "times injected", *COUNTED.values()]
+    return measure.markdown(header, lines)
+
+
+def main() -> None:
+    """Inject, print, save."""
+    arguments = measure.flags(__doc__, rounds=1).parse_args()
+    results = {
+        "machine": measure.machine("requests", "urllib3"),
+        "faults": observed(arguments.quick),
+    }
+    page = measure.ROOT / "docs" / "reliability.md"
+    measure.publish("faults", results, tables(results), None, arguments, page)
+
+
+if __name__ == "__main__":
+    main()
