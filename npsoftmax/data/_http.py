@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from socket import gaierror
@@ -26,6 +27,8 @@ from urllib3.exceptions import HTTPError
 __all__ = ["MirrorError", "Watchdog", "network", "opened"]
 
 _MAX_REDIRECTS = 5
+# The watchdog looks so often in the time that it allows.
+_LOOKS = 4
 
 
 class MirrorError(Exception):
@@ -79,15 +82,15 @@ class Watchdog:
         self._sockets.append(self._connections.enter_context(connection.dup()))
 
     def _watch(self) -> None:
-        before = 0
-        while not self._over.wait(self._seconds):
-            # Again at each turn: a redirect or a second address may have opened another one.
-            if self.has_cut or self.received - before < self._least:
-                self.has_cut = True
-                for connection in list(self._sockets):
-                    with suppress(OSError):  # the other side has closed it already
-                        connection.shutdown(socket.SHUT_RDWR)
-            before = self.received
+        seen = deque([0], maxlen=1 + _LOOKS)
+        while not self._over.wait(self._seconds / _LOOKS):
+            seen.append(self.received)
+            too_little = len(seen) > _LOOKS and seen[-1] - seen[0] < self._least
+            self.has_cut = self.has_cut or too_little
+            # At each look: a redirect or a second address may have opened another one.
+            for connection in list(self._sockets) if self.has_cut else []:
+                with suppress(OSError):  # the other side has closed it already
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -97,16 +100,21 @@ def opened(
     """Yield the answer at the end of at most five redirects, its body unread."""
     with _Session(watchdog) as session:
         session.headers["Accept-Encoding"] = "identity"
-        for _ in range(_MAX_REDIRECTS + 1):
-            with network():
-                response = session.get(url, headers=headers, stream=True, timeout=timeouts)
-            with response:
-                if not response.is_redirect:
-                    yield response
-                    return
+        for hop in range(_MAX_REDIRECTS + 1):
+            try:
                 with network():
-                    url = _redirect_target(url, response.headers["Location"])
-        raise MirrorError(f"more than {_MAX_REDIRECTS} redirects")
+                    response = session.get(url, headers=headers, stream=True, timeout=timeouts)
+                with response:
+                    if not response.is_redirect:
+                        yield response
+                        return
+                    with network():
+                        url = _redirect_target(url, response.headers["Location"])
+            except MirrorError as error:
+                if hop:
+                    error.args = (f"{error} (redirected to {url[:200]})",)
+                raise
+        raise MirrorError(f"more than {_MAX_REDIRECTS} redirects, the last to {url[:200]}")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 # Fewer bytes in _READ_SECONDS are taken for silence.
 _LEAST_BYTES = 16 * 1024
-# So many bytes further than ever before are progress.
+# A mirror that came so much further than ever before is asked for the rest at once.
 _NEW_GROUND_BYTES = 64 * 1024
 _CHUNK_BYTES = 64 * 1024
 
@@ -53,6 +53,7 @@ class Mirror:
     url: str
     ready: float = 0.0
     attempts: int = 0
+    furthest: int = 0
     wrong_bodies: int = 0
     undo_gzip: bool = False
     failures: list[str] = field(default_factory=list)
@@ -104,7 +105,6 @@ class Transfer:
         # For a second attempt to have a chance in a short time.
         self._longest_wait = min(_READ_SECONDS, timeout / 4)
         self._in_vain = 0
-        self._furthest = 0
         # Whom the part is from, and by what its rest can be asked for.
         self._origin: tuple[Mirror, str] | None = None
 
@@ -133,12 +133,12 @@ class Transfer:
 
     def succeeds(self, mirror: Mirror) -> bool:
         """Ask once; return whether the right file has come, else note when to ask again."""
-        before = self._furthest
+        before = mirror.furthest
         try:
             self._ask(mirror)
         except MirrorError as error:
             mirror.failures.append(str(error))
-            if error.wait == 0 and self._furthest > before:
+            if error.wait == 0 and mirror.furthest > before:
                 mirror.ready = 0.0  # it brings the file, if only in pieces
             else:
                 self._in_vain += 1
@@ -179,6 +179,9 @@ class Transfer:
                 self._origin = mirror, validator
             for chunk in self._body(response, inflater, watchdog):
                 self._take(chunk)
+                if self.part.tell() >= mirror.furthest + _NEW_GROUND_BYTES:
+                    mirror.furthest = self.part.tell()
+                    self._patience = monotonic() + _PATIENCE_SECONDS
         wrong = complaint(self.part, self.file)
         if wrong:
             short = self.part.seek(0, os.SEEK_END) < self.file.size
@@ -194,9 +197,6 @@ class Transfer:
             raise WrongBodyError(f"expected {size:,} bytes, got more")
         self.part.write(chunk)
         self.bar.update(len(chunk))
-        if self.part.tell() >= self._furthest + _NEW_GROUND_BYTES:
-            self._furthest = self.part.tell()
-            self._patience = monotonic() + _PATIENCE_SECONDS
 
     def _range(self, mirror: Mirror) -> dict[str, str]:
         """Return the headers that ask for the rest of the part, if it is of this mirror."""
