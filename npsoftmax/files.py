@@ -138,7 +138,7 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise CorruptFileError(f"{path}: expected at most {max_bytes} bytes, got {size}")
-        return file.read()
+        return file.read(size)  # and no more, should it grow meanwhile
 
 
 @contextmanager

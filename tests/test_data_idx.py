@@ -2,30 +2,37 @@
 
 import gzip
 import os
+import random
 import re
 import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from idx_inputs import CHECKED, COMMENT, EXTRA, NAME, TEXT, header, packed
 
 from npsoftmax.data import idx
-from npsoftmax.errors import CorruptFileError, InputError, OutputError
+from npsoftmax.errors import DataCorrupt, InputError, OutputError
 
 TYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
 
 
-def header(code, *shape, axes=None):
-    count = len(shape) if axes is None else axes
-    return bytes([0, 0, code, count]) + struct.pack(f">{len(shape)}I", *shape)
-
-
 SMALL = header(8, 2, 3) + bytes(range(6))
+
+
+def refusal(read, *arguments):
+    """Return the DataCorrupt that a reader raises."""
+    with pytest.raises(DataCorrupt) as caught:
+        read(*arguments)
+    error = caught.value
+    assert str(error) == f"{error.source}: at byte {error.offset}: {error.reason}"
+    return error
 
 
 @given(
@@ -66,8 +73,9 @@ def test_memory_map(tmp_path):
     with pytest.raises(InputError, match="expected bytes, got int32"):
         idx.memory_map(path)
     path.write_bytes(SMALL[:-1])
-    with pytest.raises(CorruptFileError, match="expected 18 bytes"):
-        idx.memory_map(path)
+    assert refusal(idx.memory_map, path).offset == 17
+    path.write_bytes(gzip.compress(SMALL))
+    assert "expected 00, got 1f 8b 08 00" in refusal(idx.memory_map, path).reason
 
 
 LIMITED = """
@@ -122,58 +130,136 @@ def test_a_map_that_finds_no_room_in_the_address_space_says_so(sparse_file):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "offset", "reason"),
     [
-        (b"", "an empty file"),
-        (b"\0\0\x08", "expected an IDX file"),
-        (b"\1\0\x08\1", "got 01 00 08 01"),
-        (header(0x0A, 1) + b"\0", "got 00 00 0a"),
-        (header(8) + b"\x07", "got 0 axes"),
-        (header(8, *[1] * 65) + b"\0", "got 65 axes"),
-        (header(8, 2, axes=3), "3 axes and 8 bytes"),
-        (header(8, 2**32 - 1, 2**32 - 1), "expected an array that NumPy can hold"),
-        (header(8, 0, 2**32 - 1, 2**32 - 1), "expected an array that NumPy can hold"),
-        (header(9, 1, 0x10000002, 0x80000041), "got 16"),
-        (header(8, 5_000_000, 2**15, 2**15), "expected 5368709120000016 bytes"),
-        (SMALL[:-1], "expected 18 bytes .*got 17"),
-        (SMALL + b"\0", "got more"),
+        (b"", 0, "expected 00, got the end"),
+        (b"\0\0\x08", 3, "axes, got the end"),
+        (b"\1\0\x08\1", 0, "expected 00, got 01 00 08 01"),
+        (b"\0\1\x08\1", 1, "expected 00, got 01 08 01"),
+        (b"<!DOCTYPE html>", 0, "expected 00, got 3c 21 44 4f"),
+        (header(0x0A, 1) + b"\0", 2, "expected the type 08, 09 or 0b to 0e, got 0a 01"),
+        (header(8) + b"\x07", 3, "expected 01 to 40 .* axes, got 00"),
+        (header(8, *[1] * 65) + b"\0", 3, "expected 01 to 40 .* axes, got 41"),
+        (header(8, 2, axes=3), 8, "expected the lengths of 3 axes, got the end"),
+        (header(8, 2**32 - 1, 2**32 - 1), 4, "expected an array that NumPy can hold"),
+        (header(8, 0, 2**32 - 1, 2**32 - 1), 4, "expected an array that NumPy can hold"),
+        (header(0x0E, 2**30, 2**30), 4, r"float64 of shape \(1073741824, 1073741824\)"),
+        (header(9, 1, 0x10000002, 0x80000041), 16, "got (16|a claim)"),
+        (header(8, 5_000_000, 2**15, 2**15), 16, "5368709120000016"),
+        (SMALL[:-1], 17, "expected 18 bytes .*got 17"),
+        (SMALL + b"\0", 18, "expected 18 bytes .*got more"),
     ],
 )
 @pytest.mark.parametrize("compressed", [False, True])
-def test_hostile_content_is_refused_before_memory_is_taken(tmp_path, content, message, compressed):
+def test_hostile_content_is_refused_before_memory_is_taken(
+    tmp_path, content, offset, reason, compressed
+):
     path = tmp_path / "file"
     path.write_bytes(gzip.compress(content) if compressed else content)
     tracemalloc.start()
     try:
-        with pytest.raises(CorruptFileError) as caught:
-            idx.read(path)
+        error = refusal(idx.read, path)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
-    assert str(path) in str(caught.value)
-    if not compressed:
-        caught.match(message)
+    if compressed and "a claim" in error.reason:
+        offset = 4  # where the lengths stand, which claim more than max_bytes
+    assert error.source == str(path) and error.offset == offset
+    assert re.search(reason, error.reason)
 
 
 @pytest.mark.parametrize(
-    ("content", "max_bytes", "message"),
+    ("content", "max_bytes", "offset", "reason"),
     [
-        (header(8, 2**26) + bytes(2**26), 2**20, "at most 1048576 bytes, got a header that claims"),
-        (header(8, 2**30 - 8), 2**30, "expected 1073741824 bytes .* got 8"),
-        (SMALL + bytes(2**26), 2**30, "expected 18 bytes .* got more"),
-        (header(8, 123) + bytes(2**26), 2**30, "expected 131 bytes .* got more"),
+        (header(8, 2**26) + bytes(2**26), 2**20, 4, "max_bytes=1048576, got a claim of 67108872"),
+        (header(8, 2**30 - 8), 2**30, 8, "expected 1073741824 bytes .* got 8"),
+        (SMALL + bytes(2**26), 2**30, 18, "expected 18 bytes .* got more"),
+        (header(8, 123) + bytes(2**26), 2**30, 131, "expected 131 bytes .* got more"),
+        (header(8, 1000) + bytes(2**26), 2**30, 1008, "expected 1008 bytes .* got more"),
     ],
 )
-def test_gzip_bombs_are_refused_before_memory_is_taken(tmp_path, content, max_bytes, message):
+def test_gzip_bombs_are_refused_before_memory_is_taken(
+    tmp_path, content, max_bytes, offset, reason
+):
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(content))
     tracemalloc.start()
     try:
-        with pytest.raises(CorruptFileError, match=message):
-            idx.read(path, max_bytes)
+        error = refusal(idx.read, path, max_bytes)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+    assert error.offset == offset and re.search(reason, error.reason)
+
+
+def test_the_largest_file_accepted(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(SMALL)
+    assert idx.read(path, 18).shape == (2, 3)
+    error = refusal(idx.read, path, 17)
+    assert error.offset == 17 and "max_bytes=17, got 18 bytes" in error.reason
+    compressed = gzip.compress(SMALL)
+    assert idx.unpack(compressed, path, 18) == SMALL
+    error = refusal(idx.unpack, compressed, path, 17)
+    assert error.offset == 4 and "max_bytes=17, got a claim of 18" in error.reason
+
+
+@pytest.mark.parametrize("code", [0x08, 0x0E])
+@pytest.mark.parametrize("noise", [0, 2**22])
+def test_at_most_two_copies_of_the_content_are_in_memory(tmp_path, rng, code, noise):
+    size = 2**23
+    content = header(code, size // (8 if code == 0x0E else 1)) + rng.bytes(noise)
+    content += bytes(size + 8 - len(content))
+    path = tmp_path / "file"
+    for blob in (content, gzip.compress(content, 1)):
+        path.write_bytes(blob)
+        tracemalloc.start()
+        try:
+            array = idx.read(path)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert array.nbytes == size
+        compressed = len(blob) if blob is not content else 0
+        assert peak < 2 * len(content) + compressed + 2**18
+
+
+def test_a_claim_below_the_limit_takes_no_memory_before_the_bytes_are_there():
+    for content in (header(8, 2**30 - 8), header(8, 2**30 - 8) + bytes(500)):
+        compressed = gzip.compress(content)
+        tracemalloc.start()
+        try:
+            assert refusal(idx.unpack, compressed, "claim.gz").offset == len(content)
+            assert refusal(idx.parse, content, "claim").offset == len(content)
+            assert tracemalloc.get_traced_memory()[1] < 2**18
+        finally:
+            tracemalloc.stop()
+
+
+def test_arrays_without_elements_up_to_the_limit_of_numpy():
+    for content, shape in (
+        (header(0x0E, 3, 0), (3, 0)),
+        (header(8, 0, 2**31, 2**32 - 1), (0, 2**31, 2**32 - 1)),
+    ):
+        assert idx.parse(content).shape == shape and idx.parse(content).dtype.isnative
+    assert refusal(idx.parse, header(9, 2**31, 0, 2**31, 2), "empty").offset == 4
+
+
+def test_every_number_of_axes(tmp_path):
+    path = tmp_path / "file"
+    for axes in range(256):
+        content = header(8, *[1] * axes) + b"\7"
+        path.write_bytes(content)
+        if 1 <= axes <= 64:
+            for array in (idx.parse(content), idx.read(path), idx.memory_map(path)):
+                assert array.shape == (1,) * axes and array.item() == 7
+            assert idx.read(path).astype(np.float64).ndim == axes
+            idx.write(path, np.full((1,) * axes, 7, np.int32))
+            assert path.read_bytes() == header(0x0C, *[1] * axes) + b"\0\0\0\7"
+            assert idx.read(path).shape == (1,) * axes
+        else:
+            assert refusal(idx.read, path).offset == 3
+            assert refusal(idx.memory_map, path).offset == 3
 
 
 @given(st.integers(0, 10**6), st.integers(0, 7))
@@ -185,23 +271,84 @@ def test_any_flipped_bit_of_a_gzip_file_is_refused_or_harmless(tmp_path_factory,
     path.write_bytes(bad)
     try:
         array = idx.read(path)
-    except CorruptFileError:
+    except DataCorrupt:
         return
     # Only the time stamp and flags in gzip's own header may change without harm.
     assert place % len(good) < 10
     assert array.tolist() == [*range(256), *[0] * 44]
 
 
+def test_what_else_zlib_writes_is_not_gzip():
+    for blob in (zlib.compress(SMALL), SMALL, b""):
+        error = refusal(idx.unpack, blob, "f.gz")
+        assert error.offset == min(len(blob), 1)
+
+
 @pytest.mark.parametrize("cut", [1, 5, 8, 9, 20])
-def test_cut_and_padded_gzip(tmp_path, cut):
+def test_cut_gzip(tmp_path, cut):
     good = gzip.compress(SMALL)
     path = tmp_path / "f.gz"
     path.write_bytes(good[:-cut])
-    with pytest.raises(CorruptFileError):
-        idx.read(path)
-    path.write_bytes(good + b"tail")
-    with pytest.raises(CorruptFileError, match="more bytes behind it"):
-        idx.read(path)
+    error = refusal(idx.read, path)
+    assert error.offset == len(good) - cut
+    assert "expected more of the compressed file, got its end" in error.reason
+
+
+@pytest.mark.parametrize("flags", [0, TEXT, EXTRA, NAME, COMMENT, CHECKED, 31])
+def test_the_optional_fields_of_gzip(flags):
+    rng = random.Random(flags)
+    good = packed(SMALL, rng, flags)
+    assert gzip.decompress(good) == SMALL == idx.unpack(good, "f.gz")
+    bad = bytearray(good)
+    bad[3] |= 32
+    error = refusal(idx.unpack, bytes(bad), "f.gz")
+    assert error.offset == 3 and "unknown header flags" in error.reason
+
+
+def test_a_damaged_gzip_header_that_has_a_checksum():
+    bad = bytearray(packed(SMALL, random.Random(0), CHECKED))
+    bad[5] ^= 1  # the time stamp, which harms nobody otherwise
+    error = refusal(idx.unpack, bytes(bad), "f.gz")
+    assert error.offset == 11 and "header crc mismatch" in error.reason
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\0", bytes(512), b"tail", gzip.compress(b""), gzip.compress(SMALL), bytes(2**17)]
+)
+def test_nothing_may_stand_behind_a_gzip_member(tmp_path, tail):
+    good = gzip.compress(SMALL)
+    path = tmp_path / "f.gz"
+    path.write_bytes(good + tail)
+    error = refusal(idx.read, path)
+    assert error.offset == len(good) and "got more bytes behind it" in error.reason
+
+
+def test_a_file_of_several_gzip_members_is_refused():
+    first, empty = gzip.compress(SMALL[:9]), gzip.compress(b"")
+    error = refusal(idx.unpack, first + gzip.compress(SMALL[9:]), "f.gz")
+    assert error.offset == 9 and "the lengths of 2 axes" in error.reason
+    assert refusal(idx.unpack, empty + gzip.compress(SMALL), "f.gz").offset == 0
+
+
+def test_where_a_gzip_file_is_damaged():
+    content = header(8, 150_000) + bytes(150_000)
+    blocks = [content[i : i + 50_000] for i in range(0, len(content), 50_000)]
+    stored = [
+        bytes([block is blocks[-1]]) + struct.pack("<HH", len(block), 65535 - len(block)) + block
+        for block in blocks
+    ]
+    trailer = struct.pack("<II", zlib.crc32(content), len(content))
+    good = b"\x1f\x8b\x08" + bytes(7) + b"".join(stored) + trailer
+    assert idx.parse(idx.unpack(good, "f.gz")).shape == (150_000,)
+    third = 10 + 2 * 50_005
+    trailer = len(good) - 8
+    # What is damaged, and the byte at which zlib can tell.
+    for damaged, told in ((third, third), (third + 1, third + 4), (trailer, trailer + 3)):
+        bad = bytearray(good)
+        bad[damaged] ^= 6
+        error = refusal(idx.unpack, bytes(bad), "f.gz")
+        assert error.source == "f.gz" and error.offset == told
+        assert "gzip" in error.reason
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ bytes        meaning (all numbers big-endian)
 4+4a ...     the numbers in C order
 ===========  ==========================================================================
 
-The header of a file is compared with the bytes that are really there before memory is taken
-for what it claims.
+Memory is taken for bytes that are there, never for what a header claims: the file, and at most
+twice its content.
 """
 
 import errno
+import io
 import math
 import os
 import struct
@@ -24,14 +25,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.errors import CorruptFileError, InputError
-from npsoftmax.files import publish, read_bytes, readable
+from npsoftmax.errors import DataCorrupt, InputError
+from npsoftmax.files import publish, readable
 
 __all__ = ["Header", "memory_map", "parse", "parse_header", "read", "unpack", "write"]
 
 MAX_BYTES = 2**30
-# NumPy 1 stops at 32 axes.
-_MAX_AXES = 32
+_MAX_AXES = 64  # NumPy's limit; the format goes on to 255
+_MAX_HEADER = 4 + 4 * _MAX_AXES
 _TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(np.uint8),
     0x09: np.dtype(np.int8),
@@ -41,21 +42,17 @@ _TYPES: dict[int, np.dtype[Any]] = {
     0x0E: np.dtype(np.float64),
 }
 _CODES = {dtype: code for code, dtype in _TYPES.items()}
+_FIRST_BYTES = (
+    ("00", b"\0"),
+    ("00", b"\0"),
+    ("the type 08, 09 or 0b to 0e", bytes(_TYPES)),
+    (f"01 to {_MAX_AXES:02x} (hexadecimal) axes", bytes(range(1, _MAX_AXES + 1))),
+)
+_CHUNK = 2**16  # compressed bytes taken at once, at most 64 MiB unpacked
 
 
 class Header(NamedTuple):
-    """What the first bytes of an IDX file claim.
-
-    Attributes
-    ----------
-    dtype : dtype
-        In native byte order.
-    shape : tuple of int
-    start : int
-        Where the numbers begin.
-    stop : int
-        Where the file must end.
-    """
+    """What an IDX file claims first: a native ``dtype``; numbers from ``start`` to ``stop``."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -69,7 +66,7 @@ def parse_header(content: bytes, source: object) -> Header:
     Parameters
     ----------
     content : bytes
-        At least the header; 132 bytes always suffice.
+        At least the header; 260 bytes always suffice.
     source : object
         What to call the file in an error.
 
@@ -79,30 +76,25 @@ def parse_header(content: bytes, source: object) -> Header:
 
     Raises
     ------
-    CorruptFileError
-        Not the header of an IDX file with 1 to 32 axes.
+    DataCorrupt
+        Not the header of an IDX file with 1 to 64 axes that NumPy can hold.
 
     Examples
     --------
     >>> parse_header(bytes([0, 0, 8, 1, 0, 0, 0, 3]), "labels")
     Header(dtype=dtype('uint8'), shape=(3,), start=8, stop=11)
     """
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
-        raise CorruptFileError(
-            f"{source}: expected an IDX file, which begins 00 00 and a type 08 to 0E, "
-            f"got {content[:4].hex(' ') or 'an empty file'}"
-        )
-    axes = content[3]
-    start = 4 + 4 * axes
-    if not 1 <= axes <= _MAX_AXES or len(content) < start:
-        raise CorruptFileError(
-            f"{source}: expected 1 to {_MAX_AXES} axes and their lengths in the header, "
-            f"got {axes} axes and {len(content)} bytes"
-        )
-    shape = struct.unpack(f">{axes}I", content[4:start])
+    for place, (expected, allowed) in enumerate(_FIRST_BYTES):
+        if place >= len(content) or content[place] not in allowed:
+            raise _corrupt(source, place, expected, content[place:4].hex(" ") or "the end")
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise _corrupt(source, len(content), f"the lengths of {content[3]} axes", "the end")
+    shape = struct.unpack(f">{content[3]}I", content[4:start])
     dtype = _TYPES[content[2]]
+    # NumPy counts like this for an array without elements too.
     if math.prod(max(length, 1) for length in shape) * dtype.itemsize >= 2**63:
-        raise CorruptFileError(f"{source}: expected an array that NumPy can hold, got {shape}")
+        raise _corrupt(source, 4, "an array that NumPy can hold", f"{dtype} of shape {shape}")
     return Header(dtype, shape, start, start + math.prod(shape) * dtype.itemsize)
 
 
@@ -124,7 +116,7 @@ def parse(content: bytes, source: object = "IDX data") -> NDArray[Any]:
 
     Raises
     ------
-    CorruptFileError
+    DataCorrupt
         Not an IDX file, or longer or shorter than its header says.
 
     Examples
@@ -136,9 +128,7 @@ def parse(content: bytes, source: object = "IDX data") -> NDArray[Any]:
 
     header = parse_header(content, source)
     _check_length(len(content), header, source)
-    if 0 in header.shape:
-        return np.empty(header.shape, header.dtype)
-    array: NDArray[Any] = idx2numpy.convert_from_string(content)
+    array: NDArray[Any] = idx2numpy.convert_from_file(_Views(content))
     return array.astype(header.dtype, copy=False)
 
 
@@ -149,10 +139,8 @@ def unpack(content: bytes, source: object, max_bytes: int = MAX_BYTES) -> bytes:
     ----------
     content : bytes
         The compressed file.
-    source : object
-        What to call the file in an error.
-    max_bytes : int
-        The largest IDX file to accept.
+    source, max_bytes
+        As for :func:`parse` and :func:`read`.
 
     Returns
     -------
@@ -160,8 +148,9 @@ def unpack(content: bytes, source: object, max_bytes: int = MAX_BYTES) -> bytes:
 
     Raises
     ------
-    CorruptFileError
-        Damaged, cut off, followed by other bytes, larger than ``max_bytes``, or not an IDX file.
+    DataCorrupt
+        As for :func:`parse`, or larger than ``max_bytes``; or not one whole gzip member and
+        nothing else, and then the offset counts compressed bytes.
 
     Examples
     --------
@@ -169,29 +158,17 @@ def unpack(content: bytes, source: object, max_bytes: int = MAX_BYTES) -> bytes:
     >>> unpack(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 1, 5])), "labels").hex(" ")
     '00 00 08 01 00 00 00 01 05'
     """
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        head = inflater.decompress(content, 4 + 4 * _MAX_AXES)
-        header = parse_header(head, source)
-        if header.stop > max_bytes:
-            raise CorruptFileError(
-                f"{source}: expected at most {max_bytes} bytes, got a header that claims "
-                f"{header.stop} ({header.dtype} of shape {header.shape})"
-            )
-        # One byte more than announced shows whether the content goes on; 0 would mean no limit.
-        wanted = max(header.stop + 1 - len(head), 1)
-        body = inflater.decompress(inflater.unconsumed_tail, wanted)
-    except zlib.error as error:
-        raise CorruptFileError(
-            f"{source}: expected gzip data, got {error}; fetch the file again"
-        ) from error
-    unpacked = head + body
+    inflater, file = zlib.decompressobj(wbits=31), io.BytesIO(content)
+    head = _inflate(inflater, file, _MAX_HEADER, source)
+    header = parse_header(head, source)
+    if header.stop > max_bytes:
+        raise _corrupt(source, 4, f"at most max_bytes={max_bytes}", f"a claim of {header.stop}")
+    # One byte more than announced shows whether the content goes on.
+    unpacked = head + _inflate(inflater, file, header.stop + 1 - len(head), source)
     _check_length(len(unpacked), header, source)
-    if not inflater.eof or inflater.unused_data:
-        raise CorruptFileError(
-            f"{source}: expected one gzip stream up to the end of the file, got "
-            f"{'more bytes behind it' if inflater.eof else 'a file cut off before its checksum'}"
-        )
+    end = file.tell() - len(inflater.unused_data)
+    if end < len(content):
+        raise _corrupt(source, end, "the end of the compressed file", "more bytes behind it")
     return unpacked
 
 
@@ -214,17 +191,20 @@ def read(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> NDArray[An
     ------
     InputError
         The file does not exist or cannot be read.
-    CorruptFileError
-        As for :func:`parse` and :func:`unpack`.
+    DataCorrupt
+        As for :func:`parse` and :func:`unpack`, or larger than ``max_bytes``.
 
     Examples
     --------
-    >>> path = "labels-idx1-ubyte"
-    >>> write(path, np.array([3, 1], dtype=np.uint8))
-    >>> read(path)
+    >>> write("labels-idx1-ubyte", np.array([3, 1], dtype=np.uint8))
+    >>> read("labels-idx1-ubyte")
     array([3, 1], dtype=uint8)
     """
-    content = read_bytes(path, max_bytes)
+    with readable(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise _corrupt(path, max_bytes, f"at most max_bytes={max_bytes}", f"{size} bytes")
+        content = file.read(size)
     if content[:2] == b"\x1f\x8b":
         content = unpack(content, path, max_bytes)
     return parse(content, path)
@@ -242,30 +222,23 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
     Returns
     -------
     ndarray
-        Read-only, C order.
+        Read-only, C order. May be larger than memory: its pages come and go as they are used.
 
     Raises
     ------
     InputError
-        The file does not exist or cannot be read, holds a wider type, or is larger than the
-        address space that the process may take.
-    CorruptFileError
+        The file cannot be read, holds a wider type, or finds no room in the address space.
+    DataCorrupt
         Not an IDX file, or longer or shorter than its header says.
-
-    Notes
-    -----
-    A file larger than memory can be trained on: what is read comes into the system's cache, page
-    by page, and goes again when memory is short.
 
     Examples
     --------
-    >>> path = "labels-idx1-ubyte"
-    >>> write(path, np.array([3, 1], dtype=np.uint8))
-    >>> memory_map(path).sum()
+    >>> write("labels-idx1-ubyte", np.array([3, 1], dtype=np.uint8))
+    >>> memory_map("labels-idx1-ubyte").sum()
     np.uint64(4)
     """
     with readable(path) as file:
-        header = parse_header(file.read(4 + 4 * _MAX_AXES), path)
+        header = parse_header(file.read(_MAX_HEADER), path)
         _check_length(os.fstat(file.fileno()).st_size, header, path)
         if header.dtype.itemsize > 1:
             raise InputError(f"{path}: expected bytes, got {header.dtype}; use read")
@@ -275,9 +248,8 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
             if error.errno != errno.ENOMEM:
                 raise
             raise InputError(
-                f"cannot map {path}: expected room for its {os.fstat(file.fileno()).st_size:,} "
-                "bytes in the address space, which is limited; raise the limit (ulimit -v): a map "
-                "takes addresses, not memory"
+                f"cannot map {path}: expected room for its {header.stop:,} bytes of addresses, "
+                "which are limited; raise the limit (ulimit -v): a map takes addresses, not memory"
             ) from error
 
 
@@ -289,7 +261,7 @@ def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     path : path
         The file; it is replaced if it exists.
     array : ndarray
-        One of the six types of the format, 1 to 32 axes.
+        One of the six types of the format, 1 to 64 axes.
 
     Raises
     ------
@@ -300,9 +272,8 @@ def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
 
     Examples
     --------
-    >>> path = "images"
-    >>> write(path, np.zeros((2, 2), dtype=np.float32))
-    >>> read(path).shape
+    >>> write("images", np.zeros((2, 2), dtype=np.float32))
+    >>> read("images").shape
     (2, 2)
     """
     native = array.dtype.newbyteorder("=")
@@ -323,9 +294,45 @@ def header_bytes(array: NDArray[Any]) -> bytes:
     return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
 
 
+def _inflate(inflater: "zlib._Decompress", file: io.BytesIO, size: int, source: object) -> bytes:
+    """Return the next ``size`` bytes, or all that are left before a checksum that is right."""
+    pieces, step = [], _CHUNK
+    while size > 0 and not inflater.eof:
+        start, before, chunk = file.tell(), inflater.copy(), file.read(step)
+        if not chunk:
+            raise _corrupt(source, start, "more of the compressed file", "its end")
+        try:
+            pieces.append(inflater.decompress(chunk, size))
+        except zlib.error as error:
+            if step == 1:
+                raise _corrupt(source, start, "whole gzip data", str(error)) from error
+            # Once more in finer steps, to say where.
+            inflater, step = before, step // 16
+            file.seek(start)
+            continue
+        file.seek(-len(inflater.unconsumed_tail), io.SEEK_CUR)
+        size -= len(pieces[-1])
+    return b"".join(pieces)
+
+
+class _Views:
+    """A file whose reads copy nothing."""
+
+    def __init__(self, content: bytes) -> None:
+        self.rest = memoryview(content)
+
+    def read(self, size: int) -> memoryview:
+        part, self.rest = self.rest[:size], self.rest[size:]
+        return part
+
+
 def _check_length(size: int, header: Header, source: object) -> None:
     if size != header.stop:
-        raise CorruptFileError(
-            f"{source}: expected {header.stop} bytes ({header.dtype} of shape {header.shape}), "
-            f"got {'more' if size > header.stop else size}; the file is damaged or not IDX"
-        )
+        expected = f"{header.stop} bytes ({header.dtype} of shape {header.shape})"
+        found = "more" if size > header.stop else str(size)
+        raise _corrupt(source, min(size, header.stop), expected, found)
+
+
+def _corrupt(source: object, offset: int, expected: str, found: str) -> DataCorrupt:
+    reason = f"expected {expected}, got {found}; the file is damaged or not IDX, fetch it again"
+    return DataCorrupt(source, offset, reason)
