@@ -200,7 +200,8 @@ def _create(path: Path) -> BinaryIO:
 def _refuse_what_is_no_file(path: Path) -> None:
     # Root may replace a device, and /dev/stdout is a symbolic link to one.
     if path.exists() and not path.is_file():
-        raise OutputError(f"cannot write {path}: expected a file there or nothing; name another")
+        found = "a folder" if path.is_dir() else "a device or a pipe"
+        raise OutputError(f"cannot write {path}: expected a file or nothing there, got {found}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from itertools import count
+from select import select
+from threading import Event, Thread
+from time import monotonic
 from types import TracebackType
 from typing import Literal
 
-__all__ = ["FaultyServer", "Request", "Step"]
+__all__ = ["Answer", "FaultyServer", "Request", "Step"]
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,25 @@ class Step:
 
     ``status=None`` sends no status line and no headers. The true Content-Length is declared
     unless ``headers`` holds another one, or None for no such header. ``repeat`` sends the body
-    that many times. The ending closes the connection, resets it, or falls silent until the
-    client hangs up.
+    that many times. ``drip`` is the pause, in seconds, before each ``piece`` bytes of the body.
+    The ending closes the connection, resets it, or falls silent until the client hangs up.
     """
 
     body: bytes = b""
     status: int | None = 200
     headers: Mapping[str, str | None] = field(default_factory=dict)
     repeat: int = 1
+    drip: float = 0.0
+    piece: int = 1
     ending: Literal["close", "reset", "silence"] = "close"
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body as it is sent."""
+        # Not all at once: what is sent before the client hangs up shall be counted.
+        size = self.piece if self.drip else 65_536
+        for _ in range(self.repeat):
+            for start in range(0, len(self.body), size):
+                yield self.body[start : start + size]
 
 
 @dataclass
@@ -42,12 +54,19 @@ class Request:
 
     path: str
     headers: Mapping[str, str]
+    method: str = "GET"
     sent: int = 0
     hung_up: bool = False
 
 
+# A step that depends on what is asked, such as one that honours Range.
+Answer = Step | Callable[[Request], Step]
+
+
 class FaultyServer(ThreadingHTTPServer):
     """Answer the n-th request with the n-th step, and those that no step foresees with 418.
+
+    With ``forever`` the last step answers all further requests. HEAD is always refused.
 
     Examples
     --------
@@ -61,12 +80,17 @@ class FaultyServer(ThreadingHTTPServer):
 
     # Closing waits for every handler, so that the record is complete afterwards.
     daemon_threads = False
+    request_queue_size = 64  # many clients at once
 
-    def __init__(self, *steps: Step) -> None:
+    def __init__(self, *steps: Answer, forever: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.steps = deque(steps)
+        self.steps = steps
+        self.forever = forever
         self.requests: list[Request] = []
+        self.closing = Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
+        self._turn = count()
+        self._connections: list[socket.socket] = []
         self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.005})
 
     def __enter__(self) -> FaultyServer:
@@ -80,32 +104,60 @@ class FaultyServer(ThreadingHTTPServer):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop serving and wait for the answers under way."""
+        """Stop serving, and wait for the answers under way to break off."""
+        self.closing.set()
         self.shutdown()
         self._thread.join()
+        for connection in self._connections:
+            with suppress(OSError):  # closed long ago
+                connection.shutdown(socket.SHUT_WR)
         self.server_close()
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Accept a connection, and remember it."""
+        connection, address = super().get_request()
+        self._connections.append(connection)
+        return connection, address
+
+    def next_answer(self) -> Answer:
+        """Return what the request whose turn it is gets."""
+        turn = next(self._turn)
+        if self.forever:
+            turn = min(turn, len(self.steps) - 1)
+        return self.steps[turn] if turn < len(self.steps) else Step(status=418)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 10  # a client that neither reads nor hangs up must not block the suite
+    # A client that does not read, or has the patience for whatever drips, must not block the suite.
+    timeout = 10
+    longest_answer = 60.0
     server: FaultyServer
 
     def do_GET(self) -> None:
-        step = self.server.steps.popleft() if self.server.steps else Step(status=418)
         request = Request(self.path, dict(self.headers))
         self.server.requests.append(request)
+        answer = self.server.next_answer()
+        step = answer if isinstance(answer, Step) else answer(request)
         self.close_connection = True
+        self._end = monotonic() + self.longest_answer
         # A client that hangs up is not an error here: request.sent tells how far it got.
         with suppress(ConnectionError):
             self._send_head(step)
-            for _ in range(step.repeat):
-                self.wfile.write(step.body)
-                request.sent += len(step.body)
+            for piece in step.pieces():
+                if step.drip and self._is_over(step.drip):
+                    return
+                self.wfile.write(piece)
+                request.sent += len(piece)
             if step.ending == "silence":
-                request.hung_up = self.connection.recv(1) == b""
+                request.hung_up = self._is_left()
         if step.ending == "reset":
-            self._reset()
+            self._reset(step)
+
+    def do_HEAD(self) -> None:
+        self.server.requests.append(Request(self.path, dict(self.headers), "HEAD"))
+        self.close_connection = True
+        self._send_head(Step(status=405, headers={"Allow": "GET"}))
 
     def _send_head(self, step: Step) -> None:
         if step.status is None:
@@ -118,7 +170,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
 
-    def _reset(self) -> None:
+    def _is_over(self, pause: float = 0.0) -> bool:
+        return self.server.closing.wait(pause) or monotonic() > self._end
+
+    def _is_left(self) -> bool:
+        """Wait for the client to hang up, which it may not do before the server closes."""
+        while not select([self.connection], [], [], 0.01)[0]:
+            if self._is_over():
+                return False
+        return self.connection.recv(1) == b""
+
+    def _reset(self, step: Step) -> None:
+        # A reset drops what is still on its way; the client shall have got what was sent.
+        if step.body:
+            self.server.closing.wait(0.05)
         # Closing a socket that lingers for no time drops the connection without a farewell.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()

@@ -604,7 +604,7 @@ def test_a_redirect_to_an_endless_body_is_cut_too(tmp_path: Path) -> None:
         FaultyServer(*[ENDLESS] * 4) as there,
         FaultyServer(*[redirect(f"{there.url}/{NAME}")] * 4) as here,
     ):
-        assert f"got more (redirected to {there.url}/{NAME})" in refused(tmp_path, here.url)
+        assert f"got more (redirected to '{there.url}/{NAME}')" in refused(tmp_path, here.url)
     assert max(request.sent for request in there.requests) < ENDLESS_BYTES
 
 
@@ -617,7 +617,7 @@ def test_five_redirects_are_followed_and_no_more(
             assert_delivered(tmp_path, server.url)
         else:
             message = refused(tmp_path, server.url)
-            assert f"more than 5 redirects, the last to {server.url}/again" in message
+            assert f"more than 5 redirects, the last to '{server.url}/again'" in message
     assert len(server.requests) == 6
 
 

@@ -12,8 +12,10 @@ import socket
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPException, HTTPResponse
 from socket import gaierror
 from threading import Event, Thread
+from time import monotonic
 from types import TracebackType
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -27,6 +29,7 @@ from urllib3.exceptions import HTTPError
 __all__ = ["MirrorError", "Watchdog", "network", "opened"]
 
 _MAX_REDIRECTS = 5
+_MAX_INTERIM = 10
 # The watchdog looks so often in the time that it allows.
 _LOOKS = 4
 
@@ -40,26 +43,33 @@ class MirrorError(Exception):
 
 
 class Watchdog:
-    """Cut the connections of one request when too little comes.
+    """Cut the connections of one request when too little comes, or when it takes too long.
 
     Parameters
     ----------
     least, seconds : int, float
         How many bytes of the body must come in how many seconds, the first ones included.
+    left : float
+        Seconds for the whole request.
+
+    Attributes
+    ----------
+    received : int
+        Bytes of the body so far; whoever reads it counts them.
+    num_asked : int
+        Requests so far, those of redirects included.
+    reason : str or None
+        Why it cut, if it did.
     """
 
-    def __init__(self, least: int, seconds: float) -> None:
-        self.received = 0
-        self.has_cut = False
-        self._least, self._seconds = least, seconds
+    def __init__(self, least: int, seconds: float, left: float) -> None:
+        self.received = self.num_asked = 0
+        self.reason: str | None = None
+        self._least, self._seconds, self._left = least, seconds, left
         self._connections = ExitStack()
         self._sockets: list[socket.socket] = []
         self._over = Event()
         self._thread = Thread(target=self._watch, daemon=True)
-
-    def __str__(self) -> str:
-        """Say why it cut."""
-        return f"expected at least {self._least:,} bytes in {self._seconds:g} s, got fewer"
 
     def __enter__(self) -> Watchdog:
         """Begin to watch."""
@@ -83,12 +93,15 @@ class Watchdog:
 
     def _watch(self) -> None:
         seen = deque([0], maxlen=1 + _LOOKS)
-        while not self._over.wait(self._seconds / _LOOKS):
+        end = monotonic() + self._left
+        while not self._over.wait(max(0.01, min(self._seconds / _LOOKS, end - monotonic()))):
             seen.append(self.received)
-            too_little = len(seen) > _LOOKS and seen[-1] - seen[0] < self._least
-            self.has_cut = self.has_cut or too_little
+            if monotonic() >= end:
+                self.reason = "it took too long"
+            elif len(seen) > _LOOKS and seen[-1] - seen[0] < self._least:
+                self.reason = f"fewer than {self._least:,} bytes came in {self._seconds:g} s"
             # At each look: a redirect or a second address may have opened another one.
-            for connection in list(self._sockets) if self.has_cut else []:
+            for connection in list(self._sockets) if self.reason else []:
                 with suppress(OSError):  # the other side has closed it already
                     connection.shutdown(socket.SHUT_RDWR)
 
@@ -102,6 +115,7 @@ def opened(
         session.headers["Accept-Encoding"] = "identity"
         for hop in range(_MAX_REDIRECTS + 1):
             try:
+                watchdog.num_asked += 1
                 with network():
                     response = session.get(url, headers=headers, stream=True, timeout=timeouts)
                 with response:
@@ -112,9 +126,9 @@ def opened(
                         url = _redirect_target(url, response.headers["Location"])
             except MirrorError as error:
                 if hop:
-                    error.args = (f"{error} (redirected to {url[:200]})",)
+                    error.args = (f"{error} (redirected to {url[:200]!r})",)
                 raise
-        raise MirrorError(f"more than {_MAX_REDIRECTS} redirects, the last to {url[:200]}")
+        raise MirrorError(f"more than {_MAX_REDIRECTS} redirects, the last to {url[:200]!r}")
 
 
 @contextmanager
@@ -122,11 +136,13 @@ def network() -> Iterator[None]:
     """Turn network errors into a MirrorError; ``publish`` would take an OSError for the disk's."""
     try:
         yield
-    except (OSError, HTTPError, ValueError) as error:
+    except (OSError, HTTPError, HTTPException, ValueError) as error:
         cause = _root_cause(error)
         # No repetition mends a wrong address or header, nor a machine that is offline.
         hopeless = isinstance(error, ValueError) or isinstance(cause, gaierror)
-        reason = f"{type(cause).__name__}: {str(cause)[:200]}"
+        # It may quote the server, whose bytes may be anything.
+        text = str(cause)[:200].encode("unicode_escape").decode("ascii")
+        reason = f"{type(cause).__name__}: {text}"
         raise MirrorError(reason, math.inf if hopeless else 0) from error
 
 
@@ -148,17 +164,33 @@ class _Adapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Make the pools of direct connections."""
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+        """Return the pools of connections through a proxy."""
         manager = super().proxy_manager_for(*args, **options)
         manager.pool_classes_by_scheme = self._pools
         return manager
 
 
+class _Answer(HTTPResponse):
+    """An answer that may be announced by a few interim ones, not by an endless row of them."""
+
+    num_statuses = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        self.num_statuses += 1
+        if self.num_statuses > _MAX_INTERIM:
+            raise HTTPException(f"more than {_MAX_INTERIM} interim answers")
+        return super()._read_status()  # type: ignore[misc,no-any-return]
+
+
 def _watched_pools(watchdog: Watchdog) -> dict[str, type[HTTPConnectionPool]]:
     class Plain(HTTPConnection):
+        response_class = _Answer
+
         # Here and not in connect(), so that a handshake is watched too.
         def _new_conn(self) -> socket.socket:
             connection = super()._new_conn()

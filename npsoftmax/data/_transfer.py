@@ -53,6 +53,7 @@ class Mirror:
     url: str
     ready: float = 0.0
     attempts: int = 0
+    num_asked: int = 1
     furthest: int = 0
     wrong_bodies: int = 0
     undo_gzip: bool = False
@@ -122,7 +123,8 @@ class Transfer:
     def next_of(self, mirrors: Sequence[Mirror]) -> Mirror | None:
         """Wait for the mirror whose turn it is; None if no further attempt makes sense."""
         mirror = min(mirrors, key=lambda mirror: mirror.ready, default=None)
-        if mirror is None or self._in_vain >= _REQUESTS:
+        # It may redirect as often as the last time.
+        if mirror is None or self._in_vain + mirror.num_asked > _REQUESTS:
             return None
         pause = max(0.0, mirror.ready - monotonic())
         if pause >= self.seconds_left():
@@ -141,14 +143,15 @@ class Transfer:
             if error.wait == 0 and mirror.furthest > before:
                 mirror.ready = 0.0  # it brings the file, if only in pieces
             else:
-                self._in_vain += 1
+                self._in_vain += mirror.num_asked
                 mirror.attempts += 1
                 mirror.ready = monotonic() + _pause(mirror.attempts, error.wait)
             return False
         return True
 
     def _ask(self, mirror: Mirror) -> None:
-        with Watchdog(_LEAST_BYTES, self._longest_wait) as watchdog:
+        left = self._deadline - monotonic()
+        with Watchdog(_LEAST_BYTES, self._longest_wait, left) as watchdog:
             try:
                 self._receive(mirror, watchdog)
             except WrongBodyError as error:
@@ -156,14 +159,15 @@ class Transfer:
                 error.wait = 0 if mirror.wrong_bodies < _WRONG_BODIES else math.inf
                 raise
             except MirrorError as error:
-                raise (MirrorError(str(watchdog), 0) if watchdog.has_cut else error) from error
+                raise (MirrorError(watchdog.reason, 0) if watchdog.reason else error) from error
+            finally:
+                mirror.num_asked = max(1, watchdog.num_asked)
 
     def _receive(self, mirror: Mirror, watchdog: Watchdog) -> None:
         """Take in what one request brings; return only when it is the right file."""
-        connect_wait = min(_CONNECT_SECONDS, self._longest_wait)
-        with opened(
-            mirror.url, self._range(mirror), (connect_wait, self._longest_wait), watchdog
-        ) as response:
+        wait = min(self._longest_wait, self.seconds_left())
+        timeouts = min(_CONNECT_SECONDS, wait), wait
+        with opened(mirror.url, self._range(mirror), timeouts, watchdog) as response:
             self._origin = None
             if not _resumes(
                 response.status_code, response.headers, self.part.tell(), self.file.size
@@ -187,7 +191,7 @@ class Transfer:
             short = self.part.seek(0, os.SEEK_END) < self.file.size
             wrong += self.recognise(self.part)
             self.part.seek(0, os.SEEK_END)
-            if watchdog.has_cut or short:
+            if watchdog.reason or short:
                 raise MirrorError(wrong, 0)
             raise WrongBodyError(wrong)
 

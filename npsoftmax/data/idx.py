@@ -322,6 +322,7 @@ class _Views:
         self.rest = memoryview(content)
 
     def read(self, size: int) -> memoryview:
+        """Return a view of the next bytes."""
         part, self.rest = self.rest[:size], self.rest[size:]
         return part
 

@@ -1,0 +1,396 @@
+"""Whatever goes wrong, a download ends with the right file, or with an error and nothing changed.
+
+Each fault is met twice: by the library, in a hurry, with bytes made up here; and by the command,
+as a user runs it, with the real file and the real pauses.
+"""
+
+import gzip
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep, time
+from typing import Any
+
+import download_faults
+import pytest
+from download_faults import FAULTS, INTERRUPTIONS, NAME, STAMPEDE, Fault, disk_of
+from faulty_server import FaultyServer, Request
+
+from npsoftmax.data import _transfer
+from npsoftmax.data.download import fetch, plan
+from npsoftmax.data.registry import find
+from npsoftmax.data.remote_file import RemoteFile
+from npsoftmax.errors import DataUnavailableError
+
+FETCH = Path(__file__).parents[1] / "scripts" / "fetch.py"
+SYNTHETIC = gzip.compress(random.Random(0).randbytes(3_000_000), mtime=0)
+SYNTHETIC_FILE = RemoteFile(NAME, len(SYNTHETIC), hashlib.sha256(SYNTHETIC).hexdigest())
+DATA_SET = find("fashion-mnist")
+REAL_FILE = DATA_SET.files["test-images"]
+
+# For the whole download by the library, which may not take much longer.
+TIMEOUT = 10
+MOST_MEMORY = 300e6
+DAY = 86_400
+
+# Root obeys the mode bits only without these powers.
+BOUND_BY_MODES = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+    if os.geteuid() == 0
+    else []
+)
+# The memory of a child counts what its parent held when it was started: this parent is small.
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+open(sys.argv[1], "w").write(str(peak if sys.platform == "darwin" else 1024 * peak))
+sys.exit(code)
+"""
+# The library in a process of its own.
+DRIVER = """
+import sys
+from pathlib import Path
+from npsoftmax.data.download import fetch, plan
+from npsoftmax.data.remote_file import RemoteFile
+from npsoftmax.errors import DataUnavailableError
+name, size, sha256, folder, url = sys.argv[1:]
+file = RemoteFile(name, int(size), sha256)
+if plan(Path(folder) / name, file, offline=False).action != "use":
+    try:
+        fetch(file, Path(folder), [url])
+    except DataUnavailableError as error:
+        sys.exit(str(error))
+"""
+
+by_id = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+
+
+@dataclass
+class Trial:
+    """A fault, and what a download made of it; ``error`` is empty if there was none."""
+
+    fault: Fault
+    file: RemoteFile
+    folder: Path
+    url: str
+    requests: list[Request]
+    before: dict[str, str]
+    after: dict[str, str]
+    umask: int
+    seconds: float
+    error: str
+
+    def happened(self) -> str:
+        """Say how it ended in a few words that are the same at each run."""
+        if not self.error:
+            return "file"
+        place = rf"{re.escape(self.url)}\S*|cannot write \S+"
+        reason = re.search(rf"(?:{place}): (.+?)(;|$)", self.error, re.DOTALL)
+        text = (
+            reason[1] if reason else self.error.removeprefix(f"fetch.py: error: {DATA_SET.name}: ")
+        )
+        text = text.replace(f"{self.folder}/", "").replace(self.url, "URL")
+        text = re.sub(r"\bport=\d+", "port", re.sub(r"(127\.0\.0\.1|localhost):\d+", "HOST", text))
+        text = re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1...", text)
+        text = re.sub(r"\b\d{9,} s\b", "for ages", text)  # until a date, so never the same
+        return f"error: {text[:80]}"
+
+    def record(self, record_property: Callable[[str, object], None], way: str) -> None:
+        """Leave a row for the table of faults."""
+        record_property("id", self.fault.id)
+        record_property("fault", self.fault.fault)
+        record_property("expected", self.fault.expected)
+        record_property("happened", self.happened())
+        record_property("way", way)
+
+    def judge(self) -> None:
+        """Hold what happened to what the fault allows."""
+        fault = self.fault
+        assert fault.expected in ("either", "error" if self.error else "file"), self.error
+        assert self.after == (self.before if self.error else self.with_file())
+        assert {request.method for request in self.requests} <= {"GET"}
+        assert len(self.requests) <= fault.max_requests
+        assert sum(request.sent for request in self.requests) <= fault.max_sent
+        assert self.seconds >= fault.min_seconds
+        if self.error:
+            self.judge_error()
+
+    def judge_error(self) -> None:
+        """Hold the error to what a person needs who reads it."""
+        # In one line, and without the escape sequences that a server may send to a terminal.
+        assert self.error.isprintable(), ascii(self.error)
+        assert "Traceback" not in self.error
+        assert re.search(self.fault.says, self.error), self.error
+        needed = [NAME, str(self.folder)]
+        if self.fault.id[0] != "C":
+            needed += [f"{self.url}/{NAME}: ", f"{self.file.size:,} bytes", self.file.sha256]
+        for part in needed:
+            assert part in self.error
+
+    def with_file(self) -> dict[str, str]:
+        """Return what was there before, with the right file and without parts of days ago."""
+        home = self.folder.resolve().relative_to(self.folder.parent.resolve())
+        content = f"{self.file.size} bytes {self.file.sha256}"
+        kept = {name: what for name, what in self.before.items() if "days old" not in what}
+        if kept.get(f"{home}/{NAME}", "").endswith(content):
+            return kept
+        return {**kept, f"{home}/{NAME}": f"{0o666 & ~self.umask:o} {content}"}
+
+
+def attempt(
+    fault: Fault, right: bytes, file: RemoteFile, folder: Path, get: Callable[[str], str]
+) -> Trial:
+    """Let ``get`` meet the fault; it takes the URL of the mirror and returns the error."""
+    folder.parent.mkdir()
+    with disk_of(len(right) + (1 << 20)), fault.surroundings(folder, right):
+        umask = os.umask(0)
+        os.umask(umask)
+        before = contents(folder.parent)
+        with serving(fault, right) as server:
+            start = monotonic()
+            error = get(server.url)
+            seconds = monotonic() - start
+        after = contents(folder.parent)
+    return Trial(
+        fault, file, folder, server.url, server.requests, before, after, umask, seconds, error
+    )
+
+
+@contextmanager
+def serving(fault: Fault, right: bytes) -> Iterator[FaultyServer]:
+    """Yield the server of a fault, which is gone already where nothing listens."""
+    with FaultyServer(*fault.answers(right) if fault.answers else (), forever=True) as server:
+        if fault.answers:
+            yield server
+    if not fault.answers:
+        yield server
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return what lies in a folder and below, by name."""
+    return {str(path.relative_to(folder)): description(path) for path in folder.rglob("*")}
+
+
+def description(path: Path) -> str:
+    """Say what a path is, without following it."""
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        return f"link to {path.readlink()}"
+    if not stat.S_ISREG(status.st_mode):
+        return "folder" if stat.S_ISDIR(status.st_mode) else "pipe"
+    age = " days old" if time() - status.st_mtime > DAY else ""
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{stat.S_IMODE(status.st_mode):o}{age} {len(content)} bytes {digest}"
+
+
+# The library
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    """Shorten all waiting but for what the server asks for, and its own drips too."""
+    monkeypatch.setattr(download_faults, "DRIP_SECONDS", 0.05)
+    monkeypatch.setattr(_transfer, "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(_transfer, "_READ_SECONDS", 0.5)
+    monkeypatch.setattr(_transfer, "_PATIENCE_SECONDS", 1.2 + 2 * fault.min_seconds)
+    monkeypatch.setattr(_transfer, "_FIRST_PAUSE", 0.02)
+
+
+@by_id
+def test_the_library_ends_in_one_of_two_ways(
+    fault: Fault,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
+    hurry(monkeypatch, fault)
+    folder = tmp_path / "data" / "fashion-mnist"
+
+    def here(url: str) -> str:
+        try:
+            if plan(folder / NAME, SYNTHETIC_FILE, offline=False).action != "use":
+                fetch(SYNTHETIC_FILE, folder, [url], timeout=TIMEOUT)
+        except DataUnavailableError as error:
+            return str(error)
+        return ""
+
+    def elsewhere(url: str) -> str:
+        child = driven(folder, url, bound_by_modes())
+        out, err = child.communicate(timeout=60)
+        assert (out, child.returncode) == ("", 1 if err else 0), err
+        return err.rstrip("\n")
+
+    get = elsewhere if fault.obeys_modes else here
+    trial = attempt(fault, SYNTHETIC, SYNTHETIC_FILE, folder, get)
+    trial.record(record_property, "library")
+    trial.judge()
+    assert trial.seconds <= 3 * TIMEOUT
+
+
+def test_eight_processes_at_once_get_the_file(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    folder = tmp_path / "data" / "fashion-mnist"
+
+    def stampede(url: str) -> str:
+        return finished([driven(folder, url) for _ in range(8)])
+
+    trial = attempt(STAMPEDE, SYNTHETIC, SYNTHETIC_FILE, folder, stampede)
+    trial.record(record_property, "library")
+    trial.judge()
+
+
+def driven(folder: Path, url: str, prefix: list[str] | None = None) -> subprocess.Popen[str]:
+    """Start a process that gets the synthetic file."""
+    file = SYNTHETIC_FILE
+    words = [file.name, str(file.size), file.sha256, str(folder), url]
+    return started([*(prefix or []), sys.executable, "-c", DRIVER, *words])
+
+
+def bound_by_modes() -> list[str]:
+    """Return what to put before a command that must obey the mode bits."""
+    if BOUND_BY_MODES and shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv, or to be run by another user than root")
+    return BOUND_BY_MODES
+
+
+def started(words: list[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a process in a group of its own, so that it can be stopped with its children."""
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def finished(children: list[subprocess.Popen[str]]) -> str:
+    """Wait for processes that must all succeed; return their complaints."""
+    complaints = [child.communicate(timeout=120)[1] for child in children]
+    assert [child.returncode for child in children] == [0] * len(children), complaints
+    return "".join(complaints)
+
+
+# The command
+
+
+@pytest.fixture
+def real(fashion_mnist_folder: str) -> bytes:
+    """Return the bytes of the real file."""
+    return Path(fashion_mnist_folder, DATA_SET.name, NAME).read_bytes()
+
+
+def command(folder: Path, url: str) -> list[str]:
+    """Return the words that a user types."""
+    place = ["--data-dir", str(folder.parent), "--mirror", url]
+    return [sys.executable, str(FETCH), DATA_SET.name, NAME, *place, "--timeout", "40"]
+
+
+def private_environment(home: Path) -> dict[str, Any]:
+    """Return where a command must run for neither this user's files nor the network to matter."""
+    home.mkdir()
+    unusable = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "nowhere://127.0.0.1:9")
+    direct = {"no_proxy": "127.0.0.1,localhost"}
+    proxies = {**unusable, **direct}
+    environment = {
+        **os.environ,
+        **proxies,
+        **{name.upper(): value for name, value in proxies.items()},
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "NPSOFTMAX_OFFLINE": "0",
+    }
+    environment.pop("NPSOFTMAX_DATA", None)
+    return {"cwd": home, "env": environment}
+
+
+@pytest.mark.slow
+@by_id
+def test_the_command_ends_in_one_of_two_ways(
+    fault: Fault, real: bytes, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    folder = tmp_path / "data" / DATA_SET.name
+    measured = [sys.executable, "-S", "-c", MEASURED, str(tmp_path / "memory")]
+    prefix = bound_by_modes() if fault.obeys_modes else []
+
+    def run(url: str) -> str:
+        something_wrong = os.path.lexists(folder / NAME)
+        child = started(
+            [*measured, *prefix, *command(folder, url)], **private_environment(tmp_path / "home")
+        )
+        try:
+            out, err = child.communicate(timeout=fault.max_seconds)
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+        code = (4 if something_wrong else 3) if err else 0
+        assert (child.returncode, bool(out)) == (code, not err), err
+        return err.rstrip("\n")
+
+    trial = attempt(fault, real, REAL_FILE, folder, run)
+    trial.record(record_property, "command")
+    trial.judge()
+    assert int((tmp_path / "memory").read_text()) <= MOST_MEMORY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", INTERRUPTIONS, ids=lambda fault: fault.id)
+def test_ctrl_c_ends_the_command_at_once_and_leaves_nothing(
+    fault: Fault, real: bytes, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    folder = tmp_path / "data" / DATA_SET.name
+
+    with serving(fault, real) as server:
+        folder.mkdir(parents=True)
+        child = started(command(folder, server.url), **private_environment(tmp_path / "home"))
+        while not server.requests and child.poll() is None:
+            sleep(0.01)
+        sleep(0.5)  # for the client to take in the answer, and to wait for more
+        parts = len(contents(folder))
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=3)
+    record_property("id", fault.id)
+    record_property("fault", fault.fault)
+    record_property("expected", fault.expected)
+    record_property("happened", f"error: {err.strip()}")
+    record_property("way", "command")
+    assert parts == 1
+    assert contents(folder) == {}
+    assert (child.returncode, out, err) == (130, "", "fetch.py: interrupted\n")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.slow
+def test_eight_commands_at_once_get_the_file(
+    real: bytes, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    folder = tmp_path / "data" / DATA_SET.name
+
+    def stampede(url: str) -> str:
+        options = private_environment(tmp_path / "home")
+        return finished([started(command(folder, url), **options) for _ in range(8)])
+
+    trial = attempt(STAMPEDE, real, REAL_FILE, folder, stampede)
+    trial.record(record_property, "command")
+    trial.judge()
