@@ -113,6 +113,15 @@ class Trial:
         record_property("expected", self.fault.expected)
         record_property("happened", self.happened())
         record_property("way", way)
+        record_property("bytes_lost", self.bytes_lost())
+
+    def bytes_lost(self) -> int:
+        """Return how many bytes under the final name are neither what they were nor right."""
+        name = self.final_name()
+        found = self.after.get(name, "")
+        if found == self.before.get(name, "") or found.endswith(self.right_content()):
+            return 0
+        return self.file.size
 
     def judge(self) -> None:
         """Hold what happened to what the fault allows."""
@@ -140,12 +149,19 @@ class Trial:
 
     def with_file(self) -> dict[str, str]:
         """Return what was there before, with the right file and without parts of days ago."""
-        home = self.folder.resolve().relative_to(self.folder.parent.resolve())
-        content = f"{self.file.size} bytes {self.file.sha256}"
+        name, content = self.final_name(), self.right_content()
         kept = {name: what for name, what in self.before.items() if "days old" not in what}
-        if kept.get(f"{home}/{NAME}", "").endswith(content):
+        if kept.get(name, "").endswith(content):
             return kept
-        return {**kept, f"{home}/{NAME}": f"{0o666 & ~self.umask:o} {content}"}
+        return {**kept, name: f"{0o666 & ~self.umask:o} {content}"}
+
+    def final_name(self) -> str:
+        """Return where the file belongs, below the folder of all data sets."""
+        return f"{self.folder.resolve().relative_to(self.folder.parent.resolve())}/{NAME}"
+
+    def right_content(self) -> str:
+        """Return the end of the right file's description."""
+        return f"{self.file.size} bytes {self.file.sha256}"
 
 
 def attempt(
@@ -375,6 +391,7 @@ def test_ctrl_c_ends_the_command_at_once_and_leaves_nothing(
     record_property("expected", fault.expected)
     record_property("happened", f"error: {err.strip()}")
     record_property("way", "command")
+    record_property("bytes_lost", 0 if contents(folder) == {} else len(real))
     assert parts == 1
     assert contents(folder) == {}
     assert (child.returncode, out, err) == (130, "", "fetch.py: interrupted\n")
