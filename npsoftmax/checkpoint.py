@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "as_settings",
+    "largest_checkpoint",
     "largest_file",
     "newest_usable",
     "refuse_other_arrays",
@@ -32,7 +33,6 @@ __all__ = [
 ]
 
 _OPTIMISER = "optimiser."
-_MOST_STATES = 4
 _HISTORY_BYTES = 20 * 2**20
 
 Result = TypeVar("Result")
@@ -197,9 +197,14 @@ def newest_usable(path: str | os.PathLike[str], load: Callable[[Path], Result]) 
         return result
 
 
-def largest_file(theta: NDArray[Any], states: int = _MOST_STATES) -> int:
-    """Return how large a checkpoint with so many arrays like ``theta`` may be, in bytes."""
-    return (1 + states) * theta.nbytes + _HISTORY_BYTES
+def largest_checkpoint(theta: NDArray[Any], optimiser: Optimiser) -> int:
+    """Return how large the checkpoint of a run may be, in bytes."""
+    return largest_file([theta, *_state_after_one_step(theta, optimiser).values()])
+
+
+def largest_file(arrays: Iterable[NDArray[Any]]) -> int:
+    """Return how large a checkpoint of such arrays may be, in bytes, its history included."""
+    return sum(array.nbytes for array in arrays) + _HISTORY_BYTES
 
 
 def as_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

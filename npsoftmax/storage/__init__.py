@@ -56,7 +56,7 @@ def write(
     Raises
     ------
     InputError
-        An array that only pickle could hold, or metadata that JSON cannot.
+        An array that only pickle could hold, metadata that JSON cannot, or more than 1 GiB.
     OutputError
         The file cannot be written, or reads back as another one.
 
@@ -82,6 +82,8 @@ def write(
     if len(text) > _MAX_METADATA_BYTES:
         raise InputError(f"metadata: expected at most {_MAX_METADATA_BYTES} bytes, got {len(text)}")
     content = sealed({**arrays, _METADATA: np.frombuffer(text, dtype=np.uint8)})
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: expected at most {MAX_BYTES} bytes, got {len(content)}")
     kept = previous(path) if keep_previous and is_whole(path) else None
     with publish(path, kept) as file:
         file.write(content)

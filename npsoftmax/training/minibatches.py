@@ -17,7 +17,7 @@ from npsoftmax._environment import environment, warn_of_another
 from npsoftmax.checkpoint import (
     Checkpoint,
     as_settings,
-    largest_file,
+    largest_checkpoint,
     newest_usable,
     refuse_other_settings,
 )
@@ -334,7 +334,7 @@ class Trainer:
 
     def _read(self, path: Path) -> Checkpoint:
         theta = self.model.theta
-        saved = Checkpoint.read(path, largest_file(theta))
+        saved = Checkpoint.read(path, largest_checkpoint(theta, self.optimiser))
         refuse_other_settings(saved.settings, self._settings(), path)
         saved.refuse_misfit(theta, self.optimiser, len(self.loader), path)
         return saved

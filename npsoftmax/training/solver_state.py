@@ -97,7 +97,7 @@ def read_state(
     The gradient is computed anew, and the objective with it, which tells parameters of another
     run.
     """
-    saved = SolverState.read(path, largest_file(theta, 2 * lbfgs.MEMORY + 1))
+    saved = SolverState.read(path, largest_file([theta] * (2 * lbfgs.MEMORY + 2)))
     refuse_other_settings(saved.settings, settings, path)
     refuse_other_arrays({"theta": saved.x}, {"theta": theta}, path)
     value, grad = value_and_grad(saved.x)
