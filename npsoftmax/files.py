@@ -72,8 +72,9 @@ def publish(
             if kept is not None and former.exists():
                 os.replace(former, kept)
         finally:
-            temporary.unlink(missing_ok=True)
-            former.unlink(missing_ok=True)
+            for left in (temporary, former):
+                with suppress(OSError):  # sweep takes what stays; this error must hide no other
+                    left.unlink()
     except OSError as error:
         if error.errno is None:
             raise  # not the disk's: our own errors and those of requests are OSErrors too
@@ -187,7 +188,10 @@ def _name_again(path: Path, name: Path) -> None:
     try:
         os.link(path, name)
     except OSError:  # a file system that knows one name for a file only
-        shutil.copyfile(path, name)
+        with path.open("rb") as source, _create(name) as copy:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
 
 
 def _create(path: Path) -> BinaryIO:

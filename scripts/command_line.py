@@ -172,6 +172,7 @@ def run(
     try:
         command(args)
         sys.stdout.flush()
+        _ignore_signals()
     except KeyboardInterrupt:
         return _complain(parser, args, "interrupted", 130)
     except BrokenPipeError:
@@ -210,9 +211,14 @@ def _one_line(text: str) -> str:
 def _complain(
     parser: argparse.ArgumentParser, args: argparse.Namespace, text: str, code: int
 ) -> int:
-    # The end is near: a second Ctrl-C must not turn one line into a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _ignore_signals()
     if args.debug:
         traceback.print_exc()
     print(f"{parser.prog}: {'' if code == 130 else 'error: '}{_one_line(text)}", file=sys.stderr)
     return code
+
+
+def _ignore_signals() -> None:
+    # The end is near: a signal must not turn it into a traceback or another exit code.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

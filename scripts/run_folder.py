@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     import npsoftmax
     from npsoftmax.ext import plots
 
+# The checkpoint goes last: while anything of a run is there, so is what it goes on from.
 FILES = (
     "model.npz",
     "history.jsonl",
     "summary.json",
-    "checkpoint.npz",
-    "checkpoint.previous.npz",
     "curves.png",
+    "checkpoint.previous.npz",
+    "checkpoint.npz",
 )
 # How the command was called, not what it computed: a resumed run has the summary of a whole one.
 NOT_SETTINGS = ("run_dir", "force", "resume", "quiet", "json", "debug")

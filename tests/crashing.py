@@ -1,0 +1,274 @@
+"""Runs of the training command that are killed, interrupted or failed by the system."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, NamedTuple
+
+from run_folder import FILES
+from running import SCRIPT, told
+
+from npsoftmax import storage
+from npsoftmax.checkpoint import Checkpoint
+from npsoftmax.storage.__main__ import main as verify
+from npsoftmax.training.solver_state import SolverState
+
+# The real command, but for a data set that is drawn in a moment, and for the picture.
+DRIVER = """
+import runpy, sys
+from pathlib import Path
+from npsoftmax.data import datasets
+datasets._GARMENTS_SIZES = {"train": 512, "test": 50}
+sys.modules["matplotlib"] = None
+sys.argv = sys.argv[1:]
+sys.path[0] = str(Path(sys.argv[0]).parent)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+# The system's calls come in the same order at each run, or they could not be counted.
+REPEATABLE = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+TIMEOUT = 120
+
+SGD = ["--batch-size", "32", "--epochs", "5", "--l2", "1e-4", "--checkpoint-every", "1"]
+WAYS = {
+    "descent": SGD,
+    "momentum": [*SGD, "--optimiser", "momentum"],
+    "nesterov": [*SGD, "--optimiser", "nesterov"],
+    "adam": [*SGD, "--optimiser", "adam"],
+    "adamw": [*SGD, "--optimiser", "adamw", "--dtype", "float64"],
+    "lbfgs": ["--solver", "lbfgs", "--l2", "1e-4", "--tol", "1e-4", "--checkpoint-every", "1",
+              "--threads", "1"],
+    "unsaved": ["--batch-size", "2", "--epochs", "4"],
+    "unsaved lbfgs": ["--solver", "lbfgs", "--l2", "1e-4", "--tol", "1e-4", "--threads", "1"],
+    # Five checkpoints: at the start, in the middle and at the end of both epochs.
+    "short": ["--batch-size", "256", "--epochs", "2", "--checkpoint-every", "1", "--optimiser",
+              "momentum"],
+    "short lbfgs": ["--solver", "lbfgs", "--l2", "1e-2", "--tol", "3e-4", "--checkpoint-every", "1",
+                    "--threads", "1"],
+}  # fmt: skip
+
+
+class Ended(NamedTuple):
+    """How a process ended; ``code`` is negative for a signal."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Run:
+    """A run of the training command, in as many lives as it takes.
+
+    Attributes
+    ----------
+    parent : Path
+        Where its folder lies.
+    way : str
+        Which of ``WAYS`` to train.
+    place : tuple of int
+        Where the newest checkpoint stood when the run was last looked at.
+    """
+
+    parent: Path
+    way: str
+    place: tuple[int, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return self.parent / "run"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.npz"
+
+    def words(self, *flags: str) -> list[str]:
+        """Return the words that begin this run."""
+        words = [sys.executable, "-c", DRIVER, str(SCRIPT), "--dataset", "garments"]
+        return [*words, *WAYS[self.way], "--run-dir", str(self.folder), *flags]
+
+    def start(self, *prefix: str, flags: Sequence[str] | None = None) -> subprocess.Popen[str]:
+        """Go on from the checkpoint, or begin if there is none."""
+        if flags is None:
+            flags = ["--resume"] if self.checkpoint.exists() else []
+        self.parent.mkdir(parents=True, exist_ok=True)
+        return subprocess.Popen(
+            [*prefix, *self.words(*flags)],
+            cwd=self.parent,
+            env={**os.environ, **REPEATABLE},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def live(self, *prefix: str, flags: Sequence[str] | None = None) -> Ended:
+        """Let the command run until it ends, as under :meth:`start`."""
+        return ended(self.start(*prefix, flags=flags))
+
+    def die(self, seconds: float, training: bool) -> bool:
+        """Kill the command after so long, from its start or its first checkpoint on.
+
+        Returns whether it was still alive.
+        """
+        before = self.stamp()
+        process = self.start()
+        if training:
+            wait_for(lambda: self.stamp() != before or process.poll() is not None)
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            self.look()
+            return True
+        assert (process.returncode, err) == (0, ""), (out, err)
+        return False
+
+    def stamp(self) -> int | None:
+        """Return what tells the newest checkpoint from those before."""
+        return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else None
+
+    def look(self) -> None:
+        """Hold what lies in the folder, after an end of any kind, to what is promised."""
+        names = set(os.listdir(self.folder)) if self.folder.exists() else set()
+        lasting = {name for name in names if not name.endswith(".part")}
+        assert lasting <= set(FILES)
+        assert "checkpoint.npz" in lasting or not lasting
+        # A publication under way has two temporary files, the new one and the one to keep.
+        assert len(names - lasting) <= 2
+        sealed = sorted(name for name in lasting if name.endswith(".npz"))
+        assert not sealed or verify([str(self.folder / name) for name in sealed]) == 0
+        places = [place_in(self.folder / name) for name in sealed if name.startswith("check")]
+        assert places == sorted(places, reverse=True)
+        newest = places[0] if places else ()
+        assert newest >= self.place
+        self.place = newest
+
+    def finish(self, expected: dict[str, Any]) -> None:
+        """Go on to the end, without a word of complaint, and compare with a whole run."""
+        end = self.live()
+        assert (end.code, end.err) == (0, ""), end
+        self.look()
+        assert self.leftovers() == []
+        assert outcome(self.folder) == expected
+
+    def leftovers(self) -> list[str]:
+        """Return the temporary files."""
+        return [path.name for path in self.folder.glob(".*")] if self.folder.exists() else []
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something is so, not for ever."""
+    end = monotonic() + TIMEOUT
+    while not condition():
+        assert monotonic() < end
+        sleep(0.002)
+
+
+def ended(process: subprocess.Popen[str]) -> Ended:
+    """Wait for a process, not for ever."""
+    try:
+        out, err = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return Ended(process.returncode, out, err)
+
+
+def place_in(path: Path) -> tuple[int, ...]:
+    """Return the place of a checkpoint, so that later ones are larger."""
+    if storage.kind_of(path) == "checkpoint":
+        progress = Checkpoint.read(path).progress
+        return progress.epoch, progress.step
+    return (len(SolverState.read(path).history),)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Return all that a finished run leaves but for times."""
+    path = folder / "checkpoint.npz"
+    arrays, _ = storage.read(path, storage.kind_of(path))
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["seconds"]
+    return {
+        "model": (folder / "model.npz").read_bytes(),
+        "history": told(folder),
+        "summary": summary,
+        "state": {name: (str(a.dtype), a.shape, a.tobytes()) for name, a in arrays.items()},
+        "place": place_in(path),
+    }
+
+
+# The system's calls, as strace shows them
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the system that concerns the run folder.
+
+    Attributes
+    ----------
+    name : str
+        Its own name, which differs between machines: ``rename`` or ``renameat2``.
+    number : int
+        The how manyeth call of that name of the thread that writes the files.
+    label : str
+        The call and its paths, without what is random in them.
+    text : str
+        Its arguments and result as strace wrote them.
+    """
+
+    name: str
+    number: int
+    label: str
+    text: str
+
+    @property
+    def kind(self) -> str:
+        return kind_of_call(self.name)
+
+
+KINDS = ("mkdir", "openat", "write", "fsync", "link", "rename", "unlink")
+TRACED = "trace=/^(openat|write|fsync|(mkdir|link|rename|unlink)(at|at2)?)$"
+
+
+def kind_of_call(name: str) -> str:
+    """Return the name without the ending of its younger variants."""
+    return name if name == "openat" else re.sub("at2?$", "", name)
+
+
+def strace(log: Path, *faults: str) -> list[str]:
+    """Return the words before a command that record its calls and let some of them fail."""
+    # With --seccomp-bpf, which is faster, strace loses the signals that it is to send.
+    words = ["strace", "-f", "-qq", "-y", "-s", "0", "-o", str(log), "-e", TRACED]
+    return [*words, *(word for fault in faults for word in ("-e", f"inject={fault}"))]
+
+
+def can_trace() -> bool:
+    """Say whether strace is there and may watch a process."""
+    words = ["strace", "-f", "-qq", "-o", os.devnull, "-e", TRACED, "true"]
+    return (
+        bool(shutil.which("strace")) and subprocess.run(words, capture_output=True).returncode == 0
+    )
+
+
+def calls_in(log: Path, folder: Path) -> list[Call]:
+    """Return the calls that concern a folder, in order, of the thread that began."""
+    found, counts, first = [], Counter[str](), ""
+    for line in log.read_text(errors="replace").splitlines():
+        begun = re.match(r"(\d+) +(\w+)\((.*)", line)
+        if begun is None or begun[1] != (first := first or begun[1]):
+            continue
+        name, rest = begun[2], re.sub(r"\.[0-9a-f]{16}\.part", ".part", begun[3])
+        counts[name] += 1
+        paths = re.findall(rf"{re.escape(str(folder))}(/[\w.]+|)", rest.split(" = ")[0])
+        if paths:
+            label = " ".join([kind_of_call(name), *(path[1:] or "folder" for path in paths)])
+            found.append(Call(name, counts[name], label, rest))
+    return found
