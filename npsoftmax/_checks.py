@@ -112,7 +112,7 @@ def as_columns(X: ArrayLike, num_inputs: int | None = None, what: str = "X") -> 
 def refuse_non_finite(X: NDArray[Any], what: str) -> None:
     """Raise InputError at the first sample that holds a NaN or an infinity."""
     # Column blocks keep the Boolean mask small next to a large X.
-    for start in range(0, X.shape[1], 4096):
+    for start in range(0, X.shape[1] if X.size else 0, 4096):
         finite = np.isfinite(X[:, start : start + 4096])
         if not finite.all():
             row, column = np.argwhere(~finite)[0]

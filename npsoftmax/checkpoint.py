@@ -112,26 +112,34 @@ class Checkpoint:
         """
         arrays, metadata = storage.read(path, "checkpoint", max_bytes)
         try:
+            theta = arrays.pop("theta")
+            state = {name.removeprefix(_OPTIMISER): value for name, value in arrays.items()}
+            if "theta" in state or not all(name.startswith(_OPTIMISER) for name in arrays):
+                raise ValueError("arrays that are neither theta nor the optimiser's")
+            progress = rebuild(Progress, metadata["progress"])
+            if progress.num_seen < max(progress.num_correct, min(progress.step, 1)):
+                raise ValueError(f"{progress.num_seen} samples in the epoch under way")
             checkpoint = cls(
                 settings=dict(metadata["settings"]),
                 environment=dict(metadata["environment"]),
-                theta=arrays.pop("theta"),
-                state={name.removeprefix(_OPTIMISER): value for name, value in arrays.items()},
-                progress=rebuild(Progress, metadata["progress"]),
+                theta=theta,
+                state=state,
+                progress=progress,
                 history=[rebuild(EpochRecord, record) for record in metadata["history"]],
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptFileError(f"{path}: expected a checkpoint, got {error!r}") from error
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CorruptFileError(f"{path}: expected a checkpoint, got {error!r:.200}") from error
         checkpoint.refuse_incoherence(path)
         return checkpoint
 
     def refuse_incoherence(self, source: object) -> None:
         """Raise CorruptFileError unless the parts can belong to one run, whichever it is."""
         refuse_unusable_arrays({"theta": self.theta, **self.state}, source)
-        if self.progress.epoch != len(self.history):
+        progress, epochs = self.progress, [record.epoch for record in self.history]
+        if progress.epoch != len(epochs) or epochs != list(range(1, len(epochs) + 1)):
             raise CorruptFileError(
-                f"{source}: expected a place after the {len(self.history)} epochs of its history, "
-                f"got epoch {self.progress.epoch}"
+                f"{source}: expected a place after the {len(epochs)} epochs of its history, "
+                f"got epoch {progress.epoch}, and epochs {epochs[:5]}"
             )
 
     def refuse_misfit(
@@ -219,14 +227,15 @@ def refuse_other_settings(
     there: Mapping[str, Any], here: Mapping[str, Any], source: object
 ) -> None:
     """Raise InputError, naming them, where the settings are not those of the run."""
-    differing = [
-        f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
+    differing = ", ".join(
+        f"{name if name in here else repr(name)[:80]} "
+        f"{there.get(name)!r:.80} there, {here.get(name)!r:.80} here"
         for name in {**there, **here}
         if there.get(name) != here.get(name)
-    ]
+    )
     if differing:
         raise InputError(
-            f"{source}: expected the settings of this run, got others: {', '.join(differing)}; "
+            f"{source}: expected the settings of this run, got others: {differing:.300}; "
             "resume with the settings of the checkpoint, or start a new run"
         )
 
@@ -234,7 +243,8 @@ def refuse_other_settings(
 def refuse_unusable_arrays(arrays: Mapping[str, NDArray[Any]], source: object) -> None:
     """Raise CorruptFileError unless ``theta`` is ``(k, d+1)`` of floats, and all is finite."""
     theta = arrays["theta"]
-    if theta.ndim != 2 or theta.dtype not in (np.float32, np.float64):
+    fits = theta.ndim == 2 and theta.shape[0] > 0 and theta.shape[1] > 1
+    if not fits or theta.dtype not in (np.float32, np.float64):
         raise CorruptFileError(
             f"{source}: expected theta of shape (k, d+1) in float32 or float64, got "
             f"{theta.dtype}{theta.shape}"
@@ -249,7 +259,7 @@ def refuse_other_arrays(
     """Raise CorruptFileError unless names, shapes and dtypes are as expected."""
     wanted, got = _layout(expected), _layout(found)
     if wanted != got:
-        raise CorruptFileError(f"{source}: expected the arrays {wanted}, got {got}")
+        raise CorruptFileError(f"{source}: expected the arrays {wanted!s:.200}, got {got!s:.200}")
 
 
 def _layout(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:

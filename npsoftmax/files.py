@@ -169,9 +169,14 @@ def readable(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     b'hell'
     """
     try:
-        # Before it is opened: opening a pipe waits for somebody to write.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f"cannot read {path}: expected a regular file; check the name")
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # a ValueError where a NUL is in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {path}: {reason}; check the name") from error
+    # Before it is opened: opening a pipe waits for somebody to write.
+    if not stat.S_ISREG(mode):
+        raise InputError(f"cannot read {path}: expected a regular file; check the name")
+    try:
         with open(path, "rb") as file:
             yield file
     except OSError as error:

@@ -131,7 +131,10 @@ def rebuild(kind: type[Record], values: Mapping[str, Any]) -> Record:
     for field in fields(record):
         value = getattr(record, field.name)
         if not isinstance(value, field.type) or isinstance(value, bool):  # type: ignore[arg-type]
-            raise TypeError(f"{field.name}: expected {field.type}, got {value!r}")
-        if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{field.name}: expected a finite number of at least 0, got {value!r}")
+            raise TypeError(f"{field.name}: expected {field.type}, got {value!r:.80}")
+        # An int beyond 64 bits counts nothing, and fits no float.
+        if value is not None and not 0 <= value < (2**63 if type(value) is int else math.inf):
+            raise ValueError(
+                f"{field.name}: expected a finite number of at least 0, got {value!r:.80}"
+            )
     return record

@@ -307,12 +307,17 @@ class SoftmaxRegression:
         arrays, metadata = storage.read(path, "model")
         try:
             theta = as_columns(arrays.pop("theta"))
-            if arrays:
-                raise ValueError(f"the arrays {', '.join(arrays)} besides theta")
+            classes, pixel_scale = metadata.pop("classes"), metadata.pop("pixel_scale")
+            if arrays or metadata:
+                raise ValueError(f"{', '.join((*arrays, *metadata))} besides what makes a model")
+            if type(classes) is not list or not {type(name) for name in classes} <= {str}:
+                raise TypeError("classes that are no list of texts")
+            if type(pixel_scale) is not float:
+                raise TypeError(f"pixel_scale {pixel_scale!r:.80}")
             num_outputs, columns = theta.shape
-            model = cls(columns - 1, num_outputs, 0, 0, theta.dtype, **metadata)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CorruptFileError(f"{path}: expected a model, got {error!r}") from error
+            model = cls(columns - 1, num_outputs, 0, 0, theta.dtype, classes, pixel_scale)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CorruptFileError(f"{path}: expected a model, got {error!r:.200}") from error
         model.theta[...] = theta
         return model
 

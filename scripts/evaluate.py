@@ -42,7 +42,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if model.classes != data.classes:
         raise InputError(
             f"{args.model}: expected a model for the classes of {data.name}, "
-            f"{', '.join(data.classes)}, got one for {', '.join(model.classes)}; "
+            f"{', '.join(data.classes)}, got one for {', '.join(model.classes):.200}; "
             "name its data set with --dataset"
         )
     report = measure(model, data)
@@ -59,7 +59,7 @@ def trained_on(model: str) -> str:
     try:
         # Bounded: whoever made the model made this file too.
         summary = json.loads(read_bytes(Path(model).with_name("summary.json"), MAX_SUMMARY_BYTES))
-        return str(summary["dataset"])
+        return str(summary["dataset"])[:80]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "fashion-mnist"  # a model on its own; the report names the data set
 

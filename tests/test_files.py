@@ -1,12 +1,13 @@
 """A file appears whole or not at all."""
 
 import os
+import shutil
 import stat
 
 import pytest
 
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
-from npsoftmax.files import publish, read_bytes
+from npsoftmax.files import publish, read_bytes, readable, sweep
 
 
 def test_publishes_on_success(tmp_path):
@@ -71,3 +72,155 @@ def test_disk_full_says_so(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left"), publish(tmp_path / "file") as file:
         file.write(b"x")
     assert os.listdir(tmp_path) == []
+
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+
+
+def no_links(source, target):
+    raise OSError(1, "Operation not permitted")
+
+
+def no_copies(source, target):
+    raise AssertionError("a copy where a second name does")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_file_before_is_kept_under_another_name(tmp_path, monkeypatch, links):
+    if links:
+        monkeypatch.setattr(shutil, "copyfileobj", no_copies)
+    else:  # a file system that knows one name for a file only
+        monkeypatch.setattr(os, "link", no_links)
+    path, kept = tmp_path / "file", tmp_path / "before"
+    for number in range(4):
+        with publish(path, kept) as file:
+            file.write(b"%d" % number)
+            assert not path.exists() or path.read_bytes() == b"%d" % (number - 1)
+        assert path.read_bytes() == b"%d" % number
+        assert not kept.exists() if number == 0 else kept.read_bytes() == b"%d" % (number - 1)
+        assert sorted(os.listdir(tmp_path)) == ["file"] if number == 0 else ["before", "file"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "link", "replace"])
+def test_a_failure_leaves_both_files(tmp_path, monkeypatch, broken):
+    path, kept = tmp_path / "file", tmp_path / "before"
+    path.write_bytes(b"new")
+    kept.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, broken, fail)
+    if broken == "link":
+        monkeypatch.setattr(shutil, "copyfileobj", fail)
+    with pytest.raises(OutputError, match="No space left"), publish(path, kept) as file:
+        file.write(b"newest")
+    assert (path.read_bytes(), kept.read_bytes()) == (b"new", b"old")
+    assert sorted(os.listdir(tmp_path)) == ["before", "file"]
+
+
+def test_there_is_always_a_file_under_either_name(tmp_path, monkeypatch):
+    path, kept = tmp_path / "file", tmp_path / "before"
+    path.write_bytes(b"1")
+    kept.write_bytes(b"0")
+    seen, replace = [], os.replace
+
+    def watched(source, target):
+        seen.append((path.read_bytes(), kept.read_bytes()))
+        replace(source, target)
+        seen.append((path.read_bytes(), kept.read_bytes()))
+
+    monkeypatch.setattr(os, "replace", watched)
+    with publish(path, kept) as file:
+        file.write(b"2")
+    assert seen == [(b"1", b"0"), (b"2", b"0"), (b"2", b"0"), (b"2", b"1")]
+
+
+@needs_pipes
+def test_a_pipe_or_a_folder_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for target in ("pipe", "folder"):
+        (tmp_path / f"link to {target}").symlink_to(target)
+    for name in ("pipe", "folder", "link to pipe", "link to folder"):
+        for kept in (None, tmp_path / "before"):
+            found = "a folder" if "folder" in name else "a device or a pipe"
+            with (
+                pytest.raises(OutputError, match=f"cannot write .*{name}: expected .*{found}"),
+                publish(tmp_path / name, kept) as file,
+            ):
+                file.write(b"never")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "link to folder", "link to pipe", "pipe"]
+
+
+@pytest.mark.parametrize("target", ["file", "nothing", "link"])
+def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path, target):
+    link, elsewhere = tmp_path / "link", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").write_bytes(b"not mine")
+    link.symlink_to(link if target == "link" else elsewhere / target)
+    with publish(link) as file:
+        file.write(b"mine")
+    assert not link.is_symlink() and link.read_bytes() == b"mine"
+    assert (elsewhere / "file").read_bytes() == b"not mine"
+    assert os.listdir(elsewhere) == ["file"]
+
+
+PART = ".checkpoint.npz.0123456789abcdef.part"
+
+
+def test_sweep_removes_what_was_left_behind_and_nothing_else(tmp_path):
+    others = [
+        "checkpoint.npz",
+        "0123456789abcdef.part",
+        "checkpoint.npz.0123456789abcdef.part",
+        ".0123456789abcdef.part",
+        ".checkpoint.npz.0123456789abcde.part",
+        ".checkpoint.npz.0123456789ABCDEF.part",
+        ".checkpoint.npz.0123456789abcdef.part.txt",
+    ]
+    for name in (PART, *others):
+        (tmp_path / name).write_bytes(b"x")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / PART).write_bytes(b"x")
+    os.utime(tmp_path / "below" / PART, (0, 0))
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "below"])
+    assert os.listdir(tmp_path / "below") == [PART]
+
+
+def test_sweep_spares_the_young_unless_told_otherwise(tmp_path):
+    part = tmp_path / PART
+    part.write_bytes(b"x")
+    now = part.stat().st_mtime
+    os.utime(part, (now - 3600, now - 3600))
+    sweep(tmp_path)
+    assert part.exists()
+    sweep(tmp_path, older_than=0)
+    assert not part.exists()
+
+
+def test_sweep_passes_over_what_it_cannot_remove(tmp_path):
+    (tmp_path / PART).mkdir()
+    target = tmp_path / "target"
+    target.write_bytes(b"x")
+    link = tmp_path / PART.replace("0", "f")
+    link.symlink_to(target)
+    sweep(tmp_path, older_than=-1)
+    sweep(tmp_path / "none")
+    sweep(target)
+    assert sorted(os.listdir(tmp_path)) == [PART, "target"]
+
+
+def test_sweep_leaves_a_file_that_is_being_written(tmp_path):
+    with publish(tmp_path / "file") as file:
+        file.write(b"x")
+        sweep(tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
+def test_a_name_with_a_nul_is_refused():
+    with pytest.raises(InputError, match=r"cannot read .*null"), readable("a\0b"):
+        pass

@@ -22,8 +22,9 @@ __all__ = ["FORMAT_VERSION", "MAX_BYTES", "is_whole", "kind_of", "previous", "re
 
 FORMAT_VERSION = 1
 MAX_BYTES = 2**30
-# JSON takes up to twenty times its size in memory.
-_MAX_METADATA_BYTES = 2**24
+_MAX_METADATA_BYTES = 2**23
+# An empty list takes three bytes of JSON and thirty times as many in memory.
+_MAX_METADATA_MARKS = 2**20
 
 _METADATA = "metadata"
 
@@ -49,7 +50,7 @@ def write(
         Numeric arrays under names of letters, digits, dots and underscores; values, dtype, shape
         and memory order are kept.
     metadata : mapping
-        Anything JSON can hold, up to 16 MiB of it.
+        Anything JSON can hold, up to 8 MiB of it.
     keep_previous : bool
         Let the file that stood at ``path`` live on as :func:`previous` of it, if it is whole.
 
@@ -76,12 +77,14 @@ def write(
             )
     document = {"kind": kind, "format_version": FORMAT_VERSION, "content": dict(metadata)}
     try:
-        text = json.dumps(document).encode()
+        text = json.dumps(document)
     except (TypeError, ValueError) as error:
         raise InputError(f"metadata: expected what JSON can hold, got {error}") from error
-    if len(text) > _MAX_METADATA_BYTES:
-        raise InputError(f"metadata: expected at most {_MAX_METADATA_BYTES} bytes, got {len(text)}")
-    content = sealed({**arrays, _METADATA: np.frombuffer(text, dtype=np.uint8)})
+    try:
+        _refuse_too_much(text)
+    except ValueError as error:
+        raise InputError(f"metadata: {error}; keep less in it") from error
+    content = sealed({**arrays, _METADATA: np.frombuffer(text.encode(), dtype=np.uint8)})
     if len(content) > MAX_BYTES:
         raise InputError(f"{path}: expected at most {MAX_BYTES} bytes, got {len(content)}")
     kept = previous(path) if keep_previous and is_whole(path) else None
@@ -185,14 +188,17 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
 def _read(path: str | os.PathLike[str], max_bytes: int) -> tuple[Arrays, str, dict[str, Any]]:
     arrays = unsealed(read_bytes(path, max_bytes), path)
     try:
-        text = arrays.pop(_METADATA)
-        if text.nbytes > _MAX_METADATA_BYTES:
-            raise ValueError(f"{text.nbytes} bytes")
-        document = json.loads(text.tobytes())
+        # JSON as it is written here has no other characters, which would take four times the room.
+        text = str(arrays.pop(_METADATA).tobytes(), "ascii")
+        _refuse_too_much(text)
+        document = json.loads(text)
         version, kind, metadata = (document[k] for k in ("format_version", "kind", "content"))
-        if not isinstance(kind, str) or not isinstance(metadata, dict):
-            raise TypeError(f"kind {type(kind).__name__}, content {type(metadata).__name__}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if type(version) is not int or not isinstance(kind, str) or not isinstance(metadata, dict):
+            types = (type(value).__name__ for value in (version, kind, metadata))
+            raise TypeError(f"format_version, kind and content of type {', '.join(types)}")
+        if not kind.isprintable():
+            raise ValueError("a kind that cannot be printed")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise CorruptFileError(f"{path}: expected metadata as JSON, got {reason}") from error
     if version != FORMAT_VERSION:
@@ -201,3 +207,12 @@ def _read(path: str | os.PathLike[str], max_bytes: int) -> tuple[Arrays, str, di
             "read it with the npsoftmax that wrote it"
         )
     return arrays, kind, metadata
+
+
+def _refuse_too_much(text: str) -> None:
+    marks = sum(map(text.count, ",:[{"))
+    if len(text) > _MAX_METADATA_BYTES or marks > _MAX_METADATA_MARKS:
+        raise ValueError(
+            f"expected at most {_MAX_METADATA_BYTES} bytes and {_MAX_METADATA_MARKS} commas, "
+            f"colons and brackets, got {len(text)} and {marks}"
+        )

@@ -1,6 +1,7 @@
 """Verify models and checkpoints: ``python -m npsoftmax.storage FILE...``."""
 
 import argparse
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +36,13 @@ def describe(path: str) -> str:
 
 
 def _layout(arrays: Mapping[str, NDArray[Any]]) -> str:
-    return ", ".join(f"{name} {array.dtype}{array.shape}" for name, array in arrays.items())
+    text = ", ".join(f"{name} {array.dtype}{array.shape}" for name, array in arrays.items())
+    return f"{text:.400}"
+
+
+def _printable(text: str) -> str:
+    # A file may have put words into it, its name too, and terminals obey control characters.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="Exit codes: 0 all are whole, 2 one cannot be read, 4 one is damaged.",
     )
     parser.add_argument("files", metavar="FILE", nargs="+")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     codes = [0]
     for path in parser.parse_args(argv).files:
         try:
-            print(f"{path}: {describe(path)}")
+            print(_printable(f"{path}: {describe(path)}"))
         except (InputError, CorruptFileError) as error:
-            # A file may have put words into it, and terminals obey control characters.
-            line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
-            print(line, file=sys.stderr)
+            print(_printable(str(error)), file=sys.stderr)
             codes.append(error.exit_code)
     return max(codes)
 

@@ -72,14 +72,14 @@ class SolverState:
             history = [rebuild(IterationRecord, record) for record in metadata["history"]]
             settings, environment = dict(metadata["settings"]), dict(metadata["environment"])
             refuse_unusable_arrays(arrays, path)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, CorruptFileError):
                 raise
-            raise CorruptFileError(f"{path}: expected a {KIND}, got {error!r}") from error
+            raise CorruptFileError(f"{path}: expected a {KIND}, got {error!r:.200}") from error
         numbers = [record.iteration for record in history]
         if not numbers or numbers != list(range(len(numbers))):
             raise CorruptFileError(
-                f"{path}: expected a history of iterations 0, 1, ..., got {numbers[:20]}"
+                f"{path}: expected a history of iterations 0, 1, ..., got {numbers[:5]}"
             )
         pairs = _pairs(arrays, path)
         columns = {name: np.asfortranarray(array) for name, array in arrays.items()}

@@ -1,0 +1,1207 @@
+"""Files made to mislead their readers: refused with the reason, or read exactly as they should be.
+
+Each file carries a right seal, since whoever writes a file can seal it. Run as a script, this file
+is the process that reads them: a child for each, with bounded memory and time, that is watched.
+"""
+
+import gc
+import hashlib
+import io
+import json
+import os
+import pickle
+import random
+import re
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from npsoftmax import SoftmaxRegression, storage
+from npsoftmax.checkpoint import Checkpoint
+from npsoftmax.errors import CorruptFileError
+from npsoftmax.history import EpochRecord, IterationRecord, Progress
+from npsoftmax.storage import __main__ as command
+from npsoftmax.training.solver_state import KIND, SolverState
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
+
+ROOT = Path(__file__).parents[1]
+MIB = 2**20
+LONGEST_REASON = 500
+# What a refused file may take: 2.5 times its size, and this.
+MEMORY, ADDRESS_SPACE = 50 * MIB, 2**30
+# Of the processor: a file that is small keeps nobody busy. Of the clock: nobody waits for it.
+CPU_SECONDS, WALL_SECONDS = 10, 60
+TRAIN = ["--dataset", "garments", "--batch-size", "2", "--optimiser", "momentum", "--epochs"]
+SOLVE = ["--dataset", "garments", "--solver", "lbfgs", "--l2", "0.1", "--max-iterations"]
+
+Parts = dict[str, bytes]
+
+
+# ------------------------------------------------------------------ how hostile files are built
+
+
+@dataclass
+class Member:
+    """A member of a zip archive, and what its two headers say of it, true or not."""
+
+    name: bytes
+    data: bytes
+    listed: bytes | None = None
+    flags: int = 0
+    method: int = 0
+    size: int | None = None
+    stored: int | None = None
+    crc: int | None = None
+    extra: bytes = b""
+    descriptor: bytes = b""
+    at: int | None = None
+
+
+def seal(content: bytes) -> bytes:
+    """Return the content with a right seal."""
+    body = content + b"npsoftmax sha256 "
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def archive(
+    members: Parts | list[Member],
+    prefix: bytes = b"",
+    between: bytes = b"",
+    more: bytes = b"",
+    before_end: bytes = b"",
+    end: dict[str, int] | None = None,
+    **every: Any,
+) -> bytes:
+    """Return a sealed archive, one that every reader takes unless told otherwise.
+
+    ``more`` is listed besides the members, ``every`` is said of each of them, ``end`` at the end.
+    """
+    if isinstance(members, dict):
+        members = [Member(name.encode(), data, **every) for name, data in members.items()]
+    body, listing = [prefix], []
+    place = len(prefix)
+    for member in members:
+        local, listed = headers(member, place + len(between))
+        body += [between, local, member.data, member.descriptor]
+        listing.append(listed)
+        place += len(between) + len(local) + len(member.data) + len(member.descriptor)
+    table = b"".join(listing) + more
+    claims = {"entries": len(members), "size": len(table), "offset": place, **(end or {})}
+    numbers = (claims["entries"], claims["entries"], claims["size"], claims["offset"], 81)
+    last = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *numbers)
+    return seal(b"".join([*body, table, before_end, last]))
+
+
+def headers(member: Member, place: int) -> tuple[bytes, bytes]:
+    """Return the header before a member, and its entry in the directory."""
+    size = len(member.data) if member.size is None else member.size
+    stored = len(member.data) if member.stored is None else member.stored
+    crc = zlib.crc32(member.data) if member.crc is None else member.crc
+    listed = member.name if member.listed is None else member.listed
+    what = (member.flags, member.method, 0, 33, crc, stored, size)
+    local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, *what, len(member.name), 0) + member.name
+    at = place if member.at is None else member.at
+    rest = (len(listed), len(member.extra), 0, 0, 0, 0, at)
+    return local, struct.pack(
+        "<4s6H3L5H2L", b"PK\1\2", 20, 20, *what, *rest
+    ) + listed + member.extra
+
+
+def deflated(parts: Parts, bits: int = -15) -> bytes:
+    """Return an archive of the parts, compressed, whose claims are true."""
+    members = []
+    for name, data in parts.items():
+        squeezer = zlib.compressobj(9, zlib.DEFLATED, bits)
+        small = squeezer.compress(data) + squeezer.flush()
+        true = {"size": len(data), "crc": zlib.crc32(data)}
+        members.append(Member(name.encode(), small, method=8, **true))
+    return archive(members)
+
+
+def npy(descr: object, shape: object, data: bytes = b"", fortran: object = False) -> bytes:
+    """Return a .npy file that says so, true or not."""
+    header = f"{{'descr': {descr!r}, 'fortran_order': {fortran!r}, 'shape': {shape!r}, }}"
+    return npy_header(header.encode() + b" " * (-len(header) - 11 & 63) + b"\n", data)
+
+
+def npy_header(header: bytes, data: bytes = b"", version: bytes = b"\1\0") -> bytes:
+    """Return a .npy file with this header."""
+    length = struct.pack("<H" if version == b"\1\0" else "<L", len(header))
+    return b"\x93NUMPY" + version + length + header + data
+
+
+def array(value: Any, dtype: Any = None) -> bytes:
+    """Return a true .npy file, of any dtype."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.asarray(value, dtype))
+    return stream.getvalue()
+
+
+def sequence(document: bytes) -> bytes:
+    """Return bytes as the array that holds metadata."""
+    return array(np.frombuffer(document, np.uint8))
+
+
+def document_of(parts: Parts) -> Any:
+    """Return the metadata."""
+    return json.loads(np.load(io.BytesIO(parts["metadata.npy"])).tobytes())
+
+
+def with_theta(theta: bytes) -> Callable[[Parts], bytes]:
+    """Return what puts another theta into a file."""
+    return lambda parts: archive({**parts, "theta.npy": theta})
+
+
+def with_text(text: bytes) -> Callable[[Parts], bytes]:
+    """Return what puts other metadata into a file."""
+    return lambda parts: archive({**parts, "metadata.npy": sequence(text)})
+
+
+def with_value(place: str, value: Any) -> Callable[[Parts], bytes]:
+    """Return what sets one value, at ``content.progress.step`` say, or removes it with ``...``."""
+
+    def make(parts: Parts) -> bytes:
+        document = inner = document_of(parts)
+        *path, last = [
+            int(key) if re.fullmatch("-?[0-9]+", key) else key for key in place.split(".")
+        ]
+        for key in path:
+            inner = inner[key]
+        if value is ...:
+            del inner[last]
+        else:
+            inner[last] = value
+        return with_text(json.dumps(document).encode())(parts)
+
+    return make
+
+
+def with_arrays(**arrays: bytes) -> Callable[[Parts], bytes]:
+    """Return what adds arrays; a double underscore in a name is a dot."""
+    more = {f"{name.replace('__', '.')}.npy": data for name, data in arrays.items()}
+    return lambda parts: archive({**parts, **more})
+
+
+def without(name: str) -> Callable[[Parts], bytes]:
+    """Return what removes a member."""
+    return lambda parts: archive({key: data for key, data in parts.items() if key != name})
+
+
+def with_member(name: bytes, **claims: Any) -> Callable[[Parts], bytes]:
+    """Return what adds a member under a strange name, or with strange claims."""
+    return lambda parts: archive(
+        [*(Member(n.encode(), d) for n, d in parts.items()), Member(name, array(1.0), **claims)]
+    )
+
+
+def renamed(name: bytes) -> Callable[[Parts], bytes]:
+    """Return what gives theta another name."""
+    return lambda parts: archive(
+        [Member(name if n == "theta.npy" else n.encode(), d) for n, d in parts.items()]
+    )
+
+
+def nested(parts: Parts) -> bytes:
+    """Hide the metadata, header and all, among the numbers of another array."""
+    metadata = Member(b"metadata.npy", parts["metadata.npy"])
+    hidden = headers(metadata, 0)[0] + metadata.data
+    outer = Member(b"outer.npy", array(np.frombuffer(hidden, np.uint8)))
+    inside = len(headers(outer, 0)[0]) + len(outer.data) - len(hidden)
+    rest = [Member(n.encode(), d) for n, d in parts.items() if n != "metadata.npy"]
+    return archive([outer, *rest], more=headers(metadata, inside)[1])
+
+
+def zip64_end(size: int, offset: int, disk: int = 0) -> bytes:
+    """Return the record and the locator that outbid the end of an archive."""
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, size, offset)
+    return record + struct.pack("<4sLQL", b"PK\6\7", disk, offset + size, 1)
+
+
+class Bomb:
+    """Leaves a file behind if it is ever unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, ("touch ran",))
+
+
+def pickled(value: object) -> bytes:
+    """Return a true .npy file of an object, which only pickle can hold."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.array([value], dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+# ------------------------------------------------------------------ the catalogue
+
+
+READER, ALL, EITHER = "by its reader", "by all", ""
+EVERY = ("model", "checkpoint", KIND)
+MODEL, CHECKPOINT, SOLVER = ("model",), ("checkpoint",), (KIND,)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A hostile file, and by whom it must be refused; whoever need not must read it right."""
+
+    id: str
+    fault: str
+    make: Callable[[Parts], bytes]
+    refused: str = READER  # or by ALL; or EITHER, where reading it right is right too
+    kinds: tuple[str, ...] = EVERY
+    # What the file changes, where it is right to take it.
+    changed: tuple[str, Any] | None = None
+
+
+CODE = "__import__('os').system('touch ran')"
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+def said(**claims: Any) -> Callable[[Parts], bytes]:
+    """Return what makes an archive that says so, true or not."""
+    return lambda parts: archive(parts, **claims)
+
+
+def listed_again(name: bytes) -> Callable[[Parts], bytes]:
+    """Return what lists theta a second time, under this name."""
+
+    def make(parts: Parts) -> bytes:
+        theta = Member(b"theta.npy", parts["theta.npy"], listed=name)
+        return archive(parts, more=headers(theta, 0)[1])
+
+    return make
+
+
+def under_two_names(parts: Parts) -> bytes:
+    """Return a file that lists theta by another name than stands before its bytes."""
+    theta = Member(b"theta.npy", parts["theta.npy"], listed=b"other.npy")
+    return archive([theta, Member(b"metadata.npy", parts["metadata.npy"])])
+
+
+def swapped(parts: Parts) -> bytes:
+    """Swap theta and metadata."""
+    return archive(dict(zip(parts, reversed(parts.values()), strict=True)))
+
+
+def with_zeros(parts: Parts) -> bytes:
+    """Return a small file that claims 200 MiB, and has them."""
+    return deflated({**parts, "zeros.npy": array(np.zeros(200 * MIB, np.uint8))})
+
+
+TOP = 2**32 - 1
+HUGE = struct.pack("<HHQQ", 1, 16, 2**62, 2**62)
+EMPTY_NAME = struct.pack("<HHBL", 0x7075, 5, 1, zlib.crc32(b"theta.npy"))
+MILLION = headers(Member(b"x.npy", b""), 0)[1] * 10**6
+
+ARCHIVES = [
+    Case("bomb", "200 MB of zeros, compressed", with_zeros, ALL, MODEL),
+    Case("entries", "a directory of a million members", said(more=MILLION), ALL, MODEL),
+    *(
+        Case(label, fault, make, verdict)
+        for label, fault, make, verdict in [
+            ("as-it-should-be", "nothing, for the others to be compared with", archive, EITHER),
+            ("no-archive", "a seal and nothing else", lambda p: seal(b""), ALL),
+            ("pickle", "a pickle", lambda p: seal(pickle.dumps(Bomb())), ALL),
+            ("npy", "a .npy file", lambda p: seal(p["theta.npy"]), ALL),
+            ("html", "a web page", lambda p: seal(b"<html><script>alert(1)</script>"), ALL),
+            ("compressed", "compressed members", deflated, ALL),
+            ("method", "an unknown compression", said(method=99), ALL),
+            ("lzma", "LZMA that is not there", said(method=14), ALL),
+            ("encrypted", "members that claim to be encrypted", said(flags=1), ALL),
+            ("strong", "members that claim strong encryption", said(flags=0x41), ALL),
+            ("patched", "members that claim to be patches", said(flags=0x20), ALL),
+            ("descriptors", "sizes behind the data", said(flags=8, descriptor=bytes(16)), EITHER),
+            ("polyglot", "a script before the archive", said(prefix=b"#!/bin/sh\n"), EITHER),
+            (
+                "two-in-one",
+                "an archive before the archive",
+                lambda p: archive(p, archive(p)),
+                EITHER,
+            ),
+            ("gaps", "bytes between the members", said(between=b"gap" * 99), EITHER),
+            ("tail", "bytes before the end of the directory", said(before_end=bytes(99)), EITHER),
+            ("duplicate", "a name twice", with_member(b"theta.npy"), ALL),
+            ("twice", "a member listed twice", listed_again(b"theta.npy"), ALL),
+            ("alias", "a member under a second name", listed_again(b"again.npy"), ALL),
+            ("hidden", "a member inside another's numbers", nested, READER),
+            ("swapped", "theta and metadata swapped", swapped, ALL),
+            ("reordered", "another order", lambda p: archive(dict(reversed(p.items()))), EITHER),
+            ("no-members", "no members", lambda p: archive({}), ALL),
+            ("no-metadata", "no metadata", without("metadata.npy"), ALL),
+            ("no-theta", "no theta", without("theta.npy"), READER),
+            ("crc", "wrong CRC-32", said(crc=1), EITHER),
+            ("short", "members that claim too little", said(size=70, stored=70), ALL),
+            ("long", "members that claim too much", said(size=2**31, stored=2**31), ALL),
+            ("sizes", "members whose two sizes differ", said(size=70), ALL),
+            ("stored", "members that say they were cut", said(stored=70), ALL),
+            ("zip64-absent", "a zip64 field that is missing", said(size=TOP, stored=TOP), ALL),
+            ("zip64", "2^62 bytes by zip64", said(size=TOP, stored=TOP, extra=HUGE), ALL),
+            ("zip64-end", "an end beyond 2^62", said(before_end=zip64_end(2**62, 2**62)), ALL),
+            ("zip64-disk", "an end on another disk", said(before_end=zip64_end(9, 9, 7)), ALL),
+            ("extra", "an extra field that is cut off", said(extra=b"\x75\x70\xff\xff"), EITHER),
+            ("extra-name", "an empty name in an extra field", said(extra=EMPTY_NAME), EITHER),
+            ("count", "an end that counts 65,535 members", said(end={"entries": 65_535}), EITHER),
+            ("offset", "a directory beyond the end", said(end={"offset": 2**31}), ALL),
+            ("directory", "a directory larger than the file", said(end={"size": 2**31}), ALL),
+            ("directory-cut", "a directory cut in an entry", said(end={"size": 50}), ALL),
+            ("place", "members beyond the end", said(at=2**31), ALL),
+            ("other-name", "a member whose two names differ", under_two_names, ALL),
+            ("name-utf8", "a name that is no UTF-8", with_member(b"\xff.npy", flags=0x800), ALL),
+            ("name-nul", "a name with a NUL", renamed(b"theta.npy\0.py"), EITHER),
+            ("name-long", "10,000 letters for a name", with_member(b"x" * 10_000 + b".npy"), ALL),
+            ("name-longest", "65,000 slashes for a name", with_member(b"/" * 65_000), ALL),
+        ]
+    ),
+    *(
+        Case(f"name-{label}", f"a member named {name!r}", with_member(name), ALL)
+        for label, name in [
+            ("up", b"../x.npy"),
+            ("far-up", b"../../../../../../tmp/x.npy"),
+            ("inside", b"a/../x.npy"),
+            ("absolute", b"/etc/x.npy"),
+            ("drive", b"C:\\x.npy"),
+            ("folder", b"x.npy/"),
+            ("no-npy", b"x"),
+            ("code", b"x.py"),
+            ("bare", b".npy"),
+            ("empty", b""),
+            ("reserved", b"allow_pickle.npy"),
+            ("escape", b"\x1b[2J\x1b]0;owned\x07.npy"),
+            ("newline", b"a\nb\r\nc.npy"),
+            ("latin", b"\xff\xfe.npy"),
+        ]
+    ),
+]
+
+NINE = bytes(36)  # as many bytes as theta has
+TRUE_HEADER = b"{'descr': '<f4', 'fortran_order': True, 'shape': (3, 3), }"
+
+HEADERS = [
+    Case(f"npy-{label}", f"a .npy header with {what}", with_theta(theta), verdict, MODEL)
+    for label, what, theta, verdict in [
+        ("version-2", "version 2.0", npy_header(TRUE_HEADER, NINE, b"\2\0"), ALL),
+        ("version-3", "version 3.0", npy_header(TRUE_HEADER, NINE, b"\3\0"), ALL),
+        ("version-9", "version 9.9", npy_header(TRUE_HEADER, NINE, b"\x09\x09"), ALL),
+        ("magic", "another magic string", b"\x93NUMPX" + array(1.0)[6:], ALL),
+        ("empty", "nothing at all", b"", ALL),
+        ("cut", "half of it missing", array(np.zeros((3, 3)))[:40], ALL),
+        ("length", "a length beyond the end", b"\x93NUMPY\1\0\xff\xff{}", ALL),
+        ("terabytes", "terabytes", npy("<f4", (10**6, 10**6)), ALL),
+        ("2-to-70", "2^70 numbers", npy("<f4", (2**70,)), ALL),
+        ("overflow", "a product that is 0 modulo 2^64", npy("<f4", (2**32, 2**32)), ALL),
+        ("digits", "a number of 5,000 digits", npy_header(b"{'shape': (" + b"9" * 5000), ALL),
+        ("negative", "a negative length", npy("<f4", (-9,), NINE), ALL),
+        ("negatives", "two negative lengths", npy("<f4", (-3, -3), NINE), ALL),
+        ("more", "a byte more than there is", npy("<f4", (3, 3), NINE[1:]), ALL),
+        ("less", "a byte less than there is", npy("<f4", (3, 3), NINE + b"x"), ALL),
+        ("axes", "65 axes", npy("<f4", (1,) * 65, NINE[:4]), ALL),
+        ("axes-many", "20,000 axes", npy("<f4", (9,) * 20_000, NINE), ALL),
+        ("flags", "truth values for lengths", npy("<f4", (True, 9), NINE), READER),
+        ("float", "a fraction for a length", npy("<f4", (9.0,), NINE), ALL),
+        ("list", "a list for a shape", npy("<f4", [3, 3], NINE), ALL),
+        ("no-tuple", "a number for a shape", npy("<f4", 9, NINE), ALL),
+        ("order", "1 for the order", npy("<f4", (3, 3), NINE, 1), ALL),
+        ("nested", "tuples in tuples, 5,000 deep", npy_header(b"(" * 4990 + b")" * 4990), ALL),
+        ("signs", "9,000 minus signs", npy_header(b"{'shape': " + b"-" * 9000 + b"1}"), ALL),
+        ("sum", "a sum of 4,000 terms", npy_header(b"1" + b"+1j" * 3000), ALL),
+        ("code", "code", npy_header(CODE.encode(), NINE), ALL),
+        (
+            "code-shape",
+            "code for a shape",
+            npy_header(TRUE_HEADER.replace(b"(3, 3)", CODE.encode()), NINE),
+            ALL,
+        ),
+        ("code-descr", "code for a dtype", npy(CODE, (3, 3), NINE), ALL),
+        ("lambda", "a function", npy_header(b"(lambda: 1)()", NINE), ALL),
+        ("f-string", "a text with code in it", npy_header(b"f'{" + CODE.encode() + b"}'"), ALL),
+        (
+            "python-2",
+            "numbers of Python 2",
+            npy_header(TRUE_HEADER.replace(b"3, 3", b"3L, 3L"), NINE),
+            EITHER,
+        ),
+        (
+            "backslash",
+            "an escape sequence that is none",
+            npy_header(TRUE_HEADER.replace(b"<f4", b"<f4\\d"), NINE),
+            ALL,
+        ),
+        (
+            "keyword",
+            "a number that runs into a word",
+            npy_header(b"{'descr': '<f4' if 1else 0}"),
+            ALL,
+        ),
+        ("spaces", "60,000 spaces", npy_header(TRUE_HEADER + b" " * 60_000, NINE), ALL),
+        ("long", "9,000 bytes that are no literal", npy_header(b"\n\x1b[2J" * 1800), ALL),
+        ("latin", "letters that are no ASCII", npy_header(b"{'\xe9': 1}"), ALL),
+        ("nul", "a NUL", npy_header(TRUE_HEADER + b"\0", NINE), ALL),
+        ("no-dict", "a list", npy_header(b"[1, 2, 3]"), ALL),
+        ("keys", "other keys", npy_header(b"{'" + b"a" * 9000 + b"': 1}"), ALL),
+        ("no-keys", "no keys", npy_header(b"{}"), ALL),
+        ("more-keys", "a key more", npy_header(TRUE_HEADER[:-1] + b"'x': 1}", NINE), ALL),
+        ("twice", "a key twice", npy_header(TRUE_HEADER[:-1] + b"'shape': (3, 3)}", NINE), EITHER),
+        ("unhashable", "a list for a key", npy_header(b"{[]: 1}"), ALL),
+        ("object", "dtype object", npy("|O", (9,), NINE), ALL),
+        ("pickle", "dtype object, and a pickle", pickled(Bomb()), ALL),
+        ("structured", "a structured dtype", array([(1.0, 2)], "f4,i4"), ALL),
+        ("hidden-object", "an object in a structured dtype", npy([("x", "|O")], (4,), NINE), ALL),
+        ("sub-array", "a dtype of arrays", npy(("<f4", (3,)), (3,), NINE), ALL),
+        ("titles", "a dtype 1,000 deep", npy_header(b"[('a'," * 100 + b"'<f4'" + b")]" * 100), ALL),
+        ("unicode", "dtype text", array(["a"]), ALL),
+        ("bytes", "dtype bytes", array([b"a"]), ALL),
+        ("date", "dtype datetime64", array(["2026-01-01"], "M8[D]"), ALL),
+        ("period", "dtype timedelta64", array([1], "m8[s]"), ALL),
+        ("void", "dtype void", array([b"a"], "V8"), ALL),
+        ("complex", "dtype complex", array([[1j]]), ALL),
+        ("nothing", "an item of no bytes", npy("|V0", (2**62,)), ALL),
+        ("descr", "a dtype that there is not", npy("<f99999999", (3, 3), NINE), ALL),
+        ("descr-long", "a dtype of 9,000 letters", npy("x" * 9000, (3, 3), NINE), ALL),
+        ("descr-none", "no dtype", npy(None, (3, 3), NINE), ALL),
+        ("descr-number", "a number for a dtype", npy(7, (3, 3), NINE), ALL),
+        ("descr-alias", "a dtype by its short name", npy("f", (3, 3), NINE), EITHER),
+    ]
+]
+
+THETAS = [
+    Case(f"theta-{label}", f"theta {what}", with_theta(theta))
+    for label, what, theta in [
+        ("scalar", "without axes", array(1.0)),
+        ("1-d", "with one axis", array(np.zeros(9))),
+        ("3-d", "with three axes", array(np.zeros((3, 3, 1)))),
+        ("64-d", "with 64 axes", array(np.zeros((1,) * 64))),
+        ("no-columns", "without columns", array(np.zeros((3, 0)))),
+        ("no-classes", "without classes", array(np.zeros((0, 3)))),
+        ("no-classes-wide", "without classes, 2^40 columns wide", npy("<f4", (0, 2**40))),
+        ("no-columns-high", "without columns, 2^40 classes high", npy("<f4", (2**40, 0))),
+        ("no-features", "of biases alone", array(np.zeros((3, 1)))),
+        ("int", "of integers", array(np.zeros((3, 3), int))),
+        ("bool", "of truth values", array(np.zeros((3, 3), bool))),
+        ("float16", "in float16", array(np.zeros((3, 3), np.float16))),
+        ("longdouble", "in extended precision", array(np.zeros((3, 3), np.longdouble))),
+        ("big-endian", "in another byte order", array(np.zeros((3, 3), ">f4"))),
+        ("nan", "with a NaN", array(np.float32([[0, 0, 0], [0, 0, 0], [0, 0, np.nan]]))),
+        ("infinite", "of infinities", array(np.full((3, 3), -np.inf, np.float32))),
+    ]
+]
+
+
+def unnamed_classes(parts: Parts) -> bytes:
+    """Return a model of four million classes without names."""
+    document = {"kind": "model", "format_version": 1, "content": {"pixel_scale": 1.0}}
+    theta = array(np.zeros((4_000_000, 2), np.float32))
+    return archive({"theta.npy": theta, "metadata.npy": sequence(json.dumps(document).encode())})
+
+
+SQUARE = array(np.zeros((3, 3), np.float32))
+HIDDEN = {"theta": array(np.nan), "optimiser__theta": SQUARE}
+MANY = {f"step__{n}": SQUARE for n in range(2000)}
+
+ARRAYS = [
+    Case(label, fault, with_arrays(**arrays), READER, kinds)
+    for label, fault, arrays, kinds in [
+        ("extra-array", "an array more", {"extra": SQUARE}, MODEL + SOLVER),
+        ("many-arrays", "2,000 arrays more", MANY, MODEL + CHECKPOINT + SOLVER),
+        ("more-rows", "more rows than classes", {"theta": array(np.zeros((4, 3), "f4"))}, MODEL),
+        ("second-theta", "a theta that hides another", HIDDEN, CHECKPOINT),
+        ("no-prefix", "a state without its prefix", {"velocity": SQUARE}, CHECKPOINT),
+        ("state-nan", "a NaN in the state", {"optimiser__x": array(np.float32("nan"))}, CHECKPOINT),
+        ("half-pair", "a step without its change", {"step__9": SQUARE}, SOLVER),
+        ("anchor", "an anchor of another shape", {"anchor": array(np.ones(3))}, SOLVER),
+    ]
+] + [Case("unnamed", "four million classes without names", unnamed_classes, READER, MODEL)]
+
+
+def padded(item: bytes) -> bytes:
+    """Return as much JSON as is ever read: a list of this over and over."""
+    return b"[" + (item + b",") * ((MOST_JSON - 99) // (len(item) + 1)) + item + b"]"
+
+
+def in_utf_16(parts: Parts) -> bytes:
+    """Return the file with metadata in another encoding."""
+    return with_text(json.dumps(document_of(parts)).encode("utf-16"))(parts)
+
+
+def with_letters(parts: Parts) -> bytes:
+    """Return the file with letters in its metadata that JSON is never written with here."""
+    document = {**document_of(parts), "note": "\u00e9"}
+    return with_text(json.dumps(document, ensure_ascii=False).encode())(parts)
+
+
+def with_key_twice(parts: Parts) -> bytes:
+    """Return the file with two kinds in its metadata, of which the last counts."""
+    return with_text(b'{"kind": "x", ' + json.dumps(document_of(parts)).encode()[1:])(parts)
+
+
+MOST_JSON = storage._MAX_METADATA_BYTES
+WIDE = b'{"kind": "' + b"x" * (MOST_JSON - 99) + b'\\ud83d\\ude00"}'
+CODES = "\x1b[2J\n" * 100_000
+
+METADATA = [
+    *(
+        Case(f"json-{label}", f"metadata {what}", with_text(text), ALL, kinds)
+        for label, what, text, kinds in [
+            ("empty", "of no bytes", b"", EVERY),
+            ("none", "that is no JSON", b"not JSON", EVERY),
+            ("deep", "100,000 lists deep", DEEP, EVERY),
+            ("deep-objects", "100,000 objects deep", b'{"a":' * 100_000, MODEL),
+            ("digits", "with 5,000 digits", b'{"content": ' + b"1" * 5000 + b"}", EVERY),
+            ("list", "that is a list", b"[]", EVERY),
+            ("text", "that is a text", b'"content"', EVERY),
+            ("nan", "that is NaN", b"NaN", EVERY),
+            ("latin", "that is no UTF-8", b'{"kind": "\xff"}', EVERY),
+            ("more", "with something after it", b"{} {}", EVERY),
+            ("cut", "that is cut off", b'{"content": {', EVERY),
+            ("lists", "full of empty lists", padded(b"[]"), MODEL),
+            ("objects", "full of empty objects", padded(b"{}"), MODEL),
+            ("numbers", "full of numbers", padded(b"0.5"), MODEL),
+            ("wide", "full of wide letters", WIDE, MODEL),
+            ("large", "of a byte too many", b" " * (MOST_JSON + 1), MODEL),
+        ]
+    ),
+    Case("json-floats", "floats for metadata", with_arrays(metadata=array([1.5])), ALL),
+    Case("json-utf-16", "metadata in UTF-16", in_utf_16, EITHER),
+    Case("json-letters", "metadata beyond ASCII", with_letters, ALL),
+    Case("json-twice", "a key twice", with_key_twice, EITHER),
+    *(
+        Case(f"{label}", f"{key} {what}", with_value(key, value), verdict, MODEL)
+        for label, key, what, value, verdict in [
+            ("version-2", "format_version", "2", 2, ALL),
+            ("version-0", "format_version", "0", 0, ALL),
+            ("version-none", "format_version", "null", None, ALL),
+            ("version-text", "format_version", "as a text", "1", ALL),
+            ("version-true", "format_version", "true", True, ALL),
+            ("version-fraction", "format_version", "1.0", 1.0, ALL),
+            ("version-digits", "format_version", "of 4,000 digits", 10**3999, ALL),
+            ("version-long", "format_version", "of escape codes", CODES, ALL),
+            ("version-list", "format_version", "of 100,000 numbers", [1] * 10**5, ALL),
+            ("version-absent", "format_version", "not there", ..., ALL),
+            ("kind-other", "kind", "of another program", "sausage", READER),
+            ("kind-long", "kind", "of escape codes", CODES, READER),
+            ("kind-none", "kind", "null", None, ALL),
+            ("kind-list", "kind", "in a list", ["model"], ALL),
+            ("kind-absent", "kind", "not there", ..., ALL),
+            ("content-list", "content", "a list", [], ALL),
+            ("content-none", "content", "null", None, ALL),
+            ("content-text", "content", "a text", "x" * 10**6, ALL),
+            ("content-absent", "content", "not there", ..., ALL),
+        ]
+    ),
+]
+
+CONTENTS = [
+    Case(label, f"{key[:40]!r} {what}", with_value(f"content.{key}", value), READER, kinds)
+    for label, key, what, value, kinds in [
+        ("scale-0", "pixel_scale", "0", 0, MODEL),
+        ("scale-negative", "pixel_scale", "-1", -1.0, MODEL),
+        ("scale-nan", "pixel_scale", "NaN", float("nan"), MODEL),
+        ("scale-infinite", "pixel_scale", "Infinity", float("inf"), MODEL),
+        ("scale-tiny", "pixel_scale", "1e-300", 1e-300, MODEL),
+        ("scale-text", "pixel_scale", "a text", "1", MODEL),
+        ("scale-none", "pixel_scale", "null", None, MODEL),
+        ("scale-true", "pixel_scale", "true", True, MODEL),
+        ("scale-list", "pixel_scale", "a list", [1.0], MODEL),
+        ("scale-digits", "pixel_scale", "of 4,000 digits", 10**3999, MODEL),
+        ("scale-absent", "pixel_scale", "not there", ..., MODEL),
+        ("classes-numbers", "classes", "numbers", [1, 2, 3], MODEL),
+        ("classes-mixed", "classes", "null, a list and an object", [None, [], {}], MODEL),
+        ("classes-text", "classes", "a text", "abc", MODEL),
+        ("classes-object", "classes", "an object", {"a": 1, "b": 2, "c": 3}, MODEL),
+        ("classes-none", "classes", "null", None, MODEL),
+        ("classes-few", "classes", "two for three rows", ["a", "b"], MODEL),
+        ("classes-many", "classes", "100,000 for three rows", ["\x1b[2J"] * 100_000, MODEL),
+        ("classes-absent", "classes", "not there", ..., MODEL),
+        ("unknown", "unknown", "is a setting", 1, MODEL),
+        ("unknown-long", CODES, "is a setting", 1, MODEL),
+        ("seed", "seed", "is a setting", 10**9, MODEL),
+        ("self", "self", "is a setting", 1, MODEL),
+        ("settings-none", "settings", "null", None, CHECKPOINT + SOLVER),
+        ("settings-absent", "settings", "not there", ..., CHECKPOINT + SOLVER),
+        ("environment-text", "environment", "a text", "abc", CHECKPOINT + SOLVER),
+        ("history-none", "history", "null", None, CHECKPOINT + SOLVER),
+        ("history-object", "history", "an object", {"a": 1}, CHECKPOINT + SOLVER),
+        ("history-empty", "history", "empty", [], CHECKPOINT + SOLVER),
+        ("history-numbers", "history", "of numbers", [1, 2], CHECKPOINT + SOLVER),
+        ("history-unknown", f"history.0.{CODES}", "is a field", 1, CHECKPOINT + SOLVER),
+        ("history-order", "history.0.epoch", "9, then 2", 9, CHECKPOINT),
+        ("iteration-digits", "history.0.iteration", "of 4,000 digits", 10**3999, SOLVER),
+        ("progress-none", "progress", "null", None, CHECKPOINT),
+        ("progress-digits", "progress.epoch", "of 4,000 digits", 10**3999, CHECKPOINT),
+        ("progress-step", "progress.step", "of 4,000 digits", 10**3999, CHECKPOINT),
+        ("progress-seen", "progress.step", "3, without samples", 3, CHECKPOINT),
+        ("progress-correct", "progress.num_correct", "10^400", 10**400, CHECKPOINT),
+    ]
+]
+RIGHT = [
+    Case(label, fault, with_value(f"content.{key}", value), EITHER, MODEL, (key, value))
+    for label, fault, key, value in [
+        ("scale-large", "pixel_scale 1e300", "pixel_scale", 1e300),
+        ("classes-twice", "a class twice", "classes", ["a", "a", "b"]),
+        ("classes-empty", "classes without names", "classes", ["", " ", "\n"]),
+        ("classes-codes", "classes of escape codes", "classes", ["\x1b[2J", "\x07", "\ud800"]),
+        ("classes-long", "a class of a million letters", "classes", ["a", "b", "c" * 10**6]),
+    ]
+]
+CASES = [*ARCHIVES, *HEADERS, *THETAS, *ARRAYS, *METADATA, *CONTENTS, *RIGHT]
+
+
+# ------------------------------------------------------------------ the process that reads them
+
+READERS = {
+    "model": ("load", "read", "kind_of", "verify", "evaluate"),
+    "checkpoint": ("checkpoint", "read", "kind_of", "verify", "train"),
+    KIND: ("solver", "read", "kind_of", "verify", "solve"),
+}
+COMMANDS = ("verify", "evaluate", "train", "solve")
+DEEDS = ("pickle.", "socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.rename",
+         "os.remove", "os.mkdir", "os.link", "os.symlink", "os.chmod", "shutil.")  # fmt: skip
+
+
+def serve() -> None:
+    """Read files as the lines of the standard input say; answer each with a line."""
+    import npsoftmax
+
+    # No test of a command is about the data; and matplotlib is large.
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]
+    load = npsoftmax.load
+    npsoftmax.load = lambda name, *rest, **more: (  # type: ignore[assignment]
+        small_data() if name in ("garments", "fashion-mnist") else load(name, *rest, **more)
+    )
+    import run_folder  # noqa: F401
+    import threadpoolctl  # noqa: F401
+    import tqdm  # noqa: F401
+    import train  # noqa: F401
+
+    gc.freeze()
+    for line in sys.stdin:
+        print(json.dumps(apart(partial(examine, *json.loads(line)))), flush=True)
+
+
+def small_data() -> Any:
+    """Return a data set of six samples."""
+    import npsoftmax
+
+    X = np.asfortranarray(np.arange(12, dtype=np.uint8).reshape(2, 6) * 20)
+    y = np.array([0, 1, 2, 1, 0, 2])
+    return npsoftmax.Dataset("garments", ("a", "b", "c"), X, y, X, y, {}, "made up")
+
+
+def apart(work: Callable[[], Any]) -> Any:
+    """Return what ``work`` returns in a child with limits, or how the child ended."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        limit_myself()
+        os.write(theirs, json.dumps(work()).encode())
+        os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as stream:
+        answer = stream.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return json.loads(answer) if answer else {"error": f"the process ended with {status}"}
+
+
+def limit_myself() -> None:
+    import resource
+    import signal
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + ADDRESS_SPACE
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    signal.alarm(WALL_SECONDS)
+
+
+def examine(readers: list[str], path: str) -> dict[str, Any]:
+    """Let each of the readers read a file; return what they say, and what they did on the way."""
+    import resource
+
+    deeds: list[str] = []
+    start = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    sys.addaudithook(partial(watch, deeds))
+    reports = {}
+    for reader in readers:
+        deeds.clear()
+        reports[reader] = report = outcome(reader, path)
+        report["deeds"] = [] if reader in ("train", "solve", "make") else list(deeds)
+        report["grown"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10 - start
+    return reports
+
+
+def outcome(reader: str, path: str) -> dict[str, Any]:
+    try:
+        return {"found": told(CALLS[reader](path))} if reader in CALLS else run(reader, path)
+    except CorruptFileError as error:
+        return {"refused": str(error)}
+    except BaseException as error:
+        return {"error": f"{type(error).__name__}: {error!s:.300}"}
+
+
+def watch(deeds: list[str], event: str, arguments: tuple[Any, ...]) -> None:
+    """Note what no reader has to do."""
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & writing:
+        deeds.append(f"opens {arguments[0]!r} to write")
+    elif event.startswith(DEEDS):
+        deeds.append(f"{event} {arguments!r:.100}")
+
+
+CALLS: dict[str, Callable[[str], Any]] = {
+    "load": SoftmaxRegression.load,
+    "checkpoint": Checkpoint.read,
+    "solver": SolverState.read,
+    "read": lambda path: storage.read(path, storage.kind_of(path)),
+    "kind_of": storage.kind_of,
+}
+
+
+def told(found: Any) -> Any:
+    """Return what was read in a form that can be compared."""
+    if isinstance(found, np.ndarray):
+        content = found.tobytes("F") if found.nbytes < MIB else b"many numbers"
+        return [str(found.dtype), found.shape, hashlib.sha256(content).hexdigest()]
+    if isinstance(found, SoftmaxRegression | Checkpoint | SolverState):
+        return {name: told(value) for name, value in vars(found).items()}
+    if isinstance(found, dict):
+        return {name: told(value) for name, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [told(value) for value in found]
+    return found if isinstance(found, str | int | float | None) else told(asdict(found))
+
+
+def run(name: str, path: str) -> dict[str, Any]:
+    """Run a command as it runs itself; return its exit code and what it printed."""
+    import command_line
+    import evaluate
+    import train
+
+    folder = str(Path(path).parent)
+    call = {
+        "verify": lambda: command.main([path]),
+        "evaluate": lambda: command_line.run(evaluate.parser(), evaluate.evaluate, [path]),
+        "train": lambda: command_line.run(
+            train.parser(), train.train, [*TRAIN, "4", "--resume", "--run-dir", folder]
+        ),
+        "solve": lambda: command_line.run(
+            train.parser(), train.train, [*SOLVE, "4", "--resume", "--run-dir", folder]
+        ),
+        "make": lambda: [
+            command_line.run(
+                train.parser(), train.train, [*flags, "2", "--run-dir", f"{path}/{name}"]
+            )
+            for name, flags in [("checkpoint", TRAIN), (KIND, SOLVE)]
+        ],
+    }[name]
+    out, err = os.memfd_create("out"), os.memfd_create("err")
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    code = call()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    texts = {"out": os.pread(out, 10**7, 0).decode(), "err": os.pread(err, 10**7, 0).decode()}
+    return {"code": code, **texts}
+
+
+@pytest.fixture(scope="module")
+def examiner():
+    """Return what reads a file in a process of its own: ``examiner(readers, path)``."""
+    folders = [str(ROOT), *(str(ROOT / name) for name in ("tests", "scripts"))]
+    process = subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        text=True,
+    )
+
+    def ask(readers: Sequence[str], path: Path) -> Any:
+        process.stdin.write(json.dumps([readers, str(path)]) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    with process:
+        yield ask
+    assert process.returncode == 0
+
+
+@dataclass(frozen=True)
+class Genuine:
+    """What the project wrote: the members of a file of each kind, and what its readers find."""
+
+    parts: dict[str, Parts]
+    found: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def genuine(examiner, tmp_path_factory) -> Genuine:
+    folder = tmp_path_factory.mktemp("genuine")
+    made = examiner(["make"], folder)["make"]
+    assert made["code"] == [0, 0], made
+    paths = {kind: folder / kind / "checkpoint.npz" for kind in ("checkpoint", KIND)}
+    paths["model"] = folder / "checkpoint" / "model.npz"
+    parts, found = {}, {}
+    for kind, path in paths.items():
+        with zipfile.ZipFile(path) as opened:
+            parts[kind] = {name: opened.read(name) for name in opened.namelist()}
+        reports = examiner(READERS[kind][:3], path)
+        found[kind] = {reader: report["found"] for reader, report in reports.items()}
+    return Genuine(parts, found)
+
+
+# ------------------------------------------------------------------ what is expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_a_hostile_file(case, examiner, genuine, tmp_path, record_property):
+    said = set()
+    # What no reader takes needs no file of the third kind.
+    for kind in case.kinds[:2] if case.refused == ALL else case.kinds:
+        path = tmp_path / kind / "checkpoint.npz"
+        path.parent.mkdir()
+        content = case.make(genuine.parts[kind])
+        path.write_bytes(content)
+        readers = READERS[kind]
+        if case.refused == ALL and kind == "checkpoint":
+            readers = (*readers, *READERS[KIND][:1])
+        reports = examiner(readers, path)
+        assert "error" not in reports, reports
+        for reader, report in reports.items():
+            expect(case, reader, report, path)
+            if reader in CALLS and not case.refused and "refused" not in report:
+                assert report["found"] == right(case, reader, genuine.found[kind][reader])
+        said |= {happened(report, path) for report in reports.values()}
+        if case.refused or kind == "model":
+            assert path.read_bytes() == content
+            assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert list(Path.cwd().iterdir()) == [], "code in the file ran"
+    record_property("id", case.id)
+    record_property("fault", case.fault)
+    record_property("expected", "refused" if case.refused else "refused, or right")
+    record_property("happened", "; ".join(sorted(said)))
+
+
+def right(case: Case, reader: str, found: Any) -> Any:
+    """Return what a reader finds in a file that is right."""
+    if case.changed is None or reader == "kind_of":
+        return found
+    change = dict([case.changed])
+    return {**found, **change} if reader == "load" else [found[0], {**found[1], **change}]
+
+
+def expect(case: Case, reader: str, report: dict[str, Any], path: Path) -> None:
+    """Hold a reader to an honest refusal, or to reading, and to bounded memory."""
+    assert "error" not in report, report["error"]
+    assert report["deeds"] == []
+    if reader in COMMANDS:
+        expect_command(reader, report, path, case.refused != "")
+    elif "refused" in report:
+        assert_honest(report["refused"], path)
+    else:
+        assert case.refused != ALL and (case.refused == "" or reader in ("read", "kind_of"))
+    assert report["grown"] < 2.5 * path.stat().st_size + MEMORY
+
+
+def expect_command(reader: str, report: dict[str, Any], path: Path, refused: bool) -> None:
+    """Hold a command to its exit codes, one line of complaint, and nothing a terminal obeys."""
+    code, lines = report["code"], report["err"].splitlines()
+    assert code in ((4,) if refused else (0, 2, 4)), report
+    assert len(lines) == (code != 0), report["err"]
+    for line in lines:
+        assert line.isprintable() and len(line.replace(str(path), "")) < LONGEST_REASON, line[:1000]
+        if code == 4:
+            assert_honest(re.sub(r"^\w+\.py: error: ", "", line), path)
+    assert all(line.isprintable() for line in report["out"].splitlines())
+
+
+def assert_honest(reason: str, path: Path) -> None:
+    """Hold a reason to one line of reasonable length that names the file and what is wrong."""
+    text = reason.replace(str(path), "FILE")
+    assert re.match(r"FILE: expected .+ got .", text), text[:1000]
+    assert text.isprintable() and len(text) < LONGEST_REASON, text[:1000]
+
+
+def happened(report: dict[str, Any], path: Path) -> str:
+    """Say how it ended in a few words."""
+    if "refused" in report:
+        return "refused: " + report["refused"].replace(str(path), "FILE")[:160]
+    return "right" if report.get("code", 0) == 0 else f"exit {report['code']}"
+
+
+OTHER_RUNS = [
+    ("setting", "settings.l2", 1.0, (2,)),
+    ("setting-long", "settings.batch_size", "\x1b[2J\n" * 100_000, (2,)),
+    ("setting-deep", "settings.l2", json.loads("[" * 400 + "]" * 400), (2, 4)),
+    ("setting-unknown", "settings.\x1b[2J\n" + "x" * 100_000, 1, (2,)),
+    ("settings-many", "settings", {str(n): n for n in range(10_000)}, (2,)),
+    ("environment", "environment.numpy", "\x1b[2J\n" * 100_000, (0,)),
+    ("environment-deep", "environment.numpy", json.loads("[" * 400 + "]" * 400), (0, 4)),
+    ("objective", "history.0.objective", 1e300, (0, 4)),
+    ("objective-last", "history.-1.objective", 1e300, (4,)),
+]
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", KIND])
+@pytest.mark.parametrize(
+    ("label", "place", "value", "codes"), OTHER_RUNS, ids=[run[0] for run in OTHER_RUNS]
+)
+def test_a_run_that_goes_on_from_a_stranger_s_checkpoint(
+    label, place, value, codes, kind, examiner, genuine, tmp_path, record_property
+):
+    if "objective" in label and kind != KIND:
+        pytest.skip("only the solver has an objective")
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(with_value(f"content.{place}", value)(genuine.parts[kind]))
+    reader = READERS[kind][-1]
+    report = examiner([reader], path)[reader]
+    assert "error" not in report, report
+    lines = report["err"].splitlines()
+    assert report["code"] in codes and len(lines) <= 1, report["err"][:1000]
+    assert len(lines) == 1 or report["code"] == 0
+    for line in lines:
+        assert line.isprintable() and len(line.replace(str(path), "")) < LONGEST_REASON, line[:1000]
+    record_property("id", f"resume-{label}")
+    record_property("fault", f"a checkpoint whose {place[:40]!r} is another run's or hostile")
+    record_property("expected", "refused, or a warning")
+    record_property("happened", f"exit {report['code']}: {(lines or ['no complaint'])[0][:160]}")
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_extreme_numbers_are_read_and_end_in_one_line(kind, examiner, genuine, tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    largest = np.full((3, 3), np.finfo(np.float32).max, np.float32)
+    path.write_bytes(with_theta(array(largest))(genuine.parts[kind]))
+    reports = examiner(READERS[kind], path)
+    assert reports[READERS[kind][0]]["found"]["x" if kind == KIND else "theta"][0] == "float32"
+    last = reports[READERS[kind][-1]]
+    assert last["code"] in (0, 2, 4, 5), last
+    assert len(last["err"].splitlines()) == (last["code"] != 0), last["err"]
+
+
+FIELDS = [
+    *(("checkpoint", f"progress.{field.name}") for field in fields(Progress)),
+    *(("checkpoint", f"history.0.{field.name}") for field in fields(EpochRecord)),
+    *((KIND, f"history.0.{field.name}") for field in fields(IterationRecord)),
+]
+NO_NUMBERS = ["1", [], {}, [1], True, -1, -0.5, float("nan"), float("inf"), 10**400, 2**63, ...]
+
+
+def test_every_field_with_every_wrong_value(genuine, tmp_path, record_property):
+    readers = {"checkpoint": Checkpoint.read, KIND: SolverState.read}
+    for kind, place in FIELDS:
+        for value in [*NO_NUMBERS, *([] if "test" in place else [None])]:
+            if kind == "checkpoint" and value is ... and "progress" in place:
+                continue  # Progress has defaults
+            path = tmp_path / "c.npz"
+            path.write_bytes(with_value(f"content.{place}", value)(genuine.parts[kind]))
+            with pytest.raises(CorruptFileError) as caught:
+                readers[kind](path)
+            assert_honest(str(caught.value), path)
+    record_property("id", "fields")
+    record_property("fault", "every number of the place and the history is another type or value")
+    record_property("inputs", len(FIELDS) * len(NO_NUMBERS))
+    record_property("expected", "refused")
+    record_property("happened", "refused")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("model", "content.classes"),
+        ("model", "content.pixel_scale"),
+        ("model", "format_version"),
+        ("model", "kind"),
+        ("checkpoint", "content.settings"),
+        ("checkpoint", "content.progress.step"),
+        ("checkpoint", "content.history"),
+        (KIND, "content.history.0.step"),
+    ],
+)
+def test_lists_as_deep_as_the_interpreter_goes(kind, place, genuine, tmp_path):
+    reader = {
+        "model": SoftmaxRegression.load,
+        "checkpoint": Checkpoint.read,
+        KIND: SolverState.read,
+    }
+    path = tmp_path / "c.npz"
+    # Between the depth that JSON refuses and the one that repr refuses lies trouble.
+    for depth in range(sys.getrecursionlimit() - 400, sys.getrecursionlimit() + 50, 3):
+        parts = dict(genuine.parts[kind])
+        path.write_bytes(with_value(place, "HERE")(parts))
+        text = document_text(path).replace(b'"HERE"', b"[" * depth + b"]" * depth)
+        path.write_bytes(with_text(text)(parts))
+        with pytest.raises(CorruptFileError):
+            reader[kind](path)
+
+
+def document_text(path: Path) -> bytes:
+    with zipfile.ZipFile(path) as opened:
+        return np.load(io.BytesIO(opened.read("metadata.npy"))).tobytes()
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize(
+    "every", [pytest.param(97, id="quick"), pytest.param(1, id="slow", marks=pytest.mark.slow)]
+)
+def test_single_flipped_bits_and_cuts(kind, every, genuine, tmp_path, record_property):
+    reader = {
+        "model": SoftmaxRegression.load,
+        "checkpoint": Checkpoint.read,
+        KIND: SolverState.read,
+    }
+    good, path = archive(genuine.parts[kind]), tmp_path / "file.npz"
+    bits = range(0, 8 * len(good), every)
+    for bit in bits:
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bad)
+        with pytest.raises(CorruptFileError) as caught:
+            reader[kind](path)
+        assert_honest(str(caught.value), path)
+    lengths = range(0, len(good), max(every // 8, 1))
+    for length in lengths:
+        path.write_bytes(good[:length])
+        with pytest.raises(CorruptFileError) as caught:
+            reader[kind](path)
+        assert_honest(str(caught.value), path)
+    record_property("id", f"flips-{READERS[kind][0]}")
+    record_property("fault", f"a bit of a {kind} flipped, or its end cut off")
+    record_property("inputs", len(bits) + len(lengths))
+    record_property("expected", "refused")
+    record_property("happened", "refused")
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(200, id="quick"), pytest.param(10_000, id="slow", marks=pytest.mark.slow)],
+)
+def test_damaged_files_that_were_sealed_again(kind, count, genuine, tmp_path, record_property):
+    reader = {
+        "model": SoftmaxRegression.load,
+        "checkpoint": Checkpoint.read,
+        KIND: SolverState.read,
+    }
+    rng, path = random.Random(2024), tmp_path / "file.npz"
+    good = archive(genuine.parts[kind])[: -64 - 17]
+    taken = 0
+    for _ in range(count):
+        bad = bytearray(good)
+        for _ in range(rng.choice((1, 1, 1, 2, 8))):
+            bad[rng.randrange(len(bad))] = rng.choice(
+                (rng.randrange(256), 0, 255, ord("9"), ord("-"))
+            )
+        path.write_bytes(seal(bytes(bad)))
+        try:
+            found = reader[kind](path)
+        except CorruptFileError as error:
+            assert_honest(str(error), path)
+        else:
+            taken += 1
+            theta = found.x if kind == KIND else found.theta
+            assert theta.dtype == np.float32 and theta.ndim == 2 and np.isfinite(theta).all()
+    record_property("id", f"fuzz-{READERS[kind][0]}")
+    record_property("fault", f"random bytes of a {kind} changed, and sealed again")
+    record_property("inputs", count)
+    record_property("expected", "refused, or read as a whole file says")
+    record_property("happened", f"{count - taken} refused, {taken} read")
+    assert 0 < taken < count
+
+
+@pytest.mark.parametrize("reader", [*READERS["model"], "checkpoint", "solver", "train", "solve"])
+@pytest.mark.parametrize("what", ["folder", "pipe", "zeros", "nothing", "loop", "huge"])
+def test_what_is_no_file_or_too_large(what, reader, examiner, tmp_path, record_property):
+    path = tmp_path / "checkpoint.npz"
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what in ("zeros", "loop"):
+        path.symlink_to("/dev/zero" if what == "zeros" else path)
+    elif what == "huge":
+        with path.open("wb") as file:
+            file.truncate(storage.MAX_BYTES + 1)
+    report = examiner([reader], path)[reader]
+    line = report.get("refused") or report.get("error") or report["err"].strip()
+    assert report.get("code") in (None, 4 if what == "huge" else 2), report
+    if reader in CALLS:
+        assert ("refused" in report) == (what == "huge"), report
+        assert what == "huge" or line.startswith("InputError: cannot read "), report
+    assert str(path) in line and "\n" not in line
+    assert report["grown"] < MEMORY
+    record_property("id", f"{what}-{reader}")
+    record_property("fault", f"{what} where {reader} expects a file")
+    record_property("expected", "refused")
+    record_property("happened", line.replace(str(path), "FILE")[:160])
+
+
+@pytest.mark.parametrize(
+    ("label", "put"),
+    [
+        ("pipe", os.mkfifo),
+        ("zeros", lambda path: path.symlink_to("/dev/zero")),
+        ("huge", lambda path: path.write_bytes(b" " * 400 * MIB)),
+        ("deep", lambda path: path.write_bytes(DEEP)),
+        ("latin", lambda path: path.write_bytes(b'{"dataset": "\xff"}')),
+        ("list", lambda path: path.write_bytes(b"[]")),
+    ],
+)
+def test_a_hostile_summary_beside_the_model(
+    label, put, examiner, genuine, tmp_path, record_property
+):
+    path = tmp_path / "model.npz"
+    path.write_bytes(archive(genuine.parts["model"]))
+    put(tmp_path / "summary.json")
+    report = examiner(["evaluate"], path)["evaluate"]
+    assert (report["code"], report["err"]) == (0, ""), report
+    assert report["grown"] < MEMORY
+    record_property("id", f"summary-{label}")
+    record_property("fault", f"summary.json beside the model: {label}")
+    record_property("expected", "passed over")
+    record_property("happened", "passed over")
+
+
+def test_a_data_set_s_name_from_a_summary_is_shown_short_and_plain(examiner, genuine, tmp_path):
+    path = tmp_path / "model.npz"
+    path.write_bytes(archive(genuine.parts["model"]))
+    for name in ("../../etc/passwd", "\x1b[2J\n" * 10_000):
+        (tmp_path / "summary.json").write_text(json.dumps({"dataset": name}))
+        report = examiner(["evaluate"], path)["evaluate"]
+        (line,) = report["err"].splitlines()
+        assert report["code"] == 2 and "expected one of" in line
+        assert line.isprintable() and len(line) < LONGEST_REASON
+
+
+def test_the_command_has_one_line_for_each_of_all_these_files(genuine, tmp_path):
+    good, bad = [], []
+    for number, case in enumerate(CASES):
+        content = case.make(genuine.parts[case.kinds[0]])
+        if case.refused and len(content) < MIB:
+            bad.append(tmp_path / f"bad-{number}.npz")
+            bad[-1].write_bytes(content)
+    good = tmp_path / "good.npz"
+    good.write_bytes(archive(genuine.parts["model"]))
+    done = subprocess.run(
+        [sys.executable, "-m", "npsoftmax.storage", *bad, good],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 4
+    assert done.stdout.decode() == f"{good}: a model, SoftmaxRegression(2 => 3, float32)\n"
+    lines = done.stderr.decode().splitlines()
+    assert [line.split(":")[0] for line in lines] == list(map(str, bad))
+
+
+if __name__ == "__main__":
+    serve()
