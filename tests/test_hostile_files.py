@@ -864,15 +864,15 @@ def genuine(examiner, tmp_path_factory) -> Genuine:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_hostile_file(case, examiner, genuine, tmp_path, record_property):
     said = set()
-    # What no reader takes needs no file of the third kind.
-    for kind in case.kinds[:2] if case.refused == ALL else case.kinds:
+    # What no reader takes is given to all of them, whichever kind it claims to be.
+    for kind in case.kinds[:1] if case.refused == ALL else case.kinds:
         path = tmp_path / kind / "checkpoint.npz"
         path.parent.mkdir()
         content = case.make(genuine.parts[kind])
         path.write_bytes(content)
         readers = READERS[kind]
-        if case.refused == ALL and kind == "checkpoint":
-            readers = (*readers, *READERS[KIND][:1])
+        if case.refused == ALL:
+            readers += ("checkpoint", "solver", "train")
         reports = examiner(readers, path)
         assert "error" not in reports, reports
         for reader, report in reports.items():
@@ -1149,7 +1149,7 @@ def test_what_is_no_file_or_too_large(what, reader, examiner, tmp_path, record_p
     [
         ("pipe", os.mkfifo),
         ("zeros", lambda path: path.symlink_to("/dev/zero")),
-        ("huge", lambda path: path.write_bytes(b" " * 400 * MIB)),
+        ("huge", lambda path: path.touch() or os.truncate(path, 2**34)),
         ("deep", lambda path: path.write_bytes(DEEP)),
         ("latin", lambda path: path.write_bytes(b'{"dataset": "\xff"}')),
         ("list", lambda path: path.write_bytes(b"[]")),

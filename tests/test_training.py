@@ -301,7 +301,5 @@ def test_refusals(tmp_path):
 def test_another_environment_is_said(tmp_path, monkeypatch):
     trainer(checkpoint=tmp_path / "c.npz").fit(1)
     monkeypatch.setattr(np, "__version__", "1.0")
-    with pytest.warns(
-        ResumeWarning, match=r"numpy .* there, 1\.0 here\); the run goes on"
-    ):
+    with pytest.warns(ResumeWarning, match=r"numpy .* there, 1\.0 here\); the run goes on"):
         trainer().resume(tmp_path / "c.npz")
