@@ -26,14 +26,15 @@ TESTS = {
     "models and checkpoints": ("tests/test_hostile_files.py",),
     "crashes": ("tests/test_crashes.py",),
 }
-COUNTED = {"kills": "kills", "inputs": "hostile inputs", "bytes_lost": "bytes lost"}
+COUNTED = {"kills": "kills", "inputs": "hostile inputs, errors", "bytes_lost": "bytes lost"}
 
 
 def observed(quick: bool) -> list[dict[str, Any]]:
     """Return what the tests of all parts recorded, a row each."""
     # At the same time: downloads that are made to fail mostly wait.
     with ThreadPoolExecutor(len(TESTS)) as executor:
-        return sum(executor.map(partial(observed_in, quick=quick), TESTS), [])
+        parts = executor.map(partial(observed_in, quick=quick), TESTS)
+        return [row for part in parts for row in part]
 
 
 def observed_in(part: str, quick: bool) -> list[dict[str, Any]]:
@@ -48,15 +49,15 @@ def observed_in(part: str, quick: bool) -> list[dict[str, Any]]:
         print(f"{part}: {done.stdout.splitlines()[-1]}", file=sys.stderr)
         if done.returncode:
             raise SystemExit(f"{done.stdout}\nexpected every fault to end as it should")
-        return rows(part, ElementTree.parse(report).getroot())
+        return rows(part, ElementTree.parse(report).getroot(), quick)
 
 
-def rows(part: str, report: ElementTree.Element) -> list[dict[str, Any]]:
-    """Return the properties of each test that recorded a fault."""
+def rows(part: str, report: ElementTree.Element, quick: bool) -> list[dict[str, Any]]:
+    """Return the properties of each test that recorded a fault, but for halves of slow ones."""
     found = []
     for case in report.iter("testcase"):
         properties = {p.get("name"): p.get("value") for p in case.iter("property")}
-        if "fault" in properties:
+        if "fault" in properties and (quick or "quick" not in str(case.get("name"))):
             found.append({"part": part, **properties})
     return found
 

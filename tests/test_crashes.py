@@ -112,7 +112,7 @@ def test_a_run_survives_kills_at_random_moments(
         seen["before the first checkpoint"] += run.place == ()
         for _ in range(rng.randint(1, 3) if rng.random() < 1 / 3 else 0):
             seen["again"] += run.die(0.4 * seconds * rng.random(), training)
-        run.finish(whole(way).outcome)
+        seen["lost"] += run.finish(whole(way).outcome)
     kills = seen["first"] + seen["again"]
     leave(
         record_property,
@@ -122,6 +122,7 @@ def test_a_run_survives_kills_at_random_moments(
         happened=f"{number} of {number} runs equal to the last bit after {kills} kills, "
         f"{seen['before the first checkpoint']} of them before the first checkpoint",
         kills=kills,
+        bytes_lost=seen["lost"],
     )
     assert seen["first"] == number and seen["before the first checkpoint"] < number
 
@@ -152,7 +153,7 @@ def test_a_run_survives_a_kill_at_each_call(
         run.look()
         seen["kills"] += 1
         seen["aimed"] += [call.label] == [found.label for found in calls_in(log, run.folder)[-1:]]
-        run.finish(whole("short").outcome)
+        seen["lost"] += run.finish(whole("short").outcome)
     leave(
         record_property,
         id=f"S-{kind}",
@@ -161,6 +162,7 @@ def test_a_run_survives_a_kill_at_each_call(
         happened=f"{seen['kills']} of {seen['kills']} runs equal to the last bit; "
         f"{seen['aimed']} died at the very call",
         kills=seen["kills"],
+        bytes_lost=seen["lost"],
     )
     assert seen["aimed"] > 0
 
@@ -197,7 +199,7 @@ def test_a_failing_call_ends_a_run_in_one_line(
     tmp_path: Path,
     record_property: Record,
 ) -> None:
-    seen = Counter[str]()
+    seen, lost = Counter[str](), 0
     # The quick ones take the errors in turn.
     error = "ENOSPC" if quick and KINDS.index(kind) % 2 else error
     for place, call in enumerate(points(calls("short"), kind, quick)):
@@ -216,7 +218,7 @@ def test_a_failing_call_ends_a_run_in_one_line(
             seen["refused"] += 1
             assert is_harmless(call) in (False, None), (call, end)
             complains(end, run, ERRORS[error])
-        run.finish(whole("short").outcome)
+        lost += run.finish(whole("short").outcome)
     leave(
         record_property,
         id=f"E-{error}-{kind}",
@@ -226,6 +228,7 @@ def test_a_failing_call_ends_a_run_in_one_line(
         happened=f"{seen['refused']} refused, {seen['harmless']} harmless, "
         f"{seen.total()} of {seen.total()} then ended equal to the last bit",
         inputs=seen.total(),
+        bytes_lost=lost,
     )
 
 

@@ -14,7 +14,9 @@ SLOW = Step(SYNTHETIC, drip=0.01, piece=65_536)
 YESTERDAY = time() - 2 * 24 * 60 * 60
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(8, id="quick"), pytest.param(100, id="slow", marks=pytest.mark.slow)]
+)
 def test_no_kill_leaves_a_wrong_file(kills, tmp_path, monkeypatch, record_property):
     monkeypatch.setenv("no_proxy", "*")
     rng = random.Random(kills)

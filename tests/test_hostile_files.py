@@ -872,14 +872,15 @@ def test_a_hostile_file(case, examiner, genuine, tmp_path, record_property):
         path.write_bytes(content)
         readers = READERS[kind]
         if case.refused == ALL:
-            readers += ("checkpoint", "solver", "train")
+            readers += ("checkpoint", "solver", "train") if len(case.kinds) > 1 else ()
         reports = examiner(readers, path)
         assert "error" not in reports, reports
         for reader, report in reports.items():
             expect(case, reader, report, path)
             if reader in CALLS and not case.refused and "refused" not in report:
                 assert report["found"] == right(case, reader, genuine.found[kind][reader])
-        said |= {happened(report, path) for report in reports.values()}
+        boxes = ("read", "kind_of") if case.refused == READER else ()  # they open any kind of file
+        said |= {happened(report, path) for name, report in reports.items() if name not in boxes}
         if case.refused or kind == "model":
             assert path.read_bytes() == content
             assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -969,7 +970,7 @@ def test_a_run_that_goes_on_from_a_stranger_s_checkpoint(
     assert len(lines) == 1 or report["code"] == 0
     for line in lines:
         assert line.isprintable() and len(line.replace(str(path), "")) < LONGEST_REASON, line[:1000]
-    record_property("id", f"resume-{label}")
+    record_property("id", f"{READERS[kind][-1]}-{label}")
     record_property("fault", f"a checkpoint whose {place[:40]!r} is another run's or hostile")
     record_property("expected", "refused, or a warning")
     record_property("happened", f"exit {report['code']}: {(lines or ['no complaint'])[0][:160]}")
@@ -1034,7 +1035,7 @@ def test_lists_as_deep_as_the_interpreter_goes(kind, place, genuine, tmp_path):
     }
     path = tmp_path / "c.npz"
     # Between the depth that JSON refuses and the one that repr refuses lies trouble.
-    for depth in range(sys.getrecursionlimit() - 400, sys.getrecursionlimit() + 50, 3):
+    for depth in range(sys.getrecursionlimit() - 400, sys.getrecursionlimit() + 50, 7):
         parts = dict(genuine.parts[kind])
         path.write_bytes(with_value(place, "HERE")(parts))
         text = document_text(path).replace(b'"HERE"', b"[" * depth + b"]" * depth)
