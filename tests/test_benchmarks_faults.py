@@ -1,0 +1,65 @@
+"""The report of faults: what the tests recorded, and nothing else."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import faults
+import measure
+import pytest
+
+REPORT = """
+<testsuites><testsuite>
+<testcase name="test_a[T01]"><properties>
+  <property name="id" value="T01"/><property name="fault" value="a reset"/>
+  <property name="expected" value="file"/><property name="happened" value="file"/>
+  <property name="way" value="library"/><property name="bytes_lost" value="0"/>
+</properties></testcase>
+<testcase name="test_b[T01]"><properties>
+  <property name="id" value="T01"/><property name="fault" value="a reset"/>
+  <property name="expected" value="file"/><property name="happened" value="a | b"/>
+  <property name="way" value="command"/><property name="bytes_lost" value="7"/>
+</properties></testcase>
+<testcase name="test_c[quick]"><properties>
+  <property name="id" value="K01"/><property name="fault" value="kills"/>
+  <property name="expected" value="file"/><property name="happened" value="file"/>
+  <property name="kills" value="1000"/>
+</properties></testcase>
+<testcase name="test_without_a_record"/>
+</testsuite></testsuites>
+"""
+
+
+@pytest.fixture
+def found():
+    return faults.rows("downloads", ElementTree.fromstring(REPORT), quick=True)
+
+
+def test_a_line_a_fault_with_what_both_ways_saw(found):
+    assert faults.table(found).splitlines()[2:] == [
+        "| T01 | a reset | file | library: file; command: a \\| b |",
+        "| K01 | kills | file | file |",
+    ]
+
+
+def test_counts_add_up_and_a_dash_stands_where_nobody_counted(found):
+    downloads, *others = faults.counts(found).splitlines()[2:]
+    assert downloads == "| downloads | 2 | 3 | 1,000 | - | 7 |"
+    assert [line.split(" | ", 1)[1] for line in others] == ["0 | 0 | - | - | - |"] * 3
+
+
+def test_the_quick_half_of_a_slow_test_is_left_out_of_the_whole_report():
+    whole = faults.rows("downloads", ElementTree.fromstring(REPORT), quick=False)
+    assert [row["id"] for row in whole] == ["T01", "T01"]
+
+
+def test_a_failing_test_ends_the_report(monkeypatch, tmp_path):
+    (tmp_path / "test_red.py").write_text("def test_red():\n    assert False, 'lost'\n")
+    monkeypatch.setitem(faults.TESTS, "downloads", ("test_red.py",))
+    monkeypatch.setattr(measure, "ROOT", tmp_path)
+    with pytest.raises(SystemExit, match="expected every fault to end as it should"):
+        faults.observed_in("downloads", quick=True)
+
+
+def test_every_part_names_tests_that_are_there():
+    for paths in faults.TESTS.values():
+        assert all((Path(__file__).parents[1] / path).exists() for path in paths)
