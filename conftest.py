@@ -1,6 +1,7 @@
 """Shared fixtures: no test touches the user's cache folder, the working folder or the network."""
 
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,10 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if os.environ.get("NPSOFTMAX_DATA"):
     os.environ["NPSOFTMAX_DATA"] = str(Path(os.environ["NPSOFTMAX_DATA"]).expanduser().resolve())
+
+# A shell ignores Ctrl-C for what it runs in the background; what the tests start must hear it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest

@@ -40,7 +40,7 @@ def environment(threads: int | None = None) -> dict[str, Any]:
 def warn_of_another(there: Mapping[str, Any], here: Mapping[str, Any], source: object) -> None:
     """Warn, naming them, of the differences that keep a resumed run from being bit for bit."""
     differing = [
-        f"{name} {there.get(name)!s:.80} there, {here.get(name)!s:.80} here"
+        f"{name} {there.get(name)!s:.32} there, {here.get(name)!s:.32} here"
         for name in here
         if there.get(name) != here.get(name)
     ]

@@ -195,7 +195,7 @@ def newest_usable(path: str | os.PathLike[str], load: Callable[[Path], Result]) 
         return load(Path(path))
     except (InputError, CorruptFileError) as error:
         earlier = storage.previous(path)
-        if storage.is_whole(path) or not earlier.exists():
+        if storage.is_whole(path) or not os.path.exists(earlier):
             raise
         try:
             result = load(earlier)

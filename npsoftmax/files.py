@@ -1,5 +1,6 @@
 """Files appear under their name whole, or not at all."""
 
+import errno
 import os
 import re
 import secrets
@@ -101,10 +102,11 @@ def sweep(folder: str | os.PathLike[str], older_than: float = _DAY_SECONDS) -> N
     --------
     >>> sweep("no such folder")
     """
-    for path in Path(folder).glob(".*.part"):
-        with suppress(OSError):
-            if _TEMPORARY.fullmatch(path.name) and time() - path.lstat().st_mtime > older_than:
-                path.unlink()
+    with suppress(OSError, ValueError):  # a folder that is not there, or not for us
+        for path in Path(folder).glob(".*.part"):
+            with suppress(OSError):
+                if _TEMPORARY.fullmatch(path.name) and time() - path.lstat().st_mtime > older_than:
+                    path.unlink()
 
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
@@ -215,9 +217,15 @@ def _refuse_what_is_no_file(path: Path) -> None:
 
 def _sync_folder(folder: Path) -> None:
     # A rename survives a power cut only once its folder is on the disk; Windows has no such call.
-    if os.name == "posix":
+    if os.name != "posix":
+        return
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        # Some file systems cannot force a folder, some folders may be written but not opened.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
+            raise

@@ -167,7 +167,8 @@ def run(
     args = parser.parse_args(argv)
     warnings.showwarning = partial(_warn, parser)
     # SIGTERM ends a command as Ctrl-C does: temporary files go, the exit code is 130.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     args.threads = set_threads(getattr(args, "threads", None))
     try:
         command(args)

@@ -29,7 +29,9 @@ FILES = (
     "checkpoint.npz",
 )
 # How the command was called, not what it computed: a resumed run has the summary of a whole one.
-NOT_SETTINGS = ("run_dir", "force", "resume", "quiet", "json", "debug")
+NOT_SETTINGS = (
+    "data_dir", "mirror", "offline", "run_dir", "force", "resume", "quiet", "json", "debug",
+)  # fmt: skip
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def claimed(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
     # Microseconds keep runs apart that were started together.
     time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     folder = Path(args.run_dir or f"runs/{dataset}-{time}")
-    if args.resume and not folder.is_dir():
+    if args.resume and not os.path.isdir(folder):
         raise InputError(f"cannot read {folder}/checkpoint.npz: no such folder; check the name")
     with usable(folder):
         folder.mkdir(parents=True, exist_ok=True)

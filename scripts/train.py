@@ -214,7 +214,9 @@ def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Itera
     trainer = solver.trainer
     trainer.on_step = on_step
     name = trainer.identity["dataset"]
-    handlers = {sent: signal.signal(sent, request) for sent in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored stays ignored: a shell protects what it runs in the background like this.
+    heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
+    handlers = {sent: signal.signal(sent, request) for sent in heard}
     try:
         yield
     except InterruptionError as error:

@@ -214,6 +214,30 @@ def test_missing_files_are_downloaded_into_the_data_folder(small, tmp_path):
     assert "found" in load("fashion-mnist", tmp_path / "fresh", offline=True).origin
 
 
+def test_a_file_that_another_process_brought_meanwhile_is_used(small, monkeypatch):
+    folder, arrays = small
+    path = folder / "fashion-mnist" / "train-labels-idx1-ubyte.gz"
+    content = path.read_bytes()
+    path.unlink()
+
+    def beaten(*_, **__):
+        path.write_bytes(content)
+        raise DataUnavailableError("silence")
+
+    monkeypatch.setattr(datasets, "fetch", beaten)
+    np.testing.assert_array_equal(
+        load("fashion-mnist", folder, offline=False).y_train, arrays["train-labels"]
+    )
+
+
+def test_strange_places_and_mirrors_are_refused(small):
+    folder, _ = small
+    with pytest.raises(DataUnavailableError, match="cannot be read"):
+        load("fashion-mnist", "a\0b", offline=True)
+    with pytest.raises(InputError, match="expected a sequence of addresses, got 'http://x'"):
+        load("fashion-mnist", folder, mirrors="http://x")
+
+
 def test_unknown_name():
     with pytest.raises(InputError, match="one of fashion-mnist, mnist, garments, got 'cifar'"):
         load("cifar")

@@ -314,6 +314,24 @@ def test_mirrors_take_turns_and_ten_requests_in_vain_are_enough(
     assert max(counts) - min(counts) <= 1
 
 
+def test_every_mirror_is_asked_once_however_the_others_fail(
+    tmp_path: Path, clock: FakeTime
+) -> None:
+    with ExitStack() as stack:
+        loops = [stack.enter_context(FaultyServer(redirect("x"), forever=True)) for _ in range(2)]
+        dead = [stack.enter_context(FaultyServer(Step(status=500))) for _ in range(11)]
+        good = stack.enter_context(FaultyServer(WHOLE))
+        assert_delivered(tmp_path, *(server.url for server in [*loops, *dead, good]))
+    assert [len(server.requests) for server in [*loops, *dead, good]] == [6, 6] + [1] * 12
+
+
+def test_a_password_in_an_address_is_not_shown(tmp_path: Path) -> None:
+    with FaultyServer(Step(status=404)) as server:
+        message = refused(tmp_path, server.url.replace("//", "//me:secret@"))
+    assert f"{server.url}/{NAME}: HTTP 404" in message
+    assert "secret" not in message
+
+
 def test_new_ground_is_progress_and_the_rest_is_asked_for_at_once(
     tmp_path: Path, clock: FakeTime
 ) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+from contextlib import nullcontext
 
 import pytest
 
@@ -224,3 +225,23 @@ def test_sweep_leaves_a_file_that_is_being_written(tmp_path):
 def test_a_name_with_a_nul_is_refused():
     with pytest.raises(InputError, match=r"cannot read .*null"), readable("a\0b"):
         pass
+
+
+@pytest.mark.parametrize(("number", "harmless"), [(22, True), (95, True), (5, False), (28, False)])
+def test_a_folder_that_cannot_be_forced_to_the_disk_is_no_failure(
+    tmp_path, monkeypatch, number, harmless
+):
+    fsync = os.fsync
+
+    def only_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    with (
+        nullcontext() if harmless else pytest.raises(OutputError, match="cannot write"),
+        publish(tmp_path / "file") as file,
+    ):
+        file.write(b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"

@@ -402,3 +402,28 @@ def test_leftovers_of_a_killed_run_go_and_other_files_stay(train, tmp_path):
     (tmp_path / "run" / ".checkpoint.npz.0123456789abcdef.part").write_bytes(b"half")
     assert train(*SMALL, "--run-dir", "run").returncode == 0
     assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_the_summary_says_nothing_of_how_the_command_was_called(train, tmp_path):
+    mirror = "http://me:secret@127.0.0.1:1/"
+    assert train(*SMALL, "--run-dir", "run", "--mirror", mirror, "--json").returncode == 0
+    summary = (tmp_path / "run" / "summary.json").read_text()
+    assert "secret" not in summary and "run_dir" not in summary
+    assert json.loads(summary)["settings"]["batch_size"] == 64
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    code = f"import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); \
+os.execv(sys.executable, [sys.executable, '-u', {str(SCRIPT)!r}, *sys.argv[1:]])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *SMALL, "--epochs", "40"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("epoch 01"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "epoch 40" in out

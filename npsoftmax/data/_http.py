@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from socket import gaierror
+from ssl import SSLCertVerificationError
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
@@ -26,10 +27,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-__all__ = ["MirrorError", "Watchdog", "network", "opened"]
+__all__ = ["MirrorError", "Watchdog", "network", "opened", "without_password"]
 
 _MAX_REDIRECTS = 5
 _MAX_INTERIM = 10
+# No repetition mends a machine that is offline, nor a certificate.
+_HOPELESS = (gaierror, SSLCertVerificationError)
 # The watchdog looks so often in the time that it allows.
 _LOOKS = 4
 
@@ -126,9 +129,24 @@ def opened(
                         url = _redirect_target(url, response.headers["Location"])
             except MirrorError as error:
                 if hop:
-                    error.args = (f"{error} (redirected to {url[:200]!r})",)
+                    error.args = (f"{error} (redirected to {without_password(url)[:200]!r})",)
                 raise
-        raise MirrorError(f"more than {_MAX_REDIRECTS} redirects, the last to {url[:200]!r}")
+        raise MirrorError(
+            f"more than {_MAX_REDIRECTS} redirects, the last to {without_password(url)[:200]!r}"
+        )
+
+
+def without_password(url: str) -> str:
+    """Return an address as it may be shown.
+
+    Examples
+    --------
+    >>> without_password("https://me:secret@example.org/data")
+    'https://example.org/data'
+    """
+    scheme, mark, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
 @contextmanager
@@ -138,8 +156,8 @@ def network() -> Iterator[None]:
         yield
     except (OSError, HTTPError, HTTPException, ValueError) as error:
         cause = _root_cause(error)
-        # No repetition mends a wrong address or header, nor a machine that is offline.
-        hopeless = isinstance(error, ValueError) or isinstance(cause, gaierror)
+        # No repetition mends a wrong address or header.
+        hopeless = isinstance(error, ValueError) or isinstance(cause, _HOPELESS)
         # It may quote the server, whose bytes may be anything.
         text = str(cause)[:200].encode("unicode_escape").decode("ascii")
         reason = f"{type(cause).__name__}: {text}"

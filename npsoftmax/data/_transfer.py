@@ -16,7 +16,7 @@ from http.client import responses
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from npsoftmax.data._http import MirrorError, Watchdog, network, opened
+from npsoftmax.data._http import MirrorError, Watchdog, network, opened, without_password
 from npsoftmax.data.remote_file import RemoteFile, complaint
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MirrorError", "download"]
 
-# A mirror is asked so often in vain, and all of them together so often.
+# A mirror is asked so often in vain, and all of them together, once each has been asked.
 _ATTEMPTS = 4
 _REQUESTS = 10
 # A whole body that is not the file is asked for once more, in case the way to here spoilt it.
@@ -61,7 +61,7 @@ class Mirror:
 
     def __str__(self) -> str:
         """Say where and why."""
-        return f"{self.url}: {'; then '.join(dict.fromkeys(self.failures))}"
+        return f"{without_password(self.url)}: {'; then '.join(dict.fromkeys(self.failures))}"
 
 
 def download(
@@ -122,9 +122,11 @@ class Transfer:
 
     def next_of(self, mirrors: Sequence[Mirror]) -> Mirror | None:
         """Wait for the mirror whose turn it is; None if no further attempt makes sense."""
-        mirror = min(mirrors, key=lambda mirror: mirror.ready, default=None)
-        # It may redirect as often as the last time.
-        if mirror is None or self._in_vain + mirror.num_asked > _REQUESTS:
+        # Each is asked once; again only if that stays within what is asked in vain of all of them,
+        # should it redirect as often as the last time.
+        left = [m for m in mirrors if not m.attempts or self._in_vain + m.num_asked <= _REQUESTS]
+        mirror = min(left, key=lambda mirror: mirror.ready, default=None)
+        if mirror is None:
             return None
         pause = max(0.0, mirror.ready - monotonic())
         if pause >= self.seconds_left():
@@ -166,6 +168,8 @@ class Transfer:
     def _receive(self, mirror: Mirror, watchdog: Watchdog) -> None:
         """Take in what one request brings; return only when it is the right file."""
         wait = min(self._longest_wait, self.seconds_left())
+        if wait <= 0:
+            raise MirrorError(self.limit)
         timeouts = min(_CONNECT_SECONDS, wait), wait
         with opened(mirror.url, self._range(mirror), timeouts, watchdog) as response:
             self._origin = None

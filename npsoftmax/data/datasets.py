@@ -159,11 +159,15 @@ def acquire(
 
     Raises
     ------
+    InputError
+        The mirrors are a single text.
     DataUnavailableError
         A file lies nowhere on this machine and could not be downloaded.
     CorruptFileError
         The file in its place is another or damaged, and could not be replaced.
     """
+    if isinstance(mirrors, str):
+        raise InputError(f"mirrors: expected a sequence of addresses, got {mirrors!r}; write [...]")
     home = _home(source, data_dir)
     if offline is None:
         offline = os.environ.get("NPSOFTMAX_OFFLINE", "").lower() not in ("", "0", "false", "no")
@@ -185,7 +189,10 @@ def acquire(
                 recognise=partial(_mix_up, file.name),
             )
         except DataUnavailableError as error:
-            raise _refusal(source, [file], home, str(error)) from error
+            # Another process may have brought it meanwhile.
+            if plan(home / file.name, file, offline=True).action != "use":
+                raise _refusal(source, [file], home, str(error)) from error
+            paths[role] = home / file.name
     places = {path.parent for role, path in paths.items() if path and role not in missing}
     states = [f"found in {' and '.join(map(str, sorted(places)))}"] if places else []
     states += [f"{len(missing)} files downloaded to {home}"] if missing else []

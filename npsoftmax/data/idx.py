@@ -94,7 +94,8 @@ def parse_header(content: bytes, source: object) -> Header:
     dtype = _TYPES[content[2]]
     # NumPy counts like this for an array without elements too.
     if math.prod(max(length, 1) for length in shape) * dtype.itemsize >= 2**63:
-        raise _corrupt(source, 4, "an array that NumPy can hold", f"{dtype} of shape {shape}")
+        claim = f"{dtype} of shape {shape!s:.200}"
+        raise _corrupt(source, 4, "an array that NumPy can hold", claim)
     return Header(dtype, shape, start, start + math.prod(shape) * dtype.itemsize)
 
 
@@ -248,8 +249,8 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
             if error.errno != errno.ENOMEM:
                 raise
             raise InputError(
-                f"cannot map {path}: expected room for its {header.stop:,} bytes of addresses, "
-                "which are limited; raise the limit (ulimit -v): a map takes addresses, not memory"
+                f"cannot map {path}: expected room for its {header.stop:,} bytes of addresses "
+                "(not memory), which are limited; raise the limit (ulimit -v)"
             ) from error
 
 
@@ -329,7 +330,7 @@ class _Views:
 
 def _check_length(size: int, header: Header, source: object) -> None:
     if size != header.stop:
-        expected = f"{header.stop} bytes ({header.dtype} of shape {header.shape})"
+        expected = f"{header.stop} bytes ({header.dtype} of shape {header.shape!s:.200})"
         found = "more" if size > header.stop else str(size)
         raise _corrupt(source, min(size, header.stop), expected, found)
 

@@ -54,8 +54,8 @@ def verify(path: Path, file: RemoteFile) -> str | None:
             wrong = complaint(stream, file)
     except FileNotFoundError:
         return f"{path} is missing"
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:  # a ValueError where a NUL is in the name
+        return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
     return wrong and f"{path}: {wrong}"
 
 
