@@ -8,6 +8,7 @@ hand it over by ``record_property``. Nothing is written unless all of them pass.
     python benchmarks/faults.py --quick    # the quick half, nothing written
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -58,8 +59,13 @@ def rows(part: str, report: ElementTree.Element, quick: bool) -> list[dict[str, 
     for case in report.iter("testcase"):
         properties = {p.get("name"): p.get("value") for p in case.iter("property")}
         if "fault" in properties and (quick or "quick" not in str(case.get("name"))):
-            found.append({"part": part, **properties})
+            found.append({"part": part, **properties, "happened": told(properties["happened"])})
     return found
+
+
+def told(text: str | None) -> str:
+    """Return what happened without the folders in which it did."""
+    return re.sub(r"/\S*pytest-of-\S*/", "", str(text))
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:

@@ -60,6 +60,28 @@ def test_a_failing_test_ends_the_report(monkeypatch, tmp_path):
         faults.observed_in("downloads", quick=True)
 
 
+def test_the_folders_of_the_tests_are_not_shown():
+    text = "exit 2: /var/pytest-of-me/pytest-7/test_a0/run/checkpoint.npz: no"
+    assert faults.told(text) == "exit 2: checkpoint.npz: no"
+
+
 def test_every_part_names_tests_that_are_there():
     for paths in faults.TESTS.values():
         assert all((Path(__file__).parents[1] / path).exists() for path in paths)
+
+
+def test_the_page_shows_what_was_recorded():
+    text = (measure.ROOT / "docs" / "reliability.md").read_text()
+    for mark, table in faults.tables(measure.load("faults")).items():
+        assert f"<!-- {mark} -->\n{table}\n<!-- /{mark} -->" in text, mark
+
+
+def test_nothing_was_lost_and_every_fault_ended_as_it_should():
+    found = measure.load("faults")["faults"]
+    assert {row["part"] for row in found} == set(faults.TESTS)
+    assert len({row["id"] for row in found if row["part"] == "downloads"}) >= 84
+    assert sum(int(row.get("kills", 0)) for row in found if row["part"] == "crashes") >= 100
+    assert {row["bytes_lost"] for row in found if "bytes_lost" in row} == {"0"}
+    for row in found:
+        if row["expected"] in ("file", "error"):
+            assert row["happened"].startswith(row["expected"]), row
