@@ -147,3 +147,11 @@ def test_usage():
     done = run("--help")
     assert done.returncode == 0
     assert "4 one is damaged" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_it_ends_in_silence_where_nobody_reads_on(tmp_path):
+    SoftmaxRegression(2, 3).save(tmp_path / "m.npz")
+    command = f"{sys.executable} -m npsoftmax.storage {' '.join(['m.npz'] * 3000)} | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith("m.npz: a model") and done.stderr == ""
