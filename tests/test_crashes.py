@@ -100,7 +100,7 @@ def leave(record_property: Record, **properties: object) -> None:
 def test_a_run_survives_kills_at_random_moments(
     quick: bool, whole: Callable[[str], Whole], tmp_path: Path, record_property: Record
 ) -> None:
-    number, seen = 6 if quick else 100, Counter[str]()
+    number, seen = 4 if quick else 100, Counter[str]()
     for story in range(number):
         rng, way = random.Random(story), LONG_WAYS[story % len(LONG_WAYS)]
         run, seconds = Run(tmp_path / str(story), way), whole(way).seconds

@@ -15,7 +15,7 @@ YESTERDAY = time() - 2 * 24 * 60 * 60
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(8, id="quick"), pytest.param(100, id="slow", marks=pytest.mark.slow)]
+    "kills", [pytest.param(5, id="quick"), pytest.param(100, id="slow", marks=pytest.mark.slow)]
 )
 def test_no_kill_leaves_a_wrong_file(kills, tmp_path, monkeypatch, record_property):
     monkeypatch.setenv("no_proxy", "*")
