@@ -57,6 +57,17 @@ def fashion_mnist(fashion_mnist_folder) -> npsoftmax.Dataset:
     return npsoftmax.load("fashion-mnist", fashion_mnist_folder, offline=True)
 
 
+@pytest.fixture(scope="session")
+def fashion_model(fashion_mnist) -> npsoftmax.SoftmaxRegression:
+    """Return a model trained as the tutorials do; do not change it."""
+    data = fashion_mnist
+    model = npsoftmax.SoftmaxRegression(784, 10, classes=data.classes)
+    loader = npsoftmax.DataLoader(data.X_train, data.y_train, 256, shuffle=True, seed=0)
+    npsoftmax.Trainer(model, npsoftmax.Descent(0.1), loader).fit(epochs=10)
+    model.fit_centroids(data.X_train, data.y_train)
+    return model
+
+
 @pytest.fixture
 def train(tmp_path):
     """Return what runs the training command in an empty folder."""

@@ -1,24 +1,22 @@
 """Softmax regression: a linear map to logits, read as probabilities."""
 
-import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax import storage
 from npsoftmax._checks import as_columns, as_count
-from npsoftmax.errors import CorruptFileError, InputError, ShapeError
+from npsoftmax.calibration import fit_temperature
+from npsoftmax.centroids import Centroids
+from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.functional import affine, softmax
+from npsoftmax.model_state import ModelState
 
 __all__ = ["SoftmaxRegression"]
 
-DRAWN_AT_ONCE = 64 * 1024
 
-
-class SoftmaxRegression:
-    r"""Multinomial logistic regression on columns: :math:`P = \mathrm{softmax}(W X + b)`.
+class SoftmaxRegression(ModelState):
+    r"""Multinomial logistic regression on columns: :math:`P = \mathrm{softmax}((s W X + b) / T)`.
 
     Weights start as independent draws from N(0, sigma), biases as 0.
 
@@ -37,13 +35,17 @@ class SoftmaxRegression:
     classes : sequence of str, optional
         Names of the classes; "0", "1", ... unless given.
     pixel_scale : float
-        What ``uint8`` input is multiplied by. Input of every other dtype is taken as it is, so
-        images that are already scaled and raw bytes give the same result.
+        ``s`` for ``uint8`` input. Input of every other dtype is taken as it is, so images that are
+        already scaled and raw bytes give the same result.
 
     Attributes
     ----------
     theta : ndarray
         ``[W b]``, shape ``(k, d+1)``, Fortran-ordered; ``W`` and ``b`` are views of it.
+    temperature : float
+        ``T``, what the logits are divided by: 1 until :meth:`calibrate`.
+    centroids : Centroids or None
+        What samples of each class look like, once :meth:`fit_centroids` was called.
 
     Raises
     ------
@@ -62,81 +64,8 @@ class SoftmaxRegression:
            [0.33333334]], dtype=float32)
     """
 
-    def __init__(
-        self,
-        num_inputs: int,
-        num_outputs: int,
-        sigma: float = 0.01,
-        seed: int = 0,
-        dtype: DTypeLike = np.float32,
-        classes: Sequence[str] | None = None,
-        pixel_scale: float = 1 / 255,
-    ) -> None:
-        shape = as_count(num_outputs, "num_outputs"), as_count(num_inputs, "num_inputs") + 1
-        if not 0 <= sigma < np.inf:
-            raise InputError(f"sigma: expected a number of at least 0, got {sigma}")
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise InputError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
-        if not 1e-20 <= pixel_scale < np.inf:
-            raise InputError(
-                f"pixel_scale: expected a finite number of at least 1e-20, got {pixel_scale}"
-            )
-        rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
-        self.theta: NDArray[Any] = np.zeros(shape, dtype=dtype, order="F")
-        # In blocks, for the float64 numbers not to take twice the room of theta for a while.
-        step = max(1, DRAWN_AT_ONCE // shape[0])
-        for start in range(0, shape[1] - 1, step):
-            columns = self.W[:, start : start + step]
-            columns[...] = sigma * rng.standard_normal(columns.shape[::-1]).T
-        self.classes = _as_classes(classes, shape[0])
-        self.pixel_scale = float(pixel_scale)
-
-    @property
-    def W(self) -> NDArray[Any]:
-        """Weights, shape ``(k, d)``; a view of ``theta``."""
-        return self.theta[:, :-1]
-
-    @property
-    def b(self) -> NDArray[Any]:
-        """Biases, shape ``(k, 1)``; a view of ``theta``."""
-        return self.theta[:, -1:]
-
-    @property
-    def num_inputs(self) -> int:
-        """Features per sample, ``d``."""
-        return int(self.theta.shape[1]) - 1
-
-    @property
-    def num_outputs(self) -> int:
-        """Classes, ``k``."""
-        return int(self.theta.shape[0])
-
-    def __repr__(self) -> str:
-        """Show the sizes as Flux shows a Dense layer."""
-        return f"SoftmaxRegression({self.num_inputs} => {self.num_outputs}, {self.theta.dtype})"
-
-    def input_scale(self, dtype: np.dtype[Any]) -> float:
-        """Return what input of this dtype is multiplied by: the one place where scaling lives.
-
-        Parameters
-        ----------
-        dtype : dtype
-            Of the samples.
-
-        Returns
-        -------
-        float
-            ``pixel_scale`` for ``uint8``, 1 for every other dtype.
-
-        Examples
-        --------
-        >>> SoftmaxRegression(2, 3).input_scale(np.dtype(np.float32))
-        1.0
-        """
-        return self.pixel_scale if dtype == np.uint8 else 1.0
-
     def logits(self, X: ArrayLike) -> NDArray[Any]:
-        r"""Compute the logits :math:`Z = s W X + b`.
+        r"""Compute the logits :math:`Z = (s W X + b) / T`.
 
         Parameters
         ----------
@@ -161,6 +90,7 @@ class SoftmaxRegression:
         X = as_columns(X, self.num_inputs)
         with np.errstate(all="ignore"):
             Z = affine(self.theta, X, self.input_scale(X.dtype))
+            Z /= self.temperature
         if not np.isfinite(Z).all():
             raise InputError(
                 f"X: expected numbers whose logits fit {self.theta.dtype}, got up to "
@@ -259,71 +189,138 @@ class SoftmaxRegression:
             [(self.classes[i], float(P[i, j])) for i in column] for j, column in enumerate(best.T)
         ]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters, class names and scaling to a ``.npz`` file, atomically.
+    def decide(self, X: ArrayLike, costs: ArrayLike) -> NDArray[np.intp]:
+        r"""Return for each sample the action whose expected cost is the least.
+
+        .. math:: a_j = \arg\min_a \sum_c C_{ac} \, p_{cj}
 
         Parameters
         ----------
-        path : path
-            The file; it is replaced if it exists.
-
-        Raises
-        ------
-        InputError
-            A parameter is NaN or infinite.
-        OutputError
-            The file cannot be written.
-
-        Examples
-        --------
-        >>> path = "model.npz"
-        >>> SoftmaxRegression(2, 3, seed=1).save(path)
-        >>> SoftmaxRegression.load(path)
-        SoftmaxRegression(2 => 3, float32)
-        """
-        if not np.isfinite(self.theta).all():
-            raise InputError("theta: expected finite parameters, got NaN or infinities; train anew")
-        metadata = {"classes": list(self.classes), "pixel_scale": self.pixel_scale}
-        storage.write(path, "model", {"theta": self.theta}, metadata)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "SoftmaxRegression":
-        """Read a model that :meth:`save` wrote; no code in the file can run.
-
-        Parameters
-        ----------
-        path : path
-            The file.
+        X : array_like
+            As for :meth:`logits`.
+        costs : array_like
+            ``C``, shape ``(m, k)``: what action ``a`` costs where class ``c`` is true. Usually row
+            ``i < k`` is to say class ``i``; a further row can be to abstain, at a cost of its own.
 
         Returns
         -------
-        SoftmaxRegression
+        ndarray of int
+            Shape ``(n,)``, rows of ``costs``; the first on a tie.
 
         Raises
         ------
-        InputError, CorruptFileError, FormatVersionError
-            The file does not exist, is not a model, is damaged, or is of another version.
+        ShapeError, InputError
+            As for :meth:`logits`, or ``costs`` has no row, not ``k`` columns, or is not finite.
+
+        References
+        ----------
+        Chow, "On optimum recognition error and reject tradeoff", IEEE Transactions on Information
+        Theory 16(1), 1970.
+
+        Examples
+        --------
+        >>> model = SoftmaxRegression(1, 2, classes=["healthy", "ill"], sigma=0)
+        >>> model.W[:] = [[-1], [1]]
+        >>> X = np.array([[-2.0, -0.5, 0.5, 2.0]])  # ill with probability 0.02, 0.27, 0.73, 0.98
+        >>> model.predict(X).tolist()
+        [0, 0, 1, 1]
+        >>> miss, false_alarm, expert = 10.0, 1.0, 0.5
+        >>> model.decide(X, [[0, miss], [false_alarm, 0], [expert, expert]]).tolist()
+        [0, 2, 1, 1]
         """
-        arrays, metadata = storage.read(path, "model")
-        try:
-            theta = as_columns(arrays.pop("theta"))
-            classes, pixel_scale = metadata.pop("classes"), metadata.pop("pixel_scale")
-            if arrays or metadata:
-                raise ValueError(f"{', '.join((*arrays, *metadata))} besides what makes a model")
-            if type(classes) is not list or not {type(name) for name in classes} <= {str}:
-                raise TypeError("classes that are no list of texts")
-            if type(pixel_scale) is not float:
-                raise TypeError(f"pixel_scale {pixel_scale!r:.80}")
-            num_outputs, columns = theta.shape
-            model = cls(columns - 1, num_outputs, 0, 0, theta.dtype, classes, pixel_scale)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise CorruptFileError(f"{path}: expected a model, got {error!r:.200}") from error
-        model.theta[...] = theta
-        return model
+        C = as_columns(costs, what="costs")
+        if C.shape[0] == 0 or C.shape[1] != self.num_outputs:
+            raise ShapeError(
+                f"costs: expected shape (actions, {self.num_outputs}), what each action costs "
+                f"where each class is true, got {C.shape}"
+            )
+        actions: NDArray[np.intp] = (C @ self.probabilities(X)).argmin(axis=0)
+        return actions
 
+    def calibrate(self, X: ArrayLike, y: ArrayLike) -> float:
+        r"""Fit the temperature to samples that training has not seen.
 
-def _as_classes(classes: Sequence[str] | None, num_outputs: int) -> tuple[str, ...]:
-    names = tuple(map(str, range(num_outputs) if classes is None else classes))
-    if len(names) != num_outputs:
-        raise ShapeError(f"classes: expected {num_outputs} names, got {len(names)}: {names}")
-    return names
+        Predictions stay what they are; derivation: :mod:`npsoftmax.calibration`.
+
+        Parameters
+        ----------
+        X : array_like
+            As for :meth:`logits`.
+        y : array_like
+            Labels, shape ``(n,)``.
+
+        Returns
+        -------
+        float
+            :attr:`temperature`, above 1 where the model was too sure of itself.
+
+        Raises
+        ------
+        ShapeError, LabelError, InputError
+            As for :meth:`logits`, or no temperature is the best
+            (:func:`npsoftmax.calibration.fit_temperature`).
+
+        Examples
+        --------
+        >>> model = SoftmaxRegression(1, 2, sigma=0)
+        >>> model.W[:] = [[-2], [2]]
+        >>> X, y = np.ones((1, 4)), [1, 1, 1, 0]
+        >>> round(model.calibrate(X, y), 4)
+        3.641
+        >>> model(X[:, :1]).round(4).tolist()
+        [[0.25], [0.75]]
+        """
+        self.temperature *= fit_temperature(self.logits(X), y)
+        return self.temperature
+
+    def fit_centroids(self, X: ArrayLike, y: ArrayLike) -> None:
+        """Learn what samples of each class look like, for :meth:`novelty`.
+
+        Parameters
+        ----------
+        X : array_like
+            The training samples, as for :meth:`logits`.
+        y : array_like
+            Labels, shape ``(n,)``.
+
+        Raises
+        ------
+        ShapeError, LabelError, InputError
+            As for :meth:`logits`, or the labels do not fit.
+        """
+        X = as_columns(X, self.num_inputs)
+        self.centroids = Centroids.of(X, y, self.num_outputs, self.input_scale(X.dtype))
+
+    def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Say how unlike the training samples others are.
+
+        Parameters
+        ----------
+        X : array_like
+            As for :meth:`logits`.
+
+        Returns
+        -------
+        ndarray of float64
+            Shape ``(n,)``: the distance to the nearest class mean, in radii of that class
+            (:meth:`npsoftmax.centroids.Centroids.novelty`). Above 1 the probabilities say little.
+
+        Raises
+        ------
+        ShapeError, InputError
+            As for :meth:`logits`, or :meth:`fit_centroids` was never called.
+
+        Examples
+        --------
+        >>> model = SoftmaxRegression(1, 2)
+        >>> model.fit_centroids(np.array([[0.0, 2.0, 10.0, 14.0]]), [0, 0, 1, 1])
+        >>> model.novelty(np.array([[1.0, 100.0]]))
+        array([ 0., 44.])
+        """
+        X = as_columns(X, self.num_inputs)
+        if self.centroids is None:
+            raise InputError(
+                "novelty: expected a model that knows its class means, got one that does not; "
+                "call fit_centroids(X_train, y_train)"
+            )
+        return self.centroids.novelty(X, self.input_scale(X.dtype))

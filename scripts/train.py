@@ -124,6 +124,7 @@ def train(args: argparse.Namespace) -> None:
         run(args, folder, solver, say)
         seconds = {"load": loaded - started, "train": perf_counter() - loaded}
         report(solver, say)
+        solver.trainer.model.fit_centroids(*training_part(args, data))
         files, summary = run_folder.write_results(args, folder, data, solver, seconds)
     for line in confusions(data, solver.trainer.model):
         say(line)

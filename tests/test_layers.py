@@ -39,7 +39,10 @@ MAY_IMPORT = {
     "_line_search": set(),
     "lbfgs": GROUND | {"_line_search"},
     "objective": GROUND | {"functional", "objective"},
-    "model": GROUND | {"functional", "storage"},
+    "calibration": GROUND | {"functional", "lbfgs"},
+    "centroids": GROUND,
+    "model_state": GROUND | {"storage", "centroids"},
+    "model": GROUND | {"functional", "calibration", "centroids", "model_state"},
     "history": set(),
     "checkpoint": GROUND | {"storage", "history"},
     "training": GROUND

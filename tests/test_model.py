@@ -4,12 +4,25 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from npsoftmax import SoftmaxRegression, softmax, storage
+from npsoftmax import (
+    Adam,
+    DataLoader,
+    Descent,
+    SoftmaxRegression,
+    Trainer,
+    fit,
+    metrics,
+    softmax,
+    storage,
+)
 from npsoftmax.errors import (
     CorruptFileError,
     FormatVersionError,
     InputError,
+    LabelError,
     OutputError,
     ShapeError,
 )
@@ -86,6 +99,103 @@ def test_file_round_trip(tmp_path, dtype):
     np.testing.assert_array_equal(twin.theta, model.theta)
     assert twin.theta.dtype == dtype and twin.theta.flags.f_contiguous
     assert twin.classes == ("a", "b", "c") and twin.pixel_scale == 0.5
+    assert twin.temperature == 1 and twin.centroids is None
+
+
+def test_file_keeps_temperature_and_centroids(tmp_path):
+    model = SoftmaxRegression(1, 2)
+    model.temperature = 2.5
+    model.fit_centroids([[0.0, 2.0, 10.0, 14.0]], [0, 0, 1, 1])
+    model.save(tmp_path / "m.npz")
+    twin = SoftmaxRegression.load(tmp_path / "m.npz")
+    assert twin.temperature == 2.5
+    np.testing.assert_array_equal(twin.centroids.means, [[1, 12]])
+    np.testing.assert_array_equal(twin.centroids.radii, [1, 2])
+    X = [[3.0, -1.0]]
+    np.testing.assert_array_equal(twin.logits(X), model.logits(X))
+    np.testing.assert_array_equal(twin.novelty(X), [2, 2])
+
+
+def test_a_file_from_before_temperatures_is_read(tmp_path, model):
+    names = {"classes": ["cat", "dog", "owl"], "pixel_scale": 1.0}
+    storage.write(tmp_path / "m.npz", "model", {"theta": model.theta}, names)
+    twin = SoftmaxRegression.load(tmp_path / "m.npz")
+    assert twin.temperature == 1 and twin.centroids is None
+
+
+def test_temperature_divides_the_logits(model):
+    X = np.array([[2.0, 0.0], [0.0, 1.0]])
+    logits, labels = model.logits(X), model.predict(X)
+    model.temperature = 4.0
+    np.testing.assert_array_equal(model.logits(X), logits / 4)
+    np.testing.assert_array_equal(model(X), softmax(logits / 4))
+    np.testing.assert_array_equal(model.predict(X), labels)
+
+
+def test_calibration_mends_what_is_too_sure(fashion_mnist):
+    X, y = fashion_mnist.X_train[:, :1500], fashion_mnist.y_train[:1500]
+    model = SoftmaxRegression(784, 10)
+    Trainer(model, Adam(), DataLoader(X, y, 64, shuffle=True)).fit(epochs=100)  # too long
+    held_out = fashion_mnist.X_train[:, -3000:], fashion_mnist.y_train[-3000:]
+    test = fashion_mnist.X_test, fashion_mnist.y_test
+
+    def scores():
+        logits = model.logits(test[0])
+        return (
+            metrics.accuracy(logits, test[1]),
+            metrics.negative_log_likelihood(logits, test[1]),
+            metrics.expected_calibration_error(softmax(logits), test[1]),
+        )
+
+    before = scores()
+    assert model.calibrate(*held_out) == model.temperature > 1.1
+    after = scores()
+    assert after[0] == before[0] and after[1] < before[1] and after[2] < before[2] / 2
+    assert model.calibrate(*held_out) == pytest.approx(model.temperature, rel=1e-6)
+
+
+def test_a_calibrated_model_is_not_trained_on(model):
+    model.temperature = 2.0
+    with pytest.raises(InputError, match=r"temperature 2.*calibrate again"):
+        fit(model, np.eye(2), [0, 1])
+    with pytest.raises(InputError, match=r"temperature 2.*calibrate again"):
+        Trainer(model, Descent(), DataLoader(np.eye(2), [0, 1], 2))
+
+
+def test_decisions_by_hand(model):
+    model.theta[:] = 0
+    model.b[:] = np.log([[0.5], [0.3], [0.2]])
+    X = np.zeros((2, 1))
+    wrong = 1 - np.eye(3)
+    assert model.decide(X, wrong).tolist() == [0]
+    assert model.decide(X, [[0, 1, 1], [1, 0, 1], [0.1, 1, 0]]).tolist() == [2]  # 0.5, 0.7, 0.35
+    assert model.decide(X, [*wrong, [0.51] * 3]).tolist() == [0]
+    assert model.decide(X, [*wrong, [0.49] * 3]).tolist() == [3]  # abstains
+    assert model.decide(X, np.ones((4, 3), int)).tolist() == [0]  # a tie
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 100))
+def test_equal_costs_of_errors_give_the_most_likely_class(seed, cost):
+    model = SoftmaxRegression(3, 4, sigma=2, seed=seed, dtype=np.float64)
+    X = np.random.default_rng(seed).normal(size=(3, 20))
+    costs = cost * (1 - np.eye(4))
+    np.testing.assert_array_equal(model.decide(X, costs), model.predict(X))
+    sure = model(X).max(axis=0)
+    abstaining = model.decide(X, [*costs, [cost * 0.4] * 4]) == 4
+    np.testing.assert_array_equal(abstaining, sure < 0.6)  # Chow's rule
+
+
+THETA, NAMES = {"theta": np.zeros((2, 3))}, {"classes": ["a", "b"], "pixel_scale": 1.0}
+BAD_CENTROIDS = [
+    {"means": np.zeros((2, 2))},
+    {"radii": np.zeros(2)},
+    {"means": np.zeros((2, 2)), "radii": np.zeros(3)},
+    {"means": np.zeros((3, 2)), "radii": np.zeros(2)},
+    {"means": np.zeros((2, 2)), "radii": np.array([1.0, -1.0])},
+    {"means": np.zeros((2, 2)), "radii": np.array([1.0, np.nan])},
+    {"means": np.full((2, 2), 1e300), "radii": np.ones(2)},
+    {"means": np.zeros((2, 2)), "radii": np.ones(2), "more": np.ones(2)},
+]
 
 
 def test_bad_files(tmp_path, monkeypatch, model):
@@ -107,6 +217,8 @@ def test_bad_files(tmp_path, monkeypatch, model):
         ({"theta": np.zeros((2, 3))}, {"pixel_scale": 10**400}),
         ({"theta": np.zeros((2, 3))}, {"pixel_scale": -1}),
         ({"theta": np.zeros((2, 3))}, {"classes": 5}),
+        *((THETA, {**NAMES, "temperature": value}) for value in (0.0, -1.0, 1e300, 1, "1", None)),
+        *(({**THETA, **more}, NAMES) for more in BAD_CENTROIDS),
     ]:
         storage.write(path, "model", arrays, metadata)
         with pytest.raises(CorruptFileError, match="expected"):
@@ -131,6 +243,15 @@ def test_bad_files(tmp_path, monkeypatch, model):
         (lambda m: m.top_k(np.zeros((2, 1)), k=4), InputError, "at most 3"),
         (lambda m: m.top_k(np.zeros((2, 1)), k=0), InputError, "at least 1"),
         (lambda m: SoftmaxRegression(2, 3).predict([[1e300], [0]]), InputError, "fit float32"),
+        (lambda m: m.decide(np.zeros((2, 1)), np.zeros((2, 2))), ShapeError, r"\(actions, 3\)"),
+        (lambda m: m.decide(np.zeros((2, 1)), np.zeros((0, 3))), ShapeError, r"\(actions, 3\)"),
+        (lambda m: m.decide(np.zeros((2, 1)), np.full((1, 3), np.nan)), InputError, "costs"),
+        (lambda m: setattr(m, "temperature", 0), InputError, "temperature"),
+        (lambda m: setattr(m, "temperature", np.nan), InputError, "temperature"),
+        (lambda m: m.novelty(np.zeros((2, 1))), InputError, "fit_centroids"),
+        (lambda m: m.fit_centroids(np.zeros((3, 1)), [0]), ShapeError, "2 features"),
+        (lambda m: m.fit_centroids(np.zeros((2, 1)), [3]), LabelError, "0..2"),
+        (lambda m: m.calibrate(np.zeros((2, 1)), [0, 1]), ShapeError, "as many labels"),
         (lambda m: SoftmaxRegression(3, 2, pixel_scale=0), InputError, "pixel_scale"),
         (lambda m: SoftmaxRegression(3, 2, pixel_scale=np.inf), InputError, "pixel_scale"),
         (lambda m: SoftmaxRegression(0, 3), InputError, "num_inputs"),

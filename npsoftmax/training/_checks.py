@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_columns, as_labels, same_samples
+from npsoftmax.errors import InputError
 
 if TYPE_CHECKING:
     from npsoftmax.model import SoftmaxRegression
@@ -17,7 +18,13 @@ __all__ = ["checked_data"]
 def checked_data(
     model: SoftmaxRegression, X: ArrayLike, y: ArrayLike
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return samples and labels that fit the model and each other."""
+    """Return samples and labels that fit the model and each other; refuse a calibrated model."""
+    if model.temperature != 1:
+        raise InputError(
+            f"model: expected one that is not calibrated, got temperature {model.temperature:g}, "
+            "which was fitted to the weights that training would change; set model.temperature = 1 "
+            "and calibrate again after training"
+        )
     columns, labels = as_columns(X, model.num_inputs), as_labels(y, model.num_outputs)
     same_samples(columns, labels)
     return columns, labels

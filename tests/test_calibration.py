@@ -1,0 +1,82 @@
+"""One temperature: its gradient, its optimum, and where there is none."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from npsoftmax.calibration import fit_temperature, temperature_loss, temperature_loss_grad
+from npsoftmax.errors import InputError, LabelError, ShapeError
+
+
+def sample(seed, k=4, n=200, temperature=1.0):
+    """Return logits, and labels drawn with the probabilities of logits / temperature."""
+    rng = np.random.default_rng(seed)
+    Z = rng.normal(scale=2, size=(k, n))
+    noise = rng.gumbel(size=(k, n))
+    return Z, (Z / temperature + noise).argmax(axis=0)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-3, 3))
+def test_gradient_by_differences(seed, u):
+    Z, y = sample(seed, n=7)
+    h = 1e-5
+    numeric = (temperature_loss(u + h, Z, y) - temperature_loss(u - h, Z, y)) / (2 * h)
+    assert temperature_loss_grad(u, Z, y) == pytest.approx(numeric, rel=1e-6, abs=1e-8)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_gradient_vanishes_at_the_temperature_and_changes_sign(seed):
+    Z, y = sample(seed, n=50)
+    T = fit_temperature(Z, y)
+    assert abs(temperature_loss_grad(-np.log(T), Z, y)) < 1e-9
+    assert temperature_loss_grad(-np.log(T) - 0.1, Z, y) < 0
+    assert temperature_loss_grad(-np.log(T) + 0.1, Z, y) > 0
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
+def test_the_temperature_that_made_the_labels_is_found(temperature):
+    Z, y = sample(0, n=20_000, temperature=temperature)
+    assert fit_temperature(Z, y) == pytest.approx(temperature, rel=0.05)
+
+
+def test_two_classes_by_hand():
+    # 9 of 10 are right by a margin of 1: the probability is 0.9 where the margin is log 9.
+    Z = np.tile([[1.0], [0.0]], 10)
+    assert fit_temperature(Z, [0] * 9 + [1]) == pytest.approx(1 / np.log(9), rel=1e-9)
+
+
+@given(st.floats(-8, 8), st.integers(0, 2**32 - 1))
+def test_size_and_shift_of_the_logits_do_not_matter(exponent, seed):
+    Z, y = sample(seed, n=40)
+    assume((Z.argmax(axis=0) != y).any())
+    factor = 10.0**exponent
+    T = fit_temperature(Z, y)
+    assert fit_temperature(factor * Z, y) / factor == pytest.approx(T, rel=1e-7)
+    assert fit_temperature(Z + np.linspace(-9, 9, 40), y) == pytest.approx(T, rel=1e-7)
+
+
+def test_few_errors_among_many():
+    Z = np.tile([[3.0], [0.0]], 100_000)
+    y = np.zeros(100_000, int)
+    y[7] = 1
+    assert fit_temperature(Z, y) == pytest.approx(3 / np.log(99_999), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("logits", "y", "error", "message"),
+    [
+        ([[1.0, 0.0], [0.0, 1.0]], [0, 1], InputError, "classified wrong, got none among 2"),
+        ([[1.0, 0.0], [0.0, 1.0]], [1, 0], InputError, "more than chance"),
+        ([[1.0, 1.0], [0.0, 0.0]], [0, 1], InputError, "more than chance"),
+        ([[0.0, 0.0], [0.0, 0.0]], [0, 1], InputError, "more than chance"),
+        ([[5.0, 7.0]], [0, 0], InputError, "more than chance"),
+        ([[np.inf], [0.0]], [0], InputError, "finite"),
+        ([[1.0], [0.0]], [2], LabelError, "0..1"),
+        ([[1.0], [0.0]], [0, 0], ShapeError, "as many labels"),
+        (np.zeros((2, 0)), np.zeros(0, int), ShapeError, "at least one sample"),
+    ],
+)
+def test_refusals(logits, y, error, message):
+    with pytest.raises(error, match=message):
+        fit_temperature(logits, y)

@@ -1,0 +1,71 @@
+"""Class means tell what is like nothing that was seen."""
+
+import numpy as np
+import pytest
+
+from npsoftmax.centroids import Centroids
+from npsoftmax.errors import InputError, LabelError, ShapeError
+
+
+def test_means_and_radii_by_hand():
+    X = np.array([[0.0, 2.0, 10.0, 10.0], [0.0, 0.0, 0.0, 8.0]])
+    centroids = Centroids.of(X, [0, 0, 2, 2], num_outputs=3)
+    np.testing.assert_array_equal(centroids.means, [[1, 0, 10], [0, 0, 4]])
+    np.testing.assert_array_equal(centroids.radii, [1, 0, 4])
+    # Nearest in radii: class 0 at distance 5 of 1; class 2 at distance 4 of 4; class 1 is unknown.
+    np.testing.assert_allclose(
+        centroids.novelty([[1.0, 14.0], [5.0, 4.0]]), [np.hypot(9, 1) / 4, 1]
+    )
+
+
+def test_scaled_bytes_are_as_floats(rng):
+    X, y = rng.integers(0, 256, (6, 40), dtype=np.uint8), np.arange(40) % 3
+    by_bytes, by_floats = Centroids.of(X, y, 3, scale=1 / 255), Centroids.of(X / 255, y, 3)
+    np.testing.assert_allclose(by_bytes.means, by_floats.means, rtol=1e-6)
+    np.testing.assert_allclose(by_bytes.radii, by_floats.radii, rtol=1e-6)
+    np.testing.assert_allclose(by_bytes.novelty(X, 1 / 255), by_floats.novelty(X / 255), rtol=1e-6)
+
+
+def test_distances_are_those_of_the_definition(rng):
+    X, y = rng.normal(size=(5, 3000)), rng.integers(0, 4, 3000)
+    centroids = Centroids.of(X, y, 4)
+    distances = np.linalg.norm(X[:, None, :] - centroids.means[:, :, None], axis=0)
+    expected = (distances / centroids.radii[:, None]).min(axis=0)
+    np.testing.assert_allclose(centroids.novelty(X), expected, rtol=1e-9)
+    for label in range(4):
+        own = distances[label, y == label]
+        assert np.mean(own <= centroids.radii[label] * (1 + 1e-6)) == pytest.approx(0.99, abs=2e-3)
+
+
+def test_of_many_samples_some_are_enough(rng):
+    X, y = rng.normal(size=(2, 50_000)), np.arange(50_000) % 7
+    centroids = Centroids.of(X + y, y, 7)
+    np.testing.assert_allclose(centroids.means, [range(7)] * 2, atol=0.15)
+    np.testing.assert_allclose(centroids.radii, 3.03, atol=0.3)  # sqrt(-2 log 0.01)
+
+
+def test_the_unknown_is_far():
+    centroids = Centroids.of([[1.0, 1.0, 2.0]], [0, 0, 1], 2)  # no two different samples
+    assert centroids.novelty([[1.0, 5.0]]).tolist() == [np.inf, np.inf]
+    centroids = Centroids.of([[0.0, 1.0]], [0, 0], 1)
+    assert centroids.novelty([[1e200, -1e308]]).tolist() == [np.inf, np.inf]
+    assert centroids.novelty(np.zeros((1, 0))).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Centroids(np.zeros((2, 3)), np.zeros(2)), ShapeError, "one for each of 3"),
+        (lambda: Centroids(np.zeros(3), np.zeros(3)), ShapeError, "means"),
+        (lambda: Centroids([[np.nan]], [1.0]), InputError, "means"),
+        (lambda: Centroids([[1e300]], [1.0]), InputError, "means"),
+        (lambda: Centroids([[0.0]], [-1.0]), InputError, "radii"),
+        (lambda: Centroids([[0.0]], [np.inf]), InputError, "radii"),
+        (lambda: Centroids.of([[0.0]], [1], 1), LabelError, "0..0"),
+        (lambda: Centroids.of([[0.0]], [0, 0], 1), ShapeError, "as many labels"),
+        (lambda: Centroids([[0.0]], [1.0]).novelty([[0.0], [1.0]]), ShapeError, "1 features"),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
