@@ -111,6 +111,7 @@ class ModelState:
 
     @temperature.setter
     def temperature(self, value: float) -> None:
+        """Refuse what no logits can be divided by."""
         if not 1e-20 <= value <= 1e20:
             raise InputError(f"temperature: expected a number from 1e-20 to 1e20, got {value}")
         self._temperature = float(value)
