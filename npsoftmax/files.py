@@ -188,7 +188,7 @@ def readable(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    return path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
 
 
 def _name_again(path: Path, name: Path) -> None:

@@ -65,7 +65,7 @@ class SoftmaxRegression(ModelState):
     """
 
     def logits(self, X: ArrayLike) -> NDArray[Any]:
-        r"""Compute the logits :math:`Z = (s W X + b) / T`.
+        r"""Compute the logits :math:`Z = (s W X + b) / T`, in float64, rounded once.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class SoftmaxRegression(ModelState):
         Raises
         ------
         ShapeError, InputError
-            ``X`` does not have ``d`` rows, holds NaN or infinities, or overflows.
+            ``X`` does not have ``d`` rows, holds NaN or infinities, or overflows; so do parameters.
 
         Examples
         --------
@@ -88,9 +88,10 @@ class SoftmaxRegression(ModelState):
         (3, 5)
         """
         X = as_columns(X, self.num_inputs)
+        # In float32, sums over hundreds of pixels would leave an error of 1e-6 in a probability.
         with np.errstate(all="ignore"):
-            Z = affine(self.theta, X, self.input_scale(X.dtype))
-            Z /= self.temperature
+            Z = affine(self.calibrated_theta(), X, self.input_scale(X.dtype))
+            Z = Z.astype(self.theta.dtype, copy=False)
         if not np.isfinite(Z).all():
             raise InputError(
                 f"X: expected numbers whose logits fit {self.theta.dtype}, got up to "

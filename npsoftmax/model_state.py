@@ -116,6 +116,36 @@ class ModelState:
             raise InputError(f"temperature: expected a number from 1e-20 to 1e20, got {value}")
         self._temperature = float(value)
 
+    def calibrated_theta(self) -> NDArray[np.float64]:
+        """Return ``theta / T`` in float64: all that is needed to compute the logits elsewhere.
+
+        Returns
+        -------
+        ndarray of float64
+            Shape ``(k, d+1)``, Fortran-ordered.
+
+        Raises
+        ------
+        InputError
+            A parameter is NaN or infinite, or becomes so.
+
+        Examples
+        --------
+        >>> from npsoftmax import SoftmaxRegression
+        >>> model = SoftmaxRegression(1, 2)
+        >>> model.theta[:], model.temperature = [[1, 3], [-1, 0]], 2.0
+        >>> model.calibrated_theta().tolist()
+        [[0.5, 1.5], [-0.5, 0.0]]
+        """
+        with np.errstate(over="ignore"):
+            theta: NDArray[np.float64] = self.theta / np.float64(self.temperature)
+        if not np.isfinite(theta).all():
+            raise InputError(
+                "theta / temperature: expected finite parameters, got NaN or infinities; train or "
+                "calibrate anew"
+            )
+        return theta
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that the model is to a ``.npz`` file, atomically.
 

@@ -222,6 +222,12 @@ def test_sweep_leaves_a_file_that_is_being_written(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"x"
 
 
+@pytest.mark.parametrize("path", ["", ".", "/", ".."])
+def test_a_path_that_names_no_file_is_refused(path):
+    with pytest.raises(OutputError, match="cannot write"), publish(path) as file:
+        file.write(b"x")
+
+
 def test_a_name_with_a_nul_is_refused():
     with pytest.raises(InputError, match=r"cannot read .*null"), readable("a\0b"):
         pass

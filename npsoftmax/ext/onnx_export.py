@@ -1,0 +1,150 @@
+r"""A model as an ONNX graph, for ONNX Runtime and whatever else reads ONNX.
+
+The graph takes **rows**, as ONNX users have them, and does what its user would otherwise have to
+know of: it scales pixels, and the temperature is in its weights.
+
+.. math:: P = \mathrm{softmax}(s X W_T^\top + b_T), \qquad [W_T \; b_T] = \theta / T
+
+It computes in float64, for the answer not to depend on the order in which a runtime sums: in
+float32, 784 products leave an error of 1e-6 in a probability.
+"""
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import DTypeLike
+from onnx import helper, numpy_helper
+
+from npsoftmax import __version__
+from npsoftmax.errors import InputError, OutputError
+from npsoftmax.files import publish
+from npsoftmax.model import SoftmaxRegression
+
+__all__ = ["save"]
+
+OPSET = 17
+IR_VERSION = 8  # the one that came with opset 17; left to onnx, it is too new for older runtimes
+INPUT_NAMES = {
+    np.dtype(np.uint8): "pixels",
+    np.dtype(np.float32): "features",
+    np.dtype(np.float64): "features",
+}
+# 2 GB, where protocol buffers end, in float64, less some room for the names of the classes.
+MOST_PARAMETERS = 240_000_000
+
+
+def save(
+    model: SoftmaxRegression, path: str | os.PathLike[str], dtype: DTypeLike = np.uint8
+) -> None:
+    """Write an ONNX graph that gives the model's labels and probabilities, atomically.
+
+    The graph has one input, ``pixels`` of type uint8 or ``features`` of a floating type, shape
+    ``(N, d)`` with any ``N``, and two outputs: ``label``, int64 ``(N,)``, the first of the most
+    likely classes, and ``probabilities``, ``(N, k)`` of the dtype of ``theta``. Its metadata are
+    ``classes`` (a JSON list), ``pixel_scale`` and ``temperature``; the graph applies the latter two
+    by itself. The same model gives the same bytes.
+
+    Parameters
+    ----------
+    model : SoftmaxRegression
+        The model.
+    path : path
+        The file; it is replaced if it exists.
+    dtype : uint8, float32 or float64
+        Of the input. ``uint8`` is scaled in the graph, floats are taken as they are. ONNX Runtime
+        refuses input of any other type, so neither can be given in place of the other.
+
+    Raises
+    ------
+    InputError
+        Another ``dtype``; parameters that are NaN, infinite, or become so when they are divided by
+        the temperature; more of them than an ONNX file holds.
+    OutputError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> import onnxruntime
+    >>> model = SoftmaxRegression(2, 3, classes=["cat", "dog", "owl"])
+    >>> model.theta[:] = [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    >>> save(model, "pets.onnx", dtype=np.float32)
+    >>> session = onnxruntime.InferenceSession("pets.onnx")
+    >>> rows = np.array([[0, 2], [3, 1]], dtype=np.float32)
+    >>> label, probabilities = session.run(None, {"features": rows})
+    >>> label.tolist()
+    [1, 0]
+    >>> bool(np.abs(probabilities - model(rows.T).T).max() < 1e-6)
+    True
+    """
+    input_dtype = np.dtype(dtype)
+    if input_dtype not in INPUT_NAMES:
+        raise InputError(
+            f"dtype: expected uint8, float32 or float64 for the input, got {input_dtype}"
+        )
+    if model.theta.size > MOST_PARAMETERS:
+        raise InputError(
+            f"theta: expected at most {MOST_PARAMETERS:,} parameters for an ONNX file, got "
+            f"{model.theta.size:,}; export it to safetensors instead"
+        )
+    content = _as_onnx(model, input_dtype).SerializeToString(deterministic=True)
+    try:
+        onnx.checker.check_model(content, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise OutputError(
+            f"cannot write {path}: expected a graph that onnx {onnx.__version__} finds valid, got "
+            f"{error}; try another version of onnx"
+        ) from error
+    with publish(path) as file:
+        file.write(content)
+
+
+def _as_onnx(model: SoftmaxRegression, input_dtype: np.dtype[Any]) -> onnx.ModelProto:
+    proto = helper.make_model(
+        _graph(model, input_dtype),
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        producer_name="npsoftmax",
+        producer_version=__version__,
+    )
+    helper.set_model_props(
+        proto,
+        {
+            "classes": json.dumps(model.classes),
+            "pixel_scale": repr(model.pixel_scale),
+            "temperature": repr(model.temperature),
+        },
+    )
+    return proto
+
+
+def _graph(model: SoftmaxRegression, input_dtype: np.dtype[Any]) -> onnx.GraphProto:
+    theta, name = model.calibrated_theta(), INPUT_NAMES[input_dtype]
+    double, given, answered = map(
+        helper.np_dtype_to_tensor_dtype, (theta.dtype, input_dtype, model.theta.dtype)
+    )
+    constants = {
+        "scale": np.asarray(model.input_scale(input_dtype), dtype=np.float64),
+        "weight": theta[:, :-1],
+        "bias": theta[:, -1],
+    }
+    return helper.make_graph(
+        [
+            helper.make_node("Cast", [name], ["numbers"], to=double),
+            helper.make_node("Mul", ["numbers", "scale"], ["scaled"]),
+            helper.make_node("Gemm", ["scaled", "weight", "bias"], ["logits"], transB=1),
+            # Of the logits, as predict: different ones may round to the same probability.
+            helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0),
+            helper.make_node("Softmax", ["logits"], ["softmax"], axis=1),
+            helper.make_node("Cast", ["softmax"], ["probabilities"], to=answered),
+        ],
+        "softmax_regression",
+        [helper.make_tensor_value_info(name, given, ["N", model.num_inputs])],
+        [
+            helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["N"]),
+            helper.make_tensor_value_info("probabilities", answered, ["N", model.num_outputs]),
+        ],
+        [numpy_helper.from_array(array, constant) for constant, array in constants.items()],
+    )

@@ -1,0 +1,129 @@
+"""Export a model for use without this package: `python scripts/export.py MODEL --onnx`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import command_line
+
+if TYPE_CHECKING:
+    import npsoftmax
+
+# A format's name is its flag, the suffix of its file, and the extra that installs what it needs.
+MODULES = {"onnx": "onnx_export", "safetensors": "safetensors_export", "html": "web_page"}
+USES = {
+    "onnx": (
+        "input    pixels: uint8 (N, {num_inputs}), as they are; times {pixel_scale!r} in the graph",
+        "outputs  label: int64 (N,), probabilities: {dtype} (N, {num_outputs})",
+    ),
+    "safetensors": (
+        "tensors  weight: {dtype} ({num_outputs}, {num_inputs}), bias: {dtype} ({num_outputs},)",
+        "input    pixels times {pixel_scale!r}",
+    ),
+    "html": ("opens in a browser, without a server or a network",),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Declare the flags."""
+    flags = command_line.Parser(
+        prog="export.py", description="Write a model in formats that other programs read."
+    )
+    flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")
+    group = flags.add_argument_group("formats, one or several")
+    group.add_argument(
+        "--onnx", action="store_true", help="a graph from raw pixels to labels and probabilities"
+    )
+    group.add_argument(
+        "--safetensors", action="store_true", help="weight and bias, as torch.nn.Linear has them"
+    )
+    group.add_argument(
+        "--html", action="store_true", help="one page that classifies images in a browser"
+    )
+    flags.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="the file to write, where one format is asked for; default: MODEL with the suffix "
+        ".onnx, .safetensors or .html. It is replaced if it exists",
+    )
+    command_line.add_output_flags(flags)
+    return flags
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write the formats asked for, and say what one has to know to use them."""
+    import npsoftmax
+
+    paths = where_to(args)
+    model = npsoftmax.SoftmaxRegression.load(args.model)
+    keep(args.model, paths.values())
+    exporters = {name: exporter(name) for name in paths}  # all of them before the first file
+    files = []
+    for name, path in paths.items():
+        exporters[name].save(model, path)
+        size = path.stat().st_size
+        use = [line.format(**about(model)) for line in USES[name]]
+        files.append({"format": name, "path": str(path), "bytes": size, "use": use})
+        if not (args.json or args.quiet):
+            print(f"{path}  {size:,} bytes", *use, sep="\n  ")
+    if args.json:
+        print(json.dumps({**about(model), "classes": model.classes, "files": files}))
+
+
+def where_to(args: argparse.Namespace) -> dict[str, Path]:
+    """Return the file of each format asked for."""
+    from npsoftmax.errors import InputError
+
+    names = [name for name in MODULES if getattr(args, name)]
+    if not names:
+        raise InputError("expected a format, got none; add --onnx, --safetensors or --html")
+    if args.output is None:
+        return {name: Path(args.model).with_suffix(f".{name}") for name in names}
+    if len(names) > 1:
+        raise InputError(
+            f"--output: expected one format for one file, got {len(names)}; without it each has a "
+            "file of its own beside the model"
+        )
+    return {names[0]: Path(args.output)}
+
+
+def keep(model: str, paths: Iterable[Path]) -> None:
+    """Refuse to write over the model, by whatever name."""
+    from npsoftmax.errors import InputError
+
+    for path in paths:
+        if os.path.exists(path) and os.path.samefile(model, path):
+            raise InputError(f"{path}: expected another file than the model; name one with -o")
+
+
+def exporter(name: str) -> Any:
+    """Return the module that writes a format."""
+    from npsoftmax.errors import InputError
+
+    try:
+        return import_module(f"npsoftmax.ext.{MODULES[name]}")
+    except ImportError as error:
+        raise InputError(
+            f'--{name}: {error}; install what it needs: python -m pip install ".[{name}]"'
+        ) from error
+
+
+def about(model: "npsoftmax.SoftmaxRegression") -> dict[str, Any]:
+    """Return what is the same in every format."""
+    return {
+        "num_inputs": model.num_inputs,
+        "num_outputs": model.num_outputs,
+        "dtype": str(model.theta.dtype),
+        "pixel_scale": model.pixel_scale,
+        "temperature": model.temperature,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(parser(), export))

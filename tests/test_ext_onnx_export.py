@@ -1,0 +1,241 @@
+"""The graph gives what the model gives, to whoever has ONNX Runtime and nothing of this package.
+
+What it must give is the model's parameters evaluated in float64: a sum in float32 is 1e-6 away from
+that, and so far from every other float32 sum.
+"""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, load
+from npsoftmax.errors import InputError, OutputError
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+import onnx
+import onnxruntime
+
+from npsoftmax.ext import onnx_export
+
+FLOATS = [np.float32, np.float64]
+
+
+def exact(model):
+    """Return the same model in float64."""
+    other = SoftmaxRegression(
+        model.num_inputs, model.num_outputs, 0, dtype=np.float64, pixel_scale=model.pixel_scale
+    )
+    other.theta[:], other.temperature = model.theta, model.temperature
+    return other
+
+
+def calibrated(model, temperature):
+    other = copy.copy(model)
+    other.temperature = temperature
+    return other
+
+
+def run(model, X, dtype=np.uint8):
+    """Export the model and give the graph the columns of X as rows; return labels and columns."""
+    onnx_export.save(model, "model.onnx", dtype)
+    session = onnxruntime.InferenceSession("model.onnx")
+    name = "pixels" if dtype == np.uint8 else "features"
+    label, probabilities = session.run(["label", "probabilities"], {name: X.T.astype(dtype)})
+    return label, probabilities.T
+
+
+@pytest.fixture(scope="module")
+def garments():
+    return load("garments")
+
+
+@pytest.fixture(scope="module")
+def garments_model(garments):
+    model = SoftmaxRegression(784, 10, classes=garments.classes)
+    Trainer(model, Descent(0.1), DataLoader(garments.X_train, garments.y_train, 256)).fit(2)
+    return model
+
+
+def check_images(model, X):
+    label, probabilities = run(model, X)
+    assert label.dtype == np.int64
+    assert label.tolist() == model.predict(X).tolist()
+    assert probabilities.dtype == np.float32
+    assert np.abs(probabilities - exact(model)(X)).max() < 1e-7
+    assert np.abs(probabilities - model(X)).max() < 1e-6
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_real_images(fashion_model, fashion_mnist, temperature):
+    check_images(calibrated(fashion_model, temperature), fashion_mnist.X_test[:, :1000])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_drawn_images(garments_model, garments, temperature):
+    check_images(calibrated(garments_model, temperature), garments.X_test[:, :1000])
+
+
+@pytest.mark.parametrize("weights", FLOATS)
+@pytest.mark.parametrize("given", [np.uint8, *FLOATS])
+def test_every_dtype_of_weights_and_input(rng, weights, given):
+    model = SoftmaxRegression(20, 5, sigma=1, dtype=weights)
+    X = rng.integers(0, 256, (20, 300)).astype(given) if given == np.uint8 else (
+        rng.normal(size=(20, 300)).astype(given))  # fmt: skip
+    label, probabilities = run(model, X, given)
+    assert label.tolist() == model.predict(X).tolist()
+    assert probabilities.dtype == weights
+    bound = 1e-12 if weights == np.float64 else 1e-7
+    assert np.abs(probabilities - exact(model)(X)).max() < bound
+
+
+@pytest.mark.parametrize(("d", "k"), [(1, 1), (5, 1), (5, 2), (16_384, 3), (20, 1000)])
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_sizes(rng, d, k, n):
+    model = SoftmaxRegression(d, k, sigma=1)
+    X = rng.integers(0, 256, (d, n), dtype=np.uint8)
+    label, probabilities = run(model, X)
+    assert label.shape == (n,)
+    assert probabilities.shape == (k, n)
+    assert label.tolist() == model.predict(X).tolist()
+    assert np.abs(probabilities - exact(model)(X)).max(initial=0) < 1e-7
+
+
+@pytest.mark.parametrize("weights", FLOATS)
+def test_extreme_logits(rng, weights):
+    model = SoftmaxRegression(784, 10, sigma=1e4, dtype=weights)
+    X = rng.integers(0, 256, (784, 100), dtype=np.uint8)
+    assert np.abs(model.logits(X)).max() > 1e5
+    label, probabilities = run(model, X)
+    assert label.tolist() == model.predict(X).tolist()
+    assert np.abs(probabilities - exact(model)(X)).max() < 1e-7
+
+
+def test_the_first_class_wins_a_tie():
+    model = SoftmaxRegression(1, 4)
+    model.theta[:] = [[0, 0], [2, 0], [2, 0], [1, 0]]
+    label, _ = run(model, np.array([[3.0]]), np.float32)
+    assert label.tolist() == [1]
+
+
+def test_logits_decide_where_probabilities_round_to_the_same():
+    model = SoftmaxRegression(1, 2)
+    model.theta[:, -1] = [0.25, np.nextafter(np.float32(0.25), 1)]
+    X = np.array([[0.0]])
+    label, probabilities = run(model, X, np.float32)
+    assert probabilities.tolist() == [[0.5], [0.5]]
+    assert label.tolist() == model.predict(X).tolist() == [1]
+
+
+def test_other_scales_of_pixels():
+    model = SoftmaxRegression(1, 2, dtype=np.float64, pixel_scale=0.5)
+    model.theta[:] = [[0, 0], [1, 0]]
+    _, probabilities = run(model, np.array([[2]], dtype=np.uint8))
+    assert probabilities[1, 0] == pytest.approx(1 / (1 + np.exp(-1)))
+    _, probabilities = run(model, np.array([[2.0]]), np.float64)
+    assert probabilities[1, 0] == pytest.approx(1 / (1 + np.exp(-2)))
+
+
+@pytest.mark.parametrize(
+    ("expected", "given"), [(np.uint8, np.float32), (np.uint8, np.int64), (np.float32, np.uint8)]
+)
+def test_the_wrong_kind_of_input_is_a_loud_error(expected, given):
+    onnx_export.save(SoftmaxRegression(2, 3), "model.onnx", expected)
+    session = onnxruntime.InferenceSession("model.onnx")
+    (put,) = session.get_inputs()
+    with pytest.raises(Exception, match="Unexpected input data type"):
+        session.run(None, {put.name: np.zeros((1, 2), dtype=given)})
+
+
+def test_what_the_graph_says_of_itself():
+    onnx_export.save(SoftmaxRegression(4, 3), "model.onnx")
+    session = onnxruntime.InferenceSession("model.onnx")
+    facts = [
+        [(place.name, place.type, place.shape) for place in places]
+        for places in (session.get_inputs(), session.get_outputs())
+    ]
+    assert facts == [
+        [("pixels", "tensor(uint8)", ["N", 4])],
+        [("label", "tensor(int64)", ["N"]), ("probabilities", "tensor(float)", ["N", 3])],
+    ]
+    model = onnx.load("model.onnx")
+    assert model.ir_version == 8  # more is too new for ONNX Runtime before 1.15
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
+    assert {node.op_type for node in model.graph.node} == {
+        "Cast", "Mul", "Gemm", "ArgMax", "Softmax",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ['"quoted"', "two\nlines", "back\\slash", "nul\0"],
+        ["é", "漢字", "🙂", "\ud800 alone"],
+        ["", "", "</script>", "x" * 10_000],
+        [f"class {i}" for i in range(10_000)],
+    ],
+)
+def test_names_of_classes_come_back(classes):
+    model = SoftmaxRegression(1, len(classes), classes=classes, pixel_scale=1 / 3)
+    model.temperature = 1.7
+    onnx_export.save(model, "model.onnx")
+    about = onnxruntime.InferenceSession("model.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == classes
+    assert float(about["pixel_scale"]) == 1 / 3
+    assert float(about["temperature"]) == 1.7
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    for name in "ab":
+        onnx_export.save(SoftmaxRegression(20, 10), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    onnx_export.save(SoftmaxRegression(20, 10, seed=1), tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "b").read_bytes()
+
+
+def spoilt(value=1.0, temperature=1.0, dtype=np.float32):
+    model = SoftmaxRegression(2, 3, dtype=dtype)
+    model.theta[0, 0], model.temperature = value, temperature
+    return model
+
+
+def huge():
+    model = SoftmaxRegression(2, 3)
+    model.theta = np.broadcast_to(np.float32(0), (1000, 240_001))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "message"),
+    [
+        (spoilt(), np.int32, "expected uint8, float32 or float64 for the input, got int32"),
+        (spoilt(np.nan), np.uint8, "theta / temperature: expected finite"),
+        (spoilt(np.inf), np.uint8, "theta / temperature: expected finite"),
+        (spoilt(1e300, 1e-20, np.float64), np.uint8, "theta / temperature: expected finite"),
+        (huge(), np.uint8, "at most 240,000,000 parameters for an ONNX file, got 240,001,000"),
+    ],
+)
+def test_refused_models_leave_the_file_alone(tmp_path, model, dtype, message):
+    path = tmp_path / "model.onnx"
+    path.write_text("before")
+    with pytest.raises(InputError, match=message):
+        onnx_export.save(model, path, dtype)
+    assert path.read_text() == "before"
+
+
+def test_a_graph_that_the_checker_refuses_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "IR_VERSION", 99)
+    with pytest.raises(OutputError, match=r"expected a graph that onnx .* finds valid"):
+        onnx_export.save(spoilt(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_exists_is_replaced_and_a_folder_is_not(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_text("before")
+    onnx_export.save(spoilt(), path)
+    assert onnx.load(path).producer_name == "npsoftmax"
+    with pytest.raises(OutputError, match="got a folder"):
+        onnx_export.save(spoilt(), tmp_path)

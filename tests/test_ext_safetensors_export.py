@@ -1,0 +1,159 @@
+"""The tensors are the model's, lie as others read them, and load straight into torch."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from npsoftmax import SoftmaxRegression
+from npsoftmax.errors import InputError, OutputError
+
+pytest.importorskip("safetensors")
+import safetensors.numpy
+
+from npsoftmax.ext import safetensors_export
+
+FLOATS = [np.float32, np.float64]
+
+
+def about(path):
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return file.metadata()
+
+
+@pytest.mark.skipif(safetensors.__version__ != "0.8.0", reason="other versions may do it right")
+def test_the_reason_for_copies_in_c_order():
+    fortran = np.asfortranarray([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    back = safetensors.numpy.load(safetensors.numpy.save({"W": fortran}))["W"]
+    assert back.tolist() == [[1.0, 4.0, 2.0], [5.0, 3.0, 6.0]]  # without a word
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_tensors_are_the_parameters_bit_for_bit(dtype):
+    model = SoftmaxRegression(5, 3, dtype=dtype)
+    model.theta[0, 0], model.theta[:, -1] = -0.0, [1, 2, 3]
+    safetensors_export.save(model, "model.safetensors")
+    tensors = safetensors.numpy.load_file("model.safetensors")
+    assert tensors.keys() == {"weight", "bias"}
+    assert (tensors["weight"].shape, tensors["bias"].shape) == ((3, 5), (3,))
+    assert tensors["weight"].dtype == tensors["bias"].dtype == dtype
+    assert tensors["weight"].tobytes() == model.W.tobytes()
+    assert tensors["bias"].tobytes() == model.b.tobytes()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_temperature_is_in_the_tensors(dtype):
+    model = SoftmaxRegression(5, 3, dtype=dtype)
+    model.temperature = 1.7
+    safetensors_export.save(model, "model.safetensors")
+    tensors = safetensors.numpy.load_file("model.safetensors")
+    assert tensors["weight"].dtype == dtype
+    X = np.eye(5)
+    logits = tensors["weight"] @ X + tensors["bias"][:, None]
+    np.testing.assert_allclose(logits, model.logits(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("d", "k"), [(1, 1), (5, 1), (16_384, 3), (20, 1000)])
+def test_sizes(d, k):
+    model = SoftmaxRegression(d, k)
+    safetensors_export.save(model, "model.safetensors")
+    tensors = safetensors.numpy.load_file("model.safetensors")
+    assert np.array_equal(tensors["weight"], model.W)
+
+
+def linear(model):
+    """Export the model, and return the torch layer that reads it."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    safetensors_export.save(model, "model.safetensors")
+    layer = torch.nn.Linear(model.num_inputs, model.num_outputs)
+    layer.load_state_dict(load_file("model.safetensors"))
+    return lambda rows: layer(torch.from_numpy(rows)).detach().numpy()
+
+
+def check_images(model, X, tolerance=1e-6):
+    expected = model.logits(X).T
+    found = linear(model)(X.T.astype(np.float32) / 255)
+    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
+    assert found.argmax(axis=1).tolist() == model.predict(X).tolist()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_torch_gives_the_logits_of_real_images(fashion_model, fashion_mnist, temperature):
+    model = copy.copy(fashion_model)
+    model.temperature = temperature
+    check_images(model, fashion_mnist.X_test[:, :1000])
+
+
+def test_torch_gives_the_logits_of_noise(rng):
+    X = rng.integers(0, 256, (784, 1000), dtype=np.uint8)
+    check_images(SoftmaxRegression(784, 10, sigma=0.1), X, 5e-6)  # torch sums in float32
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ['"quoted"', "two\nlines", "back\\slash", "nul\0"],
+        ["é", "漢字", "🙂", "\ud800 alone"],
+        [f"class {i}" for i in range(10_000)],
+    ],
+)
+def test_names_of_classes_come_back(classes):
+    model = SoftmaxRegression(1, len(classes), classes=classes, pixel_scale=1 / 3)
+    model.temperature = 1.7
+    safetensors_export.save(model, "model.safetensors")
+    content = json.loads(about("model.safetensors")["npsoftmax"])
+    assert content["classes"] == classes
+    assert (content["pixel_scale"], content["temperature"]) == (1 / 3, 1.7)
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    for i in range(10):
+        safetensors_export.save(SoftmaxRegression(20, 10), tmp_path / str(i))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("place", [-1, 20], ids=["numbers", "header"])
+def test_what_reads_back_as_something_else_is_not_published(tmp_path, monkeypatch, place):
+    def spoil(tensors, metadata):
+        content = bytearray(save(tensors, metadata))
+        content[place] ^= 1
+        return bytes(content)
+
+    save = safetensors.numpy.save
+    monkeypatch.setattr(safetensors.numpy, "save", spoil)
+    path = tmp_path / "model.safetensors"
+    path.write_text("before")
+    with pytest.raises(OutputError, match=r"cannot be read back|reads back as something else"):
+        safetensors_export.save(SoftmaxRegression(5, 3), path)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(safetensors.__version__ != "0.8.0", reason="other versions may do it right")
+def test_other_orders_of_memory_would_be_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "ascontiguousarray", np.asfortranarray)
+    with pytest.raises(OutputError, match="reads back as something else"):
+        safetensors_export.save(SoftmaxRegression(5, 3), tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("value", "temperature"), [(np.nan, 1.0), (np.inf, 1.0), (1e30, 1e-20), (-1e30, 1e-20)]
+)
+def test_what_is_not_finite_is_refused(tmp_path, value, temperature):
+    model = SoftmaxRegression(2, 3)
+    model.theta[0, 0], model.temperature = value, temperature
+    with pytest.raises(InputError, match="theta / temperature: expected (finite|numbers that fit)"):
+        safetensors_export.save(model, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_exists_is_replaced_and_a_folder_is_not(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text("before")
+    safetensors_export.save(SoftmaxRegression(2, 3), path)
+    assert "npsoftmax" in about(path)
+    with pytest.raises(OutputError, match="got a folder"):
+        safetensors_export.save(SoftmaxRegression(2, 3), tmp_path)

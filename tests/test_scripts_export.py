@@ -1,0 +1,157 @@
+"""The command that writes a model in formats that other programs read."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from npsoftmax import SoftmaxRegression
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "export.py"
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model that was never trained."""
+    path = tmp_path / "model.npz"
+    SoftmaxRegression(784, 3, classes=["cat", "dog", "owl"]).save(path)
+    return path
+
+
+def test_all_formats_go_beside_the_model(model):
+    pytest.importorskip("onnx")
+    pytest.importorskip("safetensors")
+    process = run(model, "--onnx", "--safetensors", "--html")
+    assert process.returncode == 0, process.stderr
+    assert names(model.parent) == ["model.html", "model.npz", "model.onnx", "model.safetensors"]
+    for path in model.parent.glob("model.[hos]*"):
+        assert f"{path}  {path.stat().st_size:,} bytes\n" in process.stdout
+    assert "input    pixels: uint8 (N, 784)" in process.stdout
+    assert "label: int64 (N,), probabilities: float32 (N, 3)" in process.stdout
+    assert "weight: float32 (3, 784), bias: float32 (3,)" in process.stdout
+    assert model.with_suffix(".html").read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_what_is_printed_is_what_the_graph_takes_and_gives(model):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert "times 0.00392156862745098 in the graph" in run(model, "--onnx").stdout
+    session = onnxruntime.InferenceSession(model.with_suffix(".onnx"))
+    X = np.arange(784 * 2, dtype=np.uint8).reshape(784, 2)
+    label, probabilities = session.run(["label", "probabilities"], {"pixels": X.T})
+    assert label.tolist() == SoftmaxRegression.load(model).predict(X).tolist()
+    np.testing.assert_allclose(probabilities.T, SoftmaxRegression.load(model)(X), atol=1e-6)
+
+
+def test_json(model):
+    pytest.importorskip("safetensors")
+    calibrated = SoftmaxRegression.load(model)
+    calibrated.temperature = 1.7
+    calibrated.save(model)
+    process = run(model, "--safetensors", "--html", "--json")
+    report = json.loads(process.stdout)
+    assert report["classes"] == ["cat", "dog", "owl"]
+    assert (report["num_inputs"], report["num_outputs"], report["dtype"]) == (784, 3, "float32")
+    assert (report["pixel_scale"], report["temperature"]) == (1 / 255, 1.7)
+    assert [file["format"] for file in report["files"]] == ["safetensors", "html"]
+    for file in report["files"]:
+        assert Path(file["path"]).stat().st_size == file["bytes"]
+
+
+def test_a_file_of_another_name_replaces_what_is_there(model, tmp_path):
+    path = tmp_path / "new" / "page"
+    assert run(model, "--html", "-o", path, "--quiet").stdout == ""
+    before = path.read_bytes()
+    path.write_text("old")
+    assert run("--html", "-o", path, model).returncode == 0
+    assert path.read_bytes() == before
+    assert names(model.parent) == ["model.npz", "new"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        ([], 2, "add --onnx, --safetensors or --html"),
+        (["--html", "--onnx", "-o", "{folder}/x"], 2, "expected one format for one file, got 2"),
+        (["--html", "-o", "{folder}/model.npz"], 2, "expected another file than the model"),
+        (["--html", "-o", "{folder}/symbolic"], 2, "expected another file than the model"),
+        (["--html", "-o", "{folder}/hard"], 2, "expected another file than the model"),
+        (["--html", "-o", "{folder}"], 2, "got a folder"),
+        (["--html", "-o", "{folder}/model.npz/x"], 2, "cannot write"),
+        (["--html", "-o", "{folder}/" + "x" * 300], 2, "cannot write"),
+        (["--html", "--svg"], 2, "unrecognized arguments: --svg"),
+    ],
+)
+def test_refusals_leave_everything_as_it_was(model, flags, code, message):
+    folder, before = model.parent, model.read_bytes()
+    (folder / "symbolic").symlink_to(model)
+    os.link(model, folder / "hard")
+    process = run(model, *(flag.format(folder=folder) for flag in flags))
+    assert process.returncode == code, process.stderr
+    (line,) = process.stderr.splitlines()
+    assert message in line
+    assert process.stdout == ""
+    assert names(folder) == ["hard", "model.npz", "symbolic"]
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("prepare", "code", "message"),
+    [
+        (lambda path: path.unlink(), 2, "cannot read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), 4, "model.npz"),
+        (lambda path: SoftmaxRegression(3, 2).save(path), 2, "expected 784 inputs"),
+    ],
+)
+def test_models_that_cannot_be_exported(model, prepare, code, message):
+    prepare(model)
+    process = run(model, "--html")
+    assert process.returncode == code
+    (line,) = process.stderr.splitlines()
+    assert message in line
+    assert process.stdout == ""
+    assert not model.with_suffix(".html").exists()
+
+
+def test_a_model_under_the_name_of_an_export_is_kept(model):
+    path = model.rename(model.with_suffix(".html"))
+    before = path.read_bytes()
+    process = run(path, "--html")
+    assert process.returncode == 2
+    assert "name one with -o" in process.stderr
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("package", ["onnx", "safetensors"])
+def test_a_missing_package_is_named_before_anything_is_written(model, tmp_path, package):
+    pytest.importorskip("onnx")
+    # Found before the installed one, it fails as a missing one does.
+    hiding = tmp_path / "hiding"
+    hiding.mkdir()
+    (hiding / f"{package}.py").write_text(f'raise ModuleNotFoundError("No module {package}")')
+    paths = os.pathsep.join([str(hiding), os.environ.get("PYTHONPATH", "")])
+    process = run(model, "--onnx", "--safetensors", "--html", PYTHONPATH=paths)
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert line == (
+        f"export.py: error: --{package}: No module {package}; install what it needs: "
+        f'python -m pip install ".[{package}]"'
+    )
+    assert names(model.parent) == ["hiding", "model.npz"]
