@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import command_line
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
     import npsoftmax
 
-
 MAX_SUMMARY_BYTES = 2**20
+ROWS, COLUMNS = 3, 6  # of images in one picture
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +32,14 @@ def parser() -> argparse.ArgumentParser:
         "else fashion-mnist",
     )
     command_line.add_data_flags(flags)
+    pictures = flags.add_argument_group("pictures").add_mutually_exclusive_group()
+    pictures.add_argument(
+        "--pictures",
+        metavar="DIR",
+        help=f"where to write {', '.join(PICTURES)}; default: beside the model, where matplotlib "
+        "is present",
+    )
+    pictures.add_argument("--no-pictures", action="store_true", help="write none")
     command_line.add_output_flags(flags)
     return flags
 
@@ -46,10 +58,14 @@ def evaluate(args: argparse.Namespace) -> None:
             "name its data set with --dataset"
         )
     report = measure(model, data)
-    if args.json:
-        print(json.dumps(report))
-    elif not args.quiet:
+    if not args.quiet and not args.json:
         show(report)
+        sys.stdout.flush()  # drawing takes longer than all before
+    pictures = [] if args.no_pictures else write_pictures(args, model, data)
+    if args.json:
+        print(json.dumps({**report, "pictures": list(map(str, pictures))}))
+    elif not args.quiet and pictures:
+        print(f"\nwritten  {pictures[0].parent}: {' '.join(path.name for path in pictures)}")
 
 
 def trained_on(model: str) -> str:
@@ -75,6 +91,7 @@ def measure(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> 
     return {
         "dataset": data.name,
         "samples": int(y.size),
+        "temperature": model.temperature,
         "accuracy": metrics.accuracy(logits, y),
         "top_3_accuracy": metrics.top_k_accuracy(logits, y, min(3, model.num_outputs)),
         "negative_log_likelihood": metrics.negative_log_likelihood(logits, y),
@@ -91,6 +108,8 @@ def measure(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> 
 def show(report: dict[str, Any]) -> None:
     """Print a report as tables."""
     print(f"data set           {report['dataset']}, {report['samples']} test images")
+    if report["temperature"] != 1:
+        print(f"{'temperature':27}{report['temperature']:.4f}")
     for key in (
         "accuracy",
         "top_3_accuracy",
@@ -108,6 +127,116 @@ def show(report: dict[str, Any]) -> None:
             f"  {report['f1'][i]:.4f}   {row}"
         )
 
+
+def write_pictures(
+    args: argparse.Namespace, model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset"
+) -> list[Path]:
+    """Write what there is to see: beside the model as an extra, into a named folder as an order."""
+    from npsoftmax.errors import InputError
+    from npsoftmax.files import publish
+
+    folder = Path(args.model).parent if args.pictures is None else Path(args.pictures)
+    written: list[Path] = []
+    try:
+        for name, draw in PICTURES.items():
+            if name in WITHOUT_IMAGES or shows_images(model):
+                figure = draw(model, data)
+                with publish(folder / name) as file:
+                    figure.savefig(file, format="png", dpi=100)
+                written.append(folder / name)
+    except ModuleNotFoundError as error:
+        if args.pictures is not None:
+            raise InputError(
+                f"--pictures: expected matplotlib, got {error}; python -m pip install '.[plot]'"
+            ) from error
+    except Exception as error:  # a broken matplotlib fails in many ways
+        if args.pictures is not None:
+            raise
+        print(f"evaluate.py: warning: not all pictures: {error}", file=sys.stderr)
+    return written
+
+
+def shows_images(model: "npsoftmax.SoftmaxRegression") -> bool:
+    """Return whether the features of a sample make a square."""
+    return math.isqrt(model.num_inputs) ** 2 == model.num_inputs
+
+
+def image_grid(rows: int, columns: int, title: str) -> "tuple[Figure, NDArray[Any]]":
+    """Return a figure with Axes for images that have two lines above each."""
+    from matplotlib.figure import Figure
+
+    height = 0.75 + 1.75 * rows  # inches
+    figure = Figure(figsize=(9, height))
+    # Fixed margins: finding them would draw everything a second time.
+    top = 1 - 0.8 / height
+    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.1 / height, top=top, hspace=0.33)
+    figure.suptitle(title, y=1 - 0.12 / height, verticalalignment="top")
+    return figure, figure.subplots(rows, columns)
+
+
+def weights(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
+    """Draw what each class looks for."""
+    from npsoftmax.ext import plots
+
+    rows = math.ceil(model.num_outputs / 5)
+    figure, axes = image_grid(rows, 5, "Weights of each class: red speaks for it, blue against it")
+    plots.weights(model, axes)
+    return figure
+
+
+def confusion(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
+    """Draw which classes are taken for which."""
+    from matplotlib.figure import Figure
+
+    from npsoftmax.ext import plots
+    from npsoftmax.metrics import confusion_matrix
+
+    counts = confusion_matrix(model.predict(data.X_test), data.y_test, model.num_outputs)
+    figure = Figure(figsize=(7, 6.2))
+    ax = plots.confusion(counts, data.classes, figure.subplots())
+    ax.set_title(f"{data.name}: {data.y_test.size} test images", pad=10)
+    for _ in range(2):  # how far slanted names reach depends on the size that the first one finds
+        figure.tight_layout()
+    return figure
+
+
+def predictions(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
+    """Draw the first test images."""
+    from npsoftmax.ext import plots
+
+    figure, axes = image_grid(ROWS, COLUMNS, f"{data.name}: the first test images")
+    plots.prediction_grid(model, data.X_test, data.y_test, axes)
+    return figure
+
+
+def misclassified(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
+    """Draw the errors that the model is surest of."""
+    from npsoftmax.ext import plots
+
+    figure, axes = image_grid(ROWS, COLUMNS, f"{data.name}: the errors that the model is surest of")
+    plots.misclassified(model, data.X_test, data.y_test, axes)
+    return figure
+
+
+def reliability(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
+    """Draw whether the probabilities can be believed."""
+    from matplotlib.figure import Figure
+
+    from npsoftmax.ext import plots
+
+    figure = Figure(figsize=(6, 5.6))
+    plots.reliability(model.probabilities(data.X_test), data.y_test, figure.subplots())
+    return figure
+
+
+PICTURES = {
+    "weights.png": weights,
+    "confusion.png": confusion,
+    "predictions.png": predictions,
+    "misclassified.png": misclassified,
+    "reliability.png": reliability,
+}
+WITHOUT_IMAGES = ("confusion.png", "reliability.png")
 
 if __name__ == "__main__":
     sys.exit(command_line.run(parser(), evaluate))

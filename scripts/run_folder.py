@@ -28,6 +28,10 @@ FILES = (
     "checkpoint.previous.npz",
     "checkpoint.npz",
 )
+# What evaluate.py draws of a model; a run that writes another model must not leave them beside it.
+PICTURES = (
+    "weights.png", "confusion.png", "predictions.png", "misclassified.png", "reliability.png",
+)  # fmt: skip
 # How the command was called, not what it computed: a resumed run has the summary of a whole one.
 NOT_SETTINGS = (
     "data_dir", "mirror", "offline", "run_dir", "force", "resume", "quiet", "json", "debug",
@@ -54,6 +58,8 @@ def claimed(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
             sweep(folder, older_than=0)  # whoever made them is gone
             if not args.resume:
                 empty(folder, args.force)
+            for name in PICTURES:
+                (folder / name).unlink(missing_ok=True)
         yield folder
 
 
@@ -169,7 +175,7 @@ def draw_curves(path: Path, title: str, history: "plots.History") -> None:
 
     # Fixed margins: finding them would draw everything a second time.
     figure = Figure(figsize=(9, 3.6))
-    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.82, wspace=0.25)
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.9, wspace=0.25)
     left, right = figure.subplots(1, 2)
     plots.loss_curve(history, left)
     plots.accuracy_curve(history, right)

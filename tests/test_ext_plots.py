@@ -1,38 +1,541 @@
-"""The curves show the history that they are given."""
+"""Pictures show what they are given: upright, as it is written, on the Axes that they get."""
 
+import gc
+import io
+import subprocess
+import sys
+import weakref
+from itertools import pairwise
+
+import numpy as np
 import pytest
 
-from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer
+from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, metrics, softmax
+from npsoftmax.errors import InputError, LabelError, ShapeError
+from npsoftmax.history import IterationRecord
 
 pytest.importorskip("matplotlib")
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from npsoftmax.ext import plots
 
+HOSTILE = (
+    "a name of forty letters, as one may find",
+    r"$x^2$ and \alpha_{i}",
+    "one $ and an_underscore^",
+    r"a \$ of its own",
+    "bell\a, tab\t,\nline \x1b[31m",
+    "Стрелка",
+    "日本語",
+    "\ud800\u202e",
+    "W" * 1000,
+    "",
+)
 
-def history(test):
+
+def axes(rows=1, columns=1, **size):
+    return Figure(**size).subplots(rows, columns)
+
+
+def pixels(figure):
+    """Return what the figure looks like, as rows of grey pixels from 0 to 255."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].mean(axis=2)
+
+
+def drawn_texts(figure):
+    """Return the visible texts of the rendered figure with their places in pixels."""
+    pixels(figure)
+    texts = figure.findobj(match=lambda artist: isinstance(artist, Text) and artist.get_visible())
+    return [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+
+
+def trained(test=True, epochs=3):
     X, y = [[-1.0, 1.0, -2.0, 2.0]], [0, 1, 0, 1]
     model, loader = SoftmaxRegression(1, 2), DataLoader(X, y, 2)
-    return Trainer(model, Descent(), loader, test=(X, y) if test else None).fit(3)
+    trainer = Trainer(model, Descent(), loader, test=(X, y) if test else None)
+    trainer.fit(epochs)
+    return trainer
+
+
+def two_classes():
+    """Return a model of 2x2 images that calls the top row 'up' and the bottom row 'down'."""
+    model = SoftmaxRegression(4, 2, classes=["up", "down"], dtype=np.float64)
+    model.theta[:] = [[2, 1, 0, 0, 0], [0, 0, 1, 2, 0]]
+    return model
+
+
+class TestCurves:
+    @pytest.mark.parametrize(
+        ("draw", "fields"),
+        [
+            (plots.loss_curve, ("train_loss", "test_loss")),
+            (plots.accuracy_curve, ("train_acc", "test_acc")),
+        ],
+    )
+    @pytest.mark.parametrize("test", [True, False])
+    def test_show_the_history(self, draw, fields, test):
+        records = trained(test).history
+        ax = axes()
+        assert draw(records, ax) is ax
+        lines = ax.get_lines()
+        assert len(lines) == (2 if test else 1)
+        for line, field in zip(lines, fields, strict=False):
+            assert list(line.get_xdata()) == [1, 2, 3]
+            assert list(line.get_ydata()) == [getattr(record, field) for record in records]
+        names = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert names == ["training", "test"][: len(lines)]
+
+    def test_count_iterations_too_and_mark_few_points_only(self):
+        record = IterationRecord(0, 1.0, 1.0, 1.0, 1, 0.5, 0.9, None, None, 0.1, 0.0)
+        few, many = axes(1, 2)
+        plots.loss_curve([record] * 30, few)
+        plots.loss_curve([record] * 31, many)
+        assert few.get_xlabel() == "iteration"
+        assert [ax.get_lines()[0].get_marker() for ax in (few, many)] == [".", ""]
+
+    @pytest.mark.parametrize("history", [[], (), None, iter([1])])
+    def test_refuse_what_is_no_history(self, history):
+        with pytest.raises(InputError, match="at least one record"):
+            plots.loss_curve(history, axes())
+
+    def test_validation_curve_marks_the_best(self):
+        ax = axes()
+        values, train, validation = [1.0, 0.01, 0.1], [0.3, 0.6, 0.4], [0.7, 0.65, 0.5]
+        assert plots.validation_curve(values, train, validation, ax, "rate") is ax
+        training, held_out, best = ax.get_lines()
+        assert training.get_xydata().tolist() == [[0.01, 0.6], [0.1, 0.4], [1.0, 0.3]]
+        assert held_out.get_xydata().tolist() == [[0.01, 0.65], [0.1, 0.5], [1.0, 0.7]]
+        assert best.get_xydata().tolist() == [[0.1, 0.5]]
+        assert ax.get_xscale() == "log" and ax.get_xlabel() == "rate"
+
+    def test_validation_curve_marks_what_diverged(self):
+        ax = axes()
+        plots.validation_curve([0.1, 1, 10], [0.4, np.nan, 1], [0.5, 0.1, np.inf], ax, "rate")
+        *_, best, diverged = ax.get_lines()
+        assert best.get_xydata().tolist() == [[0.1, 0.5]]
+        assert diverged.get_xdata().tolist() == [1, 10] and diverged.get_label() == "diverged"
+
+    @pytest.mark.parametrize(
+        ("values", "validation", "error"),
+        [
+            ([0, 1], [1, 1], InputError),
+            ([1, np.inf], [1, 1], InputError),
+            ([1, 2], [np.nan, np.inf], InputError),
+            ([1, 2], [1], ShapeError),
+            ([[1, 2]], [[1, 2]], ShapeError),
+            (["a", "b"], [1, 2], InputError),
+        ],
+    )
+    def test_validation_curve_refuses(self, values, validation, error):
+        with pytest.raises(error):
+            plots.validation_curve(values, validation, validation, axes(), "rate")
+
+
+class TestImage:
+    def test_is_upright(self):
+        column = np.zeros(9, np.uint8)
+        column[[0, 1]] = 200, 100  # the first two pixels of the first row
+        ax = axes()
+        assert plots.image(column[:, None], ax) is ax
+        (shown,) = ax.images
+        assert shown.get_array().tolist() == [[200, 100, 0], [0, 0, 0], [0, 0, 0]]
+        assert shown.origin == "upper"
+        assert ax.get_xticks().tolist() == ax.get_yticks().tolist() == []
+
+    def test_is_rendered_upright(self):
+        figure = Figure(figsize=(0.9, 0.9), dpi=100)
+        ax = figure.add_axes((0, 0, 1, 1), frameon=False)
+        plots.image(np.array([255, 128, 0, 0, 0, 0, 0, 0, 0], np.uint8), ax)
+        seen = pixels(figure)[15::30, 15::30]  # the middle of each pixel of the image
+        assert seen.tolist() == [[255, 128, 0], [0, 0, 0], [0, 0, 0]]
+
+    @pytest.mark.parametrize(
+        ("column", "limits"),
+        [
+            (np.array([10, 20, 30, 40], np.uint8), (0, 255)),
+            (np.array([0.1, 0.2, 0.3, 0.4], np.float32), (0, 1)),
+            (np.array([-0.5, 0.0, 1.0, 2.5]), (-0.5, 2.5)),
+            (np.array([0, 1, 1, 0], bool), (0, 1)),
+            (np.array([0, 7, 7, 0]), (0, 7)),
+        ],
+    )
+    def test_black_and_white_follow_the_dtype(self, column, limits):
+        ax = plots.image(column, axes())
+        assert ax.images[0].get_clim() == limits
+        pixels(ax.figure)
+
+    @pytest.mark.parametrize(
+        ("column", "error"),
+        [
+            (np.zeros(3), ShapeError),
+            (np.zeros(0), ShapeError),
+            (np.zeros((2, 2)), ShapeError),
+            (np.zeros((1, 4)), ShapeError),
+            (3.0, ShapeError),
+            (np.array([0, np.nan, 0, 0]), InputError),
+            (np.array(["a"]), InputError),
+            (np.array([1j]), InputError),
+        ],
+    )
+    def test_refuses_what_is_no_square_image(self, column, error):
+        with pytest.raises(error, match="column"):
+            plots.image(column, axes())
+
+
+class TestWeights:
+    def test_are_upright_with_one_symmetric_scale(self):
+        model, grid = two_classes(), axes(1, 3)
+        assert plots.weights(model, grid) is grid
+        up, down, spare = grid
+        assert up.images[0].get_array().tolist() == [[2, 1], [0, 0]]
+        assert down.images[0].get_array().tolist() == [[0, 0], [1, 2]]
+        low, high = up.images[0].get_clim()
+        assert low == -high < 0 and down.images[0].get_clim() == (low, high)
+        assert [ax.get_title() for ax in grid] == ["up", "down", ""] and not spare.axison
+        assert len(up.figure.axes) == 4  # one colour bar
+
+    def test_red_speaks_for_the_class(self):
+        ax, _ = plots.weights(two_classes(), axes(1, 2))
+        red, _, blue, _ = ax.images[0].cmap(ax.images[0].norm(np.array([2, 0, -2, 0])))
+        assert red[0] > red[2] and blue[2] > blue[0]
+
+    def test_of_a_model_that_has_none(self):
+        ax, _ = plots.weights(SoftmaxRegression(4, 2, sigma=0), axes(1, 2))
+        assert ax.images[0].get_clim() == (-1, 1)
+        pixels(ax.figure)
+
+    def test_refuse(self):
+        with pytest.raises(InputError, match="at least 2 matplotlib Axes, got 1"):
+            plots.weights(two_classes(), axes())
+        with pytest.raises(InputError, match="of one figure"):
+            plots.weights(two_classes(), [axes(), axes()])
+        with pytest.raises(ShapeError, match="square"):
+            plots.weights(SoftmaxRegression(3, 2), axes(1, 2))
+        model = two_classes()
+        model.theta[0, 0] = np.nan
+        with pytest.raises(InputError, match="finite"):
+            plots.weights(model, axes(1, 2))
+
+
+IMAGES = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 3, 0], [0, 0, 2, 0]], float).T
+
+
+class TestPredictions:
+    def test_bars_stand_from_the_top_with_their_probabilities(self):
+        ax = axes()
+        assert plots.top_k_bars([("Ankle boot", 0.958), ("Bag", 0.04), ("Coat", 0)], ax) is ax
+        assert [bar.get_width() for bar in ax.patches] == [0.958, 0.04, 0]
+        assert [t.get_text() for t in ax.get_yticklabels()] == ["Ankle boot", "Bag", "Coat"]
+        assert [t.get_text() for t in ax.texts] == ["0.958", "0.040", "0.000"]
+        assert ax.get_xlim() == (0, 1) and ax.get_ylim() == (2.5, -0.5)
+        places = dict(drawn_texts(ax.figure))
+        assert places["Ankle boot"].y0 > places["Bag"].y1 > places["Coat"].y1
+        assert places["0.958"].x1 < ax.bbox.x1
+
+    @pytest.mark.parametrize(
+        "guesses", [[], [("a", 1.5)], [("a", np.nan)], ["ab", "c"], None, [("a", "b")]]
+    )
+    def test_bars_refuse(self, guesses):
+        with pytest.raises(InputError, match="guesses"):
+            plots.top_k_bars(guesses, axes())
+
+    def test_grid_tells_predicted_confidence_and_true(self):
+        model, grid = two_classes(), axes(2, 2)
+        assert plots.prediction_grid(model, IMAGES[:, :3], [0, 1, 0], grid) is grid
+        p = model.probabilities(IMAGES).max(axis=0)
+        assert [ax.get_title() for ax in grid.flat] == [
+            f"up {p[0]:.3f}\ntrue: up",
+            f"down {p[1]:.3f}\ntrue: down",
+            f"down {p[2]:.3f}\ntrue: up",
+            "",
+        ]
+        right, _, wrong, spare = grid.flat
+        assert right.title.get_color() != wrong.title.get_color()
+        assert wrong.images[0].get_array().tolist() == [[0, 0], [3, 0]]
+        assert not spare.axison and not spare.images
+
+    def test_grid_draws_as_many_as_there_are_axes(self):
+        ax = axes()
+        assert plots.prediction_grid(two_classes(), IMAGES, [0, 1, 0, 0], ax) is ax
+        assert ax.images[0].get_array().tolist() == [[1, 0], [0, 0]]
+
+    def test_misclassified_begins_with_the_surest_error(self):
+        model, grid = two_classes(), list(axes(1, 3))
+        assert plots.misclassified(model, IMAGES, [1, 0, 0, 0], grid) is grid
+        # By their logits: 3 for the third image, 2 for the others.
+        assert [ax.images[0].get_array().ravel().tolist() for ax in grid] == [
+            [0, 0, 3, 0],
+            [1, 0, 0, 0],
+            [0, 0, 0, 1],
+        ]
+        names = [ax.get_title().splitlines()[1] for ax in grid]
+        assert names == ["true: up", "true: down", "true: up"]
+
+    def test_misclassified_leaves_axes_empty_where_all_is_right(self):
+        first, second = plots.misclassified(two_classes(), IMAGES, [0, 1, 1, 1], axes(1, 2))
+        assert not first.axison and not second.axison and not first.images
+
+    @pytest.mark.parametrize("draw", [plots.prediction_grid, plots.misclassified])
+    @pytest.mark.parametrize(
+        ("X", "y", "grid", "error"),
+        [
+            (IMAGES[:3], [0, 1, 0, 0], axes(), ShapeError),
+            (IMAGES, [0, 1, 0], axes(), ShapeError),
+            (IMAGES, [0, 1, 0, 2], axes(), LabelError),
+            (IMAGES, [0, 1, 0, 0], [], InputError),
+            (IMAGES, [0, 1, 0, 0], [axes(), "ax"], InputError),
+            (IMAGES, [0, 1, 0, 0], None, InputError),
+        ],
+    )
+    def test_refuse(self, draw, X, y, grid, error):
+        with pytest.raises(error):
+            draw(two_classes(), X, y, grid)
+
+
+class TestConfusion:
+    def test_shows_counts_on_shares_of_the_row(self):
+        ax = axes()
+        assert plots.confusion([[6, 2, 0], [0, 0, 0], [1, 0, 9]], ["a", "b", "c"], ax) is ax
+        shares = ax.images[0].get_array()
+        assert shares.tolist() == [[0.75, 0.25, 0], [0, 0, 0], [0.1, 0, 0.9]]
+        assert ax.images[0].get_clim() == (0, 1) and ax.images[0].origin == "upper"
+        cells = {t.get_position(): t.get_text() for t in ax.texts}
+        assert cells == {(0, 0): "6", (1, 0): "2", (0, 2): "1", (2, 2): "9"}
+        for axis in (ax.xaxis, ax.yaxis):
+            assert [t.get_text() for t in axis.get_ticklabels()] == ["a", "b", "c"]
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
+
+    @pytest.mark.parametrize(
+        ("k", "numbers", "names"), [(2, True, True), (10, True, True), (100, False, False)]
+    )
+    def test_writes_what_can_be_read(self, k, numbers, names):
+        ax = axes(figsize=(7, 6.2))
+        plots.confusion(np.full((k, k), 1234), [f"class {i}" for i in range(k)], ax)
+        assert len(ax.texts) == (k * k if numbers else 0)
+        assert ("class 1" in [t.get_text() for t in ax.get_yticklabels()]) == names
+        places = [place for text, place in drawn_texts(ax.figure) if text == "1234"]
+        assert all(place.width < ax.bbox.height / k for place in places)
+
+    @pytest.mark.parametrize("k", [2, 25])
+    def test_names_do_not_overlap(self, k):
+        ax = axes(figsize=(9, 9))
+        names = [f"class {i:02} {'x' * 31}" for i in range(k)]
+        plots.confusion(np.eye(k, dtype=int), names, ax)
+        pixels(ax.figure)
+        labels = ax.get_yticklabels()
+        places = [label.get_window_extent() for label in labels]
+        assert len({label.get_text() for label in labels}) == k
+        assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(places))
+
+    @pytest.mark.parametrize(
+        ("counts", "classes", "error"),
+        [
+            ([[1, 2]], ["a"], InputError),
+            ([[0.5, 0.5], [0, 1]], ["a", "b"], InputError),
+            ([[1, 0], [0, 1]], ["a"], ShapeError),
+        ],
+    )
+    def test_refuses(self, counts, classes, error):
+        with pytest.raises(error):
+            plots.confusion(counts, classes, axes())
+
+
+class TestReliability:
+    def test_bars_gaps_and_sizes(self):
+        # Bin 2 of 4 holds 0.5, its end, right; bin 3 0.6 and 0.7, one right; bin 4 0.8, right.
+        p = np.array([[0.5, 0.6, 0.3, 0.8], [0.5, 0.4, 0.7, 0.2]])
+        ax = axes()
+        assert plots.reliability(p, [0, 0, 0, 0], ax, num_bins=4) is ax
+        accuracy, gap = ax.containers
+        assert [bar.get_height() for bar in accuracy] == [1, 0.5, 1]
+        assert [bar.get_height() for bar in gap] == pytest.approx([-0.5, 0.15, -0.2])
+        assert [bar.get_y() for bar in gap] == [1, 0.5, 1]
+        middles = [bar.get_x() + bar.get_width() / 2 for bar in accuracy]
+        assert middles == pytest.approx([0.375, 0.625, 0.875])
+        assert [t.get_text() for t in ax.texts] == ["1", "2", "1", "samples"]
+        assert ax.get_title() == "expected calibration error 0.2500"
+
+    @pytest.mark.parametrize("num_bins", [1, 2, 15, 37])
+    def test_the_gaps_are_those_of_the_calibration_error(self, rng, num_bins):
+        p, y = softmax(rng.normal(size=(5, 300))), rng.integers(0, 5, 300)
+        p[:, :3] = np.eye(5)[:, :3]  # confidences of exactly 1
+        ax = plots.reliability(p, y, axes(figsize=(12, 6)), num_bins)
+        sizes = [int(t.get_text()) for t in ax.texts[:-1]]
+        gaps = [abs(bar.get_height()) for bar in ax.containers[1]]
+        error = metrics.expected_calibration_error(p, y, num_bins)
+        assert np.dot(sizes, gaps) / 300 == pytest.approx(error) and sum(sizes) == 300
+
+    @pytest.mark.parametrize(("num_bins", "angle"), [(5, 0), (30, 90), (200, None)])
+    def test_sizes_do_not_overlap(self, rng, num_bins, angle):
+        p = rng.uniform(0.5, 1, 200_000)
+        ax = plots.reliability([p, 1 - p], np.zeros(p.size, int), axes(), num_bins)
+        assert {t.get_rotation() for t in ax.texts[:-1]} == ({angle} - {None})
+        places = [place for text, place in drawn_texts(ax.figure) if text.endswith("k")]
+        assert all(a.x1 <= b.x0 for a, b in pairwise(places))
+
+    def test_refuses(self):
+        with pytest.raises(InputError, match="softmax"):
+            plots.reliability([[3.0], [1.0]], [0], axes())
+        with pytest.raises(InputError, match="num_bins"):
+            plots.reliability([[0.5], [0.5]], [0], axes(), 0)
+
+
+class TestNames:
+    def test_are_drawn_without_a_warning_and_never_as_formulas(self):
+        k = len(HOSTILE)
+        model = SoftmaxRegression(4, k, classes=HOSTILE, sigma=0)
+        figure = Figure(figsize=(12, 9))
+        top, bottom = figure.subfigures(2, 1)
+        plots.weights(model, top.subplots(1, k))
+        left, middle, right = bottom.subplots(1, 3, width_ratios=[2, 1, 1])
+        plots.confusion(np.eye(k, dtype=int), HOSTILE, left)
+        plots.prediction_grid(model, np.zeros((4, 1)), [1], middle)
+        plots.top_k_bars([(name, 0.1) for name in HOSTILE], right)
+        texts = [text for text, _ in drawn_texts(figure)]
+        assert sum("$" in text for text in texts) >= 4 * 3  # each picture has the names
+        assert not any(is_math_text(text) for text in texts)
+
+    @pytest.mark.parametrize(
+        ("name", "seen"),
+        [
+            ("$a_1$ ^{}", "$a_1$ ^{}"),
+            (r"a\$b", r"a\$b"),
+            ("a\x1b[31m\n", r"a\x1b[31m\n"),
+            ("\ud800\u202e", r"\ud800\u202e"),
+            ("Юла", "Юла"),
+            ("猫", "□"),
+        ],
+    )
+    def test_are_seen_as_they_are_written(self, name, seen):
+        (label,) = plots.top_k_bars([(name, 0.5)], axes()).get_yticklabels()
+        text = label.get_text()
+        assert not is_math_text(text) and text.replace(r"\$", "$") == seen
+
+    def test_are_cut_in_their_middle_before_they_touch(self):
+        model = SoftmaxRegression(4, 2, sigma=0, classes=["W" * 40 + "1", "W" * 40 + "2"])
+        grid = plots.weights(model, axes(1, 2, figsize=(4, 2)))
+        first, second = (ax.get_title() for ax in grid)
+        assert first.endswith("W1") and second.endswith("W2") and "…" in first
+        places = dict(drawn_texts(grid[0].figure))
+        assert places[first].x1 < places[second].x0 and places[first].x0 > 0
+
+    def test_in_a_grid_do_not_touch(self):
+        names = ["a name of forty letters, as one may find", r"$x_1$ another name of forty letters"]
+        model = SoftmaxRegression(4, 2, sigma=0, classes=names)
+        row = axes(1, 4, figsize=(6, 2))
+        plots.prediction_grid(model, np.zeros((4, 4)), [0, 1, 0, 1], row)
+        pixels(row[0].figure)
+        places = [ax.title.get_window_extent() for ax in row]
+        assert all(a.x1 < b.x0 for a, b in pairwise(places))
+
+    def test_take_the_fonts_of_the_caller(self, monkeypatch):
+        import matplotlib as mpl
+
+        monkeypatch.setitem(mpl.rcParams, "font.family", ["sans-serif", "STIXGeneral"])
+        (label,) = plots.top_k_bars([("\u210a", 0.5)], axes()).get_yticklabels()
+        assert label.get_text() == "\u210a"  # a letter of the second font only
 
 
 @pytest.mark.parametrize(
-    ("draw", "fields"),
+    "draw",
     [
-        (plots.loss_curve, ("train_loss", "test_loss")),
-        (plots.accuracy_curve, ("train_acc", "test_acc")),
+        lambda ax: plots.loss_curve(trained().history, ax),
+        lambda ax: plots.validation_curve([1], [1], [1], ax, "rate"),
+        lambda ax: plots.image(np.zeros(4), ax),
+        lambda ax: plots.top_k_bars([("a", 1)], ax),
+        lambda ax: plots.confusion([[1]], ["a"], ax),
+        lambda ax: plots.reliability([[1.0]], [0], ax),
     ],
 )
-@pytest.mark.parametrize("test", [True, False])
-def test_curves(draw, fields, test):
-    records = history(test)
-    ax = Figure().subplots()
-    assert draw(records, ax) is ax
-    lines = ax.get_lines()
-    assert len(lines) == (2 if test else 1)
-    for line, field in zip(lines, fields, strict=False):
-        assert list(line.get_xdata()) == [1, 2, 3]
-        assert list(line.get_ydata()) == [getattr(record, field) for record in records]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training", "test"][
-        : len(lines)
-    ]
+@pytest.mark.parametrize("ax", [None, np.array([1]), Figure()])
+def test_one_axes_is_asked_for(draw, ax):
+    with pytest.raises(InputError, match="ax: expected one matplotlib Axes"):
+        draw(ax)
+
+
+def test_figures_die_with_their_callers():
+    figure = Figure()
+    plots.weights(two_classes(), figure.subplots(1, 2))
+    figure.savefig(io.BytesIO())
+    dead = weakref.ref(figure)
+    del figure
+    gc.collect()
+    assert dead() is None
+
+
+def test_pyplot_is_never_loaded():
+    code = (
+        "import sys, numpy as np; from matplotlib.figure import Figure;"
+        "from npsoftmax import SoftmaxRegression; from npsoftmax.ext import plots;"
+        "plots.weights(SoftmaxRegression(4, 2), Figure().subplots(1, 2));"
+        "print('matplotlib.pyplot' in sys.modules, 'IPython' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+class TestLive:
+    def test_passes_the_records_on_outside_a_notebook(self):
+        trainer = trained(epochs=1)
+        assert list(plots.live(trainer.run(3))) == trainer.history[1:]
+
+    @pytest.fixture
+    def shell(self, monkeypatch):
+        """Return a real IPython shell that keeps what it displays."""
+        interactive = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell
+        publisher = pytest.importorskip("IPython.core.displaypub").CapturingDisplayPublisher
+        shell = interactive(user_ns={"plots": plots, "trained": trained})
+        monkeypatch.setattr(shell, "display_pub", publisher(shell=shell))
+        monkeypatch.setattr(interactive, "_instance", shell)
+        yield shell
+        shell.history_manager.end_session()
+
+    def test_replaces_one_figure_in_place(self, shell, monkeypatch):
+        monkeypatch.setattr(plots.notebook, "INTERVAL_SECONDS", 0)
+        monkeypatch.setattr(plots.notebook, "PAUSE_PER_DRAWING", 0)
+        shell.run_cell("for record in plots.live(trained(epochs=1).run(3)): pass").raise_error()
+        outputs = shell.display_pub.outputs
+        assert [output["update"] for output in outputs] == [False, True, True]
+        assert len({output["transient"]["display_id"] for output in outputs}) == 1
+        assert [output["data"]["text/plain"][:8] for output in outputs] == [
+            "epoch 02",
+            "epoch 03",
+            "epoch 04",
+        ]
+        assert all(output["data"]["image/png"].startswith("iVBORw0KGgo") for output in outputs)
+
+    def test_gives_each_run_a_figure_of_its_own(self, shell):
+        shell.run_cell("list(plots.live(trained(epochs=1).run(1)))\n" * 2).raise_error()
+        outputs = shell.display_pub.outputs
+        assert [output["update"] for output in outputs] == [False, False]
+        first, second = (output["transient"]["display_id"] for output in outputs)
+        assert first != second
+
+    def test_draws_seldom_and_at_the_end(self, shell):
+        shell.run_cell("for record in plots.live(trained().run(50)): pass").raise_error()
+        outputs = shell.display_pub.outputs
+        assert len(outputs) < 10
+        assert outputs[-1]["data"]["text/plain"].startswith("epoch 53")
+
+    @pytest.mark.parametrize("end", ["break", "raise ValueError"])
+    def test_shows_the_last_record_however_the_loop_ends(self, shell, end):
+        code = (
+            f"for record in plots.live(trained(epochs=1).run(9)):\n    if record.epoch == 5: {end}"
+        )
+        assert shell.run_cell(code).success == (end == "break")
+        shell.run_cell("del record")
+        assert shell.display_pub.outputs[-1]["data"]["text/plain"].startswith("epoch 05")
+
+    def test_shows_nothing_for_no_record(self, shell):
+        shell.run_cell("list(plots.live([]))").raise_error()
+        assert shell.display_pub.outputs == []
+
+    def test_draws_nothing_in_a_terminal(self, shell):
+        shell.display_formatter.active_types = ["text/plain"]
+        shell.run_cell("for record in plots.live(trained().run(2)): pass").raise_error()
+        assert shell.display_pub.outputs == []

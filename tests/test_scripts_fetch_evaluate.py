@@ -5,11 +5,15 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import command_line
+import evaluate
 import pytest
 
 from npsoftmax import SoftmaxRegression, load, metrics, softmax, storage
+from npsoftmax.errors import InputError, OutputError
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -24,18 +28,24 @@ def run(name, *arguments, **environment):
     )
 
 
+@pytest.fixture(scope="module")
+def garments():
+    """The data set, drawn once."""
+    return load("garments")
+
+
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path, garments):
     """A model that was never trained, for the garments' classes."""
     path = tmp_path / "model.npz"
-    SoftmaxRegression(784, 10, classes=load("garments").classes).save(path)
+    SoftmaxRegression(784, 10, classes=garments.classes).save(path)
     return path
 
 
-def test_evaluate_prints_every_metric(model):
-    process = run("evaluate", model, "--dataset", "garments")
+def test_evaluate_prints_every_metric(model, garments):
+    process = run("evaluate", model, "--dataset", "garments", "--no-pictures")
     assert process.returncode == 0, process.stderr
-    data = load("garments")
+    data = garments
     logits = SoftmaxRegression.load(model).logits(data.X_test)
     assert re.search(rf"accuracy +{metrics.accuracy(logits, data.y_test):.4f}", process.stdout)
     for name in ("top 3 accuracy", "negative log likelihood", "brier", "calibration error"):
@@ -46,18 +56,20 @@ def test_evaluate_prints_every_metric(model):
 
 def test_evaluate_finds_the_data_set_in_the_summary_beside_the_model(model):
     (model.parent / "summary.json").write_text('{"dataset": "garments"}')
-    report = json.loads(run("evaluate", model, "--json").stdout)
+    report = json.loads(run("evaluate", model, "--json", "--no-pictures").stdout)
     assert report["dataset"] == "garments"
     (model.parent / "summary.json").write_text("not JSON")
     assert "fashion-mnist: " in run("evaluate", model, NPSOFTMAX_DATA="").stderr
 
 
-def test_evaluate_as_json(model):
-    report = json.loads(run("evaluate", model, "--dataset", "garments", "--json").stdout)
+def test_evaluate_as_json(model, garments):
+    process = run("evaluate", model, "--dataset", "garments", "--json", "--no-pictures")
+    report = json.loads(process.stdout)
     assert sum(map(sum, report["confusion"])) == report["samples"] == 2000
     hits = sum(report["confusion"][i][i] for i in range(10))
     assert report["accuracy"] == pytest.approx(hits / 2000)
-    data = load("garments")
+    assert report["temperature"] == 1 and report["pictures"] == []
+    data = garments
     logits = SoftmaxRegression.load(model).logits(data.X_test)
     for name, value in {
         "top_3_accuracy": metrics.top_k_accuracy(logits, data.y_test, 3),
@@ -100,6 +112,91 @@ def test_evaluate_refuses(model, prepare, code, message):
     (line,) = process.stderr.splitlines()
     assert message in line
     assert process.stdout == ""
+    assert set(os.listdir(model.parent)) <= {"model.npz"}
+
+
+@pytest.fixture
+def evaluated(model, garments, monkeypatch):
+    """Return what evaluates the model in this process, with more flags."""
+    monkeypatch.setattr(command_line, "load", lambda args, name: garments)
+
+    def run_here(*arguments):
+        evaluate.evaluate(evaluate.parser().parse_args(list(map(str, [model, *arguments]))))
+
+    return run_here
+
+
+def test_evaluate_writes_pictures_beside_the_model(model, evaluated, capsys):
+    image = pytest.importorskip("matplotlib.image")
+    evaluated()
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line == f"written  {model.parent}: {' '.join(evaluate.PICTURES)}"
+    assert set(os.listdir(model.parent)) == {"model.npz", *evaluate.PICTURES}
+    for name in evaluate.PICTURES:
+        height, width, _ = image.imread(model.parent / name).shape
+        assert 400 <= height <= 700 and 600 <= width <= 900
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Draw few images in a picture."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(evaluate, "ROWS", 1)
+    monkeypatch.setattr(evaluate, "COLUMNS", 2)
+
+
+def test_evaluate_writes_pictures_where_it_is_told_to(model, evaluated, few, tmp_path, capsys):
+    folder = tmp_path / "new" / "folder"
+    evaluated("--pictures", folder, "--json")
+    report = json.loads(capsys.readouterr().out)
+    assert report["pictures"] == [str(folder / name) for name in evaluate.PICTURES]
+    assert set(os.listdir(folder)) == set(evaluate.PICTURES)
+    assert not set(os.listdir(model.parent)) & set(evaluate.PICTURES)
+
+
+def test_pictures_that_cannot_be_written(model, evaluated, few, capsys):
+    (model.parent / "confusion.png").mkdir()
+    evaluated()
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == f"written  {model.parent}: weights.png"
+    (line,) = err.splitlines()
+    assert "warning: not all pictures: cannot write" in line and "confusion.png" in line
+    with pytest.raises(OutputError, match=r"confusion\.png"):
+        evaluated("--pictures", model.parent)
+    with pytest.raises(OutputError, match=r"model\.npz"):
+        evaluated("--pictures", model)
+
+
+def test_without_matplotlib(model, evaluated, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    evaluated("--quiet")
+    assert capsys.readouterr() == ("", "")
+    assert os.listdir(model.parent) == ["model.npz"]
+    with pytest.raises(InputError, match=r"pip install '\.\[plot\]'"):
+        evaluated("--pictures", model.parent)
+
+
+def test_samples_that_are_no_square_images(model, garments, few):
+    oblong = replace(garments, X_test=garments.X_test[:783])
+    args = evaluate.parser().parse_args([str(model)])
+    narrow = SoftmaxRegression(783, 10, classes=garments.classes)
+    written = evaluate.write_pictures(args, narrow, oblong)
+    assert [path.name for path in written] == ["confusion.png", "reliability.png"]
+
+
+def test_evaluate_tells_the_temperature_of_a_calibrated_model(model, evaluated, capsys):
+    evaluated("--no-pictures")
+    assert "temperature" not in capsys.readouterr().out
+    calibrated = SoftmaxRegression.load(model)
+    calibrated.temperature = 2.0
+    calibrated.save(model)
+    evaluated("--no-pictures")
+    assert re.search(r"^temperature +2\.0000$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_pictures_are_wanted_or_not(model):
+    process = run("evaluate", model, "--pictures", "here", "--no-pictures")
+    assert process.returncode == 2 and "not allowed with" in process.stderr
 
 
 def test_fetch_finds_the_real_files(fashion_mnist, fashion_mnist_folder):

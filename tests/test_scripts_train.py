@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import command_line
+import evaluate
 import numpy as np
 import pytest
 from running import SCRIPT, history_of, interrupt, one_line, told
@@ -260,6 +261,8 @@ def test_not_installed_says_how_to(train, tmp_path):
 def test_force_leaves_nothing_of_the_old_run(train, tmp_path):
     assert train(*SMALL, "--run-dir", "run").returncode == 0
     (tmp_path / "run" / "notes.txt").write_text("mine")
+    for name in evaluate.PICTURES:
+        (tmp_path / "run" / name).touch()
     assert train(*SMALL, "--run-dir", "run", "--force", "--lr", "1e38").returncode == 5
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"notes.txt", "checkpoint.npz"}
