@@ -1,0 +1,541 @@
+"""Any photo to the pixels that a model was trained on."""
+
+import os
+import random
+import struct
+import tracemalloc
+import warnings
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("PIL")
+
+from photo_set import CONDITIONS, Conditions, measure, measure_colab, photo, take
+from PIL import Image, features
+
+from npsoftmax import load, metrics
+from npsoftmax.errors import CorruptFileError, InputError
+from npsoftmax.ext import photos
+
+
+def bar(table=220, item=20, size=(60, 40), box=(20, 10, 30, 30)):
+    """An upright bar of 10 x 20 on a table."""
+    image = Image.new("L", size, table)
+    image.paste(item, box)
+    return image
+
+
+def square_of(photo):
+    return photo.pixels.reshape(28, 28)
+
+
+# What the model sees of an upright bar: 14 of 28 columns, in the middle.
+BAR = np.zeros((28, 28), np.uint8)
+BAR[:, 7:21] = 255
+
+
+def saved(image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+def encoded(image, kind, **options):
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+# --- What the recipe makes of simple scenes ---
+
+
+@pytest.mark.parametrize(("table", "item"), [(220, 20), (0, 255), (40, 230), (130, 250), (130, 10)])
+def test_a_bar_is_trimmed_enlarged_centred_and_light_on_black(table, item):
+    seen = photos.look(bar(table, item))
+    assert (square_of(seen) == BAR).all()
+    assert seen.pixels.shape == (784, 1) and seen.pixels.dtype == np.uint8
+    assert seen.warnings == () and not seen.is_blank
+
+
+def test_a_wide_item_lies_in_the_middle_rows():
+    seen = photos.look(bar(box=(10, 10, 38, 17)))  # 28 x 7: 21 rows to share, 11 of them above
+    rows = np.flatnonzero(square_of(seen).any(axis=1))
+    assert rows.tolist() == list(range(11, 18))
+
+
+def test_grey_levels_between_keep_their_order_and_the_brightest_is_white():
+    image = bar(200, 100)
+    image.paste(150, (20, 10, 30, 20))  # the upper half stands out half as much
+    square = square_of(photos.look(image))
+    assert square[3, 14] == 128 and square[24, 14] == 255
+
+
+def test_photo_of_many_pixels_is_reduced_for_showing():
+    seen = photos.look(bar().resize((1800, 1200), Image.Resampling.NEAREST))
+    assert seen.image.size == (450, 300) and seen.image.mode == "RGB"
+    assert (square_of(seen) == BAR).all()
+
+
+def test_white_paper_on_a_table_is_taken_for_the_background():
+    desk = Image.new("L", (200, 180), 200)
+    sheet = bar(255, 60, size=(100, 120), box=(30, 20, 60, 80))
+    sheet.paste(225, (60, 20, 70, 80))  # lighter than the desk, darker than the paper
+    desk.paste(sheet, (40, 30))
+    seen = square_of(photos.look(desk))
+    assert seen[14].tolist() == square_of(photos.look(sheet))[14].tolist()
+    assert seen[14, 20] == round(255 * 30 / 195)
+
+
+def test_dust_on_the_table_is_not_part_of_the_item():
+    image = bar(size=(300, 200), box=(100, 50, 150, 150))
+    image.paste(0, (10, 10, 13, 13))
+    image.paste(0, (280, 190, 282, 192))
+    assert (square_of(photos.look(image)) == BAR).all()
+
+
+def test_a_small_part_of_an_item_is_kept():
+    image = bar(size=(300, 200), box=(100, 50, 150, 150))
+    image.paste(20, (190, 90, 200, 110))  # 1/25 of the other one's area
+    square = square_of(photos.look(image))
+    assert square[14, [0, 20, 27]].tolist() == [255, 0, 255]
+
+
+@pytest.mark.parametrize("corner", [(13, 13), (47, 13), (13, 47), (47, 47)])
+def test_cells_that_touch_at_a_corner_are_one_part(corner):
+    image = bar(size=(64, 64), box=(17, 17, 47, 47))
+    left, top = corner
+    image.paste(20, (left, top, left + 4, top + 4))  # dust, did it not touch
+    square = square_of(photos.look(image))
+    assert (square[14] == 0).sum() == (square[:, 14] == 0).sum() == 3  # of 28, as 4 of 34
+
+
+def test_a_faint_rim_belongs_to_the_item():
+    image = Image.new("L", (512, 512), 220)
+    image.paste(160, (126, 126, 386, 386))
+    image.paste(20, (128, 128, 384, 384))  # whole cells; of those around, the rim covers a quarter
+    square = square_of(photos.look(image))
+    rim = round(255 * (2 * 60 + (260 / 28 - 2) * 200) / (260 / 28 * 200))
+    assert square[0, 14] == square[27, 14] == square[14, 0] == square[14, 27] == rim
+
+
+def test_what_is_lighter_than_the_table_is_no_part_of_a_dark_item():
+    image = bar()
+    image.paste(255, (20, 15, 30, 25))
+    square = square_of(photos.look(image))
+    assert square[2, 14] == 255 and square[14, 14] == 0
+
+
+def test_noise_does_not_move_the_box(rng):
+    scene = np.asarray(bar(size=(300, 200), box=(100, 50, 150, 150)), float)
+    noisy = Image.fromarray((scene + rng.normal(0, 8, scene.shape)).clip(0, 255).astype(np.uint8))
+    assert abs(square_of(photos.look(noisy)).astype(int) - BAR).max() <= 16
+
+
+# --- Properties ---
+
+GARMENTS = load("garments").X_test.T.reshape(-1, 28, 28)
+items = st.integers(0, len(GARMENTS) - 1).map(GARMENTS.__getitem__)
+
+
+def placed(item, size=64, table=0, at=(18, 18)):
+    scene = np.full((size, size), table, np.uint8)
+    place = scene[at[0] : at[0] + 28, at[1] : at[1] + 28]
+    place[:] = np.maximum(place, item)
+    return scene
+
+
+@given(items)
+def test_a_negative_gives_the_same_pixels(item):
+    scene = placed(item)
+    light, dark = photos.look(Image.fromarray(scene)), photos.look(Image.fromarray(255 - scene))
+    assert (light.pixels == dark.pixels).all()
+
+
+@given(items, st.sampled_from([2, 3, 4, 8, 16]))
+@settings(max_examples=20)
+def test_enlarging_by_a_whole_factor_changes_nothing(item, factor):
+    scene = placed(item)
+    large = Image.fromarray(scene.repeat(factor, axis=0).repeat(factor, axis=1))
+    assert (photos.look(large).pixels == photos.look(Image.fromarray(scene)).pixels).all()
+
+
+@given(items, st.tuples(st.integers(1, 35), st.integers(1, 35)))
+def test_where_the_item_lies_does_not_matter(item, at):
+    there = photos.look(Image.fromarray(placed(item, at=at)))
+    assert (there.pixels == photos.look(Image.fromarray(placed(item))).pixels).all()
+
+
+@given(
+    st.integers(9, 40),
+    st.integers(9, 40),
+    st.tuples(*[st.integers(1, 60)] * 4),
+    st.integers(5, 200),
+)
+def test_more_table_around_changes_nothing(width, height, margins, table):
+    left, top, right, bottom = margins
+    box = (left, top, left + width, top + height)
+    seen = photos.look(bar(table, 240, (left + width + right, top + height + bottom), box))
+    alone = photos.look(bar(table, 240, (width + 2, height + 2), (1, 1, width + 1, height + 1)))
+    assert (seen.pixels == alone.pixels).all()
+
+
+@given(items, st.integers(1, 8))
+def test_exif_turns_the_photo_upright(item, orientation):
+    scene = placed(item, at=(3, 30))
+    lying = {1: scene, 2: scene[:, ::-1], 3: scene[::-1, ::-1], 4: scene[::-1], 5: scene.T,
+             6: np.rot90(scene), 7: scene[::-1, ::-1].T, 8: np.rot90(scene, -1)}  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in ("PNG", "TIFF"):
+        saved(Image.fromarray(lying[orientation]), "turned", format=kind, exif=exif)
+        turned = photos.read("turned")
+        assert (np.asarray(turned.image)[..., 0] == scene).all()
+        assert (turned.pixels == photos.look(Image.fromarray(scene)).pixels).all()
+
+
+def test_a_photo_held_upright_that_jpeg_stores_lying(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it right by a quarter to see it upright
+    path = saved(bar().rotate(90, expand=True), tmp_path / "bar.jpg", quality=95, exif=exif)
+    assert abs(square_of(photos.read(path)).astype(int) - BAR).max() < 20
+
+
+# --- Kinds of images ---
+
+
+def with_hole(mode):
+    """The bar on a table that is transparent, over black pixels."""
+    image = bar(0, 20).convert("RGBA")
+    image.putalpha(bar(0, 255))
+    return image.convert(mode)
+
+
+def deep(dtype):
+    return Image.fromarray(np.asarray(bar()).astype(dtype) * 257)
+
+
+def one_transparent_colour(mode):
+    image = bar(9, 20).convert(mode)
+    return encoded(image, "PNG", transparency=(9, 9, 9) if mode == "RGB" else 9)
+
+
+def palette_with_transparency():
+    image = bar(1, 0).convert("P")
+    image.putpalette([20, 20, 20, 0, 0, 0])  # 0 is the bar; 1, the table, is black, and clear
+    return encoded(image, "PNG", transparency=b"\xff\x00")
+
+
+KINDS = {
+    "grey PNG": lambda: encoded(bar(), "PNG"),
+    "RGB PNG": lambda: encoded(bar().convert("RGB"), "PNG"),
+    "JPEG": lambda: encoded(bar(), "JPEG", quality=95),
+    "CMYK JPEG": lambda: encoded(bar().convert("CMYK"), "JPEG", quality=95),
+    "progressive JPEG": lambda: encoded(bar(), "JPEG", quality=95, progressive=True),
+    "1-bit PNG": lambda: encoded(bar(255, 0).convert("1"), "PNG"),
+    "1-bit TIFF": lambda: encoded(bar(255, 0).convert("1"), "TIFF", compression="group4"),
+    "palette PNG": lambda: encoded(bar().convert("P"), "PNG"),
+    "palette PNG with transparency": palette_with_transparency,
+    "grey PNG with one transparent level": lambda: one_transparent_colour("L"),
+    "RGB PNG with one transparent colour": lambda: one_transparent_colour("RGB"),
+    "RGBA PNG": lambda: encoded(with_hole("RGBA"), "PNG"),
+    "LA PNG": lambda: encoded(with_hole("LA"), "PNG"),
+    "16-bit grey PNG": lambda: encoded(deep(np.uint16), "PNG"),
+    "16-bit grey TIFF": lambda: encoded(deep(np.uint16), "TIFF"),
+    "16-bit big-endian TIFF": lambda: encoded(deep(np.uint16), "TIFF", big_endian=True),
+    "32-bit integer TIFF": lambda: encoded(deep(np.int32), "TIFF"),
+    "CMYK TIFF": lambda: encoded(bar().convert("CMYK"), "TIFF"),
+    "BMP": lambda: encoded(bar().convert("RGB"), "BMP"),
+    "PPM": lambda: encoded(bar().convert("RGB"), "PPM"),
+    "GIF": lambda: encoded(bar(), "GIF"),
+    "ICO": lambda: encoded(bar().convert("RGB"), "ICO", sizes=[(60, 40)]),
+    "animated GIF": lambda: encoded(
+        bar(), "GIF", save_all=True, append_images=[bar(box=(0, 0, 40, 5))]
+    ),
+    "animated PNG": lambda: encoded(
+        bar(), "PNG", save_all=True, append_images=[bar(box=(0, 0, 40, 5))]
+    ),
+    "TIFF of two pages": lambda: encoded(
+        bar(), "TIFF", save_all=True, append_images=[bar(box=(0, 0, 40, 5))]
+    ),
+}
+KINDS |= {
+    f"{name} {kind}": lambda kind=kind, image=image, options=options: encoded(
+        image, kind, lossless=True, **options
+    )
+    for kind, feature in (("WEBP", "webp"),)
+    if features.check(feature)
+    for name, image, options in (
+        ("RGB", bar().convert("RGB"), {}),
+        ("transparent", with_hole("RGBA"), {}),
+        ("animated", bar(), {"save_all": True, "append_images": [bar(box=(0, 0, 40, 5))]}),
+    )
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_common_kinds_of_images_are_read(kind, tmp_path):
+    path = tmp_path / "photo"  # the name says nothing
+    path.write_bytes(KINDS[kind]())
+    seen = photos.read(path)
+    assert seen.image.mode == "RGB"
+    assert abs(square_of(seen).astype(int) - BAR).max() <= ("JPEG" in kind) * 20
+    corner = np.asarray(seen.image)[0, 0].tolist()
+    assert min(corner) >= (255 if "transparen" in kind or "A PNG" in kind else 210)
+
+
+@pytest.mark.parametrize("format", ["AVIF", "JPEG2000"])
+def test_newer_kinds_of_images_are_read_where_pillow_can(format, tmp_path):
+    if not features.check({"AVIF": "avif", "JPEG2000": "jpg_2000"}[format]):
+        pytest.skip(f"this Pillow has no {format}")
+    path = saved(bar(size=(120, 80), box=(40, 20, 60, 60)), tmp_path / "photo", format=format)
+    assert abs(square_of(photos.read(path)).astype(int) - BAR).max() < 40
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX",
+                                  "CMYK", "YCbCr", "HSV", "I", "I;16"])  # fmt: skip
+def test_images_of_every_mode_are_seen(mode):
+    image = bar(255, 0)
+    if mode == "RGBa":
+        image = image.convert("RGBA")
+    if mode.startswith("I"):
+        image = deep(np.int32 if mode == "I" else np.uint16)
+    else:
+        image = image.convert(mode)
+    assert image.mode == mode
+    assert (square_of(photos.look(image)) == BAR).all()
+
+
+def test_sixteen_bits_are_rounded_to_eight():
+    levels = np.arange(65536, dtype=np.uint16).reshape(512, 128)
+    image = photos.look(Image.fromarray(levels)).image
+    assert (np.asarray(image)[..., 0] == np.rint(levels / 257)).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 20_000), (20_000, 1), (3, 700)])
+@pytest.mark.parametrize("item", [False, True])
+def test_absurd_sizes(size, item, tmp_path):
+    image = Image.new("L", size, 230)
+    if item:
+        image.paste(0, (0, 0, -(-size[0] // 3), -(-size[1] // 3)))
+    seen = photos.read(saved(image, tmp_path / "thin.png"))
+    assert seen.pixels.shape == (784, 1)
+    assert seen.is_blank == (seen.pixels.max() == 0) and max(seen.image.size) <= 512
+
+
+# --- What is doubtful ---
+
+
+@pytest.mark.parametrize("table", [0, 100, 255])
+def test_blank_images_say_so(table):
+    seen = photos.look(Image.new("RGB", (50, 70), (table,) * 3))
+    assert seen.is_blank and not seen.pixels.any()
+    assert seen.warnings == ("blank: nothing stands out from the background",)
+
+
+def test_a_table_alone_is_blank():
+    nothing = np.zeros(784, np.uint8)
+    for seed in range(20):
+        table = photo(nothing, seed, Conditions("dark", table=(20, 240), enlarged=4, gradient=0.1))
+        assert photos.look(Image.open(BytesIO(table))).is_blank
+
+
+def test_low_contrast_is_named():
+    (doubt,) = photos.look(bar(220, 190)).warnings
+    assert doubt.startswith("low in contrast: 30 of 255 grey levels")
+    assert photos.look(bar(220, 188)).warnings == ()
+
+
+def test_uneven_backgrounds_are_named():
+    rows = np.linspace(170, 210, 200).repeat(300).reshape(200, 300)
+    scene = Image.fromarray(rows.astype(np.uint8))
+    scene.paste(70, (100, 50, 150, 150))
+    seen = photos.look(scene)
+    (doubt,) = seen.warnings
+    assert (square_of(seen) == BAR).all()
+    assert doubt == "uneven background: it varies by 19, the item by 120 of 255 grey levels"
+
+
+# --- What cannot be read ---
+
+
+def test_what_is_no_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "missing.png", tmp_path / "pipe", "/dev/zero", "a\0b", ""):
+        with pytest.raises(InputError, match="cannot read"):
+            photos.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n",
+                                     b"<svg xmlns='http://www.w3.org/2000/svg'/>"])  # fmt: skip
+def test_what_is_no_image_is_refused(content, tmp_path):
+    path = tmp_path / "file.jpg"
+    path.write_bytes(content)
+    with pytest.raises(
+        CorruptFileError, match=rf"expected an image .*, got {len(content)} bytes that are none"
+    ):
+        photos.read(path)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TGA", "PCX"])
+def test_formats_that_are_not_named_are_refused(kind, tmp_path):
+    path = saved(bar().convert("RGB"), tmp_path / "bar", format=kind)
+    with pytest.raises(CorruptFileError, match="bytes that are none"):
+        photos.read(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
+def test_files_that_are_cut_off_are_refused(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    data = encoded(Image.fromarray(rng.integers(0, 256, (90, 90), np.uint8)), kind)
+    path = tmp_path / "cut"
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CorruptFileError, match="expected an image"):
+        photos.read(path)
+
+
+def test_large_files_are_refused_before_they_are_read(tmp_path):
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.truncate(photos.MAX_BYTES + 1)
+    with pytest.raises(CorruptFileError, match="at most 104857600 bytes"):
+        photos.read(path)
+
+
+def bomb(width, height):
+    """A PNG file that promises so many pixels; they compress to a thousandth."""
+
+    def chunk(kind, data):
+        checksum = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [9_460, 13_378, 13_379, 60_000])  # Pillow warns below 13,379
+def test_decompression_bombs_are_refused_unopened(side, tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb(side, side))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptFileError, match="at most 89478485 pixels, got more"):
+            photos.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_user_may_lower_pillows_limit(monkeypatch, tmp_path):
+    path = saved(bar(), tmp_path / "bar.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # the bar has 2400, not twice as many
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whatever the user's filters are
+        with pytest.raises(CorruptFileError, match="at most 2000 pixels"):
+            photos.read(path)
+
+
+def test_damage_that_pillow_copes_with_is_no_warning(tmp_path):
+    path = saved(bar(), tmp_path / "bar.png", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+    assert (square_of(photos.read(path)) == BAR).all()
+
+
+def test_numbers_without_a_white_are_refused(tmp_path):
+    path = saved(Image.fromarray(np.full((9, 9), 0.5, np.float32)), tmp_path / "float.tiff")
+    with pytest.raises(CorruptFileError, match=r"float.tiff: expected 8 bits .* 0.5 \(F\)"):
+        photos.read(path)
+    for least, most in ((0, 70_000), (-1, 255)):
+        with pytest.raises(CorruptFileError, match=rf"image: expected .* from {least} to {most}"):
+            photos.look(Image.fromarray(np.array([[least, most]], np.int32)))
+
+
+def test_what_cannot_be_looked_at_is_refused():
+    with pytest.raises(InputError, match=r"PIL image, got str; read\(path\)"):
+        photos.look("boot.jpg")
+    with pytest.raises(CorruptFileError, match=r"pixels, got a size of \(0, 5\)"):
+        photos.look(Image.new("L", (0, 5)))
+    with pytest.raises(CorruptFileError, match="conversion from La"):
+        photos.look(bar().convert("LA").convert("La"))
+    with pytest.raises(CorruptFileError, match="truncated"):
+        photos.look(Image.open(BytesIO(encoded(bar(), "JPEG")[:-99])))
+
+
+def mutate(data, random_):
+    """Return the bytes with a few changed, dropped, doubled or cut off; headers the most often."""
+    data = bytearray(data)
+    for _ in range(random_.randint(1, 6)):
+        last = len(data) - 1 if random_.random() < 0.4 else min(len(data) - 1, 100)
+        at, how = random_.randint(0, max(last, 0)), random_.random()
+        if how < 0.6:
+            data[at : at + 1] = bytes(
+                [random_.choice([0, 1, 127, 128, 255, random_.randrange(256)])]
+            )
+        elif how < 0.75:
+            del data[at : at + random_.randint(1, 8)]
+        elif how < 0.9:
+            data[at:at] = data[at : at + random_.randint(1, 16)]
+        else:
+            del data[max(at, 20) :]
+    return bytes(data)
+
+
+def fuzz(kind, seeds, folder):
+    """Read damaged files; return how many of them were refused."""
+    complaints = []
+    path = folder / "damaged"
+    whole = KINDS[kind]()
+    for seed in seeds:
+        path.write_bytes(mutate(whole, random.Random(seed)))
+        try:
+            seen = photos.read(path)
+        except CorruptFileError as error:
+            complaints.append(str(error))
+        else:
+            assert seen.pixels.shape == (784, 1) and seen.pixels.dtype == np.uint8
+    assert all(text.startswith(f"{path}: expected ") for text in complaints)
+    return len(complaints)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_images_are_read_or_refused(kind, tmp_path):
+    assert fuzz(kind, range(25), tmp_path) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_thousands_of_damaged_images_are_read_or_refused(kind, tmp_path):
+    assert fuzz(kind, range(500), tmp_path) > 0
+
+
+# --- How good it is ---
+
+
+@pytest.mark.parametrize("item", ["print", "dark"])
+def test_photos_of_test_items_are_recognised(item, fashion_model, fashion_mnist):
+    X, y = fashion_mnist.X_test[:, :250], fashion_mnist.y_test[:250]
+    top_1, top_3, _ = measure(fashion_model, take(X, Conditions(item)), y)
+    assert top_1 >= 0.78 and top_3 >= 0.96
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_photos_are_recognised_in_all_ordinary_conditions(name, fashion_model, fashion_mnist):
+    X, y = fashion_mnist.X_test[:, :2000], fashion_mnist.y_test[:2000]
+    images = take(X, CONDITIONS[name])
+    top_1, top_3, doubted = measure(fashion_model, images, y)
+    assert top_1 >= 0.78 and top_3 >= 0.96 and doubted < 0.05
+    assert measure_colab(fashion_model, images, y)[0] < 0.4
+
+
+def test_items_as_they_are_and_their_negatives_are_seen_nearly_as_they_are(
+    fashion_model, fashion_mnist
+):
+    X, y = fashion_mnist.X_test[:, :300], fashion_mnist.y_test[:300]
+    for level in (np.asarray, np.invert):
+        images = [Image.fromarray(level(X[:, j]).reshape(28, 28)) for j in range(300)]
+        columns = np.hstack([photos.look(image).pixels for image in images])
+        assert np.mean(fashion_model.predict(columns) == fashion_model.predict(X)) >= 0.97
+        assert metrics.accuracy(fashion_model.logits(columns), y) >= 0.8

@@ -1,0 +1,299 @@
+"""The command that says what is in photos."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL")
+
+import predict
+from photo_set import photo
+from PIL import Image
+
+from npsoftmax import SoftmaxRegression
+from npsoftmax.errors import CorruptFileError, InputError, ShapeError
+from npsoftmax.ext import photos
+
+SCRIPT = Path(predict.__file__)
+
+
+def command(*arguments, **environment):
+    """Run the command as a user does; return the finished process."""
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def call(*arguments):
+    """Call the command in this process; return its exit code where it ends by itself."""
+    try:
+        predict.predict(predict.parser().parse_args([str(a) for a in arguments]))
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def saved_model(classes=("Hat", "Left shoe", "Bag"), num_inputs=784):
+    """A model that finds the middle columns of an image to be a hat."""
+    model = SoftmaxRegression(num_inputs, len(classes), sigma=0, classes=classes)
+    if num_inputs == 784:
+        model.W[0] = np.tile(np.arange(28) == 14, 28) / 7
+        model.b[1:, 0] = np.linspace(2, 1, len(classes) - 1)
+    model.save("model.npz")
+    return model
+
+
+@pytest.fixture
+def model():
+    """The model of a working folder that holds an upright bar on a table, too."""
+    bar("bar.png")
+    return saved_model()
+
+
+def bar(name, item=20):
+    image = Image.new("L", (60, 40), 220)
+    image.paste(item, (20, 10, 30, 30))
+    image.save(name)
+
+
+def know_the_bar(model):
+    """Give the model a class of bars, bright and half as bright."""
+    pixels = photos.read("bar.png").pixels
+    model.fit_centroids(np.hstack([pixels, pixels // 2]), [0, 0])
+    model.save("model.npz")
+
+
+# --- What it prints ---
+
+
+def test_the_likeliest_classes_are_printed_as_in_the_colab_demo(model):
+    process = command("model.npz", "bar.png")
+    assert process.returncode == 0 and process.stderr == ""
+    title, *lines = process.stdout.splitlines()
+    assert title == "bar.png" and lines[0].startswith("1) Hat       : 0.")
+    (guesses,) = model.top_k(photos.read("bar.png").pixels)
+    assert lines == [f"{i}) {name:10}: {p:.3f}" for i, (name, p) in enumerate(guesses, 1)]
+
+
+def test_a_model_of_two_classes_has_two_guesses(model, capsys):
+    saved_model(["yes", "no"])
+    assert call("model.npz", "bar.png") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_blank_image_has_no_percentages(model, capsys):
+    Image.new("RGB", (50, 50), "beige").save("table.png")
+    assert call("model.npz", "table.png", "bar.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "table.png",
+        "doubtful  blank: nothing stands out from the background",
+        "bar.png",
+    ]
+
+
+def test_low_contrast_is_doubtful(model, capsys):
+    bar("pale.png", item=200)
+    assert call("model.npz", "pale.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("1) Hat") and lines[4].startswith("doubtful  low in contrast: 20 of")
+
+
+def test_what_is_unlike_the_training_data_is_doubtful(model, capsys):
+    rng = np.random.default_rng(0)
+    model.fit_centroids(rng.integers(0, 99, (784, 60), np.uint8), np.arange(60) % 3)
+    model.save("model.npz")
+    call("model.npz", "bar.png")
+    doubt = capsys.readouterr().out.splitlines()[4]
+    novelty = model.novelty(photos.read("bar.png").pixels)[0]
+    assert novelty > 1 and doubt.startswith(f"doubtful  unlike the training data: {novelty:.2f}")
+    know_the_bar(model)
+    call("model.npz", "bar.png")
+    assert "doubtful" not in capsys.readouterr().out
+
+
+def test_json_says_everything(model):
+    Image.new("RGB", (50, 50), "beige").save("table.png")
+    bar("pale.png", item=200)
+    process = command("model.npz", "bar.png", "table.png", "missing.png", "pale.png", "--json")
+    assert process.returncode == CorruptFileError.exit_code == 4
+    report = json.loads(process.stdout)
+    assert report["model"] == "model.npz"
+    good, blank, missing, pale = report["images"]
+    (guesses,) = model.top_k(photos.read("bar.png").pixels)
+    assert good == {
+        "file": "bar.png",
+        "guesses": [{"class": name, "probability": p} for name, p in guesses],
+        "novelty": None,
+        "doubts": [],
+    }
+    assert blank["guesses"] == [] and blank["doubts"][0].startswith("blank")
+    assert missing["file"] == "missing.png" and missing["error"].startswith("cannot read")
+    assert pale["doubts"][0].startswith("low in contrast")
+    know_the_bar(model)
+    (image,) = json.loads(command("model.npz", "bar.png", "--json").stdout)["images"]
+    assert image["novelty"] == pytest.approx(model.novelty(photos.read("bar.png").pixels)[0])
+
+
+def test_quiet_prints_nothing_but_errors(model, capsys):
+    assert call("model.npz", "bar.png", "missing.png", "--quiet") == 4
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+
+
+def test_names_of_files_and_classes_cannot_write_to_the_terminal(capsys):
+    saved_model(["\x1b[2Jclear", "two\nlines", "x" * 500])
+    bar("a\x1b[31m\nb.png")
+    assert call("model.npz", "a\x1b[31m\nb.png", "no\x1b[0m.png") == 4
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert len(out.splitlines()) == 4 and len(err.splitlines()) == 1
+    assert max(map(len, out.splitlines())) < 60
+
+
+@pytest.mark.parametrize("name", ["two words.png", "ünï.png", "-", "-x.png", "--json"])
+def test_unusual_names(name, model, capsys):
+    bar("bar.png")
+    os.rename("bar.png", name)
+    assert call("model.npz", "--", name, name) == 0
+    assert capsys.readouterr().out.splitlines()[::4] == [name, name]
+
+
+# --- What it refuses ---
+
+
+def test_bad_images_cost_a_line_each_and_the_others_are_predicted(model):
+    os.mkfifo("pipe.png")
+    os.mkdir("folder.png")
+    Path("empty.png").touch()
+    Path("text.png").write_text("not an image")
+    whole = Path("bar.png").read_bytes()
+    Path("cut.png").write_bytes(whole[: len(whole) // 2])
+    bad = ["pipe.png", "folder.png", "empty.png", "text.png", "cut.png", "missing.png"]
+    process = command("model.npz", *bad, "bar.png", "text.png")
+    assert process.returncode == 4
+    lines = process.stderr.splitlines()
+    assert len(lines) == len(bad) + 1
+    for name, line in zip([*bad, "text.png"], lines, strict=True):
+        assert line.startswith("predict.py: error: ") and name in line
+    assert process.stdout.splitlines()[0] == "bar.png"
+
+
+def test_decoders_do_not_write_to_stderr_themselves(model, capfd):
+    image = Image.new("1", (60, 40), 1)
+    image.save("fax.tif", compression="group4")
+    whole = Path("fax.tif").read_bytes()
+    for seed in range(30):
+        damaged = bytearray(whole)
+        damaged[random.Random(seed).randrange(8, len(whole))] = 255
+        Path("fax.tif").write_bytes(damaged)
+        call("model.npz", "fax.tif")
+    err = capfd.readouterr().err
+    assert err
+    assert all(line.startswith("predict.py: error: fax.tif: ") for line in err.splitlines())
+
+
+def test_debug_shows_where_an_image_failed(model, capsys):
+    assert call("model.npz", "missing.png", "--debug") == 4
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.splitlines()[-1].startswith("predict.py: error: cannot read")
+
+
+def test_a_model_of_other_inputs_is_refused(model):
+    saved_model(num_inputs=4)
+    with pytest.raises(ShapeError, match=r"model.npz: expected a model of 784 inputs, .* of 4"):
+        call("model.npz", "bar.png")
+
+
+@pytest.mark.parametrize(("name", "code"), [("missing.npz", 2), ("bar.png", 4)])
+def test_without_a_model_nothing_is_predicted(name, code, model):
+    process = command(name, "bar.png")
+    assert process.returncode == code and process.stdout == ""
+    assert len(process.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "flags"),
+    [("PIL", "image", []), ("matplotlib", "plot", ["--show", "out.png"])],
+)
+def test_a_missing_package_is_named_with_what_installs_it(package, extra, flags, model):
+    Path("blocked").mkdir()
+    Path(f"blocked/{package}.py").write_text(f"raise ModuleNotFoundError('No module {package}')")
+    root = str(SCRIPT.parents[1])
+    process = command("model.npz", "bar.png", *flags, PYTHONPATH=f"blocked{os.pathsep}{root}")
+    assert process.returncode == 2 and process.stdout == ""
+    (line,) = process.stderr.splitlines()
+    assert package in line and f'pip install ".[{extra}]"' in line
+
+
+# --- The picture ---
+
+
+def test_show_draws_a_row_for_every_photo(model, capsys):
+    pytest.importorskip("matplotlib")
+    strange = "$日本$" + "x" * 100 + ".png"  # no formula, no such letters in the font, too long
+    Image.new("RGB", (50, 50), "beige").save(strange)
+    assert call("model.npz", "bar.png", strange, "missing.png", "--show", "out.png") == 4
+    with Image.open("out.png") as picture:
+        assert picture.format == "PNG"
+        width, height = picture.size
+    assert call("model.npz", "bar.png", "--show", "out.png") == 0
+    with Image.open("out.png") as picture:
+        assert picture.size == (width, height // 2)
+
+
+def test_the_picture_shows_the_photo_what_the_model_sees_and_the_guesses(model, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    bar("pale.png", item=200)
+    call("model.npz", "pale.png", "--show", "out.png", "--quiet")
+    left, middle, _, right = drawn[0].axes
+    seen = photos.read("pale.png")
+    assert (left.images[0].get_array() == np.asarray(seen.image)).all()
+    assert (middle.images[0].get_array() == seen.pixels.reshape(28, 28)).all()
+    assert [label.get_text() for label in right.get_yticklabels()] == ["Hat", "Left shoe", "Bag"]
+    assert left.get_title() == "pale.png" and "low in contrast" in right.get_title(loc="left")
+
+
+def test_show_without_a_readable_image_writes_nothing(model, capsys):
+    pytest.importorskip("matplotlib")
+    assert call("model.npz", "missing.png", "--show", "out.png") == 4
+    assert not Path("out.png").exists()
+
+
+def test_show_never_takes_the_place_of_an_input(model):
+    pytest.importorskip("matplotlib")
+    os.symlink("bar.png", "link.png")
+    before = Path("bar.png").read_bytes()
+    for arguments in (["bar.png", "--show", "link.png"], ["bar.png", "--show", "model.npz"]):
+        with pytest.raises(InputError, match="--show: expected a file to write, got the input"):
+            call("model.npz", *arguments)
+    assert Path("bar.png").read_bytes() == before
+
+
+def test_show_has_an_end(model):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(InputError, match="--show: expected at most 100 images, got 101"):
+        call("model.npz", *["bar.png"] * 101, "--show", "out.png")
+
+
+# --- On real items ---
+
+
+def test_a_photo_of_a_real_boot(fashion_model, fashion_mnist, capsys):
+    fashion_model.save("fashion.npz")
+    Path("boot.jpg").write_bytes(photo(fashion_mnist.X_test[:, 0], seed=0))
+    assert call("fashion.npz", "boot.jpg") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("1) Ankle boot  : 0.") and len(lines) == 4
