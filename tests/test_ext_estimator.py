@@ -1,0 +1,638 @@
+"""The estimator is one of scikit-learn's, its coefficients are right, its weights mean rows."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("sklearn")
+import joblib
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_info
+
+from npsoftmax.errors import DivergedError, InputError, LabelError, ShapeError
+from npsoftmax.ext._samples import weighted
+from npsoftmax.ext._solvers import descend
+from npsoftmax.ext.estimator import SoftmaxClassifier
+from npsoftmax.objective import FullBatch
+from npsoftmax.optimisers import Optimiser
+
+NO_OPTIMUM = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+NAMES = np.array(["cat", "dog", "owl"])
+DATASETS = {
+    "iris": load_iris,
+    "digits": load_digits,
+    "wine": load_wine,
+    "breast cancer": load_breast_cancer,
+}
+
+
+@NO_OPTIMUM
+@parametrize_with_checks([SoftmaxClassifier()])
+def test_estimator_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@NO_OPTIMUM
+@parametrize_with_checks(
+    [
+        SoftmaxClassifier(alpha=1e-2),
+        SoftmaxClassifier(solver="sgd"),
+        SoftmaxClassifier(class_weight="balanced"),
+        SoftmaxClassifier(alpha=1e-4, class_weight="balanced", solver="sgd"),
+        SoftmaxClassifier(class_weight={0: 2.0, 1: 0.5}),
+        SoftmaxClassifier(warm_start=True, random_state=0),
+    ]
+)
+def test_estimator_checks_of_other_parameters(estimator, check):
+    check(estimator)
+
+
+def noisy(n=90, d=3, k=3, seed=0):
+    """Draw rows whose labels no model can tell for sure."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    return X, (X @ rng.standard_normal((d, k)) + rng.gumbel(size=(n, k))).argmax(axis=1)
+
+
+def separable():
+    return np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
+
+
+# Coefficients
+
+
+def dataset(name, scaled):
+    X, y = DATASETS[name](return_X_y=True)
+    return (StandardScaler().fit_transform(X) if scaled else X), y
+
+
+def largest_gradient(peer, X, y, alpha, weights):
+    """Return it by the plain formula; for two classes the one row of LogisticRegression."""
+    logits = peer.decision_function(X)
+    shares = weights / weights.sum()
+    if logits.ndim == 1:
+        errors = (1 / (1 + np.exp(-logits)) - y)[:, None]
+    else:
+        P = np.exp(logits - logits.max(axis=1, keepdims=True))
+        errors = P / P.sum(axis=1, keepdims=True) - np.eye(P.shape[1])[y]
+    errors *= shares[:, None]
+    return max(np.abs(errors.T @ X + alpha * peer.coef_).max(), np.abs(errors.sum(axis=0)).max())
+
+
+def logistic_regression(X, y, alpha, weights):
+    """Return scikit-learn's solution, once it is known to be one."""
+    peer = LogisticRegression(
+        C=1 / (alpha * weights.sum()), solver="newton-cholesky", tol=1e-13, max_iter=1000
+    ).fit(X, y, weights)
+    assert largest_gradient(peer, X, y, alpha, weights) < 1e-11
+    return peer
+
+
+def assert_equal_coefficients(classifier, peer, tolerance):
+    # The same number added to all intercepts changes nothing.
+    intercepts = [
+        e.intercept_ - (e.intercept_.mean() if len(e.coef_) > 1 else 0) for e in (classifier, peer)
+    ]
+    np.testing.assert_allclose(classifier.coef_, peer.coef_, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(*intercepts, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e-1])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("name", DATASETS)
+def test_coefficients_are_those_of_logistic_regression(name, scaled, alpha):
+    X, y = dataset(name, scaled)
+    peer = logistic_regression(X, y, alpha, np.ones(y.size))
+    assert_equal_coefficients(SoftmaxClassifier(alpha).fit(X, y), peer, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["iris", "breast cancer"])
+def test_coefficients_with_weights_are_those_of_logistic_regression(name, rng):
+    X, y = dataset(name, scaled=True)
+    weights = rng.integers(1, 9, y.size) / 4
+    peer = logistic_regression(X, y, 1e-2, weights)
+    assert_equal_coefficients(SoftmaxClassifier(1e-2).fit(X, y, weights), peer, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["iris", "wine"])
+def test_balanced_coefficients_are_those_of_logistic_regression(name):
+    X, y = dataset(name, scaled=True)
+    X, y = X[20:], y[20:]
+    peer = logistic_regression(X, y, 1e-2, compute_sample_weight("balanced", y))
+    classifier = SoftmaxClassifier(1e-2, class_weight="balanced").fit(X, y)
+    assert_equal_coefficients(classifier, peer, 1e-6)
+    as_dict = dict(enumerate(y.size / (3 * np.bincount(y))))
+    again = SoftmaxClassifier(1e-2, class_weight=as_dict).fit(X, y)
+    np.testing.assert_allclose(again.coef_, classifier.coef_, rtol=0, atol=1e-9)
+
+
+def test_balanced_classes_weigh_the_same_whatever_their_samples_weigh():
+    X, y = noisy()
+    weights = 1.0 + np.arange(y.size) % 4
+    balanced = weights / np.bincount(y, weights)[y]
+    by_hand = SoftmaxClassifier(1e-2).fit(X, y, balanced)
+    classifier = SoftmaxClassifier(1e-2, class_weight="balanced").fit(X, y, weights)
+    np.testing.assert_allclose(classifier.coef_, by_hand.coef_, rtol=0, atol=1e-9)
+
+
+def test_unscaled_wine_is_solved_where_the_first_preconditioner_is_a_poor_one():
+    X, y = dataset("wine", scaled=False)
+    peer = logistic_regression(X, y, 1e-4, np.ones(y.size))
+    classifier = SoftmaxClassifier(1e-4).fit(X, y)
+    assert_equal_coefficients(classifier, peer, 1e-5)
+    assert classifier.n_iter_ > 200
+
+
+def test_the_smaller_of_two_equal_features_is_no_other():
+    X, y = noisy()
+    classifier = SoftmaxClassifier().fit(np.hstack([X, X[:, :1], np.full((len(X), 1), 7.0)]), y)
+    once = SoftmaxClassifier().fit(X, y)
+    np.testing.assert_allclose(classifier.coef_[:, 0], classifier.coef_[:, 3], rtol=1e-9)
+    np.testing.assert_allclose(2 * classifier.coef_[:, 0], once.coef_[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(classifier.coef_[:, 4], 0, rtol=0, atol=1e-12)
+
+
+@NO_OPTIMUM
+def test_fewer_rows_than_features_leave_the_other_directions_alone():
+    X, y = noisy(n=12, d=30)
+    classifier = SoftmaxClassifier().fit(X, y)
+    assert classifier.score(X, y) == 1
+    outside = np.linalg.svd(X - X.mean(axis=0))[2][11:]
+    np.testing.assert_allclose(classifier.coef_ @ outside.T, 0, rtol=0, atol=1e-12)
+
+
+# What weights mean
+
+
+@st.composite
+def weighted_rows(draw):
+    """Draw rows, labels, and weights of which at least two classes have some."""
+    n, d = draw(st.integers(4, 10)), draw(st.integers(1, 3))
+    eighths = st.integers(-16, 16).map(lambda number: number / 8)
+    X = np.array(draw(st.lists(st.lists(eighths, min_size=d, max_size=d), min_size=n, max_size=n)))
+    labels = st.lists(st.integers(0, 2), min_size=n - 2, max_size=n - 2)
+    weights = st.lists(st.integers(0, 3), min_size=n - 2, max_size=n - 2)
+    return X, NAMES[[0, 1, *draw(labels)]], np.array([1, 2, *draw(weights)])
+
+
+def same(a, b, X, tolerance, coefficients=True):
+    assert list(a.classes_) == list(b.classes_)
+    np.testing.assert_allclose(a.predict_proba(X), b.predict_proba(X), rtol=0, atol=tolerance)
+    if coefficients:
+        np.testing.assert_allclose(a.coef_, b.coef_, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(a.intercept_, b.intercept_, rtol=tolerance, atol=tolerance)
+
+
+def assert_weights_count_rows(classifier, X, y, weights, seed, factor, **compared):
+    """Compare with the fit to rows that are repeated, left out and in another order."""
+    order = np.random.default_rng(seed).permutation(y.size)
+    kept = weights > 0
+    result = clone(classifier).fit(X, y, weights)
+    for other in (
+        (X.repeat(weights, axis=0), y.repeat(weights)),
+        (X[kept], y[kept], weights[kept]),
+        (X[order], y[order], weights[order]),
+        (X, y, factor * weights),
+    ):
+        same(clone(classifier).fit(*other), result, X[kept], **compared)
+
+
+FACTORS = st.floats(1e-300, 1e300)
+PENALISED = st.builds(
+    SoftmaxClassifier,
+    st.sampled_from([1e-3, 0.1, 10.0]),
+    class_weight=st.sampled_from([None, "balanced", {"dog": 3.0}]),
+)
+
+
+@settings(max_examples=25)
+@given(PENALISED, weighted_rows(), st.integers(0, 9), FACTORS)
+def test_weights_count_rows(classifier, rows, seed, factor):
+    assert_weights_count_rows(classifier, *rows, seed, factor, tolerance=1e-8)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000)
+@given(PENALISED, weighted_rows(), st.integers(0, 9), FACTORS)
+def test_weights_count_rows_of_many_data(classifier, rows, seed, factor):
+    assert_weights_count_rows(classifier, *rows, seed, factor, tolerance=1e-8)
+
+
+@settings(max_examples=10)
+@given(weighted_rows(), st.integers(0, 9), FACTORS)
+def test_weights_count_rows_in_a_batch_of_all(rows, seed, factor):
+    classifier = SoftmaxClassifier(1e-2, "sgd", epochs=8, random_state=0)
+    assert_weights_count_rows(classifier, *rows, seed, factor, tolerance=1e-6)
+
+
+@NO_OPTIMUM
+@settings(max_examples=5)
+@given(weighted_rows(), st.integers(0, 9), FACTORS)
+def test_weights_count_rows_where_no_coefficients_are_the_best(rows, seed, factor):
+    # The probabilities of the rows go to 0 and 1 along many ways, and rounding chooses one.
+    assert_weights_count_rows(
+        SoftmaxClassifier(), *rows, seed, factor, tolerance=1e-6, coefficients=False
+    )
+
+
+def test_a_class_without_weight_is_absent():
+    X, y = noisy()
+    weights = np.where(y == 1, 0, 3)
+    classifier = SoftmaxClassifier(1e-3).fit(X, NAMES[y], weights)
+    assert list(classifier.classes_) == ["cat", "owl"]
+    assert classifier.predict_proba(X).shape == (90, 2) and classifier.coef_.shape == (1, 3)
+    without = SoftmaxClassifier(1e-3, class_weight={"dog": 0.0}).fit(X, NAMES[y])
+    np.testing.assert_array_equal(without.coef_, classifier.coef_)
+
+
+class Recorder(Optimiser):
+    """A rule that stays where it is, and keeps the gradients."""
+
+    def apply(self, theta, grad):
+        self.state[len(self.state)] = grad.copy()
+        return 0 * grad
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_the_gradients_of_batches_are_on_average_that_of_all_rows(l2):
+    X, y = noisy()
+    weights = np.random.default_rng(0).exponential(size=y.size)
+    samples = weighted(X, y, np.arange(3), weights, class_weight=None)
+    theta = np.array([[1.0, 2.0, -1.0, 0.5], [-2.0, 0.0, 3.0, 0.5], [1.0, -2.0, -2.0, -1.0]])
+    of_all, of_batches = Recorder(), Recorder()
+    descend(theta, samples, l2, range(1), 90, of_all, seed=0)
+    descend(theta, samples, l2, range(1), 10, of_batches, seed=0)
+    expected = FullBatch(X.T, y, l2, weights).loss_and_grad(theta).grad
+    np.testing.assert_allclose(of_all.state[0], expected, rtol=0, atol=1e-15)
+    mean = sum(of_batches.state.values()) / 9
+    np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-15)
+
+
+# Labels, predictions, parameters
+
+
+def test_labels_may_be_anything():
+    X, y = noisy()
+    by_number = SoftmaxClassifier(1e-2).fit(X, y)
+    for names in (NAMES, NAMES.astype(object), np.array([-1, 5, 70])):
+        classifier = SoftmaxClassifier(1e-2).fit(X, names[y])
+        assert list(classifier.classes_) == list(names)
+        assert list(classifier.predict(X)) == list(names[by_number.predict(X)])
+    assert SoftmaxClassifier(1e-2).fit(X, y == 1).predict(X).dtype == bool
+
+
+def test_logarithms_of_probabilities_are_exact_where_those_are_0():
+    X, y = separable()
+    classifier = SoftmaxClassifier(1e-2).fit(X, y)
+    far = np.array([[-1000 / classifier.coef_[0, 0]]])
+    assert classifier.predict_proba(far)[0, 1] == 0
+    np.testing.assert_allclose(classifier.predict_log_proba(far)[0], [0, -1000], atol=1e-9)
+    near = classifier.predict_proba(X)
+    np.testing.assert_allclose(np.log(near), classifier.predict_log_proba(X), rtol=1e-12)
+
+
+def test_two_classes_have_one_logit():
+    X, y = separable()
+    classifier = SoftmaxClassifier(1e-1).fit(X, y)
+    logits = classifier.decision_function(X)
+    assert classifier.coef_.shape == (1, 1) and classifier.intercept_.shape == (1,)
+    np.testing.assert_allclose(logits, X[:, 0] * classifier.coef_[0, 0], atol=1e-9)
+    np.testing.assert_allclose(classifier.predict_proba(X)[:, 1], 1 / (1 + np.exp(-logits)))
+    assert classifier.decision_function(noisy()[0][:, :1]).shape == (90,)
+    three = SoftmaxClassifier(1e-1).fit(*noisy())
+    assert three.decision_function(noisy()[0]).shape == (90, 3)
+
+
+def test_float32_rows_are_computed_on_in_float64():
+    X, y = noisy()
+    narrow = SoftmaxClassifier(1e-2).fit(X.astype(np.float32), y)
+    assert narrow.coef_.dtype == narrow.intercept_.dtype == np.float32
+    assert narrow.predict_proba(X.astype(np.float32)).dtype == np.float32
+    wide = SoftmaxClassifier(1e-2).fit(X.astype(np.float32).astype(np.float64), y)
+    np.testing.assert_array_equal(narrow.coef_, wide.coef_.astype(np.float32))
+    assert SoftmaxClassifier(1e-2).fit((9 * X).astype(int), y).coef_.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"alpha": -1}, "alpha: expected a number of at least 0, got -1"),
+        ({"alpha": np.nan}, "alpha: expected"),
+        ({"alpha": "1"}, "alpha: expected a number of at least 0, got '1'"),
+        ({"tol": -1e-3}, "tol: expected"),
+        ({"max_iter": 0}, "max_iter: expected a whole number of at least 1, got 0"),
+        ({"max_iter": 1.5}, "max_iter: expected a whole number"),
+        ({"batch_size": 0}, "batch_size: expected"),
+        ({"epochs": 0}, "epochs: expected"),
+        ({"learning_rate": np.inf}, "learning_rate: expected"),
+        ({"solver": "newton"}, "solver: expected 'lbfgs' or 'sgd', got 'newton'"),
+        ({"class_weight": "even"}, "class_weight: expected a dict, 'balanced' or None"),
+        ({"class_weight": {0: -1.0}}, "class_weight: expected finite numbers of at least 0"),
+        ({"class_weight": {0: np.nan}}, "class_weight: expected finite numbers"),
+        ({"class_weight": {"0": 1.0}}, r"expected keys among the labels \[0, 1, 2\], got \['0'\]"),
+        ({"class_weight": {0: 0, 1: 0, 2: 0}}, "got zero for all"),
+    ],
+)
+def test_bad_parameters_are_refused(parameters, message):
+    with pytest.raises(InputError, match=message):
+        SoftmaxClassifier(**parameters).fit(*noisy())
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (np.zeros(90), InputError, "not zero for all"),
+        (np.full(90, -1.0), InputError, "at least zero"),
+        (np.ones(3), ShapeError, r"one number for each of 90 rows, got shape \(3,\)"),
+        (np.ones((90, 1)), ShapeError, r"got shape \(90, 1\)"),
+        (np.full(90, np.nan), ValueError, "sample_weight contains NaN"),
+    ],
+)
+def test_bad_weights_are_refused(weights, error, message):
+    with pytest.raises(error, match=message):
+        SoftmaxClassifier(1e-2).fit(*noisy(), weights)
+
+
+def test_one_class_is_refused():
+    X, y = noisy()
+    with pytest.raises(InputError, match=r"only one class, \['cat'\]"):
+        SoftmaxClassifier().fit(X, NAMES[0 * y])
+    with pytest.raises(InputError, match=r"only one class, \[1\]; rows of weight 0 do not count"):
+        SoftmaxClassifier().fit(X, y, y == 1)
+    with pytest.raises(InputError, match="only one class"):
+        SoftmaxClassifier().partial_fit(X, 0 * y, classes=[0])
+
+
+def test_sparse_rows_are_refused():
+    from scipy.sparse import csr_array
+
+    X, y = noisy()
+    with pytest.raises(TypeError, match="dense data is required"):
+        SoftmaxClassifier().fit(csr_array(X), y)
+
+
+def test_predicting_needs_a_fit():
+    for method in ("predict", "predict_proba", "predict_log_proba", "decision_function"):
+        with pytest.raises(NotFittedError):
+            getattr(SoftmaxClassifier(), method)([[1.0]])
+
+
+# What the solvers say and leave alone
+
+
+def advice(classifier, X, y):
+    with pytest.warns(ConvergenceWarning) as caught:
+        classifier.fit(X, y)
+    assert caught[0].filename == __file__
+    return str(caught[0].message)
+
+
+def test_separable_rows_have_no_optimum_without_a_penalty():
+    assert advice(SoftmaxClassifier(), *separable()) == (
+        "SoftmaxClassifier: every training sample is classified right and alpha is 0, so the "
+        "optimum is at infinity and the weights depend on where this stopped: set alpha > 0"
+    )
+    SoftmaxClassifier(1e-3).fit(*separable())
+    SoftmaxClassifier().fit(*noisy())
+
+
+@pytest.mark.parametrize("limit", [1, 5, 203])
+def test_too_few_iterations_are_told(limit):
+    X, y = dataset("wine", scaled=False)
+    classifier = SoftmaxClassifier(1e-4, max_iter=limit)
+    assert advice(classifier, X, y) == f"SoftmaxClassifier: raise max_iter, now {limit}"
+    assert classifier.n_iter_ == limit
+
+
+def test_sgd_comes_near_the_optimum():
+    X, y = noisy()
+    near = SoftmaxClassifier(1e-2, "sgd", learning_rate=0.1, random_state=0).fit(X, y)
+    assert near.n_iter_ == 100
+    np.testing.assert_allclose(near.coef_.sum(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(near.coef_, SoftmaxClassifier(1e-2).fit(X, y).coef_, atol=5e-3)
+
+
+def test_sgd_tells_that_it_diverged():
+    with pytest.raises(DivergedError, match="scale the features, or lower the learning rate"):
+        SoftmaxClassifier(solver="sgd", learning_rate=1e308).fit(*noisy())
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+def test_fits_are_repeatable(solver):
+    X, y = noisy()
+    make = SoftmaxClassifier(1e-3, solver, batch_size=16, epochs=2, random_state=7)
+    first, second = (clone(make).fit(X, y) for _ in range(2))
+    np.testing.assert_array_equal(first.coef_, second.coef_)
+    np.testing.assert_array_equal(first.fit(X, y).coef_, second.coef_)
+    other = clone(make).set_params(random_state=np.random.RandomState(8)).fit(X, y)
+    assert np.array_equal(other.coef_, first.coef_) == (solver == "lbfgs")
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+def test_fits_leave_alone_what_is_not_theirs(solver):
+    X, y = noisy()
+    weights = np.arange(90.0)
+    for array in (X, y, weights):
+        array.setflags(write=False)
+    classifier = SoftmaxClassifier(0.0, solver, class_weight="balanced", epochs=3)
+    pools = [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()]
+    with np.errstate(all="raise"):
+        before = np.geterr()
+        classifier.fit(np.hstack([X, X]), y, weights)
+        classifier.fit(X * 1e-200, y)
+        classifier.predict_proba(X)
+        assert np.geterr() == before
+    assert pools == [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()]
+
+
+# Beginning anew, going on
+
+
+def test_fit_begins_anew_and_a_warm_start_goes_on():
+    X, y = noisy()
+    classifier = SoftmaxClassifier(1e-2, warm_start=True).fit(X, y)
+    cold = clone(classifier).set_params(warm_start=False).fit(X, y)
+    assert cold.n_iter_ == classifier.n_iter_ > 1
+    optimum = classifier.coef_.copy()
+    assert classifier.fit(X, y).n_iter_ == 0 and cold.fit(X, y).n_iter_ > 1
+    np.testing.assert_array_equal(classifier.coef_, optimum)
+    for changed in ((X[:, :2], y), (X, NAMES[y]), (X[y < 2], y[y < 2])):
+        anew = clone(classifier).fit(*changed)
+        np.testing.assert_array_equal(classifier.fit(*changed).coef_, anew.coef_)
+    two = X[y < 2], y[y < 2]
+    assert classifier.fit(*two).n_iter_ == 0
+
+
+def test_partial_fit_goes_on_and_fit_begins_anew():
+    X, y = noisy()
+    classifier = SoftmaxClassifier(solver="sgd", batch_size=30, epochs=3, random_state=0)
+    whole = clone(classifier).fit(X, y)
+    for passes in (1, 2, 3):
+        classifier.partial_fit(X, y, classes=[2, 1, 0])
+        assert classifier.n_iter_ == passes
+    # The same passes in the same order, with the memory of the rule.
+    np.testing.assert_allclose(classifier.coef_, whole.coef_, rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(classifier.fit(X, y).coef_, whole.coef_)
+    before = classifier.coef_.copy()
+    classifier.partial_fit(X, y)
+    assert 0 < np.abs(classifier.coef_ - before).max() < 0.1 and classifier.n_iter_ == 4
+
+
+def test_partial_fit_after_the_optimum_and_on_few_labels():
+    X, y = noisy()
+    classifier = SoftmaxClassifier(1e-2, random_state=0).fit(X, NAMES[y])
+    optimum = classifier.coef_.copy()
+    classifier.partial_fit(X[:1], NAMES[y[:1]], sample_weight=[3.0])
+    assert 0 < np.abs(classifier.coef_ - optimum).max() < 0.1
+    assert list(classifier.classes_) == list(NAMES)
+
+
+def test_partial_fit_of_two_classes():
+    X, y = separable()
+    classifier = SoftmaxClassifier(random_state=0)
+    for _ in range(50):
+        classifier.partial_fit(X, y, classes=[0, 1])
+    assert classifier.coef_.shape == (1, 1) and classifier.score(X, y) == 1
+
+
+def test_partial_fit_refuses_other_classes():
+    X, y = noisy()
+    with pytest.raises(InputError, match="all labels at the first call of partial_fit, got None"):
+        SoftmaxClassifier().partial_fit(X, y)
+    with pytest.raises(LabelError, match=r"labels among \[0, 1\], got \[2\]"):
+        SoftmaxClassifier().partial_fit(X, y, classes=[0, 1])
+    classifier = SoftmaxClassifier().partial_fit(X, y, classes=[0, 1, 2])
+    before = classifier.coef_.copy()
+    with pytest.raises(InputError, match=r"expected \[0, 1, 2\] as before, got \[0, 1, 2, 3\]"):
+        classifier.partial_fit(X, y, classes=[0, 1, 2, 3])
+    with pytest.raises(LabelError, match=r"got \[3\]"):
+        classifier.partial_fit(X, y + 1)
+    with pytest.raises(ValueError, match="expecting 3 features"):
+        classifier.partial_fit(X[:, :2], y)
+    np.testing.assert_array_equal(classifier.coef_, before)
+
+
+def test_partial_fit_cannot_balance_classes():
+    classifier = SoftmaxClassifier(class_weight="balanced")
+    assert not hasattr(classifier, "partial_fit")
+    with pytest.raises(AttributeError, match="no attribute 'partial_fit'") as caught:
+        _ = classifier.partial_fit
+    assert "expected a dict or None for partial_fit" in str(caught.value.__cause__)
+    assert hasattr(classifier.set_params(class_weight={0: 2.0}), "partial_fit")
+
+
+# In scikit-learn's company
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [clone, copy.deepcopy, lambda estimator: pickle.loads(pickle.dumps(estimator))],
+)
+def test_copies(copied, tmp_path):
+    X, y = noisy()
+    classifier = SoftmaxClassifier(1e-2, random_state=0).partial_fit(X, y, classes=[0, 1, 2])
+    twin = copied(classifier)
+    assert twin.get_params() == classifier.get_params()
+    if copied is not clone:
+        np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
+        np.testing.assert_array_equal(
+            twin.partial_fit(X, y).coef_, classifier.partial_fit(X, y).coef_
+        )
+    joblib.dump(classifier, tmp_path / "classifier.joblib")
+    loaded = joblib.load(tmp_path / "classifier.joblib")
+    np.testing.assert_array_equal(loaded.predict(X), classifier.predict(X))
+
+
+def test_in_a_pipeline_and_a_grid_search():
+    X, y = load_iris(return_X_y=True)
+    pipeline = make_pipeline(StandardScaler(), SoftmaxClassifier())
+    search = GridSearchCV(pipeline, {"softmaxclassifier__alpha": [1e-3, 10.0]}, cv=3).fit(X, y)
+    assert search.best_params_ == {"softmaxclassifier__alpha": 1e-3}
+    assert search.score(X, y) > 0.97
+    P = cross_val_predict(search.best_estimator_, X, y, cv=3, method="predict_log_proba")
+    assert np.mean(P.argmax(axis=1) == y) > 0.94
+
+
+@pytest.mark.slow
+def test_in_a_grid_search_of_two_processes():
+    X, y = load_digits(return_X_y=True)
+    scores = [
+        GridSearchCV(SoftmaxClassifier(), {"alpha": [0.01, 1.0]}, cv=3, n_jobs=jobs)
+        .fit(X, y)
+        .cv_results_["mean_test_score"]
+        for jobs in (1, 2)
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_in_other_estimators():
+    X, y = noisy(n=120)
+    classifier = SoftmaxClassifier(1e-2)
+    members = [("a", classifier), ("b", SoftmaxClassifier(1.0))]
+    for estimator in (
+        CalibratedClassifierCV(classifier, cv=3),
+        VotingClassifier(members, voting="soft"),
+        StackingClassifier(members, final_estimator=SoftmaxClassifier(1e-3), cv=3),
+        BaggingClassifier(classifier, n_estimators=3, random_state=0),
+    ):
+        fitted = estimator.fit(X, NAMES[y])
+        assert fitted.score(X, NAMES[y]) > classifier.fit(X, NAMES[y]).score(X, NAMES[y]) - 0.05
+        np.testing.assert_allclose(fitted.predict_proba(X).sum(axis=1), 1)
+
+
+def test_weights_are_routed():
+    X, y = noisy()
+    weights = np.where(y == 0, 0.0, 1.0)
+    with config_context(enable_metadata_routing=True):
+        classifier = SoftmaxClassifier(1e-2)
+        asked = clone(classifier).set_fit_request(sample_weight=True)
+        pipeline = make_pipeline(asked).fit(X, y, sample_weight=weights)
+        assert list(pipeline.classes_) == [1, 2]
+        with pytest.raises(ValueError, match="not explicitly set as requested"):
+            make_pipeline(classifier).fit(X, y, sample_weight=weights)
+        assert classifier.get_metadata_routing().partial_fit.requests == {
+            "classes": None,
+            "sample_weight": None,
+        }
+
+
+def test_names_of_features():
+    pandas = pytest.importorskip("pandas")
+    X, y = noisy()
+    frame = pandas.DataFrame(X, columns=["a", "b", "c"])
+    scaler = StandardScaler().set_output(transform="pandas")
+    pipeline = make_pipeline(scaler, SoftmaxClassifier(1e-2)).fit(frame, pandas.Series(NAMES[y]))
+    assert list(pipeline[-1].feature_names_in_) == ["a", "b", "c"]
+    assert pipeline[-1].n_features_in_ == 3
+    with pytest.raises(ValueError, match="feature names"):
+        pipeline.predict(frame.rename(columns={"a": "z"}))
+
+
+def test_representations():
+    classifier = SoftmaxClassifier(0.5, class_weight="balanced")
+    assert repr(classifier) == "SoftmaxClassifier(alpha=0.5, class_weight='balanced')"
+    html = classifier.fit(*noisy())._repr_html_()
+    assert "SoftmaxClassifier" in html and "alpha" in html
+
+
+def test_a_fit_in_order_is_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SoftmaxClassifier(1e-2).fit(*noisy())
