@@ -1,0 +1,677 @@
+"""The page that classifies in the browser: what Python writes, and what Chromium makes of it."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import browser
+import numpy as np
+import pytest
+
+from npsoftmax import SoftmaxRegression
+from npsoftmax.centroids import Centroids
+from npsoftmax.errors import InputError, OutputError, ShapeError
+from npsoftmax.ext import web_page
+
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)>",
+    "<!--<script>alert(2)",
+    "{{script}} \\u003c & \" ' \u202e \u2028",
+]
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and the text in style and script."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements, self.blocks = [], []
+        self.feed(path.read_bytes().decode())
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        if self.elements and self.elements[-1][0] in ("style", "script") and data.strip():
+            self.blocks.append((*self.elements[-1], data))
+
+    def policy(self):
+        content = next(a["content"] for t, a in self.elements if a.get("http-equiv"))
+        return dict((rule.strip() + " ").split(" ", 1) for rule in content.split(";"))
+
+    def model(self):
+        return json.loads(next(text for _, a, text in self.blocks if a.get("id") == "model"))
+
+
+@pytest.fixture
+def model():
+    """Return a model that can be checked by eye: is it bright left and right, or at both ends?"""
+    model = SoftmaxRegression(784, 3, classes=["wide", "tall", "neither"], sigma=0)
+    weights = np.zeros((3, 28, 28))
+    weights[0, :, :4] = weights[0, :, -4:] = 0.05
+    weights[1, :4] = weights[1, -4:] = 0.05
+    model.W[:] = weights.reshape(3, 784)
+    model.b[2] = 0.5
+    return model
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "page.html"
+
+
+def test_a_page_for_ten_classes_stays_under_80_kB(path):
+    model = SoftmaxRegression(784, 10)
+    model.centroids = Centroids(np.full((784, 10), 0.5), np.ones(10))
+    web_page.save(model, path)
+    assert 60_000 < path.stat().st_size < 80_000
+
+
+def test_the_same_model_gives_the_same_bytes(model, path):
+    web_page.save(model, path)
+    first = path.read_bytes()
+    web_page.save(model, path)
+    assert path.read_bytes() == first and b"\r" not in first
+
+
+def test_only_the_two_texts_of_the_page_are_obeyed(model, path):
+    web_page.save(model, path)
+    page = Page(path)
+    hashes = {
+        tag: "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+        for tag, attributes, text in page.blocks
+        if attributes.get("type") != "application/json"
+    }
+    policy = page.policy()
+    assert policy.pop("script-src").strip() == hashes["script"]
+    assert policy.pop("style-src").strip() == hashes["style"]
+    assert {name: value.strip() for name, value in policy.items()} == {
+        "default-src": "'none'",
+        "img-src": "blob: data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "require-trusted-types-for": "'script'",
+    }
+
+
+def test_nothing_in_the_page_points_outside_or_needs_an_exception(model, path):
+    web_page.save(model, path)
+    for tag, attributes in Page(path).elements:
+        assert attributes.get("href", "data:").startswith("data:"), tag
+        assert "src" not in attributes and "style" not in attributes, tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+    text = path.read_text("utf-8")
+    assert not [word for word in ("http:", "https:", "@import", "url(", "eval(") if word in text]
+
+
+def test_the_numbers_are_those_of_the_model(model, path):
+    model.temperature, model.pixel_scale = 2.0, 1 / 100
+    means = np.linspace(0, 2.55, 784 * 3).reshape(784, 3)
+    model.centroids = Centroids(means, [1.5, 2.0, 0.0])
+    web_page.save(model, path)
+    numbers = Page(path).model()
+    theta = np.frombuffer(base64.b64decode(numbers["theta"]), "<f4").reshape(785, 3).T
+    np.testing.assert_array_equal(theta, model.theta / 2)
+    levels = np.frombuffer(base64.b64decode(numbers["means"]), np.uint8).reshape(3, 784).T
+    np.testing.assert_allclose(levels / 100, means, atol=0.5 / 100 + 1e-6)
+    assert numbers["radii"] == [1.5, 2.0, 0.0] and numbers["classes"] == list(model.classes)
+    assert numbers["pixelScale"] == 1 / 100
+
+
+def test_a_float64_model_is_rounded_to_float32(path):
+    model = SoftmaxRegression(784, 2, dtype=np.float64)
+    web_page.save(model, path)
+    theta = np.frombuffer(base64.b64decode(Page(path).model()["theta"]), "<f4")
+    np.testing.assert_array_equal(theta, model.theta.astype(np.float32).ravel("F"))
+
+
+def test_class_names_cannot_leave_the_element_they_stand_in(path):
+    web_page.save(SoftmaxRegression(784, 3, classes=HOSTILE), path)
+    page = Page(path)
+    assert page.model()["classes"] == HOSTILE
+    assert [tag for tag, _ in page.elements].count("script") == 2
+    assert b"<img src=x" not in path.read_bytes()
+
+
+def with_weights(value):
+    model = SoftmaxRegression(784, 2, dtype=np.float64)
+    model.W[0, 0] = value
+    return model
+
+
+def with_means(value):
+    model = SoftmaxRegression(784, 2)
+    model.centroids = Centroids(np.full((784, 2), value), np.ones(2))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (SoftmaxRegression(4, 2), ShapeError, "expected 784 inputs.*got 4; export it to ONNX"),
+        (SoftmaxRegression(784, 500), InputError, "page of at most 2,097,152 bytes, got 2,"),
+        (SoftmaxRegression(784, 2, classes=["a" * 2**21, "b"]), InputError, "got 2,1"),
+        (with_weights(np.nan), InputError, "fit float32"),
+        (with_weights(1e300), InputError, "fit float32"),
+        (with_means(-0.1), InputError, "grey levels 0 to 255, got -26 to -26"),
+        (with_means(1.2), InputError, "got 306 to 306"),
+    ],
+)
+def test_refused_models_leave_no_file(model, error, message, path):
+    with pytest.raises(error, match=message):
+        web_page.save(model, path)
+    assert not path.exists()
+
+
+def test_a_page_that_cannot_be_written(model, tmp_path):
+    with pytest.raises(OutputError, match="cannot write"):
+        web_page.save(model, tmp_path)
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return np.dot([0.2126, 0.7152, 0.0722], linear)
+
+
+def contrast(one, other):
+    """Return the contrast ratio of the Web Content Accessibility Guidelines, 1 to 21."""
+    darker, lighter = sorted([luminance(one), luminance(other)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+@pytest.mark.parametrize(
+    ("front", "back", "least"),
+    [
+        ("ink", "paper", 4.5),
+        ("ink", "card", 4.5),
+        ("quiet", "paper", 4.5),
+        ("quiet", "card", 4.5),
+        ("on-accent", "accent", 4.5),
+        ("caution", "caution-paper", 4.5),
+        ("accent", "card", 3),
+        ("accent", "track", 3),
+    ],
+)
+def test_colours_can_be_told_apart_in_both_themes(theme, front, back, least, model, path):
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    web_page.save(model, path)
+    themes = re.findall(r":root \{(.*?)\}", path.read_text("utf-8"), re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6});", themes[theme]))
+    assert contrast(colours[front], colours[back]) >= least
+
+
+# In Chromium.
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def opened(chromium):
+    """Return what opens a page; no page may have had a problem until the end of the test."""
+    visits = []
+
+    def visit(path, **context):
+        visits.append(browser.Visit(chromium, path, **context))
+        return visits[-1]
+
+    yield visit
+    problems = [problem for each in visits for problem in each.problems()]
+    for each in visits:
+        each.close()
+    assert problems == []
+
+
+@pytest.fixture
+def visit(model, path, opened):
+    """Return the opened page of the model of three classes."""
+    web_page.save(model, path)
+    return opened(path)
+
+
+@pytest.fixture
+def Image():
+    return pytest.importorskip("PIL.Image")
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def bar(Image, box):
+    image = Image.new("L", (60, 60), "white")
+    image.paste("black", box)
+    return encoded(image)
+
+
+@pytest.fixture
+def wide(Image):
+    return bar(Image, (10, 25, 50, 35))
+
+
+@pytest.fixture
+def tall(Image):
+    return bar(Image, (25, 10, 35, 50))
+
+
+def python_says(model, data, folder):
+    """Return what `scripts/predict.py` has to say of the bytes of a file."""
+    import predict
+
+    file = folder / "photo"
+    file.write_bytes(data)
+    return predict.look_at(model, str(file))
+
+
+def assert_same(visit, said, levels=2):
+    """Compare what the page shows with what Python says, but for the order of the guesses."""
+    off = np.abs(np.array(visit.pixels()) - said.photo.pixels[:, 0].astype(int)).max()
+    assert off <= levels
+    assert visit.warnings() == said.doubts
+    shares = [100 * share for _, share in said.guesses]
+    np.testing.assert_allclose(visit.shares(), shares, atol=0.06)
+
+
+def test_fifty_photos_are_classified_as_in_python(
+    fashion_model, fashion_mnist, opened, tmp_path, record_property
+):
+    photo_set = pytest.importorskip("photo_set")
+    path = tmp_path / "fashion.html"
+    web_page.save(fashion_model, path)
+    assert path.stat().st_size < 80_000
+    visit = opened(path)
+    conditions = list(photo_set.CONDITIONS.values())
+    first = order = 0
+    for i in range(50):
+        data = photo_set.photo(fashion_mnist.X_test[:, i], i, conditions[i % len(conditions)])
+        said = python_says(fashion_model, data, tmp_path)
+        visit.choose(data, "photo.jpg", "image/jpeg")
+        names = [name for name, _ in said.guesses]
+        first += visit.guesses()[0] == names[0]
+        order += visit.guesses() == names
+        assert_same(visit, said)
+    record_property("top_1", first)
+    record_property("top_3_in_order", order)
+    assert first == 50 and order >= 48
+
+
+def test_kinds_of_files_are_read_as_in_python(model, visit, Image, rng, tmp_path):
+    grey = np.full((90, 120), 215, np.uint8) - rng.integers(0, 4, (90, 120), dtype=np.uint8)
+    grey[30:60, 20:100] = 60
+    grey[20:40, 50:60] = 90
+    image = Image.fromarray(np.dstack([grey, grey * 0.9, grey * 0.8]).astype(np.uint8))
+    clear = image.copy()
+    clear.putalpha(Image.fromarray(np.uint8(240) - grey))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    small = Image.fromarray(255 - grey[::3, ::4][:28, :28])
+    black = Image.new("P", image.size)
+    palette = image.quantize(16)
+    files = {
+        "transparent": encoded(clear),
+        "palette": encoded(palette),
+        "palette, transparent": encoded(palette, transparency=0),
+        "turned": encoded(image, "JPEG", exif=turned),
+        "CMYK": encoded(image.convert("CMYK"), "JPEG"),
+        "16 bits": encoded(deep),
+        "animated": encoded(palette, "GIF", save_all=True, append_images=[black], duration=50),
+        "tiny": encoded(small),
+        "1 bit": encoded(image.convert("1")),
+        "WebP": encoded(image, "WEBP"),
+        "colour profile": encoded(image, "JPEG", icc_profile=profile_of_swapped_colours()),
+        "larger than a tile": encoded(image.resize((2200, 2100)), compress_level=1),
+    }
+    for name, data in files.items():
+        said = python_says(model, data, tmp_path)
+        assert said.guesses and said.photo.pixels.any(), name
+        assert_same(visit.choose(data, name, ""), said)
+
+
+def test_a_striped_cloth_is_not_taken_for_blank_paper(model, visit, Image, tmp_path):
+    grey = np.full((64, 64), 130, np.uint8)
+    grey[12:52, 12:52] = np.resize(np.repeat([115, 140, 165, 190], 2), 40)
+    grey[28:36, 28:36] = 30
+    data = encoded(Image.fromarray(grey))
+    said = python_says(model, data, tmp_path)
+    assert said.guesses
+    assert_same(visit.choose(data), said)
+
+
+def profile_of_swapped_colours():
+    """Return an ICC profile that would take red for blue, if anybody obeyed it."""
+    cms = pytest.importorskip("PIL.ImageCms")
+    profile = bytearray(cms.ImageCmsProfile(cms.createProfile("sRGB")).tobytes())
+    red, blue = profile.find(b"rXYZ"), profile.find(b"bXYZ")
+    profile[red], profile[blue] = b"br"
+    return bytes(profile)
+
+
+def test_doubts_are_told_in_the_words_of_python(model, path, opened, Image, wide, tmp_path):
+    mean = np.zeros((784, 3))
+    model.centroids = Centroids(mean, [0, 10, 20])
+    web_page.save(model, path)
+    visit = opened(path)
+    pale = Image.new("L", (60, 60), 200)
+    pale.paste(180, (10, 25, 50, 35))
+    striped = np.full((60, 60), 196, np.uint8)
+    striped[::2] = 204
+    striped[25:35, 10:50] = 140
+    for data, beginnings in {
+        wide: [],
+        encoded(Image.new("L", (60, 60), "white")): ["blank"],
+        encoded(pale): ["low in contrast: 20 of 255"],
+        encoded(Image.fromarray(striped)): ["uneven background: it varies by 8, the item by 64"],
+        encoded(Image.new("RGBA", (60, 60))): ["blank"],
+    }.items():
+        said = python_says(model, data, tmp_path)
+        assert_same(visit.choose(data), said)
+        assert [doubt[: len(b)] for doubt, b in zip(said.doubts, beginnings, strict=True)] == (
+            beginnings
+        )
+    model.centroids = Centroids(mean, [0, 10, 13])
+    web_page.save(model, path)
+    said = python_says(model, wide, tmp_path)
+    assert said.doubts[0].startswith("unlike the training data")
+    assert_same(opened(path).choose(wide), said)
+
+
+def test_temperature_and_scale_count(model, path, opened, wide, tmp_path):
+    model.temperature, model.pixel_scale = 3.0, 1 / 100
+    web_page.save(model, path)
+    said = python_says(model, wide, tmp_path)
+    assert 0.34 < said.guesses[0][1] < 0.999
+    assert_same(opened(path).choose(wide), said)
+
+
+def test_equal_classes_stay_in_their_order(path, opened, wide):
+    web_page.save(SoftmaxRegression(784, 15, sigma=0), path)
+    visit = opened(path)
+    assert visit.choose(wide).guesses() == ["0", "1", "2"]
+    assert visit.shares() == [6.7] * 3
+    assert visit.page.locator("#classes").text_content() == (
+        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, …"
+    )
+
+
+def test_bad_files_are_named_and_the_page_goes_on(visit, Image, wide):
+    whole = encoded(Image.effect_noise((60, 60), 50))
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:9/"/></svg>'
+    bomb = encoded(Image.new("1", (10_000, 9_000)))
+    for data, kind, message in [
+        (b"", "image/png", "This file is empty"),
+        (b"hello", "image/png", "cannot read the file as a picture. Save it as JPEG or PNG"),
+        (whole[: len(whole) // 2], "image/png", "cannot read the file"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "image/heic", "cannot read the file"),
+        (svg, "image/svg+xml", "cannot read the file"),
+        (bomb, "image/png", "more than 89 million pixels"),
+    ]:
+        assert visit.choose(wide).guesses()[0] == "wide"
+        visit.choose(data, "file", kind)
+        (warning,) = visit.warnings()
+        assert message in warning and visit.guesses() == [] and not any(visit.pixels())
+        assert visit.page.locator("#photo").is_hidden()
+    visit.page.evaluate(
+        """() => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(100 * 2 ** 20 + 1)], "huge.png"));
+          document.body.dispatchEvent(
+            new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+        }"""
+    )
+    assert visit.settled().warnings() == ["This file has more than 100 MiB. Scale it down."]
+    assert visit.choose(wide).guesses()[0] == "wide"
+
+
+def test_paste_and_drop(visit, wide, tall):
+    assert visit.bring("paste", [(wide, "image/png")]).guesses()[0] == "wide"
+    assert visit.bring("drop", [(tall, "image/png"), (wide, "image/png")]).guesses()[0] == "tall"
+    for event, word in (("paste", "pasted"), ("drop", "dropped")):
+        visit.bring(event, [])
+        assert visit.warnings() == [f"What was {word} holds no picture. Choose a file instead."]
+    # Else the browser would leave the page and open what was dropped.
+    options = "{ dataTransfer: new DataTransfer(), bubbles: true, cancelable: true }"
+    for event in ("dragover", "drop"):
+        made = f"new DragEvent('{event}', {options})"
+        assert not visit.page.evaluate(f"document.body.dispatchEvent({made})")
+
+
+class SlowDecoding:
+    """Holds back the decoding of the next picture that the page is given."""
+
+    def __init__(self, page, data):
+        self.page = page
+        page.evaluate(
+            """() => {
+              const decode = createImageBitmap;
+              window.begun = new Promise((tell) => {
+                window.createImageBitmap = (...given) => {
+                  window.createImageBitmap = decode;
+                  const allowed = new Promise((allow) => { window.allow = allow; });
+                  tell();
+                  window.done = allowed.then(() => decode(...given));
+                  return window.done;
+                };
+              });
+            }"""
+        )
+        picture = {"name": "late.png", "mimeType": "image/png", "buffer": data}
+        page.locator("#file").set_input_files(picture)
+        page.evaluate("begun")
+
+    def end(self):
+        self.page.evaluate(
+            """async () => {
+              allow();
+              await done.catch(() => {});
+              await new Promise((then) => setTimeout(then));
+            }"""
+        )
+
+
+def test_the_last_picture_wins_however_long_the_first_takes(visit, wide, tall):
+    late = SlowDecoding(visit.page, wide)
+    assert visit.page.locator("#answer").get_attribute("aria-busy") == "true"
+    late.end()
+    assert visit.settled().guesses()[0] == "wide"
+
+    late = SlowDecoding(visit.page, wide)
+    visit.choose(tall)
+    late.end()
+    assert visit.guesses()[0] == "tall"
+
+    late = SlowDecoding(visit.page, wide)
+    visit.page.locator("#clear").click()
+    late.end()
+    assert visit.guesses() == [] and visit.page.locator("#photo").is_hidden()
+
+    late = SlowDecoding(visit.page, wide)
+    stroke(visit, (140, 40), (140, 240))
+    late.end()
+    visit.page.mouse.up()
+    assert visit.settled().guesses()[0] == "tall"
+
+    late = SlowDecoding(visit.page, wide)
+    visit.choose(b"no picture")
+    late.end()
+    assert visit.guesses() == [] and "cannot read" in visit.warnings()[0]
+
+    late = SlowDecoding(visit.page, b"no picture")
+    visit.choose(tall)
+    late.end()
+    assert visit.guesses()[0] == "tall" and visit.warnings() == []
+
+
+def stroke(visit, *points):
+    """Draw with the mouse from point to point of the 280x280 sheet, leaving the button down."""
+    box = visit.page.locator("#drawing").bounding_box()
+    scale = box["width"] / 280
+    for i, (x, y) in enumerate(points):
+        visit.page.mouse.move(box["x"] + x * scale, box["y"] + y * scale, steps=3)
+        if i == 0:
+            visit.page.mouse.down()
+
+
+def test_drawing(visit):
+    answer = visit.page.locator("#answer")
+    assert answer.text_content() == "Nothing yet."
+    stroke(visit, (40, 140), (240, 140))
+    visit.page.locator("#answer li").first.wait_for()
+    assert visit.guesses()[0] == "wide" and answer.get_attribute("aria-busy") == "true"
+    visit.page.mouse.up()
+    assert visit.settled().guesses()[0] == "wide"
+    visit.page.locator("#clear").click()
+    assert answer.text_content() == "Nothing yet." and not any(visit.pixels())
+    stroke(visit, (140, 40), (140, 240))
+    visit.page.mouse.up()
+    visit.page.locator("#answer li").first.wait_for()
+    assert visit.settled().guesses()[0] == "tall"
+
+
+def test_a_touch_makes_a_dot_as_broad_as_the_brush(visit):
+    visit.page.locator("#brush").fill("40")
+    stroke(visit, (140, 140))
+    visit.page.mouse.up()
+    line = visit.page.evaluate(
+        """() => Array.from(document.querySelector("#drawing").getContext("2d")
+          .getImageData(0, 140, 280, 1).data)"""
+    )
+    assert 38 <= sum(level < 128 for level in line[::4]) <= 42
+
+
+def test_all_of_it_by_keyboard(visit, wide, tmp_path):
+    page = visit.page
+    # Listening takes a moment to reach the browser; from here on there is time enough.
+    page.on("filechooser", lambda chooser: None)
+    focused = "() => document.activeElement.id"
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "file"
+    outline = "() => getComputedStyle(document.activeElement.parentElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+    (tmp_path / "wide.png").write_bytes(wide)
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(tmp_path / "wide.png")
+    assert visit.settled().guesses()[0] == "wide"
+    assert page.locator("#photo").get_attribute("alt") == "Your picture, wide.png"
+    assert page.locator("#file").input_value() == ""  # the same file may be chosen again
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "clear"
+    page.keyboard.press("Space")
+    assert visit.guesses() == []
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "brush"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#brush").input_value() == "25"
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement === document.body")
+
+
+def heard(visit):
+    """Return role and name of all that the browser tells a screen reader, and its live regions."""
+    session = visit.context.new_cdp_session(visit.page)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    nodes = [node for node in nodes if not node["ignored"]]
+    live = [
+        node["role"]["value"]
+        for node in nodes
+        for detail in node["properties"]
+        if detail["name"] == "live" and detail["value"]["value"] == "polite"
+    ]
+    return {
+        (node["role"]["value"], node["name"]["value"]) for node in nodes if "name" in node
+    }, live
+
+
+def test_what_a_screen_reader_meets(visit, wide):
+    at_first, live = heard(visit)
+    assert live == ["status"]
+    assert at_first >= {
+        ("RootWebArea", "What does the model see?"),
+        ("heading", "What does the model see?"),
+        ("StaticText", "wide, tall, neither"),
+        ("region", "Your picture"),
+        ("image", "To draw on with a mouse, finger or pen. With a keyboard, choose a picture."),
+        ("button", "Choose a picture"),
+        ("button", "Clear"),
+        ("slider", "Brush"),
+        ("region", "It sees"),
+        ("image", "28 by 28 pixels, 0 of them not black"),
+        ("region", "It says"),
+        ("StaticText", "Nothing yet."),
+    }
+    visit.choose(wide, "wide.png")
+    later, live = heard(visit)
+    assert live == ["status"]
+    assert later - at_first >= {
+        ("image", "Your picture, wide.png"),
+        ("image", "28 by 28 pixels, 196 of them not black"),
+        ("list", ""),
+        ("StaticText", "wide"),
+        ("StaticText", f"{visit.shares()[0]} %"),
+    }
+    assert ("slider", "Brush") not in later
+    assert visit.page.locator("html").get_attribute("lang") == "en"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_phone(path, opened, wide, scheme):
+    web_page.save(SoftmaxRegression(784, 3, classes=["w" * 300, "coat of arms", "b"]), path)
+    visit = opened(path, viewport={"width": 320, "height": 640}, color_scheme=scheme)
+    visit.choose(wide)
+    page = visit.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.locator("#seen").bounding_box()["width"] == 4 * 28
+    page.locator("#clear").click()
+    for target in page.locator("label:visible, button, #brush").all():
+        assert target.bounding_box()["height"] >= 44
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", paper))) > 384) == (scheme == "light")
+
+
+def test_hostile_class_names_are_shown_as_text(path, opened, wide):
+    web_page.save(SoftmaxRegression(784, 3, classes=HOSTILE, sigma=0), path)
+    visit = opened(path)
+    dialogs = []
+    visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    assert visit.choose(wide).guesses() == HOSTILE
+    assert visit.page.locator("#classes").text_content() == ", ".join(HOSTILE)
+    assert dialogs == [] and visit.page.locator("img").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("attempt", "refusal"),
+    [
+        ("fetch('http://127.0.0.1:9/')", "connect-src"),
+        ("new Image().src = 'http://127.0.0.1:9/'", "img-src"),
+        ("import('data:text/javascript,0')", "script-src"),
+        ("document.body.innerHTML = '<p>'", "trusted-types"),
+        ("document.body.setAttribute('style', 'color: red')", "style-src"),
+    ],
+)
+def test_the_browser_refuses_what_the_page_does_not_need(chromium, model, path, attempt, refusal):
+    web_page.save(model, path)
+    visit = browser.Visit(chromium, path)
+    assert visit.problems() == []
+    visit.page.evaluate(
+        f"""async () => {{
+          const told = new Promise((tell) => {{
+            document.addEventListener("securitypolicyviolation", tell);
+            setTimeout(tell, 5000);
+          }});
+          try {{ await ({attempt}); }} catch {{ }}
+          await told;
+        }}"""
+    )
+    assert any(refusal in problem for problem in visit.problems())
+    visit.close()
