@@ -1,0 +1,265 @@
+"""The command that compares learning rates and batch sizes, on what it holds out."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import command_line
+import numpy as np
+import pytest
+import sweep
+
+from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, load, metrics
+from npsoftmax.errors import DivergedError, OutputError
+
+SCRIPT = Path(sweep.__file__)
+QUICK = ["--dataset", "garments", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def garments():
+    data = load("garments")
+    return replace(data, X_train=data.X_train[:, :1200], y_train=data.y_train[:1200])
+
+
+@pytest.fixture
+def compare(monkeypatch, garments, capsys):
+    """Return what runs the command in this process, on the data it is given; it returns stdout."""
+
+    def run(*flags, data=garments):
+        monkeypatch.setattr(command_line, "load", lambda args, name: data)
+        sweep.sweep(sweep.parser().parse_args([*map(str, flags), *QUICK]))
+        return capsys.readouterr().out
+
+    return run
+
+
+def command(folder, *flags):
+    """Run the command where there is no matplotlib: its first picture takes seconds."""
+    (folder / "matplotlib.py").write_text("raise ImportError('as if it were not installed')")
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, flags)],
+        cwd=folder,
+        env={**os.environ, "NPSOFTMAX_DATA": "", "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def outcome(value, *repeats):
+    """An outcome from the losses of the held-out images in each repeat."""
+    return sweep.Outcome(value, [sweep.Repeat(0.5, np.array(r, float), 0.8, 0.1) for r in repeats])
+
+
+# What is measured
+
+
+def test_whole_sweep(tmp_path):
+    flags = ["--lr", 1e38, 0.3, 0.03, "--repeats", 2, "--run-dir", "s"]
+    process = command(tmp_path, "lr", *QUICK, *flags)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    lines = process.stdout.splitlines()
+    assert lines[0] == (
+        "data set   garments: 8533 training images, and 1707 more held out to judge by"
+    )
+    assert lines[2] == "training   1 epochs, batches of 256, repeats=2"
+    assert lines[4].split()[0] == "lr"
+    assert [line.split()[0] for line in lines[5:8]] == ["0.03", "0.3", "1e+38"]
+    assert "diverged" in lines[7]
+    assert re.fullmatch(
+        r"best       learning rate 0\.3: validation loss \d\.\d{4}, standard error \d\.\d{4}",
+        lines[9],
+    )
+    assert lines[-1] == "written    s: sweep.json"
+    report = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert (report["best"], report["diverged"]) == (0.3, [1e38])
+    assert [o["value"] for o in report["outcomes"]] == [0.03, 0.3]
+    assert report["settings"]["batch_size"] == 256
+
+
+def test_the_test_images_are_not_even_looked_at(compare, garments):
+    flags = ["batch-size", "--batch-size", 100, 500, "--repeats", 1, "--json"]
+    reports = [
+        json.loads(compare(*flags, data=data))
+        for data in (garments, replace(garments, X_test=None, y_test=None))
+    ]
+    for report in reports:
+        del report["run_dir"]
+        for row in report["outcomes"]:
+            del row["seconds_per_epoch"]
+    assert reports[0] == reports[1]
+
+
+def test_what_is_held_out_is_not_trained_on(garments):
+    numbered = replace(garments, X_train=np.arange(60)[None], y_train=np.arange(60))
+    split = sweep.held_out(numbered, seed=0)
+    assert (split.y_train.size, split.y_test.size) == (50, 10)
+    assert sorted([*split.y_train, *split.y_test]) == list(range(60))
+    np.testing.assert_array_equal(split.X_train[0], split.y_train)
+    np.testing.assert_array_equal(split.X_test[0], split.y_test)
+    assert sweep.held_out(numbered, seed=0).y_test.tolist() == split.y_test.tolist()
+    assert sweep.held_out(numbered, seed=1).y_test.tolist() != split.y_test.tolist()
+
+
+def test_numbers_are_those_of_training_by_hand(compare, garments):
+    report = json.loads(compare("lr", "--lr", 0.2, "--batch-size", 100, "--seed", 3, "--json"))
+    split = sweep.held_out(garments, seed=3)
+    train_losses, losses, accuracies = [], [], []
+    for seed in (3, 4, 5):
+        model = SoftmaxRegression(784, 10, seed=seed)
+        loader = DataLoader(split.X_train, split.y_train, 100, shuffle=True, seed=seed)
+        Trainer(model, Descent(0.2), loader).fit(1)
+        logits = model.logits(split.X_test)
+        losses.append(metrics.negative_log_likelihood(logits, split.y_test))
+        accuracies.append(metrics.accuracy(logits, split.y_test))
+        train_logits = model.logits(split.X_train)
+        train_losses.append(metrics.negative_log_likelihood(train_logits, split.y_train))
+    (row,) = report["outcomes"]
+    assert row["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert (row["lowest"], row["highest"]) == pytest.approx((min(losses), max(losses)), rel=1e-5)
+    assert row["validation_acc"] == pytest.approx(np.mean(accuracies))
+    assert row["train_loss"] == pytest.approx(np.mean(train_losses), rel=1e-5)
+    assert row["seconds_per_epoch"] > 0
+
+
+def test_all_values_start_alike(compare, monkeypatch):
+    seen = []
+    train = sweep.train
+    monkeypatch.setattr(
+        sweep, "train", lambda settings, seed, data: seen.append((settings["batch_size"], seed))
+        or train(settings, seed, data)
+    )  # fmt: skip
+    compare("batch-size", "--batch-size", 300, 200, 300, "--repeats", 2, "--seed", 7)
+    assert seen == [(200, 7), (200, 8), (300, 7), (300, 8)]
+
+
+# How sure one can be
+
+
+def test_an_outcome_sums_its_repeats_up():
+    found = outcome(0.1, [1, 2, 3], [3, 4, 5])
+    assert (found.validation_loss, found.lowest, found.highest) == (3, 2, 4)
+    assert found.losses.tolist() == [2, 3, 4]
+    assert found.standard_error == pytest.approx(1 / np.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("other", "clear"),
+    [
+        ([[2, 3, 4.1], [2, 3, 4.2]], True),  # each image is worse by about as much
+        ([[2, 3, 4.1], [1, 2, 2.9]], False),  # one repeat of it was better
+        ([[1, 0, 9], [1, 0, 9]], False),  # one image makes the whole difference
+    ],
+)
+def test_the_best_is_clear_if_repeats_and_images_agree(other, clear):
+    best, rival = outcome(0.1, [1, 2, 3], [1, 2, 3]), outcome(1, *other)
+    assert best.beats(rival) is clear
+    assert sweep.judged([rival, best]) == (best, [] if clear else [rival])
+
+
+def test_doubts_are_said(compare):
+    text = compare("batch-size", "--batch-size", 500, 501, "--repeats", 2)
+    assert re.search(r"^unsettled  50[01]: perhaps as good; --repeats 8 tells more$", text, re.M)
+    assert re.search(r"^untried    (smaller|larger) values", text, re.M)
+    assert "luck" not in text
+    text = compare("lr", "--lr", 0.01, 0.1, 1e38, "--repeats", 1)
+    assert re.search("^unknown    how much of it is luck", text, re.M)
+    assert "untried" not in text  # a larger one was tried, and diverged
+    text = compare("batch-size", "--batch-size", 256, "--repeats", 1)
+    assert "best       batch size 256:" in text
+    assert re.search("unsettled|untried|unknown", text) is None
+
+
+# Files and streams
+
+
+def test_json_and_quiet(compare):
+    report = json.loads(compare("lr", "--lr", 0.1, "--repeats", 1, "--run-dir", "a", "--json"))
+    assert report.pop("run_dir") == "a"
+    assert report == json.loads(Path("a/sweep.json").read_text())
+    assert compare("lr", "--lr", 0.1, "--repeats", 1, "--run-dir", "b", "--quiet") == ""
+
+
+@pytest.mark.parametrize("rates", [[0.1], [0.1, 1, 1e38]])
+def test_the_picture(compare, rates):
+    pytest.importorskip("matplotlib")
+    compare("lr", "--lr", *rates, "--repeats", 2, "--run-dir", "s")
+    assert Path("s/sweep.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_default_folder(compare):
+    text = compare("batch-size", "--batch-size", 500, "--repeats", 1)
+    (folder,) = Path("runs").iterdir()
+    assert re.fullmatch(r"sweep-batch-size-\d{8}-\d{6}-\d{6}", folder.name)
+    assert text.splitlines()[-1].startswith(f"written    {folder}: sweep.json")
+
+
+def test_a_broken_matplotlib_costs_only_the_picture(compare, monkeypatch):
+    def draw(*_):
+        raise AttributeError("broken")
+
+    monkeypatch.setattr(sweep, "draw", draw)
+    assert compare("lr", "--lr", 0.1, "--repeats", 1).endswith("sweep.json\n")
+
+
+def test_a_folder_that_is_there_is_not_touched(compare):
+    with pytest.raises(OutputError, match=r"cannot make the run folder \.: File exists; name anot"):
+        compare("lr", "--run-dir", ".")
+
+
+def test_a_held_out_loss_that_overflows_is_a_divergence():
+    model = SoftmaxRegression(1, 2)
+    model.theta[:] = [[3e38, 0], [-3e38, 0]]
+    with pytest.raises(DivergedError):
+        sweep.measured(model, np.array([[1.0]]), np.array([1]))
+
+
+def test_everything_diverged(compare):
+    with pytest.raises(DivergedError, match="with every value") as caught:
+        compare("lr", "--lr", 1e37, 1e38)
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "the following arguments are required"),
+        (["epochs"], "invalid choice: 'epochs'"),
+        (["lr", "--lr", "0"], "expected a positive learning rate, got '0'"),
+        (["lr", "--lr", "inf"], "expected a positive learning rate, got 'inf'"),
+        (["lr", "--lr", "big"], "expected a positive learning rate, got 'big'"),
+        (["batch-size", "--batch-size", "1.5"], "expected a whole number of at least 1"),
+        (["lr", "--batch-size", "1", "2"], "--batch-size: expected one value while those of the"),
+        (["lr", "--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments"),
+    ],
+)
+def test_usage_errors_exit_2_with_one_line(tmp_path, flags, message):
+    process = command(tmp_path, *flags)
+    assert (process.returncode, process.stdout) == (2, "")
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("sweep.py: error: ") and message in line
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_ctrl_c_ends_it_in_one_line(tmp_path):
+    rates = np.linspace(0.01, 1, 200).round(3)
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "lr", *QUICK, "--lr", *map(str, rates)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("      0.01"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "sweep.py: interrupted\n")
