@@ -135,22 +135,22 @@ function boxOf({ grey, cell, cells, difference, threshold }, paper = Infinity) {
   const bottom = Math.min(grey.height, (Math.max(...rows) + 2) * cell);
 
   const side = Math.max(1, Math.floor(Math.max(grey.width, grey.height) / 32));
-  const window = Math.min(side, right - left, bottom - top);
+  const span = Math.min(side, right - left, bottom - top);
   const d = (x, y) => difference(grey.data[y * grey.width + x]);
   const [x0, x1] = belonging(left, right, top, bottom, d);
   const [y0, y1] = belonging(top, bottom, left, right, (y, x) => d(x, y));
   return { left: x0, top: y0, width: x1 - x0, height: y1 - y0 };
 
-  /** From the first to the last line on which the sum over some window stands out. */
+  /** From the first to the last line on which the sum over some window of that span stands out. */
   function belonging(first, end, from, to, at) {
     let found = null;
     for (let line = first; line < end; line++) {
       let sum = 0;
       for (let i = from; i < to; i++) {
         sum += at(line, i);
-        if (i - window >= from) sum -= at(line, i - window);
-        if (i - from < window - 1) continue; // no whole window yet
-        if (sum > window * threshold || sum < -window * paper) {
+        if (i - span >= from) sum -= at(line, i - span);
+        if (i - from < span - 1) continue; // no whole window yet
+        if (sum > span * threshold || sum < -span * paper) {
           found = [found ? found[0] : line, line + 1];
           break;
         }
@@ -162,16 +162,16 @@ function boxOf({ grey, cell, cells, difference, threshold }, paper = Infinity) {
 
 /** The marked places that lie in parts of at least 1/50 of the largest part. */
 function withoutDust(marked, width) {
-  const left = new Set(marked.flatMap((isMarked, place) => (isMarked ? [place] : [])));
+  const unseen = new Set(marked.flatMap((isMarked, place) => (isMarked ? [place] : [])));
   const parts = [];
-  for (const start of left) {
-    left.delete(start);
+  for (const start of unseen) {
+    unseen.delete(start);
     const part = [start];
     for (const place of part) { // which grows meanwhile
       for (const step of [-1, 0, 1]) {
         if (Math.floor((place + step) / width) !== Math.floor(place / width)) continue;
         for (const next of [place + step - width, place + step, place + step + width]) {
-          if (left.delete(next)) part.push(next);
+          if (unseen.delete(next)) part.push(next);
         }
       }
     }
@@ -216,7 +216,8 @@ function shrink({ grey, difference }, { left, top, width, height }) {
     let sum = 0;
     for (let y = Math.floor(row * height / newHeight); y * newHeight < (row + 1) * height; y++) {
       const line = (top + y) * grey.width + left;
-      for (let x = Math.floor(column * width / newWidth); x * newWidth < (column + 1) * width; x++) {
+      const end = (column + 1) * width;
+      for (let x = Math.floor(column * width / newWidth); x * newWidth < end; x++) {
         sum += difference(grey.data[line + x])
           * overlap(row, y, newHeight, height) * overlap(column, x, newWidth, width);
       }
