@@ -4,9 +4,12 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
 
 # One BLAS thread, set before NumPy loads: two on busy cores took 3 to 12 times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Or every command that a test starts would look for all fonts anew.
+os.environ.setdefault("MPLCONFIGDIR", str(Path(gettempdir()) / "npsoftmax-tests-matplotlib"))
 if os.environ.get("NPSOFTMAX_DATA"):
     os.environ["NPSOFTMAX_DATA"] = str(Path(os.environ["NPSOFTMAX_DATA"]).expanduser().resolve())
 

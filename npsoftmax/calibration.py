@@ -22,35 +22,32 @@ infinity,
     \frac1n \sum_j \Bigl( \frac1k \sum_i z_{ij} - z_{y_j j} \Bigr) < 0 <
     \frac1n \sum_j \bigl( \max_i z_{ij} - z_{y_j j} \bigr) .
 
-It is searched for over :math:`u = \log \beta`, which keeps :math:`\beta` positive;
-:math:`dL/du = \beta \, dL/d\beta`.
+As the derivative only ever grows, halving an interval around its root finds it.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax import lbfgs
-from npsoftmax._checks import as_columns, as_labels, same_samples
+from npsoftmax._checks import as_columns, as_float, as_labels, as_size, same_samples
 from npsoftmax.errors import InputError
 from npsoftmax.functional import logitcrossentropy, logitcrossentropy_grad
 
 __all__ = ["fit_temperature", "temperature_loss", "temperature_loss_grad"]
 
-_TOL = 1e-10
+_PRECISION = 1e-10
 
 
-def temperature_loss(log_beta: float, logits: ArrayLike, y: ArrayLike) -> float:
+def temperature_loss(beta: float, logits: ArrayLike, y: ArrayLike) -> float:
     r"""Compute the mean cross-entropy of logits that are multiplied by :math:`\beta`.
 
     .. math:: L = \frac1n \sum_j \ell(\beta z_j, y_j)
 
     Parameters
     ----------
-    log_beta : float
-        :math:`u = \log \beta = -\log T`.
+    beta : float
+        :math:`\beta = 1/T`, at least 0.
     logits : array_like
         Shape ``(k, n)``.
     y : array_like
@@ -64,24 +61,24 @@ def temperature_loss(log_beta: float, logits: ArrayLike, y: ArrayLike) -> float:
     Raises
     ------
     ShapeError, LabelError, InputError
-        The arrays do not fit each other.
+        The arrays do not fit each other, or ``beta`` is no such number.
 
     Examples
     --------
-    >>> round(temperature_loss(0.0, [[1.0, 1.0], [0.0, 0.0]], [0, 1]), 6)
+    >>> round(temperature_loss(2.0, [[0.5, 0.5], [0.0, 0.0]], [0, 1]), 6)
     0.813262
     """
-    return float(logitcrossentropy(np.exp(log_beta) * np.asarray(logits, np.float64), y))
+    return float(logitcrossentropy(_scaled(beta, logits), y))
 
 
-def temperature_loss_grad(log_beta: float, logits: ArrayLike, y: ArrayLike) -> float:
-    r"""Compute the derivative of :func:`temperature_loss` with respect to :math:`u`.
+def temperature_loss_grad(beta: float, logits: ArrayLike, y: ArrayLike) -> float:
+    r"""Compute the derivative of :func:`temperature_loss` with respect to :math:`\beta`.
 
-    .. math:: \frac{dL}{du} = \beta \sum_{ij} \frac{\partial L}{\partial (\beta z_{ij})} z_{ij}
+    .. math:: \frac{dL}{d\beta} = \sum_{ij} \frac{\partial L}{\partial (\beta z_{ij})} z_{ij}
 
     Parameters
     ----------
-    log_beta, logits, y
+    beta, logits, y
         As for :func:`temperature_loss`.
 
     Returns
@@ -95,11 +92,16 @@ def temperature_loss_grad(log_beta: float, logits: ArrayLike, y: ArrayLike) -> f
 
     Examples
     --------
-    >>> round(temperature_loss_grad(0.0, [[1.0, 1.0], [0.0, 0.0]], [0, 1]), 6)
-    0.231059
+    >>> round(temperature_loss_grad(2.0, [[0.5, 0.5], [0.0, 0.0]], [0, 1]), 6)
+    0.115529
     """
-    scaled = np.exp(log_beta) * np.asarray(logits, np.float64)
-    return float((logitcrossentropy_grad(scaled, y) * scaled).sum())
+    grad = logitcrossentropy_grad(_scaled(beta, logits), y)
+    return float((grad * as_float(logits, "logits")).sum())
+
+
+def _scaled(beta: float, logits: ArrayLike) -> NDArray[np.float64]:
+    scaled: NDArray[np.float64] = as_size(beta, "beta") * as_float(logits, "logits").astype(float)
+    return scaled
 
 
 def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
@@ -135,29 +137,31 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
 
     >>> round(fit_temperature([[2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0]], [0, 0, 0, 1]), 6)
     1.820478
-    >>> round(2 / math.log(3), 6)
+    >>> round(float(2 / np.log(3)), 6)
     1.820478
     """
     Z = as_columns(logits, what="logits").astype(np.float64)
+    same_samples(Z, np.asarray(y))
     labels = as_labels(y, Z.shape[0])
-    same_samples(Z, labels)
-    # Of any size, for the search to begin where the loss bends.
-    size = float(np.abs(Z - Z.mean(axis=0)).max())
-    _refuse_without_optimum(Z, labels, size)
-    Z = (Z - Z.mean(axis=0)) / size
+    size = float(np.abs(Z).max(initial=0)) or 1.0
+    Z /= size
+    Z -= Z.mean(axis=0)
+    _refuse_without_optimum(Z, labels)
+    low, high = 0.0, 1.0
+    while temperature_loss_grad(high, Z, labels) < 0:
+        low, high = high, 2 * high
+    while high - low > _PRECISION * high:
+        middle = (low + high) / 2
+        if temperature_loss_grad(middle, Z, labels) < 0:
+            low = middle
+        else:
+            high = middle
+    return size / high
 
-    def value_and_grad(u: NDArray[Any]) -> tuple[float, NDArray[Any]]:
-        log_beta = float(u[0])
-        return temperature_loss(log_beta, Z, labels), np.array(
-            [temperature_loss_grad(log_beta, Z, labels)]
-        )
 
-    return size / math.exp(lbfgs.minimise(value_and_grad, np.zeros(1), tol=_TOL).x[0])
-
-
-def _refuse_without_optimum(Z: NDArray[np.float64], y: NDArray[Any], size: float) -> None:
+def _refuse_without_optimum(Z: NDArray[np.float64], y: NDArray[Any]) -> None:
     own = Z[y, np.arange(y.size)]
-    if (own == Z.max(axis=0)).all() and size > 0:
+    if (own == Z.max(axis=0)).all() and Z.any():
         raise InputError(
             "calibration: expected some sample that is classified wrong, got none among "
             f"{y.size}, so no probability is too high; give more samples, held out from training"

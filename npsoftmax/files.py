@@ -170,6 +170,7 @@ def readable(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ...     file.read(4)
     b'hell'
     """
+    path = os.fspath(path)  # or a number would be taken for an open file, and closed
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # a ValueError where a NUL is in the name

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_count
+from npsoftmax._checks import as_columns, as_count, as_float
 from npsoftmax.calibration import fit_temperature
 from npsoftmax.centroids import Centroids
 from npsoftmax.errors import InputError, ShapeError
@@ -229,12 +229,15 @@ class SoftmaxRegression(ModelState):
         >>> model.decide(X, [[0, miss], [false_alarm, 0], [expert, expert]]).tolist()
         [0, 2, 1, 1]
         """
-        C = as_columns(costs, what="costs")
-        if C.shape[0] == 0 or C.shape[1] != self.num_outputs:
+        C = as_float(costs, "costs").astype(np.float64)
+        if C.ndim != 2 or C.shape[0] == 0 or C.shape[1] != self.num_outputs:
             raise ShapeError(
                 f"costs: expected shape (actions, {self.num_outputs}), what each action costs "
                 f"where each class is true, got {C.shape}"
             )
+        if not np.isfinite(C).all():
+            raise InputError("costs: expected finite numbers, got NaN or infinities; repair them")
+        C /= np.abs(C).max() or 1.0  # no sum overflows
         actions: NDArray[np.intp] = (C @ self.probabilities(X)).argmin(axis=0)
         return actions
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from npsoftmax import storage
-from npsoftmax._checks import as_columns, as_count
+from npsoftmax._checks import as_columns, as_count, as_size
 from npsoftmax.centroids import Centroids
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 
@@ -43,10 +43,6 @@ class ModelState:
             raise InputError(f"sigma: expected a number of at least 0, got {sigma}")
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise InputError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
-        if not 1e-20 <= pixel_scale < np.inf:
-            raise InputError(
-                f"pixel_scale: expected a finite number of at least 1e-20, got {pixel_scale}"
-            )
         rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
         self.theta: NDArray[Any] = np.zeros(shape, dtype=dtype, order="F")
         # In blocks, for the float64 numbers not to take twice the room of theta for a while.
@@ -55,7 +51,7 @@ class ModelState:
             columns = self.W[:, start : start + step]
             columns[...] = sigma * rng.standard_normal(columns.shape[::-1]).T
         self.classes = _as_classes(classes, shape[0])
-        self.pixel_scale = float(pixel_scale)
+        self.pixel_scale = _as_pixel_scale(pixel_scale)
         self.temperature = 1.0
         self.centroids: Centroids | None = None
 
@@ -112,7 +108,7 @@ class ModelState:
     @temperature.setter
     def temperature(self, value: float) -> None:
         """Refuse what no logits can be divided by."""
-        if not 1e-20 <= value <= 1e20:
+        if not 1e-20 <= as_size(value, "temperature") <= 1e20:
             raise InputError(f"temperature: expected a number from 1e-20 to 1e20, got {value}")
         self._temperature = float(value)
 
@@ -156,8 +152,8 @@ class ModelState:
 
         Raises
         ------
-        InputError
-            A parameter is NaN or infinite.
+        InputError, ShapeError
+            A parameter is NaN or infinite, or something else is not what a model has.
         OutputError
             The file cannot be written.
 
@@ -169,14 +165,17 @@ class ModelState:
         >>> SoftmaxRegression.load(path)
         SoftmaxRegression(2 => 3, float32)
         """
+        if self.theta.dtype not in (np.float32, np.float64):
+            raise InputError(f"theta: expected float32 or float64, got {self.theta.dtype}")
         if not np.isfinite(self.theta).all():
             raise InputError("theta: expected finite parameters, got NaN or infinities; train anew")
         arrays = {"theta": self.theta}
         if self.centroids is not None:
+            _refuse_other_shape(self.centroids, self.num_inputs, self.num_outputs)
             arrays |= {"means": self.centroids.means, "radii": self.centroids.radii}
         metadata = {
-            "classes": list(self.classes),
-            "pixel_scale": self.pixel_scale,
+            "classes": _as_classes(self.classes, self.num_outputs),
+            "pixel_scale": _as_pixel_scale(self.pixel_scale),
             "temperature": self.temperature,
         }
         storage.write(path, "model", arrays, metadata)
@@ -213,8 +212,7 @@ class ModelState:
             model.temperature = _as_stored(metadata.pop("temperature", 1.0), "temperature")
             if arrays:
                 model.centroids = Centroids(arrays.pop("means"), arrays.pop("radii"))
-                if model.centroids.means.shape != (columns - 1, num_outputs):
-                    raise ValueError(f"means of shape {model.centroids.means.shape}")
+                _refuse_other_shape(model.centroids, columns - 1, num_outputs)
             if arrays or metadata:
                 raise ValueError(f"{', '.join((*arrays, *metadata))} besides what makes a model")
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -227,6 +225,20 @@ def _as_classes(classes: Sequence[str] | None, num_outputs: int) -> tuple[str, .
     if len(names) != num_outputs:
         raise ShapeError(f"classes: expected {num_outputs} names, got {len(names)}: {names}")
     return names
+
+
+def _as_pixel_scale(value: float) -> float:
+    if not as_size(value, "pixel_scale") >= 1e-20:
+        raise InputError(f"pixel_scale: expected a finite number of at least 1e-20, got {value}")
+    return float(value)
+
+
+def _refuse_other_shape(centroids: Centroids, num_inputs: int, num_outputs: int) -> None:
+    if centroids.means.shape != (num_inputs, num_outputs):
+        raise ShapeError(
+            f"centroids: expected means of shape {(num_inputs, num_outputs)}, got "
+            f"{centroids.means.shape}; call fit_centroids(X_train, y_train)"
+        )
 
 
 def _as_stored(value: object, name: str) -> float:

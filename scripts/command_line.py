@@ -109,7 +109,9 @@ def load(args: argparse.Namespace, name: str) -> "npsoftmax.Dataset":
     """Load a data set as the data flags say, with a bar on stderr if a person watches."""
     import npsoftmax
 
-    return npsoftmax.load(name, args.data_dir, args.mirror, args.offline, progress=wants_bar(args))
+    return npsoftmax.load(
+        name.lower(), args.data_dir, args.mirror, args.offline, progress=wants_bar(args)
+    )
 
 
 def wants_bar(args: argparse.Namespace) -> bool:
@@ -201,10 +203,11 @@ def _prepare_streams() -> None:
 
 
 def _warn(parser: argparse.ArgumentParser, message: Warning | str, *_: object) -> None:
-    print(f"{parser.prog}: warning: {_one_line(str(message))}", file=sys.stderr)
+    print(f"{parser.prog}: warning: {one_line(str(message))}", file=sys.stderr)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return a text without line breaks and control characters."""
     # A server or a file may have put words into it, and terminals obey control characters.
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
@@ -215,7 +218,7 @@ def _complain(
     _ignore_signals()
     if args.debug:
         traceback.print_exc()
-    print(f"{parser.prog}: {'' if code == 130 else 'error: '}{_one_line(text)}", file=sys.stderr)
+    print(f"{parser.prog}: {'' if code == 130 else 'error: '}{one_line(text)}", file=sys.stderr)
     return code
 
 

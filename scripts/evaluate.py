@@ -77,7 +77,12 @@ def trained_on(model: str) -> str:
         summary = json.loads(read_bytes(Path(model).with_name("summary.json"), MAX_SUMMARY_BYTES))
         return str(summary["dataset"])[:80]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return "fashion-mnist"  # a model on its own; the report names the data set
+        print(
+            "evaluate.py: warning: no summary.json beside the model tells what it was trained on; "
+            "fashion-mnist is assumed, name another by --dataset",
+            file=sys.stderr,
+        )
+        return "fashion-mnist"
 
 
 def measure(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> dict[str, Any]:
@@ -145,10 +150,11 @@ def write_pictures(
                     figure.savefig(file, format="png", dpi=100)
                 written.append(folder / name)
     except ModuleNotFoundError as error:
+        needed = f'{error}; install what it needs: python -m pip install ".[plot]"'
         if args.pictures is not None:
-            raise InputError(
-                f"--pictures: expected matplotlib, got {error}; python -m pip install '.[plot]'"
-            ) from error
+            raise InputError(f"--pictures: {needed}") from error
+        if not (args.quiet or args.json):
+            print(f"evaluate.py: no pictures: {needed}", file=sys.stderr)
     except Exception as error:  # a broken matplotlib fails in many ways
         if args.pictures is not None:
             raise

@@ -60,8 +60,8 @@ def export(args: argparse.Namespace) -> None:
     """Write the formats asked for, and say what one has to know to use them."""
     import npsoftmax
 
-    paths = where_to(args)
     model = npsoftmax.SoftmaxRegression.load(args.model)
+    paths = where_to(args)
     keep(args.model, paths.values())
     exporters = {name: exporter(name) for name in paths}  # all of them before the first file
     files = []
@@ -71,7 +71,8 @@ def export(args: argparse.Namespace) -> None:
         use = [line.format(**about(model)) for line in USES[name]]
         files.append({"format": name, "path": str(path), "bytes": size, "use": use})
         if not (args.json or args.quiet):
-            print(f"{path}  {size:,} bytes", *use, sep="\n  ")
+            name = command_line.one_line(str(path))
+            print(f"{name}  {size:,} bytes", *use, sep="\n  ")
     if args.json:
         print(json.dumps({**about(model), "classes": model.classes, "files": files}))
 
@@ -94,12 +95,13 @@ def where_to(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def keep(model: str, paths: Iterable[Path]) -> None:
-    """Refuse to write over the model, by whatever name."""
+    """Refuse to write over the model, by whatever name, or over another one."""
+    from npsoftmax import storage
     from npsoftmax.errors import InputError
 
     for path in paths:
-        if os.path.exists(path) and os.path.samefile(model, path):
-            raise InputError(f"{path}: expected another file than the model; name one with -o")
+        if os.path.exists(path) and (os.path.samefile(model, path) or storage.is_whole(path)):
+            raise InputError(f"{path}: expected another file than a model; name one with -o")
 
 
 def exporter(name: str) -> Any:

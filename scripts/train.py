@@ -129,7 +129,8 @@ def train(args: argparse.Namespace) -> None:
     for line in confusions(data, solver.trainer.model):
         say(line)
     say(f"written   {folder}: {' '.join(files)}")
-    say(f"evaluate  python scripts/evaluate.py {folder / 'model.npz'}")
+    where = "" if args.data_dir is None else f" --data-dir {args.data_dir}"
+    say(f"evaluate  python scripts/evaluate.py {folder / 'model.npz'}{where}")
     if args.json:
         history = [asdict(record) for record in solver.trainer.history]
         print(json.dumps({**summary, "run_dir": str(folder), "history": history}))

@@ -145,7 +145,9 @@ def test_other_orders_of_memory_would_be_noticed(tmp_path, monkeypatch):
 def test_what_is_not_finite_is_refused(tmp_path, value, temperature):
     model = SoftmaxRegression(2, 3)
     model.theta[0, 0], model.temperature = value, temperature
-    with pytest.raises(InputError, match=r"theta / temperature: expected (finite|numbers that fit)"):
+    with pytest.raises(
+        InputError, match=r"theta / temperature: expected (finite|numbers that fit)"
+    ):
         safetensors_export.save(model, tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
 

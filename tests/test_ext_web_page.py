@@ -154,7 +154,7 @@ def with_means(value):
         (SoftmaxRegression(4, 2), ShapeError, "expected 784 inputs.*got 4; export it to ONNX"),
         (SoftmaxRegression(784, 500), InputError, "page of at most 2,097,152 bytes, got 2,"),
         (SoftmaxRegression(784, 2, classes=["a" * 2**21, "b"]), InputError, "got 2,1"),
-        (with_weights(np.nan), InputError, "fit float32"),
+        (with_weights(np.nan), InputError, "theta / temperature: expected finite"),
         (with_weights(1e300), InputError, "fit float32"),
         (with_means(-0.1), InputError, "grey levels 0 to 255, got -26 to -26"),
         (with_means(1.2), InputError, "got 306 to 306"),

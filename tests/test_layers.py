@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "_line_search": set(),
     "lbfgs": GROUND | {"_line_search"},
     "objective": GROUND | {"functional", "objective"},
-    "calibration": GROUND | {"functional", "lbfgs"},
+    "calibration": GROUND | {"functional"},
     "centroids": GROUND,
     "model_state": GROUND | {"storage", "centroids"},
     "model": GROUND | {"functional", "calibration", "centroids", "model_state"},

@@ -1,5 +1,6 @@
 """The model: parameters, predictions, files."""
 
+import copy
 import tracemalloc
 
 import numpy as np
@@ -11,6 +12,7 @@ from npsoftmax import (
     Adam,
     DataLoader,
     Descent,
+    FullBatchTrainer,
     SoftmaxRegression,
     Trainer,
     fit,
@@ -18,6 +20,7 @@ from npsoftmax import (
     softmax,
     storage,
 )
+from npsoftmax.centroids import Centroids
 from npsoftmax.errors import (
     CorruptFileError,
     FormatVersionError,
@@ -162,6 +165,44 @@ def test_a_calibrated_model_is_not_trained_on(model):
         Trainer(model, Descent(), DataLoader(np.eye(2), [0, 1], 2))
 
 
+def test_a_trainer_does_not_go_on_with_a_model_that_was_calibrated(model):
+    X, y = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), [0, 1, 0]
+    for trainer in (Trainer(model, Descent(), DataLoader(X, y, 2)), FullBatchTrainer(model, X, y)):
+        trainer.fit(1)
+        model.temperature = 2.0
+        with pytest.raises(InputError, match="calibrate again"):
+            trainer.fit(2)
+        model.temperature = 1.0
+        trainer.fit(2)
+
+
+def test_what_cannot_be_loaded_is_not_saved(tmp_path, model):
+    path = tmp_path / "m.npz"
+    model.pixel_scale = 1
+    model.save(path)
+    assert SoftmaxRegression.load(path).pixel_scale == 1.0
+    content = path.read_bytes()
+    for name, value in [
+        ("pixel_scale", 0.0),
+        ("pixel_scale", "a"),
+        ("classes", ["a"]),
+        ("theta", model.theta.astype(np.float16)),
+        ("centroids", Centroids(np.zeros((2, 2)), np.zeros(2))),
+    ]:
+        other = copy.copy(model)
+        setattr(other, name, value)
+        with pytest.raises(InputError, match=name):
+            other.save(path)
+    assert path.read_bytes() == content
+
+
+def test_huge_costs_do_not_overflow(model):
+    X = np.array([[2.0, 0.0], [0.0, 0.0]])
+    costs = np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    np.testing.assert_array_equal(model.decide(X, costs * 1e308), model.decide(X, costs))
+    assert model.decide(X, np.zeros((2, 3))).tolist() == [0, 0]
+
+
 def test_decisions_by_hand(model):
     model.theta[:] = 0
     model.b[:] = np.log([[0.5], [0.3], [0.2]])
@@ -193,7 +234,7 @@ BAD_CENTROIDS = [
     {"means": np.zeros((3, 2)), "radii": np.zeros(2)},
     {"means": np.zeros((2, 2)), "radii": np.array([1.0, -1.0])},
     {"means": np.zeros((2, 2)), "radii": np.array([1.0, np.nan])},
-    {"means": np.full((2, 2), 1e300), "radii": np.ones(2)},
+    {"means": np.full((2, 2), np.inf), "radii": np.ones(2)},
     {"means": np.zeros((2, 2)), "radii": np.ones(2), "more": np.ones(2)},
 ]
 
@@ -246,6 +287,9 @@ def test_bad_files(tmp_path, monkeypatch, model):
         (lambda m: m.decide(np.zeros((2, 1)), np.zeros((2, 2))), ShapeError, r"\(actions, 3\)"),
         (lambda m: m.decide(np.zeros((2, 1)), np.zeros((0, 3))), ShapeError, r"\(actions, 3\)"),
         (lambda m: m.decide(np.zeros((2, 1)), np.full((1, 3), np.nan)), InputError, "costs"),
+        (lambda m: m.decide(np.zeros((2, 1)), [1, 2, 3]), ShapeError, r"\(actions, 3\)"),
+        (lambda m: setattr(m, "temperature", "2"), InputError, "temperature"),
+        (lambda m: setattr(m, "temperature", None), InputError, "temperature"),
         (lambda m: setattr(m, "temperature", 0), InputError, "temperature"),
         (lambda m: setattr(m, "temperature", np.nan), InputError, "temperature"),
         (lambda m: m.novelty(np.zeros((2, 1))), InputError, "fit_centroids"),

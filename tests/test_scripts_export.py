@@ -90,9 +90,9 @@ def test_a_file_of_another_name_replaces_what_is_there(model, tmp_path):
     [
         ([], 2, "add --onnx, --safetensors or --html"),
         (["--html", "--onnx", "-o", "{folder}/x"], 2, "expected one format for one file, got 2"),
-        (["--html", "-o", "{folder}/model.npz"], 2, "expected another file than the model"),
-        (["--html", "-o", "{folder}/symbolic"], 2, "expected another file than the model"),
-        (["--html", "-o", "{folder}/hard"], 2, "expected another file than the model"),
+        (["--html", "-o", "{folder}/model.npz"], 2, "expected another file than a model"),
+        (["--html", "-o", "{folder}/symbolic"], 2, "expected another file than a model"),
+        (["--html", "-o", "{folder}/hard"], 2, "expected another file than a model"),
         (["--html", "-o", "{folder}"], 2, "got a folder"),
         (["--html", "-o", "{folder}/model.npz/x"], 2, "cannot write"),
         (["--html", "-o", "{folder}/" + "x" * 300], 2, "cannot write"),

@@ -156,6 +156,7 @@ def test_evaluate_writes_pictures_where_it_is_told_to(model, evaluated, few, tmp
 
 def test_pictures_that_cannot_be_written(model, evaluated, few, capsys):
     (model.parent / "confusion.png").mkdir()
+    model.with_name("summary.json").write_text('{"dataset": "garments"}')
     evaluated()
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == f"written  {model.parent}: weights.png"
@@ -169,11 +170,19 @@ def test_pictures_that_cannot_be_written(model, evaluated, few, capsys):
 
 def test_without_matplotlib(model, evaluated, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    model.with_name("summary.json").write_text('{"dataset": "garments"}')
     evaluated("--quiet")
     assert capsys.readouterr() == ("", "")
-    assert os.listdir(model.parent) == ["model.npz"]
-    with pytest.raises(InputError, match=r"pip install '\.\[plot\]'"):
+    assert set(os.listdir(model.parent)) == {"model.npz", "summary.json"}
+    evaluated()
+    assert capsys.readouterr().err.startswith("evaluate.py: no pictures: ")
+    with pytest.raises(InputError, match=r'pip install "\.\[plot\]"'):
         evaluated("--pictures", model.parent)
+
+
+def test_a_model_on_its_own_is_judged_with_a_warning(model, capsys):
+    assert evaluate.trained_on(model) == "fashion-mnist"
+    assert "warning: no summary.json" in capsys.readouterr().err
 
 
 def test_samples_that_are_no_square_images(model, garments, few):

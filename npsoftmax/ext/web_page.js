@@ -264,7 +264,7 @@ function topThree(pixels) {
 function novelty(pixels) {
   const ratios = (model.radii ?? []).map((radius, c) => {
     const squares = pixels.reduce((sum, level, i) => sum + (level - means[784 * c + i]) ** 2, 0);
-    return model.pixelScale * Math.sqrt(squares) / radius;
+    return radius > 0 ? model.pixelScale * Math.sqrt(squares) / radius : Infinity;
   });
   return ratios.length ? Math.min(...ratios) : 0;
 }

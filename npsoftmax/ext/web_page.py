@@ -110,11 +110,11 @@ def _numbers(model: SoftmaxRegression) -> dict[str, Any]:
             f"{model.num_inputs}; export it to ONNX instead"
         )
     with np.errstate(over="ignore"):
-        theta = (model.theta / model.temperature).astype("<f4")
+        theta = model.calibrated_theta().astype("<f4")
     if not np.isfinite(theta).all():
         raise InputError(
-            "theta: expected parameters that fit float32, got NaN, infinities or larger ones; "
-            "train anew, or scale the pixels"
+            "theta / temperature: expected parameters that fit float32, got larger ones; train or "
+            "calibrate anew"
         )
     numbers = {
         "classes": model.classes,

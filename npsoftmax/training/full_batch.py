@@ -19,7 +19,7 @@ from npsoftmax.checkpoint import as_settings, newest_usable
 from npsoftmax.errors import InputError
 from npsoftmax.history import IterationRecord
 from npsoftmax.objective import Evaluation, FullBatch, sample_losses
-from npsoftmax.training._checks import checked_data
+from npsoftmax.training._checks import as_limit, checked_data
 from npsoftmax.training._settings import model_settings, problem_settings
 from npsoftmax.training.optimum import Ending, Optimum
 from npsoftmax.training.solver_state import SolverState, read_state
@@ -160,7 +160,7 @@ class FullBatchTrainer:
         DivergedError, OutputError
             As for :meth:`fit`.
         """
-        self._limit = as_count(max_iterations, "max_iterations", minimum=0)
+        self._limit = as_limit(self.model, max_iterations, "max_iterations")
         self.reason = None
         clock = perf_counter()
         start = self._start() if self._reached[0] is None else self._reached[0].copy()

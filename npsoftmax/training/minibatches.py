@@ -25,7 +25,7 @@ from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.objective import Workspace, sample_losses
 from npsoftmax.objective.batch import evaluate
-from npsoftmax.training._checks import checked_data
+from npsoftmax.training._checks import as_limit, checked_data
 from npsoftmax.training._settings import model_settings
 from npsoftmax.training._test_values import no_test_values, test_values
 
@@ -186,7 +186,7 @@ class Trainer:
         DivergedError, OutputError
             As for :meth:`fit`.
         """
-        left = as_count(epochs, "epochs", minimum=0)
+        left = as_limit(self.model, epochs, "epochs")
         if self.checkpoint is not None and self._progress == Progress():
             self.save_checkpoint(self.checkpoint)  # whoever kills the run may then resume it
         for _ in range(left):
