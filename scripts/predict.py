@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--show",
         metavar="FILE",
-        help="draw each photo, what the model sees of it, and its guesses into this PNG file, "
-        "which is replaced if it exists",
+        help="draw each photo, what the model sees of it, and its guesses into this PNG file; a "
+        "picture of an earlier call is replaced",
     )
     command_line.add_output_flags(flags)
     return flags
@@ -105,6 +105,7 @@ def needed(module: str, extra: str) -> Any:
 def check_show(args: argparse.Namespace) -> None:
     """Refuse, before any work, what would end in no picture or in a lost photo."""
     from npsoftmax.errors import InputError
+    from npsoftmax.files import readable
 
     needed("npsoftmax.ext.plots", "plot")
     if len(args.images) > MOST_SHOWN:
@@ -112,10 +113,14 @@ def check_show(args: argparse.Namespace) -> None:
             f"--show: expected at most {MOST_SHOWN} images, got {len(args.images)}; "
             "show them in several pictures"
         )
-    for path in (args.model, *args.images):
-        if os.path.exists(path) and os.path.exists(args.show) and os.path.samefile(path, args.show):
+    if os.path.exists(args.show):
+        # A pattern after --show names the first photo as the file to write.
+        with readable(args.show) as file:
+            head = file.read(200)
+        if head and b"Matplotlib" not in head:
             raise InputError(
-                f"--show: expected a file to write, got the input {path}; name another"
+                f"--show: expected a new file or a picture of an earlier call, got {args.show}; "
+                "name another"
             )
 
 
@@ -186,13 +191,13 @@ def complain(error: Exception, args: argparse.Namespace) -> None:
     """Print what is wrong with an image, in one line."""
     if args.debug:
         traceback.print_exc()
-    print(f"predict.py: error: {command_line._one_line(str(error))}", file=sys.stderr)
+    print(f"predict.py: error: {command_line.one_line(str(error))}", file=sys.stderr)
 
 
 def print_out(prediction: Prediction, classes: tuple[str, ...]) -> None:
     """Print the likeliest classes below each other, as the Colab demo does."""
     width = max(len(legible(name)) for name in classes) + 1
-    print(command_line._one_line(prediction.file))
+    print(command_line.one_line(prediction.file))
     for place, (name, probability) in enumerate(prediction.guesses, start=1):
         print(f"{place}) {legible(name):{width}}: {probability:.3f}")
     for doubt in prediction.doubts:
@@ -201,7 +206,7 @@ def print_out(prediction: Prediction, classes: tuple[str, ...]) -> None:
 
 def legible(name: str) -> str:
     """Return the name of a class as one short line, for a stranger may have made the model."""
-    return command_line._one_line(name)[:MOST_CHARACTERS]
+    return command_line.one_line(name)[:MOST_CHARACTERS]
 
 
 def draw(predictions: list[Prediction], path: str) -> None:
@@ -248,7 +253,7 @@ def draw_row(
 
 def shortened(file: str) -> str:
     """Return the end of a file's name, which tells more than its folders, to fit above a photo."""
-    name = command_line._one_line(file)
+    name = command_line.one_line(file)
     return name if len(name) <= MOST_NAME_SHOWN else "…" + name[1 - MOST_NAME_SHOWN :]
 
 

@@ -235,6 +235,9 @@ KINDS = {
     "JPEG": lambda: encoded(bar(), "JPEG", quality=95),
     "CMYK JPEG": lambda: encoded(bar().convert("CMYK"), "JPEG", quality=95),
     "progressive JPEG": lambda: encoded(bar(), "JPEG", quality=95, progressive=True),
+    "JPEG of two pictures (MPO)": lambda: encoded(
+        bar(), "MPO", quality=95, save_all=True, append_images=[bar(box=(0, 0, 40, 5))]
+    ),
     "1-bit PNG": lambda: encoded(bar(255, 0).convert("1"), "PNG"),
     "1-bit TIFF": lambda: encoded(bar(255, 0).convert("1"), "TIFF", compression="group4"),
     "palette PNG": lambda: encoded(bar().convert("P"), "PNG"),
@@ -309,10 +312,10 @@ def test_images_of_every_mode_are_seen(mode):
     assert (square_of(photos.look(image)) == BAR).all()
 
 
-def test_sixteen_bits_are_rounded_to_eight():
+def test_the_upper_byte_of_sixteen_bits_is_taken():
     levels = np.arange(65536, dtype=np.uint16).reshape(512, 128)
     image = photos.look(Image.fromarray(levels)).image
-    assert (np.asarray(image)[..., 0] == np.rint(levels / 257)).all()
+    assert (np.asarray(image)[..., 0] == levels // 256).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 20_000), (20_000, 1), (3, 700)])
@@ -506,24 +509,24 @@ def test_damaged_images_are_read_or_refused(kind, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_thousands_of_damaged_images_are_read_or_refused(kind, tmp_path):
+def test_many_more_damaged_images_are_read_or_refused(kind, tmp_path):
     assert fuzz(kind, range(500), tmp_path) > 0
 
 
 # --- How good it is ---
 
 
-@pytest.mark.parametrize("item", ["print", "dark"])
-def test_photos_of_test_items_are_recognised(item, fashion_model, fashion_mnist):
+def test_photos_of_test_items_are_recognised(fashion_model, fashion_mnist):
     X, y = fashion_mnist.X_test[:, :250], fashion_mnist.y_test[:250]
-    top_1, top_3, _ = measure(fashion_model, take(X, Conditions(item)), y)
+    images = take(X[:, :125], Conditions("print")) + take(X[:, 125:], Conditions("dark"))
+    top_1, top_3, _ = measure(fashion_model, images, y)
     assert top_1 >= 0.78 and top_3 >= 0.96
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_photos_are_recognised_in_all_ordinary_conditions(name, fashion_model, fashion_mnist):
-    X, y = fashion_mnist.X_test[:, :2000], fashion_mnist.y_test[:2000]
+    X, y = fashion_mnist.X_test[:, :500], fashion_mnist.y_test[:500]
     images = take(X, CONDITIONS[name])
     top_1, top_3, doubted = measure(fashion_model, images, y)
     assert top_1 >= 0.78 and top_3 >= 0.96 and doubted < 0.05

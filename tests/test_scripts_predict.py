@@ -67,9 +67,9 @@ def bar(name, item=20):
 
 
 def know_the_bar(model):
-    """Give the model a class of bars, bright and half as bright."""
+    """Give the model a class of bars of all brightnesses."""
     pixels = photos.read("bar.png").pixels
-    model.fit_centroids(np.hstack([pixels, pixels // 2]), [0, 0])
+    model.fit_centroids(np.hstack([pixels, pixels, pixels // 2, 0 * pixels]), [0] * 4)
     model.save("model.npz")
 
 
@@ -272,14 +272,17 @@ def test_show_without_a_readable_image_writes_nothing(model, capsys):
     assert not Path("out.png").exists()
 
 
-def test_show_never_takes_the_place_of_an_input(model):
+@pytest.mark.parametrize("name", ["bar.png", "link.png", "model.npz"])
+def test_show_replaces_no_photo(name, model):
     pytest.importorskip("matplotlib")
     os.symlink("bar.png", "link.png")
-    before = Path("bar.png").read_bytes()
-    for arguments in (["bar.png", "--show", "link.png"], ["bar.png", "--show", "model.npz"]):
-        with pytest.raises(InputError, match="--show: expected a file to write, got the input"):
-            call("model.npz", *arguments)
-    assert Path("bar.png").read_bytes() == before
+    before = Path(name).read_bytes()
+    with pytest.raises(InputError, match=f"--show: expected a new file .*, got {name}; name"):
+        call("model.npz", "bar.png", "--show", name)
+    assert Path(name).read_bytes() == before
+    Path("empty.png").touch()
+    assert call("model.npz", "bar.png", "--show", "empty.png") == 0
+    assert Path("empty.png").stat().st_size > 0
 
 
 def test_show_has_an_end(model):

@@ -9,7 +9,14 @@ from sklearn.utils import check_array
 
 from npsoftmax.errors import InputError, LabelError, ShapeError
 
-__all__ = ["Samples", "agreed_classes", "places_of", "weighted", "without_absent_classes"]
+__all__ = [
+    "Samples",
+    "agreed_classes",
+    "is_class_weight",
+    "places_of",
+    "weighted",
+    "without_absent_classes",
+]
 
 SMALLEST = np.finfo(np.float64).smallest_subnormal
 
@@ -35,6 +42,11 @@ class Samples(NamedTuple):
     classes: NDArray[Any]
 
 
+def is_class_weight(value: object) -> bool:
+    """Say whether a value is a dict, "balanced" or None; arrays cannot be asked by ``in``."""
+    return value is None or isinstance(value, Mapping) or str(value) == "balanced"
+
+
 @np.errstate(all="ignore")
 def weighted(
     X: NDArray[Any],
@@ -45,7 +57,7 @@ def weighted(
 ) -> Samples:
     """Return the rows that weigh something, or raise InputError if there are none."""
     weights = _as_weights(sample_weight, labels.size)
-    if class_weight == "balanced":
+    if str(class_weight) == "balanced":
         weights /= np.maximum(np.bincount(labels, weights), SMALLEST)[labels]
     elif isinstance(class_weight, Mapping):
         weights *= _as_factors(class_weight, classes)[labels]

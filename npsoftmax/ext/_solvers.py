@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from npsoftmax import DataLoader, SoftmaxRegression, fit
-from npsoftmax.errors import DivergedError
+from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.ext._samples import Samples
 from npsoftmax.objective import FullBatch
 from npsoftmax.optimisers import Optimiser
 
-__all__ = ["descend", "minimise"]
+__all__ = ["descend", "finite_logits", "minimise", "rounded"]
 
 Floats = NDArray[np.float64]
 
@@ -50,12 +50,42 @@ def minimise(theta: Floats, samples: Samples, l2: float, tol: float, max_iter: i
         limit *= 2
     if l2 == 0:
         _make_smallest(theta, samples.X)
+    if done == 0 and optimum.max_gradient > 0 and not theta.any():
+        _warn("the gradient is below tol at the start already: scale the features, or lower tol")
     if optimum.advice:
         advice = optimum.advice.replace(
             f"max_iterations, now {limit}", f"max_iter, now {max_iter}"
         ).replace("l2", "alpha")
-        warnings.warn(f"SoftmaxClassifier: {advice}", ConvergenceWarning, stacklevel=3)
+        _warn(advice)
     return done
+
+
+def _warn(advice: str) -> None:
+    warnings.warn(f"SoftmaxClassifier: {advice}", ConvergenceWarning, stacklevel=4)
+
+
+@np.errstate(all="ignore")
+def rounded(rows: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return coefficients in another dtype, or raise DivergedError if they do not fit it."""
+    found = rows.astype(dtype)
+    if not np.isfinite(found).all():
+        raise DivergedError(
+            f"coefficients: expected numbers that fit {dtype}, got up to {np.abs(rows).max():g}; "
+            "scale the features, or give them as float64"
+        )
+    return found
+
+
+@np.errstate(all="ignore")
+def finite_logits(X: Any, coef: NDArray[Any], intercept: NDArray[Any]) -> NDArray[Any]:
+    """Return the logits of rows, or raise InputError if they overflow."""
+    logits: NDArray[Any] = X @ coef.T + intercept
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"X: expected numbers whose logits fit {logits.dtype}, got up to "
+            f"{np.abs(X).max():g}; scale the features as those that the model was fitted to"
+        )
+    return logits
 
 
 @np.errstate(all="ignore")

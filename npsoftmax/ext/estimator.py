@@ -24,11 +24,12 @@ from npsoftmax.errors import InputError
 from npsoftmax.ext._samples import (
     Samples,
     agreed_classes,
+    is_class_weight,
     places_of,
     weighted,
     without_absent_classes,
 )
-from npsoftmax.ext._solvers import descend, minimise
+from npsoftmax.ext._solvers import descend, finite_logits, minimise, rounded
 from npsoftmax.functional import logsoftmax, softmax
 
 __all__ = ["SoftmaxClassifier"]
@@ -40,7 +41,7 @@ COUNTS: Any = ("max_iter", "batch_size", "epochs"), Integral, "whole number", 1
 
 
 def _needs_no_other_samples(estimator: SoftmaxClassifier) -> bool:
-    if estimator.class_weight == "balanced":
+    if str(estimator.class_weight) == "balanced":
         raise InputError(
             "class_weight: expected a dict or None for partial_fit, which sees some of the samples "
             "only, got 'balanced'; give n / (k * counts) of all samples as a dict"
@@ -97,10 +98,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Biases, shape ``(k,)``, for two classes ``(1,)``.
     n_iter_ : int
         Iterations of lbfgs, or passes over the rows.
-    n_features_in_ : int
-        Features, ``d``.
-    feature_names_in_ : ndarray of str
-        Their names, where ``X`` has columns with names.
+    n_features_in_, feature_names_in_ : int, ndarray of str
+        Features, ``d``, and their names where ``X`` has columns with names.
 
     Notes
     -----
@@ -155,8 +154,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y : array_like
             Labels of two classes or more, shape ``(n,)``.
         sample_weight : array_like, optional
-            Numbers of at least 0, shape ``(n,)``, of which only the ratios count. A weight of 2
-            counts a row twice.
+            Numbers of at least 0, shape ``(n,)``: 2 counts a row twice; only ratios count.
 
         Returns
         -------
@@ -247,7 +245,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "coef_")
         X = validate_data(self, X, dtype=DTYPES, reset=False)
-        logits: NDArray[Any] = X @ self.coef_.T + self.intercept_
+        logits = finite_logits(X, self.coef_, self.intercept_)
         return logits[:, 0] if self.classes_.size == 2 else logits
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -294,9 +292,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     raise InputError(
                         f"{name}: expected a {what} of at least {least}, got {value!r}"
                     )
-        if self.solver not in ("lbfgs", "sgd"):
+        if str(self.solver) not in ("lbfgs", "sgd"):
             raise InputError(f"solver: expected 'lbfgs' or 'sgd', got {self.solver!r}")
-        if not (self.class_weight in (None, "balanced") or isinstance(self.class_weight, Mapping)):
+        if not is_class_weight(self.class_weight):
             raise InputError(
                 f"class_weight: expected a dict, 'balanced' or None, got {self.class_weight!r}"
             )
@@ -334,7 +332,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, theta: NDArray[np.float64], samples: Samples, n_iter: int, rule: Adam
     ) -> SoftmaxClassifier:
         rows = theta[1:] - theta[:1] if len(theta) == 2 else theta
-        self.coef_ = rows[:, :-1].astype(samples.X.dtype, order="C")
-        self.intercept_ = rows[:, -1].astype(samples.X.dtype)
+        rows = rounded(rows, samples.X.dtype)
+        self.coef_, self.intercept_ = rows[:, :-1].copy("C"), rows[:, -1].copy()
         self.classes_, self.n_iter_, self._rule = samples.classes, n_iter, rule
         return self

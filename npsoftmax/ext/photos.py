@@ -4,9 +4,11 @@ The recipe, all of it in whole numbers (``//`` rounds down), so that every machi
 page, sees the same pixels. The median of ``m`` numbers is number ``m // 2`` of the sorted ones,
 counted from 0. The border of an image are its outermost pixels, each corner once.
 
-1.  **Open**: first frame, turned upright as EXIF says, laid on white where transparent, 8-bit RGB.
-2.  **Working size**: ``f = ceil(longest side / 512)``; the mean of every ``f x f`` block, rounded
-    half up, in each channel (the blocks at the right and lower edge are what is left).
+1.  **Open**: first frame, turned upright as EXIF says, laid on white where transparent, as RGB of
+    8 bits (the upper ones of 16).
+2.  **Working size**: ``f = ceil(longest side / 512)``; the mean of every ``f x f`` block in each
+    channel: ``((sum + n // 2) * (2**24 // n)) >> 24`` for the ``n`` pixels of a block, fewer at
+    the right and lower edge.
 3.  **Grey**: ``(19595 R + 38470 G + 7471 B + 32768) // 65536``, ITU-R 601.
 4.  **Cells**: ``g = ceil(longest side / 64)``; the mean of every ``g x g`` block, as in step 2.
 5.  **Background**: ``bg``, the median of the border cells; ``spread``, the median of their
@@ -250,13 +252,11 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _as_bytes(image: Image.Image) -> Image.Image:
-    """Return 16-bit grey as 8-bit grey: 65535 is white, and 65535 = 257 * 255."""
+    """Return the upper byte of 16-bit grey, as Pillow does for colours and browsers for both."""
     levels = np.asarray(image)
     if levels.dtype.kind == "f" or levels.min() < 0 or levels.max() > 65535:
         raise InputError(
             f"expected 8 bits a channel or grey of 16 bits, got numbers from {levels.min()} to "
             f"{levels.max()} ({image.mode}); save it as PNG"
         )
-    # Rounded: those above 65407 would overflow, and are white as well.
-    rounded = (np.minimum(levels, 65407).astype(np.uint16) + 128) // 257
-    return Image.fromarray(rounded.astype(np.uint8))
+    return Image.fromarray((levels >> 8).astype(np.uint8))
