@@ -117,7 +117,9 @@ def check_show(args: argparse.Namespace) -> None:
         # A pattern after --show names the first photo as the file to write.
         with readable(args.show) as file:
             head = file.read(200)
-        if head and b"Matplotlib" not in head:
+        inputs = filter(os.path.exists, (args.model, *args.images))
+        is_input = any(os.path.samefile(path, args.show) for path in inputs)
+        if is_input or (head and b"Matplotlib" not in head):
             raise InputError(
                 f"--show: expected a new file or a picture of an earlier call, got {args.show}; "
                 "name another"

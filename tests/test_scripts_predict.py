@@ -280,6 +280,9 @@ def test_show_replaces_no_photo(name, model):
     with pytest.raises(InputError, match=f"--show: expected a new file .*, got {name}; name"):
         call("model.npz", "bar.png", "--show", name)
     assert Path(name).read_bytes() == before
+    assert call("model.npz", "bar.png", "--show", "out.png") == 0  # drawn by matplotlib
+    with pytest.raises(InputError, match=r"got out\.png"):
+        call("model.npz", "out.png", "--show", "out.png")
     Path("empty.png").touch()
     assert call("model.npz", "bar.png", "--show", "empty.png") == 0
     assert Path("empty.png").stat().st_size > 0
