@@ -147,7 +147,11 @@ def sweep(args: argparse.Namespace) -> None:
     with run_folder.usable(folder):
         folder.mkdir(parents=True)  # before any time is spent
     say(introduction(args, data))
-    outcomes, diverged = compare(args, values, data, say)
+    try:
+        outcomes, diverged = compare(args, values, data, say)
+    except BaseException:
+        folder.rmdir()  # for the same command to run again
+        raise
     best, unsettled = judged(outcomes)
     say(conclusion(args, outcomes, best, unsettled))
     report = {

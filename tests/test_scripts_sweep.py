@@ -269,3 +269,4 @@ def test_ctrl_c_ends_it_in_one_line(tmp_path):
             break
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "sweep.py: interrupted\n")
+    assert list((tmp_path / "runs").iterdir()) == []  # an empty folder would refuse the next try
