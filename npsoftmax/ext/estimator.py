@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from npsoftmax import Adam
 from npsoftmax.errors import InputError
-from npsoftmax.ext._samples import (
+from npsoftmax.ext._estimator_samples import (
     Samples,
     agreed_classes,
     is_class_weight,
@@ -29,7 +29,7 @@ from npsoftmax.ext._samples import (
     weighted,
     without_absent_classes,
 )
-from npsoftmax.ext._solvers import descend, finite_logits, minimise, rounded
+from npsoftmax.ext._estimator_solvers import descend, finite_logits, minimise, rounded
 from npsoftmax.functional import logsoftmax, softmax
 
 __all__ = ["SoftmaxClassifier"]

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from npsoftmax import DataLoader, SoftmaxRegression, fit
 from npsoftmax.errors import DivergedError, InputError
-from npsoftmax.ext._samples import Samples
+from npsoftmax.ext._estimator_samples import Samples
 from npsoftmax.objective import FullBatch
 from npsoftmax.optimisers import Optimiser
 
