@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_labels, same_samples
+from npsoftmax._checks import as_columns, as_float, as_labels, same_samples
 from npsoftmax.errors import InputError, ShapeError
 
 __all__ = ["Centroids"]
@@ -55,7 +55,7 @@ class Centroids:
 
     def __post_init__(self) -> None:
         means = as_columns(self.means, what="means").astype(np.float64, order="F")
-        radii = np.asarray(self.radii, dtype=np.float64)
+        radii = as_float(self.radii, "radii").astype(np.float64)
         if radii.shape != means.shape[1:]:
             raise ShapeError(
                 f"radii: expected one for each of {means.shape[1]} classes, got {radii.shape}"
@@ -130,14 +130,13 @@ class Centroids:
             ``X`` does not have ``d`` rows, or holds NaN or infinities.
         """
         X = as_columns(X, self.means.shape[0])
+        # Near 0 the squares lose no digits to what all numbers have in common.
+        middle, radii = self.means.mean(axis=1, keepdims=True), self.radii[:, None]
         novelty = np.empty(X.shape[1])
         step = max(1, _BLOCK_NUMBERS // max(X.shape[0], 1))
         for start in range(0, novelty.size, step):
-            # Near 0 the squares lose no digits to what all numbers have in common.
-            middle = self.means.mean(axis=1, keepdims=True)
             block = X[:, start : start + step] * np.float64(scale) - middle
             distances = np.sqrt(_squared_distances(block, self.means - middle))
-            radii = self.radii[:, None]
             ratios = np.full(distances.shape, np.inf)
             np.divide(distances, radii, out=ratios, where=radii > 0)
             novelty[start : start + step] = ratios.min(axis=0)
