@@ -50,7 +50,8 @@ def evaluate(args: argparse.Namespace) -> None:
     from npsoftmax.errors import InputError
 
     model = npsoftmax.SoftmaxRegression.load(args.model)
-    data = command_line.load(args, trained_on(args.model) if args.dataset is None else args.dataset)
+    named = trained_on(args.model) if args.dataset is None else args.dataset
+    data = command_line.load(args, "fashion-mnist" if named is None else named)
     if model.classes != data.classes:
         raise InputError(
             f"{args.model}: expected a model for the classes of {data.name}, "
@@ -59,6 +60,8 @@ def evaluate(args: argparse.Namespace) -> None:
         )
     report = measure(model, data)
     if not args.quiet and not args.json:
+        if named is None:
+            print("assumed            the data set: no summary.json beside the model names it")
         show(report)
         sys.stdout.flush()  # drawing takes longer than all before
     pictures = [] if args.no_pictures else write_pictures(args, model, data)
@@ -68,8 +71,8 @@ def evaluate(args: argparse.Namespace) -> None:
         print(f"\nwritten  {pictures[0].parent}: {' '.join(path.name for path in pictures)}")
 
 
-def trained_on(model: str) -> str:
-    """Return the data set that the run of this model was trained on, as its summary says."""
+def trained_on(model: str) -> str | None:
+    """Return the data set that the run of this model was trained on, if its summary says so."""
     from npsoftmax.files import read_bytes
 
     try:
@@ -77,12 +80,7 @@ def trained_on(model: str) -> str:
         summary = json.loads(read_bytes(Path(model).with_name("summary.json"), MAX_SUMMARY_BYTES))
         return str(summary["dataset"])[:80]
     except (ValueError, KeyError, TypeError, RecursionError):
-        print(
-            "evaluate.py: warning: no summary.json beside the model tells what it was trained on; "
-            "fashion-mnist is assumed, name another by --dataset",
-            file=sys.stderr,
-        )
-        return "fashion-mnist"
+        return None
 
 
 def measure(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> dict[str, Any]:
@@ -154,7 +152,7 @@ def write_pictures(
         if args.pictures is not None:
             raise InputError(f"--pictures: {needed}") from error
         if not (args.quiet or args.json):
-            print(f"evaluate.py: no pictures: {needed}", file=sys.stderr)
+            print(f"\nno pictures: {needed}")
     except Exception as error:  # a broken matplotlib fails in many ways
         if args.pictures is not None:
             raise

@@ -59,7 +59,8 @@ def claimed(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
             if not args.resume:
                 empty(folder, args.force)
             for name in PICTURES:
-                (folder / name).unlink(missing_ok=True)
+                if (folder / name).exists():
+                    (folder / name).unlink()
         yield folder
 
 

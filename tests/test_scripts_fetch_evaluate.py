@@ -156,7 +156,6 @@ def test_evaluate_writes_pictures_where_it_is_told_to(model, evaluated, few, tmp
 
 def test_pictures_that_cannot_be_written(model, evaluated, few, capsys):
     (model.parent / "confusion.png").mkdir()
-    model.with_name("summary.json").write_text('{"dataset": "garments"}')
     evaluated()
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == f"written  {model.parent}: weights.png"
@@ -170,19 +169,22 @@ def test_pictures_that_cannot_be_written(model, evaluated, few, capsys):
 
 def test_without_matplotlib(model, evaluated, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    model.with_name("summary.json").write_text('{"dataset": "garments"}')
     evaluated("--quiet")
     assert capsys.readouterr() == ("", "")
-    assert set(os.listdir(model.parent)) == {"model.npz", "summary.json"}
+    assert os.listdir(model.parent) == ["model.npz"]
     evaluated()
-    assert capsys.readouterr().err.startswith("evaluate.py: no pictures: ")
+    out, err = capsys.readouterr()
+    assert "no pictures: " in out.splitlines()[-1] and err == ""
     with pytest.raises(InputError, match=r'pip install "\.\[plot\]"'):
         evaluated("--pictures", model.parent)
 
 
-def test_a_model_on_its_own_is_judged_with_a_warning(model, capsys):
-    assert evaluate.trained_on(model) == "fashion-mnist"
-    assert "warning: no summary.json" in capsys.readouterr().err
+def test_of_a_model_on_its_own_the_data_set_is_assumed_aloud(model):
+    process = run("evaluate", model, "--no-pictures", "--data-dir", "nowhere")
+    assert process.returncode == 3  # Fashion-MNIST, which is not there
+    assert evaluate.trained_on(model) is None
+    model.with_name("summary.json").write_text('{"dataset": "garments"}')
+    assert evaluate.trained_on(model) == "garments"
 
 
 def test_samples_that_are_no_square_images(model, garments, few):
