@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         OptimiserChain,
         WeightDecay,
     )
-    from npsoftmax.training import FullBatchTrainer, Optimum, Trainer, fit
+    from npsoftmax.training import FullBatchTrainer, ObjectiveTrainer, Optimum, Trainer, fit
 
 __version__ = "0.1.0"
 
@@ -40,6 +40,7 @@ __all__ = [
     "IterationRecord",
     "Momentum",
     "Nesterov",
+    "ObjectiveTrainer",
     "OptimiserChain",
     "Optimum",
     "SoftmaxRegression",
@@ -77,7 +78,7 @@ _NAMES_OF = {
         "OptimiserChain",
         "WeightDecay",
     ),
-    "training": ("FullBatchTrainer", "Optimum", "Trainer", "fit"),
+    "training": ("FullBatchTrainer", "ObjectiveTrainer", "Optimum", "Trainer", "fit"),
 }
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 

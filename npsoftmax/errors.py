@@ -17,7 +17,9 @@ __all__ = [
     "FormatVersionError",
     "DivergedError",
     "InterruptionError",
+    "ClusterError",
     "ResumeWarning",
+    "SlowWorkerWarning",
 ]
 
 
@@ -98,5 +100,15 @@ class InterruptionError(NpsoftmaxError):
     exit_code = 130
 
 
+class ClusterError(NpsoftmaxError, ConnectionError):
+    """The scheduler or the workers of a cluster are gone, or cannot do what they are asked to."""
+
+    exit_code = 6
+
+
 class ResumeWarning(UserWarning):
     """A run goes on, but not quite from where or as it was expected to."""
+
+
+class SlowWorkerWarning(UserWarning):
+    """One worker of a cluster takes much longer than the others, and they wait for it."""

@@ -16,10 +16,10 @@ from npsoftmax.objective import (
     FullBatch,
     _blocks,
     _parts,
-    full_batch,
     hessian_vector_product,
     loss_and_grad,
     sample_losses,
+    summed,
 )
 
 K, D, N = 4, 3, 23
@@ -584,7 +584,7 @@ def test_far_away_or_without_a_penalty_it_is_the_objective(monkeypatch):
     problem = FullBatch(X, y, 0.1, scale=SCALE)
     far = 1e4 * theta
     assert problem.suboptimality(far) == problem.loss_and_grad(far).loss
-    monkeypatch.setattr(full_batch, "MOST_CLASSES", K - 1)
+    monkeypatch.setattr(summed, "MOST_CLASSES", K - 1)
     assert problem.suboptimality(theta) == problem.loss_and_grad(theta).loss
 
 

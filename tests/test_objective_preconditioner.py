@@ -341,9 +341,9 @@ def test_of_too_many_samples_some_are_candidates(monkeypatch):
     seen = []
     original = preconditioner.class_blocks
 
-    def class_blocks(curvatures, diagonals, X, kept, *rest):
+    def class_blocks(curvatures, diagonals, kept, *rest):
         seen.append((curvatures.shape, kept.size))
-        return original(curvatures, diagonals, X, kept, *rest)
+        return original(curvatures, diagonals, kept, *rest)
 
     monkeypatch.setattr(preconditioner, "class_blocks", class_blocks)
     found = dense(FullBatch(X, y, 1e-3).preconditioner(theta), theta.shape)

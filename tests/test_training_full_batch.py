@@ -24,7 +24,7 @@ from npsoftmax.errors import (
     ResumeWarning,
     ShapeError,
 )
-from npsoftmax.objective import FullBatch, _parts, loss_and_grad, preconditioner
+from npsoftmax.objective import FullBatch, SummedObjective, _parts, loss_and_grad, preconditioner
 from npsoftmax.optimisers import Descent
 from npsoftmax.training import start
 from npsoftmax.training.optimum import Ending, Optimum
@@ -402,7 +402,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path, settings, message):
     other = FullBatchTrainer(new_model(), X, y, **{"l2": 1e-4, "threads": 2, **settings})
     with pytest.raises(InputError, match=message):
         other.resume(path)
-    with pytest.raises(InputError, match=r"labels '[0-9a-f]{64}' there"):
+    with pytest.raises(InputError, match=r"labels '[0-9a-f]{16}' there"):
         FullBatchTrainer(new_model(), X, y[::-1], l2=1e-4, threads=2).resume(path)
 
 
@@ -640,14 +640,14 @@ def test_the_start_is_short_on_a_part():
     calls = []
     X, y = overlapping(n=7000)
 
-    class Watched(start.FullBatch):
-        def loss_and_grad(self, theta):
-            calls.append(self.y.size)
-            return super().loss_and_grad(theta)
+    def evaluate(problem, theta):
+        calls.append(problem.contents.num_samples)
+        return original(problem, theta)
 
     trainer = FullBatchTrainer(new_model(), X, y, l2=1e-4)
+    original = SummedObjective.evaluate
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(start, "FullBatch", Watched)
+        patch.setattr(SummedObjective, "evaluate", evaluate)
         start.start_on_a_part(trainer.problem, np.zeros((K, D + 1)))
     assert set(calls) == {7000 // 6} and len(calls) <= 40
 

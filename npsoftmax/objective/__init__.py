@@ -31,10 +31,16 @@ from npsoftmax.objective._blocks import Workspace
 from npsoftmax.objective.batch import Evaluation, loss_and_grad, sample_losses
 from npsoftmax.objective.curvature import hessian_vector_product
 from npsoftmax.objective.full_batch import FullBatch
+from npsoftmax.objective.samples import Contents, Samples
+from npsoftmax.objective.summed import SummedEvaluation, SummedObjective
 
 __all__ = [
+    "Contents",
     "Evaluation",
     "FullBatch",
+    "Samples",
+    "SummedEvaluation",
+    "SummedObjective",
     "Workspace",
     "hessian_vector_product",
     "loss_and_grad",

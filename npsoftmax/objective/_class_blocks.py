@@ -11,6 +11,7 @@ and so repeatable.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,13 @@ from numpy.typing import NDArray
 
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective._blocks import BLOCK_BYTES, Workspace, samples_per_block
+from npsoftmax.objective._parts import one_blas_thread
+from npsoftmax.objective.samples import Samples, Store
 
 __all__ = ["Solve", "class_blocks", "curvatures_and_diagonals", "equal_steps"]
 
 Solve = Callable[[NDArray[Any]], NDArray[Any]]
+Draw = tuple[NDArray[np.intp], NDArray[Any]]
 
 # f, added to p (1 - p). Where every sample that has a feature is classified with confidence, their
 # curvature all but vanishes, and comes back within a fraction of the step that it suggests.
@@ -29,6 +33,9 @@ FLOOR = 1e-3
 
 # The smallest triangle that is inverted as a whole.
 SMALLEST_TRIANGLE = 64
+
+# Numbers drawn, and in blocks, at a time: they travel where samples lie elsewhere.
+AT_ONCE = 8 * 1024 * 1024
 
 
 def curvatures_and_diagonals(
@@ -64,30 +71,26 @@ def curvatures_and_diagonals(
 def class_blocks(
     curvatures: NDArray[Any],
     diagonals: NDArray[Any],
-    X: NDArray[Any],
     kept: NDArray[np.intp],
     samples: int,
     scale: float,
-    threads: int,
+    store: Store,
 ) -> Solve:
-    """Return the inverse of the blocks, estimated from so many of the kept columns of ``X`` each.
+    """Return the inverse of the blocks, estimated from so many of the kept samples each.
 
     ``curvatures`` and ``diagonals``, with the penalty, are those of each block; with the means over
     the classes, of one row each, there is one block for all.
     """
+    contents, rows = store.contents, store.contents.num_inputs + 1
     # The error of an estimate from some of the samples, in units of the variances.
-    ridge = (X.shape[0] + 1) / samples * max(0.0, 1 - samples / X.shape[1])
-
-    factors = np.empty((len(curvatures), X.shape[0] + 1, X.shape[0] + 1), curvatures.dtype)
-
-    def fill(number: int) -> None:
-        curvature, diagonal = curvatures[number], diagonals[number]
-        drawn, chances = equal_steps(curvature, samples)
-        block = _block(curvature[drawn] / chances, X.T, kept[drawn], scale, factors.dtype)
-        factors[number] = _factor(block, diagonal, ridge)
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, range(len(factors))))
+    ridge = rows / samples * max(0.0, 1 - samples / contents.num_samples)
+    factors = np.empty((len(curvatures), rows, rows), curvatures.dtype)
+    at_once = max(1, AT_ONCE // (samples + rows**2))
+    for first in range(0, len(factors), at_once):
+        some = slice(first, first + at_once)
+        draws = [_drawn(curvature, kept, samples) for curvature in curvatures[some]]
+        blocks = store.together(partial(_blocks, draws=draws, scale=scale), np.add)
+        _factor_all(blocks, diagonals[some], ridge, store.threads_here, factors[some])
 
     def solve(grad: NDArray[Any]) -> NDArray[Any]:
         columns = factors.transpose(0, 2, 1) @ (factors @ np.ascontiguousarray(grad)[:, :, None])
@@ -97,15 +100,35 @@ def class_blocks(
     return solve
 
 
+def _drawn(curvature: NDArray[Any], kept: NDArray[np.intp], samples: int) -> Draw:
+    """Draw samples for a class: their places among all, and what they count for, its dtype."""
+    drawn, chances = equal_steps(curvature, samples)
+    return kept[drawn], np.sqrt(curvature[drawn] / chances).astype(curvature.dtype)
+
+
+def _blocks(samples: Samples, threads: int, draws: list[Draw], scale: float) -> NDArray[Any]:
+    """Return what some samples contribute to a block for each draw."""
+    size = samples.X.shape[0] + 1
+    blocks = np.empty((len(draws), size, size), draws[0][1].dtype)
+
+    def fill(number: int) -> None:
+        places, roots = draws[number]
+        here = slice(*np.searchsorted(places, (samples.start, samples.stop)))
+        blocks[number] = _block(roots[here], samples.X.T, places[here] - samples.start, scale)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, range(len(draws))))
+    return blocks
+
+
 def _block(
-    curvature: NDArray[Any],
-    X_rows: NDArray[Any],
-    drawn: NDArray[np.intp],
-    scale: float,
-    dtype: np.dtype[Any],
+    roots: NDArray[Any], X_rows: NDArray[Any], drawn: NDArray[np.intp], scale: float
 ) -> NDArray[Any]:
-    """Return the sum of ``u a a'`` over the samples drawn; ``X_rows`` has samples as rows."""
-    roots = np.sqrt(curvature).astype(dtype)[:, None]
+    """Return the sum of ``u a a'`` over the samples drawn, ``roots`` squared being the u.
+
+    ``X_rows`` has samples as rows.
+    """
+    roots, dtype = roots[:, None], roots.dtype
     size = X_rows.shape[1] + 1
     block = np.zeros((size, size), dtype)
     # In cache, from the gathering to the product.
@@ -140,6 +163,18 @@ def equal_steps(sizes: NDArray[Any], count: int) -> tuple[NDArray[np.intp], NDAr
     steps = np.floor(np.cumsum(chances) + 0.5)
     drawn = np.flatnonzero(np.diff(steps, prepend=0.0) > 0)
     return drawn, chances[drawn]
+
+
+def _factor_all(
+    blocks: NDArray[Any], diagonals: NDArray[Any], ridge: float, threads: int, out: NDArray[Any]
+) -> None:
+    """Write a factor of the inverse of each block to ``out``."""
+
+    def fill(number: int) -> None:
+        out[number] = _factor(blocks[number], diagonals[number], ridge)
+
+    with one_blas_thread(threads), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, range(len(out))))
 
 
 def _factor(block: NDArray[Any], diagonal: NDArray[Any], ridge: float) -> NDArray[Any]:

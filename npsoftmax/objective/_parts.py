@@ -14,7 +14,7 @@ import numpy as np
 from npsoftmax._checks import as_count
 from npsoftmax.objective._blocks import Workspace
 
-__all__ = ["Parts", "cores"]
+__all__ = ["Parts", "cores", "one_blas_thread"]
 
 # Multiplications: with fewer for a sample the threads are in each other's way, handing the
 # interpreter's lock to and fro; with fewer for a part starting one costs more than it saves.
@@ -62,18 +62,19 @@ class Parts:
         with self._in_use:  # the workspaces serve one call at a time
             if count == 1:
                 return [silent(columns[0], self._workspaces[0])]
-            with self.one_blas_thread(), ThreadPoolExecutor(count) as pool:
+            with one_blas_thread(self.threads), ThreadPoolExecutor(count) as pool:
                 return list(pool.map(silent, columns, self._workspaces))
 
-    @contextmanager
-    def one_blas_thread(self) -> Iterator[None]:
-        """Hold the BLAS to one thread while several of ours call it."""
-        if self.threads == 1:
-            yield
-            return
-        # The limit is the whole process's: two that overlap could put back each other's.
-        with _BLAS_HELD, _blas().limit(limits=1, user_api="blas"):
-            yield
+
+@contextmanager
+def one_blas_thread(threads: int) -> Iterator[None]:
+    """Hold the BLAS to one thread while several of ours call it."""
+    if threads == 1:
+        yield
+        return
+    # The limit is the whole process's: two that overlap could put back each other's.
+    with _BLAS_HELD, _blas().limit(limits=1, user_api="blas"):
+        yield
 
 
 @cache

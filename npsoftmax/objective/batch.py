@@ -24,7 +24,7 @@ __all__ = [
     "as_scale",
     "evaluate",
     "loss_and_grad",
-    "penalised",
+    "penalty_and_grad",
     "refuse_other_dtypes",
     "sample_losses",
 ]
@@ -186,12 +186,17 @@ def penalised(
     predicted: NDArray[np.intp],
 ) -> Evaluation:
     """Add the penalty and its gradient to those of the cross-entropy."""
-    penalty = 0.0
-    if l2:
-        W = theta[:, :-1]
-        penalty = l2 / 2 * float(np.vdot(W, W))
-        grad[:, :-1] += theta.dtype.type(l2) * W
+    penalty = penalty_and_grad(theta, l2, grad)
     return Evaluation(crossentropy + penalty, grad, crossentropy, predicted)
+
+
+def penalty_and_grad(theta: NDArray[Any], l2: float, grad: NDArray[Any]) -> float:
+    """Return the penalty, and add its gradient to ``grad``."""
+    if not l2:
+        return 0.0
+    W = theta[:, :-1]
+    grad[:, :-1] += theta.dtype.type(l2) * W
+    return l2 / 2 * float(np.vdot(W, W))
 
 
 def _checked(

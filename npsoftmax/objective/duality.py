@@ -37,14 +37,15 @@ minimization", Journal of Machine Learning Research 14, 2013, section 1, without
 """
 
 import math
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective._blocks import Workspace, samples_per_block
-from npsoftmax.objective._parts import Parts
+from npsoftmax.objective.samples import Samples, Store, added
 
 __all__ = ["dual_value"]
 
@@ -69,52 +70,34 @@ class DualPart(NamedTuple):
     smallest: float
 
 
-def dual_value(
-    theta: Floats,
-    X: NDArray[Any],
-    y: NDArray[Any],
-    shares: Floats,
-    l2: float,
-    scale: float,
-    parts: Parts,
-) -> float:
+def dual_value(theta: Floats, store: Store, l2: float, scale: float) -> float:
     """Return ``D(Q)`` for a Q close to the probabilities at ``theta``, or -inf if none is found.
 
-    ``shares`` are the ``v_j``. Nothing is checked.
+    Nothing is checked.
     """
-    counts = np.bincount(y, shares, minlength=theta.shape[0])
-    present = np.flatnonzero(counts)
+    contents = store.contents
+    present = np.flatnonzero(contents.class_totals)
     rows = np.asfortranarray(theta[present])
-    # A label of samples that weigh nothing has no row; any will do.
-    labels = np.minimum(np.searchsorted(present, y), present.size - 1)
-
-    def first(columns: slice, workspace: Workspace) -> Moments:
-        return _moments(rows, X[:, columns], shares[columns], scale, workspace)
-
-    means, spreads = zip(*parts.call(first, y.size), strict=True)
-    total = Moments(np.sum(means, axis=0), np.sum(spreads, axis=0))
-    delta = _bias_change(total, total.mean - counts[present])
+    moments = partial(_moments, theta=rows, total=contents.total, scale=scale)
+    total = store.shared(moments, added)
+    delta = _bias_change(total, total.mean - contents.class_totals[present] / contents.total)
     if delta is None:
         return -np.inf
-
-    def second(columns: slice, workspace: Workspace) -> DualPart:
-        return _dual_part(
-            rows, delta, X[:, columns], labels[columns], shares[columns], scale, workspace
-        )
-
-    entropies, Gs, smallest = zip(*parts.call(second, y.size), strict=True)
-    if min(smallest) < 0:
+    part = partial(
+        _dual_part, theta=rows, present=present, delta=delta, total=contents.total, scale=scale
+    )
+    entropy, G, smallest = store.shared(part, _joined)
+    if smallest < 0:
         return -np.inf
-    G = np.sum(Gs, axis=0)
-    value = float(sum(entropies) - np.square(G).sum() / (2 * l2))
+    value = entropy - float(np.square(G).sum()) / (2 * l2)
     return value if math.isfinite(value) else -np.inf
 
 
 def _moments(
-    theta: Floats, X: NDArray[Any], shares: Floats, scale: float, workspace: Workspace
+    samples: Samples, workspace: Workspace, theta: Floats, total: float, scale: float
 ) -> Moments:
-    """Return what some samples contribute; ``shares`` are their ``v_j``."""
-    k = theta.shape[0]
+    """Return what some samples contribute."""
+    k, X, shares = theta.shape[0], samples.X, samples.shares(total)
     mean, products = np.zeros(k), np.zeros((k, k))
     step = samples_per_block(theta)
     for start in range(0, shares.size, step):
@@ -138,15 +121,18 @@ def _bias_change(total: Moments, r: Floats) -> Floats | None:
 
 
 def _dual_part(
-    theta: Floats,
-    delta: Floats,
-    X: NDArray[Any],
-    labels: NDArray[Any],
-    shares: Floats,
-    scale: float,
+    samples: Samples,
     workspace: Workspace,
+    theta: Floats,
+    present: NDArray[np.intp],
+    delta: Floats,
+    total: float,
+    scale: float,
 ) -> DualPart:
-    """Return what some samples contribute to ``D``; labels are rows of ``theta``."""
+    """Return what some samples contribute to ``D``; the rows of ``theta`` are classes present."""
+    X, shares = samples.X, samples.shares(total)
+    # A label of samples that weigh nothing has no row; any will do.
+    labels = np.minimum(np.searchsorted(present, samples.y), present.size - 1)
     entropy, smallest = 0.0, np.inf
     G = np.zeros((theta.shape[0], theta.shape[1] - 1))
     step = samples_per_block(theta)
@@ -163,3 +149,9 @@ def _dual_part(
         Q *= shares[columns] * scale
         G += Q @ X_block.T
     return DualPart(entropy, G, smallest)
+
+
+def _joined(left: DualPart, right: DualPart) -> DualPart:
+    return DualPart(
+        left.entropy + right.entropy, left.G + right.G, min(left.smallest, right.smallest)
+    )

@@ -25,6 +25,7 @@ Mathematics 44(1), 1992, bounds every Hessian by
 for all classes and all :math:`\theta`, and less close to any of them.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from npsoftmax.errors import InputError
 from npsoftmax.objective._blocks import FEWEST_SAMPLES, MOST_LOGITS, Workspace
 from npsoftmax.objective._class_blocks import Solve, class_blocks, curvatures_and_diagonals
-from npsoftmax.objective._parts import Parts
+from npsoftmax.objective.samples import Contents, Samples, Store
 
 __all__ = ["Solve", "evenly_random", "preconditioner_at"]
 
@@ -50,34 +51,17 @@ SAMPLES, SAMPLES_PER_FEATURE, PASSES, CANDIDATES = 4096, 4, 10, 16
 ENOUGH_NUMBERS = 16 * 1024 * 1024
 
 
-def preconditioner_at(
-    theta: NDArray[Any],
-    X: NDArray[Any],
-    weights: NDArray[np.float64] | None,
-    l2: float,
-    scale: float,
-    parts: Parts,
-) -> Solve:
+def preconditioner_at(theta: NDArray[Any], store: Store, l2: float, scale: float) -> Solve:
     """Return the approximate inverse as a function. Nothing is checked."""
     k, rows = theta.shape
     if k > MOST_CLASSES:
         return _identity
-    num_samples = X.shape[1]
-    shares = np.full(num_samples, 1.0) if weights is None else weights
-    shares = shares / shares.sum()
+    num_samples = store.contents.num_samples
     samples, candidates = _how_many(k, rows, num_samples)
-    kept = evenly_random(num_samples, candidates)
-
-    def part(columns: slice, workspace: Workspace) -> tuple[NDArray[Any], NDArray[Any]]:
-        first, end = np.searchsorted(kept, (columns.start, columns.stop))
-        here = kept[first:end] - columns.start
-        return curvatures_and_diagonals(
-            theta, X[:, columns], shares[columns], here, scale, workspace
-        )
-
-    of_parts = parts.call(part, num_samples)
-    curvatures = np.concatenate([curvature for curvature, _ in of_parts], axis=1)
-    diagonals = np.sum([diagonal for _, diagonal in of_parts], axis=0)
+    part = partial(
+        _curvatures, theta=theta, contents=store.contents, candidates=candidates, scale=scale
+    )
+    curvatures, diagonals = store.shared(part, _joined)
     _refuse_overflow(diagonals)
     diagonals[:, :-1] += theta.dtype.type(l2)
     of_mean = _curvature_of_mean(diagonals, l2)
@@ -87,10 +71,31 @@ def preconditioner_at(
         curvatures = curvatures.mean(axis=0, keepdims=True)
         diagonals = diagonals.mean(axis=0, keepdims=True)
     # Those kept stand for all.
-    curvatures *= theta.dtype.type(num_samples / kept.size)
-    with parts.one_blas_thread():
-        blocks = class_blocks(curvatures, diagonals, X, kept, samples, scale, parts.threads)
-    return _centred(blocks, of_mean)
+    curvatures *= theta.dtype.type(num_samples / candidates)
+    kept = evenly_random(num_samples, candidates)
+    return _centred(class_blocks(curvatures, diagonals, kept, samples, scale, store), of_mean)
+
+
+def _curvatures(
+    samples: Samples,
+    workspace: Workspace,
+    theta: NDArray[Any],
+    contents: Contents,
+    candidates: int,
+    scale: float,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return what some samples contribute: curvatures of the candidates among them, diagonals."""
+    kept = evenly_random(contents.num_samples, candidates)
+    here = kept[slice(*np.searchsorted(kept, (samples.start, samples.stop)))] - samples.start
+    shares = samples.shares(contents.total)
+    return curvatures_and_diagonals(theta, samples.X, shares, here, scale, workspace)
+
+
+def _joined(
+    left: tuple[NDArray[Any], NDArray[Any]], right: tuple[NDArray[Any], NDArray[Any]]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Put the curvatures of samples side by side, and add up the diagonals."""
+    return np.concatenate([left[0], right[0]], axis=1), left[1] + right[1]
 
 
 def _how_many(k: int, rows: int, num_samples: int) -> tuple[int, int]:

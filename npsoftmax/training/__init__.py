@@ -3,6 +3,7 @@
 from npsoftmax.training.fitting import fit
 from npsoftmax.training.full_batch import FullBatchTrainer
 from npsoftmax.training.minibatches import Trainer
+from npsoftmax.training.objective_trainer import ObjectiveTrainer
 from npsoftmax.training.optimum import Optimum
 
-__all__ = ["FullBatchTrainer", "Optimum", "Trainer", "fit"]
+__all__ = ["FullBatchTrainer", "ObjectiveTrainer", "Optimum", "Trainer", "fit"]

@@ -269,7 +269,7 @@ class Trainer:
         settings = {
             "optimiser": repr(self.optimiser),
             "l2": self.l2,
-            **model_settings(model, loader.X),
+            **model_settings(model, loader.X.dtype, loader.X.shape),
             "batch_size": loader.batch_size,
             "shuffle": loader.shuffle,
             "drop_last": loader.drop_last,

@@ -1,0 +1,175 @@
+"""Samples, what is known of all of them, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npsoftmax.objective._blocks import Workspace
+
+__all__ = ["Contents", "Samples", "Store", "added", "digest_of"]
+
+Sums = TypeVar("Sums", bound=tuple[Any, ...])
+Result = TypeVar("Result")
+
+GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+DIGESTED_AT_ONCE = 2**16
+
+
+class Samples(NamedTuple):
+    """Some of the samples, one after another.
+
+    Attributes
+    ----------
+    start : int
+        How many come before the first one.
+    X : ndarray
+        Shape ``(d, m)``, Fortran-ordered.
+    y : ndarray of int
+        Labels, shape ``(m,)``.
+    weights : ndarray of float64 or None
+        Shape ``(m,)``; None where all are 1.
+    """
+
+    start: int
+    X: NDArray[Any]
+    y: NDArray[Any]
+    weights: NDArray[np.float64] | None
+
+    @property
+    def stop(self) -> int:
+        """How many there are up to and with the last one."""
+        return self.start + int(self.y.size)
+
+    def columns(self, columns: slice) -> Samples:
+        """Return those in the columns from ``start`` to ``stop``, which count within these."""
+        weights = None if self.weights is None else self.weights[columns]
+        return Samples(self.start + columns.start, self.X[:, columns], self.y[columns], weights)
+
+    def picked(self, kept: NDArray[np.intp], start: int) -> Samples:
+        """Return a copy of those at ascending places among all, numbered from ``start`` on."""
+        here = kept[slice(*np.searchsorted(kept, (self.start, self.stop)))] - self.start
+        weights = None if self.weights is None else self.weights[here]
+        return Samples(start, self.X.T[here].T, self.y[here], weights)
+
+    def shares(self, total: float) -> NDArray[np.float64]:
+        """Return the weights over their total among all."""
+        return (np.ones(self.y.size) if self.weights is None else self.weights) / total
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is known of all samples without looking at them again.
+
+    Attributes
+    ----------
+    num_samples, num_inputs : int
+        n and d.
+    dtype : dtype
+        Of the samples.
+    total : float
+        The sum of the weights.
+    class_totals : ndarray of float64
+        The sum of the weights of each class, up to the largest label.
+    """
+
+    num_samples: int
+    num_inputs: int
+    dtype: np.dtype[Any]
+    total: float
+    class_totals: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, samples: Samples) -> Contents:
+        """Return what is known of these."""
+        _, X, y, weights = samples
+        with np.errstate(over="ignore"):
+            total = y.size if weights is None else float(weights.sum())
+        class_totals = np.bincount(y, weights).astype(np.float64)
+        return cls(y.size, X.shape[0], X.dtype, total, class_totals)
+
+    def missing(self, num_outputs: int) -> list[int]:
+        """Return the classes, of so many, without samples that weigh something."""
+        present = set(np.flatnonzero(self.class_totals).tolist())
+        return [label for label in range(num_outputs) if label not in present]
+
+
+class Store(Protocol):
+    """Who holds the samples: this process or others.
+
+    Functions and what they return travel to the samples and back: module-level functions, or
+    :func:`functools.partial` of them.
+
+    Attributes
+    ----------
+    contents : Contents
+        What is known of all samples.
+    threads : int
+        How many evaluate at the same time.
+    threads_here : int
+        How many there are in this process for what does not concern the samples.
+    """
+
+    contents: Contents
+    threads: int
+    threads_here: int
+
+    def shared(
+        self,
+        function: Callable[[Samples, Workspace], Result],
+        combine: Callable[[Result, Result], Result],
+    ) -> Result:
+        """Call a function on parts of the samples at the same time, and combine in their order."""
+
+    def together(
+        self,
+        function: Callable[[Samples, int], Result],
+        combine: Callable[[Result, Result], Result],
+    ) -> Result:
+        """Call a function on what lies together, with the number of threads that it may use."""
+
+    def select(self, kept: NDArray[np.intp]) -> Store:
+        """Return a store of copies of the samples at these ascending places."""
+
+
+def added(left: Sums, right: Sums) -> Sums:
+    """Add up tuples entry by entry.
+
+    Examples
+    --------
+    >>> added((1.0, np.array([1, 2])), (2.0, np.array([3, 4])))
+    (3.0, array([4, 6]))
+    """
+    sums = [a + b for a, b in zip(left, right, strict=True)]
+    return type(left)(*sums) if hasattr(left, "_fields") else type(left)(sums)
+
+
+def digest_of(samples: Samples, workspace: Workspace) -> tuple[int, int]:
+    r"""Return two numbers that tell labels, and weights, from others: sums over the samples.
+
+    .. math:: \sum_j \mathrm{mix}(v_j + j g) \bmod 2^{64}
+
+    with the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+    generators", OOPSLA 2014). However samples are cut into parts, the sums modulo :math:`2^{64}`
+    are the same; against forgery they are no protection.
+    """
+    labels = _digest(samples.y.astype(np.uint64), samples.start)
+    if samples.weights is None:
+        return labels, 0
+    return labels, _digest(samples.weights.view(np.uint64), samples.start)
+
+
+def _digest(values: NDArray[np.uint64], start: int) -> int:
+    digest = np.uint64(0)
+    for first in range(0, values.size, DIGESTED_AT_ONCE):
+        part = values[first : first + DIGESTED_AT_ONCE]
+        places = np.arange(start + first, start + first + part.size, dtype=np.uint64)
+        mixed = part + (places + np.uint64(1)) * np.uint64(GOLDEN)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(FIRST)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(SECOND)
+        digest = np.add.reduce(mixed ^ (mixed >> np.uint64(31)), initial=digest)
+    return int(digest)
