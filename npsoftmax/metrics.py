@@ -17,6 +17,7 @@ __all__ = [
     "ClassReport",
     "accuracy",
     "brier",
+    "calibration_gaps",
     "confusion_matrix",
     "expected_calibration_error",
     "negative_log_likelihood",
@@ -282,13 +283,46 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins:
     >>> expected_calibration_error([[0.75, 0.75], [0.25, 0.25]], [0, 1])
     0.25
     """
+    gaps = calibration_gaps(probabilities, y, num_bins)
+    return float(np.abs(gaps).sum() / np.size(y))
+
+
+def calibration_gaps(
+    probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15
+) -> NDArray[np.float64]:
+    r"""Compute by how many hits each bin of confidence is better than it says.
+
+    .. math:: \sum_{j \in B_m} [\arg\max_i p_{ij} = y_j] - \max_i p_{ij}
+
+    Sums over several sets of samples add up, to :func:`expected_calibration_error` of all.
+
+    Parameters
+    ----------
+    probabilities, y, num_bins
+        As for :func:`expected_calibration_error`.
+
+    Returns
+    -------
+    ndarray of float64
+        Shape ``(num_bins,)``.
+
+    Raises
+    ------
+    ShapeError, LabelError, InputError
+        As for :func:`expected_calibration_error`.
+
+    Examples
+    --------
+    >>> calibration_gaps([[0.75, 0.75], [0.25, 0.25]], [0, 1], num_bins=2)
+    array([ 0. , -0.5])
+    """
     p, y = _as_probabilities(probabilities, y)
     num_bins = as_count(num_bins, "num_bins")
     confidence = p.max(axis=0).astype(np.float64)
     correct = p.argmax(axis=0) == y
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    gap = np.bincount(bins, correct - confidence, minlength=num_bins)
-    return float(np.abs(gap).sum() / y.size)
+    gaps = np.bincount(bins, correct - confidence, minlength=num_bins)
+    return gaps.astype(np.float64, copy=False)
 
 
 def _as_scores(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -92,6 +92,14 @@ class Contents:
         class_totals = np.bincount(y, weights).astype(np.float64)
         return cls(y.size, X.shape[0], X.dtype, total, class_totals)
 
+    def joined(self, other: Contents) -> Contents:
+        """Return what is known of these samples and others of the same kind."""
+        totals = np.zeros(max(self.class_totals.size, other.class_totals.size))
+        for part in (self.class_totals, other.class_totals):
+            totals[: part.size] += part
+        num_samples, total = self.num_samples + other.num_samples, self.total + other.total
+        return Contents(num_samples, self.num_inputs, self.dtype, total, totals)
+
     def missing(self, num_outputs: int) -> list[int]:
         """Return the classes, of so many, without samples that weigh something."""
         present = set(np.flatnonzero(self.class_totals).tolist())

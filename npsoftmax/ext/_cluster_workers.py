@@ -1,0 +1,104 @@
+"""The workers of a cluster, and which of them holds what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from dask import delayed
+from distributed import Client, TimeoutError
+
+import npsoftmax
+from npsoftmax.errors import ClusterError
+from npsoftmax.ext._cluster_blocks import Block
+from npsoftmax.ext._cluster_faults import PATIENCE
+from npsoftmax.ext._cluster_store import Shard
+from npsoftmax.objective import Samples
+
+__all__ = ["Threads", "placed", "threads_of"]
+
+# A shard is held beside others, twice at times, and beside what computes on it.
+SHARE = 4
+
+
+class Threads(NamedTuple):
+    """The threads of all workers.
+
+    Attributes
+    ----------
+    addresses : list of str
+        The worker of each thread.
+    memory : int
+        Bytes that each may use; 0 where there is no limit.
+    """
+
+    addresses: list[str]
+    memory: int
+
+    def num_shards(self, nbytes: int) -> int:
+        """Return in how many shards to hold so many bytes: one for each thread, or smaller ones."""
+        fewest = math.ceil(nbytes * SHARE / self.memory) if self.memory else 1
+        return max(len(self.addresses), fewest)
+
+
+class _Facts(NamedTuple):
+    version: str | None
+    num_threads: int
+    memory_limit: int | None
+
+
+def threads_of(client: Client) -> Threads:
+    """Ask all workers what they are, and refuse those with another npsoftmax or none."""
+
+    def facts(dask_worker: Any) -> tuple[Any, ...]:
+        # Inside, it travels as code, to where the package may be missing.
+        try:
+            from npsoftmax import __version__ as version
+        except ImportError:
+            version = None  # type: ignore[assignment]
+        limit = dask_worker.memory_manager.memory_limit
+        return version, dask_worker.state.nthreads, limit
+
+    address = client.scheduler.address
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+        found = {name: _Facts(*known) for name, known in client.run(facts).items()}
+    except (TimeoutError, OSError) as error:
+        raise ClusterError(
+            f"no worker joined the scheduler {address} within {PATIENCE:.0f} s, or one was lost; "
+            f"start one on each machine: dask worker {address}"
+        ) from error
+    for name, known in found.items():
+        if known.version != npsoftmax.__version__:
+            raise ClusterError(
+                f"worker {name}: expected npsoftmax {npsoftmax.__version__} as here, got "
+                f"{known.version or 'none'}; install it on the machine of each worker"
+            )
+    addresses = [name for name, known in found.items() for _ in range(known.num_threads)]
+    limits = [
+        known.memory_limit // known.num_threads for known in found.values() if known.memory_limit
+    ]
+    return Threads(addresses, min(limits, default=0))
+
+
+def placed(client: Client, blocks: Sequence[Block], threads: Threads) -> list[Any]:
+    """Make shards of contiguous blocks, on one worker each, and return their futures in order."""
+    count = min(threads.num_shards(sum(block.nbytes for block in blocks)), len(blocks))
+    num_rows = sum(block.layout.num_rows for block in blocks)
+    numbers, start = [], 0
+    for block in blocks:
+        middle = start + block.layout.num_rows / 2
+        numbers.append(int(middle * count / num_rows))
+        start += block.layout.num_rows
+    futures = []
+    for number, group in groupby(zip(numbers, blocks, strict=True), key=lambda pair: pair[0]):
+        shard = delayed(_as_shard, pure=False)([block.samples for _, block in group])
+        home = threads.addresses[number * len(threads.addresses) // count]
+        futures.append(client.compute(shard, workers=[home], allow_other_workers=True))
+    return futures
+
+
+def _as_shard(samples: list[Samples]) -> Shard:
+    return list(samples)
