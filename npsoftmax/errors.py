@@ -79,6 +79,10 @@ class DataCorrupt(CorruptFileError):  # noqa: N818 - the name says what the data
         super().__init__(f"{source}: at byte {offset}: {reason}")
         self.source, self.offset, self.reason = str(source), offset, reason
 
+    def __reduce__(self) -> tuple[type["DataCorrupt"], tuple[str, int, str]]:
+        """Travel between processes whole: the message alone does not make another one."""
+        return DataCorrupt, (self.source, self.offset, self.reason)
+
 
 class FormatVersionError(CorruptFileError):
     """A model or checkpoint written in a format that this version does not read."""

@@ -163,7 +163,7 @@ def run(
     """Parse the flags, run the command, and turn what it raises into one line and an exit code.
 
     The codes: 0 done, 1 unexpected, 2 usage, 3 data not to be had, 4 data or model file
-    corrupt, 5 diverged, 130 interrupted.
+    corrupt, 5 diverged, 6 cluster lost, 130 interrupted.
     """
     _prepare_streams()
     args = parser.parse_args(argv)

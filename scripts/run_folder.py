@@ -34,7 +34,8 @@ PICTURES = (
 )  # fmt: skip
 # How the command was called, not what it computed: a resumed run has the summary of a whole one.
 NOT_SETTINGS = (
-    "data_dir", "mirror", "offline", "run_dir", "force", "resume", "quiet", "json", "debug",
+    "data_dir", "mirror", "offline", "scheduler", "workers", "run_dir", "force", "resume", "quiet",
+    "json", "debug",
 )  # fmt: skip
 
 
@@ -134,7 +135,7 @@ def resume(args: argparse.Namespace, solver: Solver) -> None:
         )
 
 
-def write_history(folder: Path, trainer: "npsoftmax.Trainer | npsoftmax.FullBatchTrainer") -> None:
+def write_history(folder: Path, trainer: "npsoftmax.Trainer | npsoftmax.ObjectiveTrainer") -> None:
     """Write one JSON object per finished epoch or iteration."""
     from npsoftmax.files import publish
 

@@ -7,10 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from distributed import Client
     from tqdm import tqdm
 
     import npsoftmax
     from npsoftmax import EpochRecord, IterationRecord
+    from npsoftmax.objective import SummedObjective
 
 OPTIMISERS = {
     "descent": "Descent",
@@ -33,7 +35,9 @@ class Minibatches:
     }
     UNIT = "epochs"
 
-    def __init__(self, args: argparse.Namespace, data: "npsoftmax.Dataset") -> None:
+    def __init__(
+        self, args: argparse.Namespace, data: "npsoftmax.Dataset", client: None = None
+    ) -> None:
         import npsoftmax
 
         rule = getattr(npsoftmax.optimisers, OPTIMISERS[args.optimiser])
@@ -105,23 +109,30 @@ class Minibatches:
 class ExactOptimum:
     """L-BFGS on all samples, to the optimum."""
 
-    DEFAULTS: ClassVar[dict[str, Any]] = {"max_iterations": 1000, "tol": 1e-5}
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "max_iterations": 1000,
+        "tol": 1e-5,
+        "scheduler": None,
+        "workers": None,
+    }
     UNIT = "max-iterations"
 
-    def __init__(self, args: argparse.Namespace, data: "npsoftmax.Dataset") -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        data: "npsoftmax.Dataset",
+        client: "Client | None" = None,
+    ) -> None:
         import npsoftmax
 
-        X, y = training_part(args, data)
+        model = new_model(args, data)
         self.asked = args.max_iterations
         self.weights = ""  # where they start does not matter
-        self.trainer = npsoftmax.FullBatchTrainer(
-            new_model(args, data),
-            X,
-            y,
-            l2=args.l2,
+        self.trainer = npsoftmax.ObjectiveTrainer(
+            model,
+            problem(args, data, model.input_scale(data.X_train.dtype), client),
             test=(data.X_test, data.y_test),
             tol=args.tol,
-            threads=args.threads,
             checkpoint_every=args.checkpoint_every or CHECKPOINT_EVERY,
             identity=identity(data),
         )
@@ -196,6 +207,27 @@ def complete(args: argparse.Namespace) -> None:
                     f"--{flag.replace('_', '-')}: expected with --solver {name}, got it with "
                     f"--solver {args.solver}; leave it out"
                 )
+
+
+def problem(
+    args: argparse.Namespace, data: "npsoftmax.Dataset", scale: float, client: "Client | None"
+) -> "SummedObjective":
+    """Return the objective on the training images, here or on the workers of a cluster."""
+    if client is None:
+        from npsoftmax.objective import FullBatch
+
+        X, y = training_part(args, data)
+        return FullBatch(X, y, args.l2, scale=scale, threads=args.threads)
+    from npsoftmax.ext import cluster
+
+    rows, labels = cluster.training_rows(
+        data,
+        sum(client.nthreads().values()),
+        limit=args.limit,
+        data_dir=args.data_dir,
+        offline=args.offline,
+    )
+    return cluster.FullBatch(rows, labels, args.l2, client, scale=scale)
 
 
 def new_model(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.SoftmaxRegression":

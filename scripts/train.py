@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import command_line
 import run_folder
+import workers
 from solvers import OPTIMISERS, SOLVERS, ExactOptimum, Solver, complete, training_part
 
 if TYPE_CHECKING:
+    from distributed import Client
     from tqdm import tqdm
 
     import npsoftmax
@@ -105,6 +107,17 @@ def add_solver_flags(flags: argparse.ArgumentParser) -> None:
         metavar="N",
         help="in total, those before --resume included; default 1000",
     )
+    lbfgs.add_argument(
+        "--workers",
+        type=command_line.threads,
+        metavar="N",
+        help="share the images among N processes of a Dask cluster on this machine",
+    )
+    lbfgs.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="or among the workers of a running one, such as tcp://host:8786",
+    )
 
 
 def train(args: argparse.Namespace) -> None:
@@ -114,7 +127,19 @@ def train(args: argparse.Namespace) -> None:
     complete(args)
     command_line.hold_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
     data = choose_data(args)
-    solver = SOLVERS[args.solver](args, data)
+    with workers.connected(args, say) as client:
+        train_on(args, data, client, say, started)
+
+
+def train_on(
+    args: argparse.Namespace,
+    data: "npsoftmax.Dataset",
+    client: "Client | None",
+    say: Callable[[str], None],
+    started: float,
+) -> None:
+    """Train on a data set, here or on a cluster, and leave a run folder."""
+    solver = SOLVERS[args.solver](args, data, client)
     with run_folder.claimed(args, data.name) as folder:
         solver.trainer.checkpoint = folder / "checkpoint.npz"
         if args.resume:
@@ -198,8 +223,11 @@ def report(solver: Solver, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end training between two steps, with a checkpoint."""
-    from npsoftmax.errors import InterruptionError
+    """Let the first Ctrl-C or SIGTERM end training between two steps, with a checkpoint.
+
+    A cluster that is lost leaves a checkpoint too.
+    """
+    from npsoftmax.errors import ClusterError, InterruptionError
 
     requests: list[int] = []
 
@@ -215,7 +243,7 @@ def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Itera
 
     trainer = solver.trainer
     trainer.on_step = on_step
-    name = trainer.identity["dataset"]
+    again = f"with the same flags and --dataset {trainer.identity['dataset']} --resume"
     # What is ignored stays ignored: a shell protects what it runs in the background like this.
     heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
     handlers = {sent: signal.signal(sent, request) for sent in heard}
@@ -225,8 +253,15 @@ def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Itera
         trainer.save_checkpoint(folder / "checkpoint.npz")
         run_folder.write_history(folder, trainer)
         raise InterruptionError(
-            f"interrupted {solver.place()}; checkpoint written, go on with the same flags "
-            f"and --dataset {name} --resume --run-dir {folder}"
+            f"interrupted {solver.place()}; checkpoint written, go on {again} --run-dir {folder}"
+        ) from error
+    except ClusterError as error:
+        if not trainer.history:
+            raise
+        run_folder.write_history(folder, trainer)
+        raise ClusterError(
+            f"{error}; checkpoint written {solver.place()}, go on {again} --run-dir {folder}, here "
+            "without --scheduler and --workers if need be"
         ) from error
     finally:
         for sent, handler in handlers.items():

@@ -6,16 +6,19 @@ import gzip
 import math
 import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+from distributed import get_worker
 from numpy.typing import NDArray
 
 from npsoftmax.data import idx
-from npsoftmax.errors import CorruptFileError
+from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError
 from npsoftmax.files import readable
 
-__all__ = ["Layout", "layout_of", "read_rows"]
+__all__ = ["Layout", "layout_of", "on_this_worker", "read_rows"]
 
 NUMPY_MAGIC = b"\x93NUMPY"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -32,6 +35,18 @@ class Layout(NamedTuple):
     dtype: np.dtype[Any]
 
 
+@contextmanager
+def on_this_worker() -> Iterator[None]:
+    """Say in an error about a file on which machine it is missing or damaged."""
+    try:
+        yield
+    except (CorruptFileError, DataUnavailableError, InputError) as error:
+        kinds = (CorruptFileError, DataUnavailableError, InputError)
+        kind = next(kind for kind in kinds if isinstance(error, kind))
+        raise kind(f"on worker {get_worker().address}: {error}") from error
+
+
+@on_this_worker()
 def layout_of(path: str) -> Layout:
     """Say what a file holds along its first axis, without reading its numbers."""
     with readable(path) as file:
@@ -47,6 +62,7 @@ def layout_of(path: str) -> Layout:
     return Layout(shape[0], math.prod(shape[1:]), dtype)
 
 
+@on_this_worker()
 def read_rows(path: str, first: int, stop: int) -> NDArray[Any]:
     """Read some entries along the first axis into memory of their own, in C order."""
     with readable(path) as file:

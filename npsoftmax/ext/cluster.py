@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from npsoftmax._checks import as_count
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.ext._cluster_blocks import Block, blocks_of_array, blocks_of_files
+from npsoftmax.ext._cluster_datasets import training_rows
 from npsoftmax.ext._cluster_faults import Memory, Watch
 from npsoftmax.ext._cluster_files import layout_of
 from npsoftmax.ext._cluster_predictions import Quality, evaluate, predict, probabilities
@@ -32,7 +33,7 @@ from npsoftmax.ext._cluster_workers import Threads, placed, threads_of
 from npsoftmax.objective import SummedEvaluation, SummedObjective
 from npsoftmax.objective.full_batch import unusable_weights
 
-__all__ = ["FullBatch", "Quality", "evaluate", "predict", "probabilities"]
+__all__ = ["FullBatch", "Quality", "evaluate", "predict", "probabilities", "training_rows"]
 
 
 class FullBatch(SummedObjective):
