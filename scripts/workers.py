@@ -25,9 +25,7 @@ def connected(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
         return
     refuse_contradictions(args)
     if not args.debug:
-        # What goes wrong is said once, by the error that it leads to.
-        for name in ("distributed", "tornado", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.disable(logging.CRITICAL)  # what goes wrong is said once, by the error it leads to
     if args.scheduler is not None:
         with connected_to(args.scheduler) as client:
             introduce(client, say)

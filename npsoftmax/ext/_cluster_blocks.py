@@ -31,12 +31,13 @@ class Block(NamedTuple):
         What to call it in an error.
     layout : Layout
         What it is said to hold.
-    samples : Delayed
-        Reads or computes it, and checks it, where it runs; gives Samples.
+    rows, samples : Delayed
+        Read or compute it, and check it, where they run; the second gives Samples.
     """
 
     name: str
     layout: Layout
+    rows: Any
     samples: Any
 
     @property
@@ -150,7 +151,7 @@ def _refuse_other_kind(name: str, layout: Layout, first_path: str, first: Layout
 
 def _block(name: str, layout: Layout, start: int, rows: Any, labels: Any, weights: Any) -> Block:
     checked = delayed(_as_samples, pure=False)(name, layout, start, rows, labels, weights)
-    return Block(name, layout, checked)
+    return Block(name, layout, rows, checked)
 
 
 def _read_images(path: str, first: int, stop: int) -> NDArray[Any]:

@@ -13,12 +13,13 @@ from distributed import CancelledError, Client, KilledWorker, TimeoutError, wait
 from distributed.comm import CommClosedError
 
 from npsoftmax.errors import ClusterError, NpsoftmaxError, SlowWorkerWarning
+from npsoftmax.ext._cluster_shards import Turn
 
-__all__ = ["Memory", "Turn", "Watch"]
+__all__ = ["Memory", "Watch"]
 
 # Seconds between two looks at the cluster, and until workers that are missing or paused for want
 # of memory are given up. Dask itself gives up a worker that says nothing for five minutes.
-TICK, PATIENCE = 5.0, 60.0
+TICK, PATIENCE = 2.0, 60.0
 # A worker is slow that takes so many times as long for a sample as the others, and keeps them
 # waiting for so many seconds, in so many rounds one after another.
 SLOW, SLOW_SECONDS, SLOW_ROUNDS = 3.0, 0.1, 5
@@ -62,14 +63,6 @@ class Memory(NamedTuple):
 
 def _mb(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
-
-
-class Turn(NamedTuple):
-    """How long a worker took for a shard."""
-
-    worker: str
-    seconds: float
-    num_samples: int
 
 
 class Watch:

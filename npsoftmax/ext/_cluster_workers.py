@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -14,10 +14,9 @@ import npsoftmax
 from npsoftmax.errors import ClusterError
 from npsoftmax.ext._cluster_blocks import Block
 from npsoftmax.ext._cluster_faults import PATIENCE
-from npsoftmax.ext._cluster_store import Shard
-from npsoftmax.objective import Samples
+from npsoftmax.ext._cluster_shards import Shard
 
-__all__ = ["Threads", "placed", "threads_of"]
+__all__ = ["Threads", "moves", "placed", "threads_of"]
 
 # A shard is held beside others, twice at times, and beside what computes on it.
 SHARE = 4
@@ -84,7 +83,11 @@ def threads_of(client: Client) -> Threads:
 
 
 def placed(client: Client, blocks: Sequence[Block], threads: Threads) -> list[Any]:
-    """Make shards of contiguous blocks, on one worker each, and return their futures in order."""
+    """Make shards of contiguous blocks, on one worker each, and return their futures in order.
+
+    Dask chooses the workers. A shard that is bound to one of them, and be it loosely, waits forever
+    if all are lost at the same time and others come.
+    """
     count = min(threads.num_shards(sum(block.nbytes for block in blocks)), len(blocks))
     num_rows = sum(block.layout.num_rows for block in blocks)
     numbers, start = [], 0
@@ -92,13 +95,36 @@ def placed(client: Client, blocks: Sequence[Block], threads: Threads) -> list[An
         middle = start + block.layout.num_rows / 2
         numbers.append(int(middle * count / num_rows))
         start += block.layout.num_rows
-    futures = []
-    for number, group in groupby(zip(numbers, blocks, strict=True), key=lambda pair: pair[0]):
-        shard = delayed(_as_shard, pure=False)([block.samples for _, block in group])
-        home = threads.addresses[number * len(threads.addresses) // count]
-        futures.append(client.compute(shard, workers=[home], allow_other_workers=True))
+    groups = groupby(zip(numbers, blocks, strict=True), key=lambda pair: pair[0])
+    as_shard = delayed(Shard, pure=False)
+    shards = [as_shard([block.samples for _, block in group]) for _, group in groups]
+    futures: list[Any] = client.compute(shards)
     return futures
 
 
-def _as_shard(samples: list[Samples]) -> Shard:
-    return list(samples)
+def moves(homes: Sequence[str], num_threads: Mapping[str, int]) -> dict[int, str]:
+    """Say which shards should go to which worker, for no thread to have more than need be.
+
+    Parameters
+    ----------
+    homes : sequence of str
+        The worker of each shard.
+    num_threads : mapping of str to int
+        Of each worker.
+
+    Examples
+    --------
+    >>> moves(["a", "a", "a", "b"], {"a": 1, "b": 1, "c": 1})
+    {2: 'c'}
+    """
+    held = {worker: [n for n, home in enumerate(homes) if home == worker] for worker in num_threads}
+    moved: dict[int, str] = {}
+    while held:
+        busiest = max(held, key=lambda worker: len(held[worker]) / num_threads[worker])
+        idlest = min(held, key=lambda worker: (len(held[worker]) + 1) / num_threads[worker])
+        after = (len(held[idlest]) + 1) / num_threads[idlest]
+        if after >= len(held[busiest]) / num_threads[busiest]:
+            break
+        moved[held[busiest].pop()] = idlest
+        held[idlest].append(-1)  # came just now, and stays
+    return moved

@@ -116,6 +116,7 @@ class FullBatch(SummedObjective):
         watch, threads = Watch(client), threads_of(client)
         with watch.translated():
             if isinstance(X, da.Array):
+                _refuse_block_size(block_size)
                 blocks = blocks_of_array(X, y, sample_weight)
             else:
                 blocks = _blocks_of_files(X, y, sample_weight, block_size, watch, threads)
@@ -128,6 +129,14 @@ class FullBatch(SummedObjective):
     def loss_and_grad(self, theta: NDArray[Any]) -> SummedEvaluation:
         """Do what :meth:`evaluate` does, under the name that it has on one machine."""
         return self.evaluate(theta)
+
+
+def _refuse_block_size(block_size: int | None) -> None:
+    if block_size is not None:
+        raise InputError(
+            f"block_size: expected with files, got {block_size} with a Dask array, which has "
+            f"blocks of its own; use X.rechunk(({block_size}, -1))"
+        )
 
 
 def _blocks_of_files(
@@ -172,6 +181,6 @@ def _refuse_unusable(blocks: Sequence[Block], watch: Watch, threads: Threads) ->
     row_bytes = layouts[0].width * layouts[0].dtype.itemsize
     largest = max(layout.num_rows for layout in layouts)
     watch.memory = Memory(threads.memory, row_bytes, largest)
-    watch.names = {block.samples.key: block.name for block in blocks}
+    watch.names = {str(task.key): b.name for b in blocks for task in (b.rows, b.samples)}
     if threads.memory and largest > watch.memory.fitting_rows:
         raise InputError(f"X: expected blocks that fit a worker: {watch.memory.advice()}")

@@ -1,0 +1,115 @@
+"""What the workers of a cluster do: hold shards, and add up what these contribute.
+
+Functions and answers travel as bytes. Dask hands out arrays as views of what it received, often at
+odd addresses, for which NumPy does without the BLAS: it takes longer, and other last bits come out.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from functools import reduce
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+from distributed import get_worker
+from numpy.typing import NDArray
+
+from npsoftmax.objective import Samples, Workspace
+
+__all__ = ["Answer", "Shard", "Turn", "added_up", "asked", "packed", "picked"]
+
+Combine = Callable[[Any, Any], Any]
+
+
+class Shard:
+    """Blocks that lie together: one object on one worker.
+
+    Parameters
+    ----------
+    blocks : sequence of Samples
+        In their order, none of them empty.
+    """
+
+    def __init__(self, blocks: Sequence[Samples]) -> None:
+        self.blocks = [Samples(block.start, *map(_aligned, block[1:])) for block in blocks]
+
+    def __reduce__(self) -> tuple[type[Shard], tuple[list[Samples]]]:
+        """Travel from worker to worker, and arrive at addresses that can be computed with."""
+        return Shard, (self.blocks,)
+
+    def __sizeof__(self) -> int:
+        """Tell Dask how much memory it takes."""
+        return sum(part.nbytes for block in self.blocks for part in block[1:] if part is not None)
+
+    @property
+    def stop(self) -> int:
+        """How many samples there are up to and with its last one."""
+        return self.blocks[-1].stop
+
+
+def _aligned(array: Any) -> Any:
+    return array if array is None or array.flags.aligned else array.copy(order="K")
+
+
+class Turn(NamedTuple):
+    """How long a worker took for a shard."""
+
+    worker: str
+    seconds: float
+    num_samples: int
+
+
+class Answer(NamedTuple):
+    """What comes back from a shard, or from several that were added up."""
+
+    result: Any
+    turns: list[Turn]
+
+
+def packed(value: Any) -> bytes:
+    """Return something as bytes."""
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def asked(shard: Shard, question: bytes) -> bytes:
+    """Return the answer of a shard to a question: a function of a block, and how to combine."""
+    started = perf_counter()
+    function, combine, takes_workspace = pickle.loads(question)
+    last: Any = _OF_THREAD.workspace if takes_workspace else 1
+    with np.errstate(all="ignore"):
+        result = reduce(combine, (function(block, last) for block in shard.blocks))
+    num_samples = shard.stop - shard.blocks[0].start
+    turn = Turn(get_worker().address, perf_counter() - started, num_samples)
+    return packed(Answer(result, [turn]))
+
+
+def added_up(answers: Sequence[bytes], combine: Combine) -> bytes:
+    """Combine answers in their order."""
+    unpacked = [pickle.loads(answer) for answer in answers]
+    with np.errstate(all="ignore"):
+        result = reduce(combine, (answer.result for answer in unpacked))
+    return packed(Answer(result, [turn for answer in unpacked for turn in answer.turns]))
+
+
+def picked(shard: Shard, kept: NDArray[np.intp], start: int) -> Shard:
+    """Return copies of samples of a shard, at these places among all, numbered from ``start``."""
+    some = []
+    for block in shard.blocks:
+        chosen = block.picked(kept, start)
+        if chosen.y.size:
+            some.append(chosen)
+        start += chosen.y.size
+    return Shard(some)
+
+
+class _OfThread(threading.local):
+    """The arrays in which a thread of a worker computes."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace()
+
+
+_OF_THREAD = _OfThread()

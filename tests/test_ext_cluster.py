@@ -1,0 +1,531 @@
+"""The objective on a cluster is that of one machine, however the rows are cut."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+pytest.importorskip("distributed")
+import dask.array as da
+from clusters import cluster_of, overlapping
+from dask import delayed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npsoftmax import FullBatchTrainer, ObjectiveTrainer, SoftmaxRegression, lbfgs, load, metrics
+from npsoftmax.data import idx
+from npsoftmax.errors import (
+    ClusterError,
+    CorruptFileError,
+    InputError,
+    LabelError,
+    ResumeWarning,
+    ShapeError,
+)
+from npsoftmax.ext import _cluster_store, _cluster_workers, cluster
+from npsoftmax.objective import FullBatch, preconditioner
+
+K, D = 3, 5
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Three workers as threads of this process: the same messages, at once."""
+    with cluster_of(3, processes=False) as client:
+        yield client
+
+
+def cut(rows, sizes):
+    """Return a Dask array with blocks of these sizes."""
+    return da.from_array(rows, chunks=(tuple(sizes), *([-1] * (rows.ndim - 1))))
+
+
+def check_same(there, here, theta, atol):
+    """Compare all that a solver asks of an objective."""
+    V = np.random.default_rng(9).standard_normal(theta.shape).astype(theta.dtype)
+    found, expected = there.loss_and_grad(theta), here.loss_and_grad(theta)
+    assert found.loss == pytest.approx(expected.loss, rel=0, abs=atol)
+    assert found.crossentropy == pytest.approx(expected.crossentropy, rel=0, abs=atol)
+    assert found.accuracy == pytest.approx(here.evaluate(theta).accuracy, rel=1e-14)
+    np.testing.assert_allclose(found.grad, expected.grad, rtol=0, atol=atol)
+    assert found.grad.flags.f_contiguous and found.grad.dtype == theta.dtype
+    product = there.hessian_vector_product(theta, V)
+    np.testing.assert_allclose(product, here.hessian_vector_product(theta, V), rtol=0, atol=atol)
+    assert there.suboptimality(theta) == pytest.approx(here.suboptimality(theta), abs=atol)
+    assert there.digests == here.digests
+
+
+# Any way of cutting.
+
+sizes_and_data = st.tuples(
+    st.lists(st.integers(0, 25), min_size=1, max_size=7).filter(lambda sizes: sum(sizes) > 1),
+    st.integers(1, 6),
+    st.integers(2, 5),
+    st.sampled_from(["uint8", "int16", "float32", "float64"]),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+
+
+@settings(max_examples=40)
+@given(sizes_and_data)
+def test_it_is_the_objective_of_one_machine_however_rows_are_cut(client, drawn):
+    sizes, d, k, dtype, weighted, seed = drawn
+    rng = np.random.default_rng(seed)
+    n = sum(sizes)
+    rows = rng.integers(0, 50, size=(n, d)).astype(dtype)
+    y, theta = rng.integers(k, size=n), rng.standard_normal((k, d + 1))
+    weights = rng.uniform(0.1, 3, n) if weighted else None
+    there = cluster.FullBatch(cut(rows, sizes), y, 0.1, client, weights, scale=0.1)
+    here = FullBatch(rows.T, y, 0.1, weights, scale=0.1)
+    check_same(there, here, theta, atol=1e-12)
+    assert there.contents.dtype == dtype and there.contents.num_samples == n
+    M, N = there.preconditioner(theta), here.preconditioner(theta)
+    V = rng.standard_normal(theta.shape)
+    np.testing.assert_allclose(M(V), N(V), rtol=1e-8, atol=1e-8)
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(st.integers(0, 120), min_size=1, max_size=8).filter(lambda sizes: sum(sizes) > 20),
+    st.sampled_from([1e-3, 1e-2, 1.0]),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+def test_objective_and_coefficients_are_those_of_one_machine(client, sizes, l2, weighted, seed):
+    rows, y = overlapping(sum(sizes), seed=seed)
+    weights = np.random.default_rng(seed).uniform(0.1, 3, len(y)) if weighted else None
+    problem = cluster.FullBatch(cut(rows, sizes), y, l2, client, weights)
+    models = [SoftmaxRegression(D, K, dtype=np.float64) for _ in range(2)]
+    there = ObjectiveTrainer(models[0], problem, tol=1e-10).fit()
+    here = FullBatchTrainer(
+        models[1], rows.T, y, l2=l2, sample_weight=weights, tol=1e-10, threads=1
+    ).fit()
+    assert there.converged and here.converged
+    assert there.objective == pytest.approx(here.objective, rel=0, abs=1e-10)
+    np.testing.assert_allclose(models[0].theta, models[1].theta, rtol=0, atol=1e-10)
+
+
+def test_a_start_on_a_part_and_a_preconditioner_of_a_sample(client, monkeypatch):
+    # Both lie on the workers, and are those of one machine: 7,000 rows are enough for a part.
+    monkeypatch.setattr(preconditioner, "SAMPLES", 1000)
+    monkeypatch.setattr(preconditioner, "PASSES", 0)
+    monkeypatch.setattr(preconditioner, "CANDIDATES", 2)
+    rows, y = overlapping(7000)
+    models = [SoftmaxRegression(D, K, dtype=np.float64) for _ in range(2)]
+    problem = cluster.FullBatch(cut(rows, [100, 0, 4000, 2900]), y, 1e-3, client)
+    there = ObjectiveTrainer(models[0], problem, tol=1e-10).fit()
+    here = FullBatchTrainer(models[1], rows.T, y, l2=1e-3, tol=1e-10).fit()
+    assert there.converged and there.iterations == here.iterations
+    assert there.evaluations == here.evaluations
+    np.testing.assert_allclose(models[0].theta, models[1].theta, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("fan_in", [2, 3])
+def test_results_of_many_shards_are_added_up_in_a_tree(monkeypatch, fan_in):
+    monkeypatch.setattr(_cluster_store, "FAN_IN", fan_in)
+    rows, y = overlapping(110)
+    theta = np.random.default_rng(1).standard_normal((K, D + 1))
+    with cluster_of(1, processes=False, threads=11) as client:
+        sent = []
+        there = cluster.FullBatch(cut(rows, [10] * 11), y, 0.1, client)
+        original = client.gather
+        monkeypatch.setattr(
+            client, "gather", lambda f, **s: sent.append(len(f)) or original(f, **s)
+        )
+        check_same(there, FullBatch(rows.T, y, 0.1), theta, atol=1e-13)
+        assert there.threads == 11 and set(sent) <= set(range(1, fan_in + 1))
+
+
+def test_solvers_take_it_as_it_is(client):
+    rows, y = overlapping()
+    problem = cluster.FullBatch(cut(rows, [200, 400]), y, 1e-2, client)
+    found = lbfgs.minimise(lambda t: problem.loss_and_grad(t)[:2], np.zeros((K, D + 1)), tol=1e-9)
+    expected = FullBatchTrainer(
+        SoftmaxRegression(D, K, dtype=np.float64), rows.T, y, l2=1e-2, tol=1e-9
+    ).fit()
+    assert found.reason == "converged"
+    assert found.history[-1].value == pytest.approx(expected.objective, rel=1e-12)
+
+
+def test_what_travels_does_not_grow_with_the_samples(client):
+    theta = np.zeros((K, D + 1), np.float32)
+    sizes = []
+    for n in (600, 6000):
+        rows, y = overlapping(n)
+        problem = cluster.FullBatch(cut(rows, [n // 3] * 3), y, 1e-2, client)
+        problem.evaluate(theta)
+        futures = problem._store._sent[-1]
+        sizes.append([client.run_on_scheduler(size_of, future.key) for future in futures])
+    assert sizes[0] == sizes[1] and max(sizes[1]) < theta.nbytes + 2000
+
+
+def size_of(key, dask_scheduler):
+    return dask_scheduler.tasks[key].nbytes
+
+
+def test_bytes_stay_bytes_on_the_workers(client):
+    rows = np.arange(60, dtype=np.uint8).reshape(12, 5)
+    problem = cluster.FullBatch(cut(rows, [5, 7]), np.arange(12) % 3, 0.1, client)
+    shards = client.gather(problem._store._shards)
+    assert [samples.X.dtype for shard in shards for samples in shard.blocks] == [np.uint8] * 2
+    assert all(samples.X.flags.f_contiguous for shard in shards for samples in shard.blocks)
+    assert [samples.start for shard in shards for samples in shard.blocks] == [0, 5]
+
+
+def test_blocks_may_be_cut_along_features_too(client):
+    rows, y = overlapping()
+    X = da.from_array(rows, chunks=(100, 2))
+    theta = np.random.default_rng(1).standard_normal((K, D + 1))
+    check_same(cluster.FullBatch(X, y, 0.1, client), FullBatch(rows.T, y, 0.1), theta, atol=1e-13)
+
+
+def test_labels_and_weights_may_be_dask_arrays_cut_otherwise(client):
+    rows, y = overlapping()
+    weights = np.random.default_rng(2).uniform(0, 2, len(y))
+    there = cluster.FullBatch(
+        cut(rows, [250, 350]), da.from_array(y, chunks=70), 0.1, client,
+        da.from_array(weights, chunks=33),
+    )  # fmt: skip
+    theta = np.random.default_rng(1).standard_normal((K, D + 1))
+    check_same(there, FullBatch(rows.T, y, 0.1, weights), theta, atol=1e-13)
+
+
+# Files.
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Write bytes in files of every kind, and the labels; return paths, rows and labels."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(50, 2, 3), dtype=np.uint8)
+    labels = rng.integers(3, size=50).astype(np.uint8)
+    X, y = [], []
+    for name, first, stop in (("raw", 0, 20), ("gz", 20, 31), ("none", 31, 31), ("npy", 31, 50)):
+        idx.write(tmp_path / f"y-{name}", labels[first:stop])
+        y.append(tmp_path / f"y-{name}")
+        X.append(tmp_path / f"x-{name}")
+        if name == "npy":
+            np.save(tmp_path / "x-npy.npy", np.asfortranarray(images[first:stop]))
+            X[-1] = tmp_path / "x-npy.npy"
+        else:
+            idx.write(X[-1], images[first:stop])
+        if name == "gz":
+            X[-1].write_bytes(gzip.compress(X[-1].read_bytes()))
+    return X, y, images.reshape(50, -1), labels
+
+
+@pytest.mark.parametrize("block_size", [None, 7, 1000])
+@pytest.mark.parametrize("labels_in", ["files", "memory"])
+def test_files_are_read_where_the_worker_is(client, files, block_size, labels_in):
+    X, y, rows, labels = files
+    there = cluster.FullBatch(
+        X, y if labels_in == "files" else labels, 0.1, client, scale=1 / 255, block_size=block_size
+    )
+    theta = np.random.default_rng(1).standard_normal((K, 7))
+    check_same(there, FullBatch(rows.T, labels, 0.1, scale=1 / 255), theta, atol=1e-13)
+    shards = client.gather(there._store._shards)
+    sizes = [samples.y.size for shard in shards for samples in shard.blocks]
+    # A block for each of three threads is of 17 rows at most.
+    assert (
+        sizes
+        == {None: [17, 3, 11, 17, 2], 7: [7, 7, 6, 7, 4, 7, 7, 5], 1000: [20, 11, 19]}[block_size]
+    )
+
+
+def test_wide_numbers_in_files(client, tmp_path):
+    rows, y = overlapping(30)
+    idx.write(tmp_path / "x", rows)
+    np.save(tmp_path / "y.npy", y)
+    there = cluster.FullBatch([tmp_path / "x"], [tmp_path / "y.npy"], 0.1, client, block_size=11)
+    theta = np.random.default_rng(1).standard_normal((K, D + 1))
+    check_same(there, FullBatch(rows.T, y, 0.1), theta, atol=1e-13)
+
+
+def test_files_that_cannot_be_used(client, files, tmp_path):
+    X, y, _, labels = files
+    with pytest.raises(InputError, match=r"on worker inproc://.*: .*absent"):
+        cluster.FullBatch([tmp_path / "absent"], [0], 0.1, client)
+    with pytest.raises(ShapeError, match="a file of labels for each of 4 files of X, got 3"):
+        cluster.FullBatch(X, y[:3], 0.1, client)
+    with pytest.raises(ShapeError, match=r"y-raw: expected 11 labels, one for each row of .*x-gz"):
+        cluster.FullBatch(X, [y[0], y[0], *y[2:]], 0.1, client)
+    with pytest.raises(ShapeError, match="y: expected one for each of 50 rows in the files of X"):
+        cluster.FullBatch(X, labels[1:], 0.1, client)
+    with pytest.raises(InputError, match="block_size: expected a whole number of at least 1"):
+        cluster.FullBatch(X, y, 0.1, client, block_size=0)
+    X[1].write_bytes(X[1].read_bytes()[:20])
+    with pytest.raises(CorruptFileError, match=r"on worker inproc://.*x-gz: expected gzip data"):
+        cluster.FullBatch(X, y, 0.1, client)
+    X[1].write_bytes(b"no numbers")
+    with pytest.raises(CorruptFileError, match=r"on worker .*x-gz: at byte 0: expected 00"):
+        cluster.FullBatch(X, y, 0.1, client)
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(CorruptFileError, match=r"on worker .*objects.npy: expected an array of nu"):
+        cluster.FullBatch([tmp_path / "objects.npy"], [0], 0.1, client)
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path):
+    from npsoftmax.ext._cluster_files import read_rows
+
+    np.save(tmp_path / "x.npy", np.zeros((3, 2)))
+    with pytest.raises(CorruptFileError, match="at least 4 rows, as at the start, got 3"):
+        read_rows.__wrapped__(str(tmp_path / "x.npy"), 2, 4)
+
+
+def test_files_of_another_kind_are_refused_by_block(client, files, tmp_path):
+    X, y, *_ = files
+    np.save(tmp_path / "other.npy", np.zeros((19, 6)))
+    with pytest.raises(ShapeError, match=r"block 2 \(.*other.npy, rows 0 to 18\): expected rows of "
+                                         r"6 uint8, as in .*x-raw, got 6 float64"):  # fmt: skip
+        cluster.FullBatch([*X[:2], tmp_path / "other.npy"], [*y[:2], y[3]], 0.1, client,
+                          block_size=20)  # fmt: skip
+
+
+# Blocks that are not what they should be.
+
+
+def with_block(number, block, dtype=np.float64):
+    """Return an array of five blocks of four rows, one of which is another."""
+    parts = [np.full((4, 2), float(n)) for n in range(5)]
+    parts[number] = block
+    return da.concatenate(
+        [da.from_delayed(delayed(part, pure=False), (4, 2), dtype) for part in parts]
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (np.zeros((4, 2), np.float32), "expected 4 rows of 2 float64.*got shape .* of float32"),
+        (np.zeros((4, 3)), r"expected 4 rows of 2 float64.*got shape \(4, 3\)"),
+        (np.zeros((5, 2)), r"expected 4 rows of 2 float64.*got shape \(5, 2\)"),
+        (np.full((4, 2), np.nan), "expected finite numbers, got nan in feature 0 of sample 0"),
+    ],
+)
+def test_a_block_that_is_not_as_described_is_refused_by_its_number(client, block, message):
+    with pytest.raises(InputError, match=f"^block 3: X?:? ?{message}"):
+        cluster.FullBatch(with_block(3, block), np.zeros(20, int), 0.1, client)
+
+
+@pytest.mark.parametrize(
+    ("y", "kind", "message"),
+    [
+        (np.where(np.arange(20) == 9, -1, 0), LabelError, "block 2: y: expected labels 0"),
+        (np.zeros(20), LabelError, "block [0-4]: y: expected integer labels"),
+        (np.zeros(19, int), ShapeError, "y: expected one for each of 20 rows of X, got shape"),
+        (np.zeros((20, 2), int), ShapeError, "y: expected one for each of 20 rows of X"),
+    ],
+)
+def test_labels_that_do_not_fit(client, y, kind, message):
+    with pytest.raises(kind, match=f"^{message}"):
+        cluster.FullBatch(with_block(0, np.zeros((4, 2))), y, 0.1, client)
+
+
+@pytest.mark.parametrize(
+    ("X", "settings", "message"),
+    [
+        (np.zeros((4, 2)), {}, "expected a Dask array of rows or a list of files, got ndarray"),
+        ([], {}, "expected a Dask array of rows or a list of files, got list"),
+        ("x.npy", {}, "expected a Dask array of rows or a list of files, got str"),
+        (da.zeros((4, 2, 2)), {}, r"expected a Dask array of shape \(samples, features\)"),
+        (da.zeros((0, 2)), {}, "at least one sample, got none"),
+        (da.zeros((4, 2))[da.arange(4) > 1], {}, r"known sizes.*compute_chunk_sizes\(\)"),
+        (da.zeros((4, 2)), {"l2": -1}, "l2: expected a number of at least 0"),
+        (da.zeros((4, 2)), {"scale": 0}, "scale: expected a magnitude"),
+        (da.zeros((4, 2)), {"block_size": 2}, "block_size: expected with files"),
+        (da.zeros((4, 2)), {"sample_weight": np.zeros(4)}, "not all 0, got numbers that sum to 0"),
+        (da.zeros((4, 2)), {"sample_weight": -np.ones(4)}, "block 0: sample_weight: .*from -1.0"),
+        (da.zeros((4, 2), dtype="c16"), {}, "block 0: X: expected real numbers"),
+    ],
+)
+def test_what_is_no_data_is_refused(client, X, settings, message):
+    n = 4 if not hasattr(X, "shape") or np.isnan(X.shape[0]) else X.shape[0]
+    settings = {"l2": 0.1, **settings}
+    with pytest.raises(InputError, match=message):
+        cluster.FullBatch(X, np.zeros(n, int), settings.pop("l2"), client, **settings)
+
+
+def test_errors_of_the_users_own_tasks_stay_what_they_are(client):
+    X = da.zeros((4, 2), chunks=2).map_blocks(lambda block: 1 / 0, dtype=float)
+    with pytest.raises(ZeroDivisionError):
+        cluster.FullBatch(X, np.zeros(4, int), 0.1, client)
+
+
+def test_parameters_that_do_not_fit(client):
+    problem = cluster.FullBatch(da.zeros((4, 2), chunks=2), [0, 1, 2, 0], 0.1, client)
+    with pytest.raises(ShapeError, match=r"theta: expected shape \(k, 3\) with k of at least 3"):
+        problem.loss_and_grad(np.zeros((2, 3)))
+    with pytest.raises(InputError, match="theta: expected float32 or float64"):
+        problem.loss_and_grad(np.zeros((3, 3), int))
+
+
+# Trainers.
+
+
+def test_a_model_that_does_not_fit_is_refused(client):
+    X = da.zeros((4, 2), chunks=2, dtype=np.uint8)
+    problem = cluster.FullBatch(X, [0, 1, 2, 0], 0.1, client)
+    with pytest.raises(ShapeError, match="samples of 3 features, as the model takes, got 2"):
+        ObjectiveTrainer(SoftmaxRegression(3, 3), problem)
+    with pytest.raises(LabelError, match=r"labels 0..1, .*got labels up to 2"):
+        ObjectiveTrainer(SoftmaxRegression(2, 2), problem)
+    with pytest.raises(InputError, match=r"expected scale 0.00392157, .* got 1; pass scale="):
+        ObjectiveTrainer(SoftmaxRegression(2, 3), problem)
+
+
+def test_a_run_goes_on_where_it_was_or_on_one_machine(client, tmp_path):
+    rows, y = overlapping()
+    whole, begun, here = (SoftmaxRegression(D, K, dtype=np.float64) for _ in range(3))
+    problem = cluster.FullBatch(cut(rows, [100, 300, 200]), y, 1e-3, client)
+    ObjectiveTrainer(whole, problem, tol=1e-9).fit()
+    ObjectiveTrainer(begun, problem, tol=1e-9, checkpoint=tmp_path / "c.npz").fit(3)
+    begun.theta[...] = 0
+    trainer = ObjectiveTrainer(begun, problem, tol=1e-9)
+    trainer.resume(tmp_path / "c.npz")
+    assert len(trainer.history) == 4 and trainer.fit().converged
+    np.testing.assert_array_equal(begun.theta, whole.theta)
+    alone = FullBatchTrainer(here, rows.T, y, l2=1e-3, tol=1e-9, threads=1)
+    with pytest.warns(ResumeWarning, match="threads 3 there, 1 here"):
+        alone.resume(tmp_path / "c.npz")
+    assert alone.fit().converged
+    np.testing.assert_allclose(here.theta, whole.theta, rtol=0, atol=1e-10)
+    other = cluster.FullBatch(cut(rows, [100, 300, 200]), y[::-1], 1e-3, client)
+    with pytest.raises(InputError, match=r"labels '[0-9a-f]{16}' there"):
+        ObjectiveTrainer(SoftmaxRegression(D, K, dtype=np.float64), other).resume(
+            tmp_path / "c.npz"
+        )
+
+
+def test_classes_without_samples_and_separable_data_are_told(client):
+    X = da.from_array(np.array([[-1.0], [1.0]]), chunks=1)
+    model = SoftmaxRegression(1, 3, dtype=np.float64, classes=["a", "b", "c"])
+    optimum = ObjectiveTrainer(model, cluster.FullBatch(X, [0, 1], 0.0, client)).fit()
+    assert "l2 is 0" in optimum.advice
+    model.theta[...] = 0
+    optimum = ObjectiveTrainer(model, cluster.FullBatch(X, [0, 1], 1.0, client), tol=1e-3).fit()
+    assert "no sample is of class c" in optimum.advice
+
+
+# Data sets.
+
+
+def test_a_data_set_is_loaded_where_the_worker_is(client):
+    data = load("garments")
+    X, y = cluster.training_rows(data, 4, limit=1001)
+    assert X.shape == (1001, 784) and X.dtype == np.uint8 and X.numblocks == (4, 1)
+    np.testing.assert_array_equal(X.compute(), data.X_train.T[:1001])
+    np.testing.assert_array_equal(y.compute(), data.y_train[:1001])
+    few, _ = cluster.training_rows(data, 10**9, limit=3)
+    assert few.shape == (3, 784) and few.chunks[0] == (1, 1, 1)
+    with pytest.raises(InputError, match="num_blocks: expected a whole number of at least 1"):
+        cluster.training_rows(data, 0)
+
+
+# Predictions.
+
+
+@pytest.fixture(scope="module")
+def trained():
+    rows, y = overlapping(500)
+    model = SoftmaxRegression(D, 4, dtype=np.float64)
+    FullBatchTrainer(model, rows.T, y, l2=1e-2).fit()
+    return model, rows, y
+
+
+SIZES = (100, 0, 1, 399)
+
+
+def test_predictions_are_the_models(client, trained):
+    model, rows, _ = trained
+    X = cut(rows, SIZES)
+    P, labels = cluster.probabilities(model, X), cluster.predict(model, X)
+    assert P.shape == (500, 4) and P.dtype == np.float64 and P.chunks[0] == SIZES
+    assert labels.shape == (500,) and labels.dtype == np.intp and labels.chunks == (SIZES,)
+    for scheduler in ("synchronous", client):
+        found = P.compute(scheduler=scheduler)
+        np.testing.assert_allclose(found, model(rows.T).T, rtol=1e-14)  # the BLAS differs by shape
+        np.testing.assert_array_equal(labels.compute(scheduler=scheduler), model.predict(rows.T))
+
+
+def test_pixels_are_scaled_as_the_model_scales_them():
+    data = load("garments")
+    model = SoftmaxRegression(784, 10, seed=1)
+    X = da.from_array(data.X_test.T, chunks=(700, -1))
+    P = cluster.probabilities(model, X).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(P, model(data.X_test).T)
+    assert P.dtype == np.float32
+
+
+def test_evaluation_is_that_of_the_whole(client, trained):
+    model, rows, y = trained
+    Z = model.logits(rows.T)
+    P = model(rows.T)
+    for labels in (y, da.from_array(y, chunks=77)):
+        quality = cluster.evaluate(model, cut(rows, SIZES), labels)
+        assert quality.num_samples == 500
+        assert quality.accuracy == pytest.approx(metrics.accuracy(Z, y), rel=1e-14)
+        assert quality.top_3_accuracy == pytest.approx(metrics.top_k_accuracy(Z, y), rel=1e-14)
+        loss = metrics.negative_log_likelihood(Z, y)
+        assert quality.negative_log_likelihood == pytest.approx(loss, rel=1e-14)
+        assert quality.brier == pytest.approx(metrics.brier(P, y), rel=1e-14)
+        error = metrics.expected_calibration_error(P, y)
+        assert quality.expected_calibration_error == pytest.approx(error, rel=1e-12)
+        confusion = metrics.confusion_matrix(Z.argmax(axis=0), y, 4)
+        np.testing.assert_array_equal(quality.confusion, confusion)
+
+
+def test_evaluation_in_a_tree(trained):
+    model, rows, y = trained
+    one = cluster.evaluate(model, cut(rows, [500]), y)
+    many = cluster.evaluate(model, cut(rows, [5] * 100), y)
+    assert many[:-1] == pytest.approx(one[:-1], rel=1e-12)
+    np.testing.assert_array_equal(many.confusion, one.confusion)
+
+
+def test_what_cannot_be_predicted(trained):
+    model, rows, y = trained
+    with pytest.raises(ShapeError, match="X: expected rows of 5 features, got shape"):
+        cluster.predict(model, da.zeros((3, 4)))
+    with pytest.raises(ShapeError, match=r"X: expected a Dask array of shape \(samples, features"):
+        cluster.predict(model, rows)
+    with pytest.raises(ShapeError, match="at least one sample"):
+        cluster.evaluate(model, da.zeros((0, 5)), [])
+    with pytest.raises(ShapeError, match="y: expected one for each of 500 rows"):
+        cluster.evaluate(model, cut(rows, SIZES), y[1:])
+    with pytest.raises(LabelError):
+        cluster.evaluate(model, cut(rows, SIZES), y + 4)
+
+
+# Workers.
+
+
+@pytest.mark.parametrize(
+    ("homes", "threads", "expected"),
+    [
+        ("ab", {"a": 1, "b": 1}, {}),
+        ("aa", {"a": 1, "b": 1}, {1: "b"}),
+        ("aa", {"a": 1}, {}),
+        ("aa", {"a": 2, "b": 1}, {}),
+        ("aab", {"a": 1, "b": 1}, {}),
+        ("aaab", {"a": 1, "b": 3}, {2: "b", 1: "b"}),
+        ("gone", {"a": 1}, {}),
+        ("a", {}, {}),
+    ],
+)
+def test_shards_move_to_idle_threads(homes, threads, expected):
+    assert _cluster_workers.moves(list(homes), threads) == expected
+
+
+def test_a_worker_with_another_version_is_refused(client, monkeypatch):
+    monkeypatch.setattr(_cluster_workers.npsoftmax, "__version__", "9.9")
+    monkeypatch.setattr(client, "run", lambda facts: {"tcp://w": (None, 1, None)})
+    with pytest.raises(
+        ClusterError, match=r"worker tcp://w: expected npsoftmax 9.9 as here, got none"
+    ):
+        cluster.FullBatch(da.zeros((4, 2)), np.zeros(4, int), 0.1, client)
+    monkeypatch.setattr(client, "run", lambda facts: {"tcp://w": ("0.0", 1, None)})
+    with pytest.raises(
+        ClusterError, match=r"worker tcp://w: expected npsoftmax 9.9 as here, got 0.0"
+    ):
+        cluster.FullBatch(da.zeros((4, 2)), np.zeros(4, int), 0.1, client)

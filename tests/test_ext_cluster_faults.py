@@ -1,0 +1,357 @@
+"""Clusters that lose workers, memory, time or their scheduler."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from itertools import cycle
+
+import numpy as np
+import pytest
+
+pytest.importorskip("distributed")
+import dask.array as da
+from clusters import cluster_of, overlapping, process_of
+from distributed import Client
+
+from npsoftmax import ObjectiveTrainer, SoftmaxRegression, fit
+from npsoftmax.errors import ClusterError, InputError, SlowWorkerWarning
+from npsoftmax.ext import _cluster_faults, _cluster_shards, _cluster_store, cluster
+
+D, K = 20, 4
+N = 20_000
+ROWS, LABELS = overlapping(N, D, K)
+MB = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two workers as processes, which their nannies start again."""
+    with cluster_of(2) as client:
+        yield client
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(_cluster_faults, "TICK", 0.2)
+    monkeypatch.setattr(_cluster_faults, "PATIENCE", 1.0)
+
+
+def problem_on(client):
+    return cluster.FullBatch(da.from_array(ROWS, chunks=(3000, D)), LABELS, 1e-3, client)
+
+
+def trained_on(problem, **settings):
+    model = SoftmaxRegression(D, K, dtype=np.float64)
+    trainer = ObjectiveTrainer(model, problem, **{"tol": 1e-9, **settings})
+    return model.theta, trainer.fit()
+
+
+def before_round(store, number, act):
+    """Let something happen shortly before, in or after a round of a store, counted from now."""
+    original, count = store._round, iter(range(10**6))
+
+    def round_(*arguments):
+        if next(count) == number:
+            act()
+        return original(*arguments)
+
+    store._round = round_
+
+
+def kill(client, workers, delay=0.0):
+    """Kill workers after some seconds, in a thread of its own."""
+    processes = [process_of(client, worker) for worker in workers]
+
+    def act():
+        time.sleep(delay)
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+
+    return threading.Thread(target=act, daemon=True).start
+
+
+@pytest.fixture(scope="module")
+def undisturbed(client):
+    """Return the parameters and the number of rounds of a fit in which nothing happens."""
+    problem, rounds = problem_on(client), []
+    original = problem._store._round
+    problem._store._round = lambda *arguments: rounds.append(1) or original(*arguments)
+    theta, optimum = trained_on(problem)
+    assert optimum.converged
+    return theta, len(rounds)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_worker_is_killed_and_the_result_is_the_same(client, undisturbed, seed):
+    expected, num_rounds = undisturbed
+    client.wait_for_workers(2)
+    rng = np.random.default_rng(seed)
+    problem, workers = problem_on(client), sorted(client.nthreads())
+    victim = workers[rng.integers(2)]
+    act = kill(client, [victim], rng.uniform(0, 0.02))
+    before_round(problem._store, rng.integers(num_rounds - 1), act)
+    theta, optimum = trained_on(problem)
+    assert optimum.converged and victim not in client.nthreads()
+    np.testing.assert_array_equal(theta, expected)
+
+
+def test_all_workers_are_killed_at_once(client, undisturbed):
+    client.wait_for_workers(2)
+    problem = problem_on(client)
+    before_round(problem._store, 5, kill(client, list(client.nthreads())))
+    theta, optimum = trained_on(problem)
+    assert optimum.converged
+    np.testing.assert_array_equal(theta, undisturbed[0])
+
+
+def test_a_worker_is_killed_while_blocks_are_made(client, undisturbed):
+    client.wait_for_workers(2)
+
+    def slowly(rows):
+        time.sleep(0.2)
+        return rows
+
+    X = da.from_array(ROWS, chunks=(3000, D)).map_blocks(slowly, dtype=float)
+    thread = threading.Timer(0.5, kill(client, list(client.nthreads())[:1]))
+    thread.start()
+    problem = cluster.FullBatch(X, LABELS, 1e-3, client)
+    thread.join()
+    theta, _ = trained_on(problem)
+    np.testing.assert_array_equal(theta, undisturbed[0])
+
+
+def test_a_new_worker_takes_over_what_another_has_too_much_of(client, monkeypatch):
+    monkeypatch.setattr(_cluster_store, "SPREAD_SECONDS", 0.0)
+    client.wait_for_workers(2)
+    problem, homes = problem_on(client), []
+    spread = problem._store._spread
+    problem._store._spread = lambda found: homes.append(found) or spread(found)
+    theta = np.zeros((K, D + 1))
+    problem.evaluate(theta)
+    kill(client, list(client.nthreads())[:1])()
+    deadline = time.monotonic() + 60
+    while len(set(homes[-1])) < 2 or len(homes) < 50:
+        problem.evaluate(theta)
+        assert time.monotonic() < deadline
+    assert {1, 2} == {len(set(found)) for found in homes}, "it was alone for a while"
+
+
+@contextmanager
+def held_up(process, running, stopped):
+    """Let a process run for a part of the time only."""
+    done = threading.Event()
+
+    def toggle():
+        for number, seconds in cycle(((signal.SIGSTOP, stopped), (signal.SIGCONT, running))):
+            if done.wait(0):
+                break
+            os.kill(process, number)
+            time.sleep(seconds)
+        os.kill(process, signal.SIGCONT)
+
+    thread = threading.Thread(target=toggle)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_slow_worker_is_named_and_the_result_is_the_same(client):
+    client.wait_for_workers(2)
+    X = da.random.RandomState(0).uniform(size=(60_000, 200), chunks=(30_000, 200))
+    problem = cluster.FullBatch(X, np.arange(60_000) % 3, 0.1, client)
+    theta = np.random.default_rng(0).standard_normal((3, 201))
+    expected = problem.evaluate(theta)
+    slow = sorted(client.nthreads())[0]
+    with (
+        held_up(process_of(client, slow), running=0.01, stopped=0.1),
+        pytest.warns(SlowWorkerWarning, match=f"worker {slow} takes .* times as long") as told,
+    ):
+        found = [problem.evaluate(theta) for _ in range(10)]
+    assert len(told) == 1
+    for evaluation in found:
+        assert evaluation.loss == expected.loss
+        np.testing.assert_array_equal(evaluation.grad, expected.grad)
+
+
+def test_a_worker_that_stops_for_a_while_is_waited_for(client, undisturbed):
+    client.wait_for_workers(2)
+    problem = problem_on(client)
+    process = process_of(client, sorted(client.nthreads())[0])
+
+    def pause():
+        os.kill(process, signal.SIGSTOP)
+        threading.Timer(3, os.kill, (process, signal.SIGCONT)).start()
+
+    before_round(problem._store, 5, pause)
+    theta, _ = trained_on(problem)
+    np.testing.assert_array_equal(theta, undisturbed[0])
+
+
+# Slowness, by numbers.
+
+
+def turns(*seconds, workers="abc"):
+    return [_cluster_shards.Turn(w, s, 100) for w, s in zip(workers, seconds, strict=False)]
+
+
+def watch(client):
+    return _cluster_faults.Watch(client)
+
+
+def test_who_is_slow_once_is_not_named(client, recwarn):
+    told = watch(client)
+    for _ in range(10):
+        for _ in range(4):
+            told.compare(turns(1.0, 0.1, 0.1))
+        told.compare(turns(0.1, 0.1, 0.1))
+    for _ in range(10):
+        told.compare(turns(1.0, 0.1, 0.1))  # the slow one changes every time
+        told.compare(turns(0.1, 1.0, 0.1))
+    for _ in range(10):
+        told.compare(turns(1.0))  # there is nobody to compare with
+        told.compare(turns(0.09, 0.01, 0.01))  # nothing is lost by waiting for this one
+        told.compare(turns(1.0, 0.4, 0.4))  # not slow enough
+    assert not recwarn.list
+
+
+def test_who_is_slow_five_times_is_named_once(client):
+    told = watch(client)
+    for _ in range(4):
+        told.compare(turns(1.0, 0.1, 0.1))
+    with pytest.warns(SlowWorkerWarning, match=r"worker a takes 10 times .*retire_workers\(\['a'"):
+        told.compare(turns(1.0, 0.1, 0.1))
+    for _ in range(10):
+        told.compare(turns(1.0, 0.1, 0.1))
+
+
+# Memory.
+
+
+def test_blocks_that_are_too_large_are_refused_with_the_size_to_use():
+    with cluster_of(1, processes=False, memory_limit=40 * MB) as client:
+        X = da.zeros((2_000, 1_000), chunks=(1_500, 1_000))  # 12 MB of the 10 that it may have
+        with pytest.raises(InputError, match=r"blocks of at most 750 rows \(X.rechunk\(\(750, -1"):
+            cluster.FullBatch(X, np.zeros(2_000, int), 0.1, client)
+        fitting = cluster.FullBatch(X.rechunk((750, -1)), np.zeros(2_000, int), 0.1, client)
+        assert fitting.evaluate(np.zeros((2, 1_001))).crossentropy == pytest.approx(np.log(2))
+
+
+def greedy(rows, megabytes):
+    """Take memory, and keep it long enough for the nanny to see it."""
+    held = np.ones(megabytes * MB // 8)
+    time.sleep(3)
+    return rows + 0 * held[0]
+
+
+def test_a_worker_that_runs_out_of_memory_names_the_block_and_a_size():
+    with cluster_of(1, memory_limit=300 * MB) as client:
+        X = da.zeros((3_000, 10), chunks=(1_000, 10)).map_blocks(greedy, 400, dtype=float)
+        with pytest.raises(ClusterError, match=r"^block [0-2]: its worker died 4 times, most likely"
+                                               r".* blocks of at most 500 rows"):  # fmt: skip
+            cluster.FullBatch(X, np.zeros(3_000, int), 0.1, client)
+
+
+def test_an_allocation_that_fails_is_a_worker_out_of_memory(client):
+    X = da.zeros((30, 2), chunks=10).map_blocks(lambda rows: np.empty(2**55, np.int8), dtype=float)
+    with pytest.raises(ClusterError, match=r"out of memory: .* blocks of at most 5 rows"):
+        cluster.FullBatch(X, np.zeros(30, int), 0.1, client)
+
+
+def test_more_data_than_memory_wait_on_disk():
+    with cluster_of(1, memory_limit=350 * MB) as client:
+        X = da.zeros((50_000, 1_000), chunks=(5_000, 1_000), dtype=np.float64)  # 400 MB
+        problem = cluster.FullBatch(X, np.arange(50_000) % 2, 0.1, client)
+        for _ in range(2):
+            found = problem.evaluate(np.zeros((2, 1_001)))
+            assert found.crossentropy == pytest.approx(np.log(2)) and found.accuracy == 0.5
+        assert len(problem._store._shards) >= 5
+
+
+def test_a_worker_that_pauses_for_good(impatient):
+    def pause(dask_worker):
+        dask_worker.memory_manager.memory_pause_fraction = 1e-9
+        return dask_worker.status.name
+
+    with cluster_of(1, processes=False) as client:
+        problem = problem_on(client)
+        while "running" in client.run(pause).values():
+            time.sleep(0.1)
+        with pytest.raises(ClusterError, match=r"paused for want of memory: .* 1,500 rows"):
+            problem.evaluate(np.zeros((K, D + 1)))
+
+
+# Gone.
+
+
+def test_no_worker_is_left(impatient):
+    with cluster_of(1, processes=False) as client:
+        problem = problem_on(client)
+        client.cluster.scale(0)
+        with pytest.raises(ClusterError, match="no worker is left, and none came"):
+            problem.evaluate(np.zeros((K, D + 1)))
+
+
+def test_no_worker_comes(monkeypatch):
+    from npsoftmax.ext import _cluster_workers
+
+    monkeypatch.setattr(_cluster_workers, "PATIENCE", 0.2)
+    with (
+        cluster_of(0, processes=False) as client,
+        pytest.raises(ClusterError, match=r"no worker joined .* dask worker inproc://"),
+    ):
+        problem_on(client)
+
+
+@contextmanager
+def dask_scheduler():
+    """Run a scheduler and a worker as commands; yield the address and the scheduler's process."""
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    scheduler = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0",
+         "--scheduler-file", "scheduler.json"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    worker = None
+    try:
+        address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
+        threading.Thread(target=scheduler.stderr.read, daemon=True).start()
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
+             "--no-dashboard", "--death-timeout", "5"],
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        yield address, scheduler
+    finally:
+        for process in filter(None, (scheduler, worker)):
+            process.kill()
+            process.communicate()
+
+
+def test_the_scheduler_is_gone_and_a_checkpoint_is_kept(tmp_path):
+    with dask_scheduler() as (address, scheduler), Client(address) as client:
+        problem = problem_on(client)
+        model = SoftmaxRegression(D, K, dtype=np.float64)
+        trainer = ObjectiveTrainer(model, problem, tol=1e-9, checkpoint=tmp_path / "c.npz")
+        trainer.on_step = lambda trainer: len(trainer.history) == 4 and scheduler.kill()
+        with pytest.raises(ClusterError, match=f"scheduler {address} is gone"):
+            trainer.fit()
+        with pytest.raises(ClusterError):  # and at every later attempt
+            problem.evaluate(model.theta)
+    from npsoftmax import FullBatchTrainer
+    from npsoftmax.errors import ResumeWarning
+
+    again = SoftmaxRegression(D, K, dtype=np.float64)
+    trainer = FullBatchTrainer(again, ROWS.T, LABELS, l2=1e-3, tol=1e-9, threads=2)
+    with pytest.warns(ResumeWarning, match="threads"):
+        trainer.resume(tmp_path / "c.npz")
+    assert len(trainer.history) >= 4 and trainer.fit().converged
+    expected = SoftmaxRegression(D, K, dtype=np.float64)
+    fit(expected, ROWS.T, LABELS, l2=1e-3, tol=1e-9)
+    np.testing.assert_allclose(again.theta, expected.theta, rtol=0, atol=1e-7)
