@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
+from npsoftmax._checks import as_count, as_labels, same_samples
+from npsoftmax._scores import as_probabilities, as_scores
 from npsoftmax.errors import InputError
 from npsoftmax.functional import logitcrossentropy
 
 __all__ = [
     "ClassReport",
+    "ConfidenceBins",
     "accuracy",
     "brier",
-    "calibration_gaps",
+    "confidence_bins",
     "confusion_matrix",
     "expected_calibration_error",
     "negative_log_likelihood",
@@ -52,7 +54,7 @@ def accuracy(scores: ArrayLike, y: ArrayLike) -> float:
     >>> accuracy([[0.9, 0.2], [0.1, 0.8]], [0, 0])
     0.5
     """
-    scores, y = _as_scores(scores, y)
+    scores, y = as_scores(scores, y)
     return float((scores.argmax(axis=0) == y).mean())
 
 
@@ -83,7 +85,7 @@ def top_k_accuracy(scores: ArrayLike, y: ArrayLike, k: int = 3) -> float:
     >>> top_k_accuracy([[0.6, 0.5], [0.3, 0.3], [0.1, 0.2]], [1, 2], k=2)
     0.5
     """
-    scores, y = _as_scores(scores, y)
+    scores, y = as_scores(scores, y)
     k = as_count(k, "k")
     own = np.take_along_axis(scores, y[None, :], axis=0)
     before = np.arange(scores.shape[0])[:, None] < y
@@ -206,7 +208,7 @@ def negative_log_likelihood(logits: ArrayLike, y: ArrayLike) -> float:
     >>> round(negative_log_likelihood([[0.0], [0.0]], [1]), 6)
     0.693147
     """
-    logits, y = _as_scores(logits, y)
+    logits, y = as_scores(logits, y)
     return float(logitcrossentropy(logits, y))
 
 
@@ -241,7 +243,7 @@ def brier(probabilities: ArrayLike, y: ArrayLike) -> float:
     >>> brier([[0.5], [0.5]], [0])
     0.5
     """
-    p, y = _as_probabilities(probabilities, y)
+    p, y = as_probabilities(probabilities, y)
     distance = p.astype(np.float64)
     distance[y, np.arange(y.size)] -= 1
     return float(np.square(distance).sum(axis=0).mean())
@@ -283,63 +285,51 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins:
     >>> expected_calibration_error([[0.75, 0.75], [0.25, 0.25]], [0, 1])
     0.25
     """
-    gaps = calibration_gaps(probabilities, y, num_bins)
-    return float(np.abs(gaps).sum() / np.size(y))
+    bins = confidence_bins(probabilities, y, num_bins)
+    return float(np.abs(bins.hits - bins.confidence).sum() / bins.sizes.sum())
 
 
-def calibration_gaps(
-    probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15
-) -> NDArray[np.float64]:
-    r"""Compute by how many hits each bin of confidence is better than it says.
+class ConfidenceBins(NamedTuple):
+    """Samples by their confidence: how many, how many right, and the sum of the confidences.
 
-    .. math:: \sum_{j \in B_m} [\arg\max_i p_{ij} = y_j] - \max_i p_{ij}
+    Each of shape ``(num_bins,)``; those of two sets of samples add up to those of both.
+    """
 
-    Sums over several sets of samples add up, to :func:`expected_calibration_error` of all.
+    sizes: NDArray[np.int64]
+    hits: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+
+
+def confidence_bins(probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15) -> ConfidenceBins:
+    """Sort samples into the bins of :func:`expected_calibration_error`.
 
     Parameters
     ----------
     probabilities, y, num_bins
-        As for :func:`expected_calibration_error`.
+        As there.
 
     Returns
     -------
-    ndarray of float64
-        Shape ``(num_bins,)``.
+    ConfidenceBins
 
     Raises
     ------
     ShapeError, LabelError, InputError
-        As for :func:`expected_calibration_error`.
+        As there.
 
     Examples
     --------
-    >>> calibration_gaps([[0.75, 0.75], [0.25, 0.25]], [0, 1], num_bins=2)
-    array([ 0. , -0.5])
+    >>> confidence_bins([[0.75, 0.75], [0.25, 0.25]], [0, 1], num_bins=2)
+    ConfidenceBins(sizes=array([0, 2]), hits=array([0, 1]), confidence=array([0. , 1.5]))
     """
-    p, y = _as_probabilities(probabilities, y)
+    p, y = as_probabilities(probabilities, y)
     num_bins = as_count(num_bins, "num_bins")
     confidence = p.max(axis=0).astype(np.float64)
-    correct = p.argmax(axis=0) == y
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    gaps = np.bincount(bins, correct - confidence, minlength=num_bins)
-    return gaps.astype(np.float64, copy=False)
-
-
-def _as_scores(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    columns = as_columns(scores, what="scores")
-    labels = as_labels(y, columns.shape[0])
-    same_samples(columns, labels)
-    return columns, labels
-
-
-def _as_probabilities(p: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    columns, labels = _as_scores(p, y)
-    if columns.min() < 0 or columns.max() > 1:
-        raise InputError(
-            f"probabilities: expected numbers from 0 to 1, got {columns.min()} to "
-            f"{columns.max()}; pass softmax(logits)"
-        )
-    return columns, labels
+    right = p.argmax(axis=0) == y
+    sizes, hits = (np.bincount(b, minlength=num_bins) for b in (bins, bins[right]))
+    sums = np.bincount(bins, confidence, num_bins).astype(np.float64)
+    return ConfidenceBins(sizes, hits, sums)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

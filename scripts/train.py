@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         type=command_line.threads,
         metavar="N",
         help="of the BLAS; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1, "
-        "with --solver lbfgs one for each core",
+        "with --solver lbfgs one for each core; workers have one each",
     )
     add_solver_flags(flags)
     run = flags.add_argument_group("run")

@@ -47,11 +47,6 @@ def refuse_contradictions(args: argparse.Namespace) -> None:
             "--scheduler: expected a running cluster, or --workers for one that ends with the "
             "command, got both; leave one out"
         )
-    if args.threads is not None:
-        raise InputError(
-            f"--threads {args.threads}: expected without --workers and --scheduler, whose workers "
-            "have threads of their own; leave it out"
-        )
     if find_spec("distributed") is None:
         raise InputError(
             "--workers and --scheduler: expected Dask, which is not installed: python -m pip "

@@ -2,7 +2,8 @@
 
 import logging
 import os
-import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -36,19 +37,34 @@ def process_of(client, worker):
     return client.run(os.getpid, workers=[worker])[worker]
 
 
-def kill_later(client, seconds, seed=0):
-    """Kill a worker, drawn at random, after some seconds; return its address."""
-    workers = sorted(client.nthreads())
-    worker = workers[np.random.default_rng(seed).integers(len(workers))]
-    timer = threading.Timer(seconds, os.kill, (process_of(client, worker), signal.SIGKILL))
-    timer.daemon = True
-    timer.start()
-    return worker
-
-
 def overlapping(n=600, d=5, k=3, seed=0):
     """Draw rows, and labels that no model can tell all."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d))
     Z = X @ rng.standard_normal((d, k))
     return X, (Z + rng.gumbel(size=Z.shape)).argmax(axis=1)
+
+
+@contextmanager
+def dask_scheduler(**environment):
+    """Run a scheduler and a worker as commands; yield the address and the scheduler's process."""
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    scheduler = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    worker = None
+    try:
+        address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
+        threading.Thread(target=scheduler.stderr.read, daemon=True).start()
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
+             "--no-dashboard", "--death-timeout", "5"],
+            stderr=subprocess.DEVNULL, env={**os.environ, **environment},
+        )  # fmt: skip
+        yield address, scheduler
+    finally:
+        # The worker's nanny first, and politely, for it to end the process that it watches over.
+        for process in filter(None, (worker, scheduler)):
+            process.terminate()
+            process.communicate(timeout=60)

@@ -21,18 +21,25 @@ def run_train(folder, *arguments, **environment):
     )
 
 
-def interrupt(folder, flags, beginning, number):
-    """Start a run, send it a signal after a line that begins so; return code, stdout, stderr."""
+def interrupt(folder, flags, beginning, number, victim=None, group=False):
+    """Start a run, send it a signal after a line that begins so; return code, stdout, stderr.
+
+    The signal goes to another process, or to all that the run has started too, as from a terminal.
+    """
     process = subprocess.Popen(
         [sys.executable, "-u", str(SCRIPT), *flags],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=group,
     )
     for line in process.stdout:
         if line.startswith(beginning):
-            process.send_signal(number)
+            if group:
+                os.killpg(process.pid, number)
+            else:
+                (victim or process).send_signal(number)
             break
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err

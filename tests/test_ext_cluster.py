@@ -157,7 +157,8 @@ def test_what_travels_does_not_grow_with_the_samples(client):
         problem.evaluate(theta)
         futures = problem._store._sent[-1]
         sizes.append([client.run_on_scheduler(size_of, future.key) for future in futures])
-    assert sizes[0] == sizes[1] and max(sizes[1]) < theta.nbytes + 2000
+    # But for the digits of the numbers of samples and of the seconds.
+    assert np.abs(np.subtract(*sizes)).max() <= 16 and max(sizes[1]) < theta.nbytes + 2000
 
 
 def size_of(key, dask_scheduler):
@@ -349,6 +350,9 @@ def test_what_is_no_data_is_refused(client, X, settings, message):
 def test_errors_of_the_users_own_tasks_stay_what_they_are(client):
     X = da.zeros((4, 2), chunks=2).map_blocks(lambda block: 1 / 0, dtype=float)
     with pytest.raises(ZeroDivisionError):
+        cluster.FullBatch(X, np.zeros(4, int), 0.1, client)
+    X = da.zeros((4, 2), chunks=2).map_blocks(lambda block: np.load("absent"), dtype=float)
+    with pytest.raises(FileNotFoundError):
         cluster.FullBatch(X, np.zeros(4, int), 0.1, client)
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ import pytest
 
 pytest.importorskip("distributed")
 import dask.array as da
-from clusters import cluster_of, overlapping, process_of
+from clusters import cluster_of, dask_scheduler, overlapping, process_of
 from distributed import Client
 
 from npsoftmax import ObjectiveTrainer, SoftmaxRegression, fit
@@ -27,9 +25,9 @@ ROWS, LABELS = overlapping(N, D, K)
 MB = 1_000_000
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client():
-    """Two workers as processes, which their nannies start again."""
+    """Two workers as processes, which their nannies start again: mostly, so new ones each time."""
     with cluster_of(2) as client:
         yield client
 
@@ -75,12 +73,13 @@ def kill(client, workers, delay=0.0):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(client):
+def undisturbed():
     """Return the parameters and the number of rounds of a fit in which nothing happens."""
-    problem, rounds = problem_on(client), []
-    original = problem._store._round
-    problem._store._round = lambda *arguments: rounds.append(1) or original(*arguments)
-    theta, optimum = trained_on(problem)
+    with cluster_of(2) as client:
+        problem, rounds = problem_on(client), []
+        original = problem._store._round
+        problem._store._round = lambda *arguments: rounds.append(1) or original(*arguments)
+        theta, optimum = trained_on(problem)
     assert optimum.converged
     return theta, len(rounds)
 
@@ -88,7 +87,6 @@ def undisturbed(client):
 @pytest.mark.parametrize("seed", range(10))
 def test_a_worker_is_killed_and_the_result_is_the_same(client, undisturbed, seed):
     expected, num_rounds = undisturbed
-    client.wait_for_workers(2)
     rng = np.random.default_rng(seed)
     problem, workers = problem_on(client), sorted(client.nthreads())
     victim = workers[rng.integers(2)]
@@ -100,7 +98,6 @@ def test_a_worker_is_killed_and_the_result_is_the_same(client, undisturbed, seed
 
 
 def test_all_workers_are_killed_at_once(client, undisturbed):
-    client.wait_for_workers(2)
     problem = problem_on(client)
     before_round(problem._store, 5, kill(client, list(client.nthreads())))
     theta, optimum = trained_on(problem)
@@ -109,7 +106,6 @@ def test_all_workers_are_killed_at_once(client, undisturbed):
 
 
 def test_a_worker_is_killed_while_blocks_are_made(client, undisturbed):
-    client.wait_for_workers(2)
 
     def slowly(rows):
         time.sleep(0.2)
@@ -126,7 +122,6 @@ def test_a_worker_is_killed_while_blocks_are_made(client, undisturbed):
 
 def test_a_new_worker_takes_over_what_another_has_too_much_of(client, monkeypatch):
     monkeypatch.setattr(_cluster_store, "SPREAD_SECONDS", 0.0)
-    client.wait_for_workers(2)
     problem, homes = problem_on(client), []
     spread = problem._store._spread
     problem._store._spread = lambda found: homes.append(found) or spread(found)
@@ -163,7 +158,6 @@ def held_up(process, running, stopped):
 
 
 def test_a_slow_worker_is_named_and_the_result_is_the_same(client):
-    client.wait_for_workers(2)
     X = da.random.RandomState(0).uniform(size=(60_000, 200), chunks=(30_000, 200))
     problem = cluster.FullBatch(X, np.arange(60_000) % 3, 0.1, client)
     theta = np.random.default_rng(0).standard_normal((3, 201))
@@ -181,7 +175,6 @@ def test_a_slow_worker_is_named_and_the_result_is_the_same(client):
 
 
 def test_a_worker_that_stops_for_a_while_is_waited_for(client, undisturbed):
-    client.wait_for_workers(2)
     problem = problem_on(client)
     process = process_of(client, sorted(client.nthreads())[0])
 
@@ -307,31 +300,6 @@ def test_no_worker_comes(monkeypatch):
         pytest.raises(ClusterError, match=r"no worker joined .* dask worker inproc://"),
     ):
         problem_on(client)
-
-
-@contextmanager
-def dask_scheduler():
-    """Run a scheduler and a worker as commands; yield the address and the scheduler's process."""
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-    scheduler = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0",
-         "--scheduler-file", "scheduler.json"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    worker = None
-    try:
-        address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
-        threading.Thread(target=scheduler.stderr.read, daemon=True).start()
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
-             "--no-dashboard", "--death-timeout", "5"],
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        yield address, scheduler
-    finally:
-        for process in filter(None, (scheduler, worker)):
-            process.kill()
-            process.communicate()
 
 
 def test_the_scheduler_is_gone_and_a_checkpoint_is_kept(tmp_path):

@@ -103,7 +103,7 @@ class Watch:
             ) from error
         except MemoryError as error:
             raise ClusterError(f"a worker is out of memory: {self.memory.advice()}") from error
-        except (CancelledError, CommClosedError, OSError) as error:
+        except (CancelledError, CommClosedError) as error:
             self._refuse_lost(error)
         except Exception as error:
             if self._client.status != "running":

@@ -148,8 +148,8 @@ def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
     while len(parts) > 1:
         parts = [delayed(_total)(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
     (sums,) = dask.compute(parts[0])
-    n, hits, near, loss, squares, gaps, confusion = sums
-    error = float(np.abs(gaps).sum() / n)
+    n, hits, near, loss, squares, bins, confusion = sums
+    error = float(np.abs(bins[1] - bins[2]).sum() / n)
     return Quality(n, hits / n, near / n, loss / n, squares / n, error, confusion)
 
 
@@ -182,7 +182,7 @@ def _sums(rows: NDArray[Any], y: NDArray[Any], model: SoftmaxRegression) -> tupl
         n * metrics.top_k_accuracy(Z, y, min(3, k)),
         n * metrics.negative_log_likelihood(Z, y),
         n * metrics.brier(P, y),
-        metrics.calibration_gaps(P, y),
+        np.array(metrics.confidence_bins(P, y)),
         metrics.confusion_matrix(Z.argmax(axis=0), y, k),
     )
 

@@ -1,7 +1,7 @@
 """What the workers of a cluster do: hold shards, and add up what these contribute.
 
 Functions and answers travel as bytes. Dask hands out arrays as views of what it received, often at
-odd addresses, for which NumPy does without the BLAS: it takes longer, and other last bits come out.
+odd addresses, for which NumPy takes other ways: the last bits would differ from round to round.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import math
 import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
@@ -110,8 +111,10 @@ class ClusterStore:
             return
         self._next_spread = monotonic() + SPREAD_SECONDS
         for number, worker in moves(homes, self._client.nthreads()).items():
-            # Of the two copies Dask drops the one on the fuller worker.
-            self._client.replicate([self._shards[number]], n=1, workers=[worker])
+            # Of the two copies Dask drops the one on the fuller worker. A worker that has gone
+            # meanwhile is no target: ValueError.
+            with suppress(ValueError):
+                self._client.replicate([self._shards[number]], n=1, workers=[worker])
 
 
 def _contents(samples: Samples, workspace: Workspace) -> Contents:

@@ -94,7 +94,7 @@ class FullBatch(SummedObjective):
     Examples
     --------
     >>> from distributed import Client
-    >>> with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+    >>> with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
     ...     X = da.from_array(np.array([[1.0], [3.0]]), chunks=1)
     ...     problem = FullBatch(X, [0, 1], 0.1, client)
     ...     value, grad, *_ = problem.loss_and_grad(np.zeros((2, 2)))

@@ -132,7 +132,7 @@ class ObjectiveTrainer:
         OutputError
             A checkpoint cannot be written.
         ClusterError
-            The samples lie on a cluster that is lost; the trainer is in order to be checkpointed.
+            The samples lie on a cluster that is lost; the trainer can be checkpointed.
         """
         for _ in self.run(max_iterations):
             pass
@@ -283,13 +283,8 @@ class ObjectiveTrainer:
         """Return what a checkpoint must agree in for the run to go on bit for bit."""
         contents = self.problem.contents
         shape = contents.num_inputs, contents.num_samples
-        return as_settings(
-            {
-                **model_settings(self.model, contents.dtype, shape),
-                **problem_settings(self.problem),
-                **self.identity,
-            }
-        )
+        settings = model_settings(self.model, contents.dtype, shape)
+        return as_settings({**settings, **problem_settings(self.problem), **self.identity})
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write all that :meth:`resume` needs, atomically.

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax.errors import ShapeError
 from npsoftmax.ext.plots._axes import as_axes
 from npsoftmax.ext.plots._labels import fitted, size_of, text_width
-from npsoftmax.metrics import expected_calibration_error, per_class
+from npsoftmax.metrics import confidence_bins, expected_calibration_error, per_class
 
 __all__ = ["confusion", "reliability"]
 
@@ -104,14 +104,11 @@ def reliability(probabilities: ArrayLike, y: ArrayLike, ax: Axes, num_bins: int 
     >>> ax.get_title()
     'expected calibration error 0.2500'
     """
+    bins = confidence_bins(probabilities, y, num_bins)
     error = expected_calibration_error(probabilities, y, num_bins)
-    p = np.asarray(probabilities)
-    confidences, correct = p.max(axis=0).astype(np.float64), p.argmax(axis=0) == y
-    bins = np.clip(np.ceil(confidences * num_bins).astype(int) - 1, 0, num_bins - 1)
-    sizes = np.bincount(bins, minlength=num_bins)
-    full = np.flatnonzero(sizes)
-    accuracy = np.bincount(bins, correct, num_bins)[full] / sizes[full]
-    confidence = np.bincount(bins, confidences, num_bins)[full] / sizes[full]
+    full = np.flatnonzero(bins.sizes)
+    sizes = bins.sizes[full]
+    accuracy, confidence = bins.hits[full] / sizes, bins.confidence[full] / sizes
     middles, width = (full + 0.5) / num_bins, 0.9 / num_bins
     as_axes(ax).bar(middles, accuracy, width, color="#4477aa", label="accuracy")
     gap = ax.bar(middles, confidence - accuracy, width, accuracy, label="gap to mean confidence")
@@ -119,7 +116,7 @@ def reliability(probabilities: ArrayLike, y: ArrayLike, ax: Axes, num_bins: int 
         bar.set(facecolor="#cc331133", edgecolor="#cc3311", hatch="////", linewidth=0.8)
     ax.plot([0, 1], [0, 1], "--", color="#333333", linewidth=1, label="calibrated")
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
-    taken = _write_sizes(middles, sizes[full], size_of(ax)[0] / num_bins, ax)
+    taken = _write_sizes(middles, sizes, size_of(ax)[0] / num_bins, ax)
     ax.set_title(f"expected calibration error {error:.4f}", pad=6 + taken)
     ax.legend(loc="upper left")
     return ax

@@ -1,0 +1,116 @@
+"""The training command on a cluster, as a user runs it."""
+
+import json
+import re
+import signal
+
+import numpy as np
+import pytest
+from running import history_of, interrupt, one_line, told
+
+pytest.importorskip("distributed")
+from clusters import dask_scheduler
+
+from npsoftmax import SoftmaxRegression
+
+SMALL = ["--dataset", "garments", "--solver", "lbfgs", "--limit", "1500", "--l2", "0.001"]
+LONG = [*SMALL, "--l2", "1e-7", "--dtype", "float64", "--tol", "1e-12"]
+
+
+def test_whole_run_on_workers_of_this_machine(train, tmp_path):
+    process = train(*SMALL, "--run-dir", "there", "--workers", "2")
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    lines = process.stdout.splitlines()
+    assert re.fullmatch(r"cluster   tcp://127.0.0.1:\d+: 2 workers, 2 threads", lines[0])
+    assert re.fullmatch(r"          dashboard http://127.0.0.1:\d+/status", lines[1])
+    assert any("l2=0.001, threads=2" in line for line in lines)
+    assert any(line.startswith("optimum   converged") for line in lines)
+    assert train(*SMALL, "--run-dir", "here").returncode == 0
+    there, here = (history_of(tmp_path / name) for name in ("there", "here"))
+    assert len(there) == len(here)
+    assert there[-1]["objective"] == pytest.approx(here[-1]["objective"], rel=1e-6)
+    summary = json.loads((tmp_path / "there" / "summary.json").read_text())
+    assert summary["threads"] == 2 and "scheduler" not in summary["settings"]
+    models = [SoftmaxRegression.load(tmp_path / name / "model.npz") for name in ("there", "here")]
+    np.testing.assert_allclose(models[0].theta, models[1].theta, rtol=0, atol=1e-3)
+
+
+def test_a_running_cluster(train, tmp_path):
+    with dask_scheduler() as (address, _):
+        process = train(*SMALL, "--run-dir", "run", "--scheduler", address, "--json")
+        assert process.returncode == 0, process.stderr
+        result = json.loads(process.stdout)
+        assert result["optimum"]["reason"] == "converged" and result["threads"] == 1
+
+
+def test_the_scheduler_is_killed_and_the_run_goes_on_without_it(train, tmp_path):
+    with dask_scheduler() as (address, scheduler):
+        code, _, err = interrupt(
+            tmp_path,
+            [*LONG, "--run-dir", "run", "--scheduler", address],
+            "iteration 003",
+            signal.SIGKILL,
+            victim=scheduler,
+        )
+    assert code == 6, err
+    (line,) = err.splitlines()
+    assert line.startswith(f"train.py: error: the scheduler {address} is gone")
+    assert re.search(r"checkpoint written after iteration \d+, go on with the same flags", line)
+    before = history_of(tmp_path / "run")
+    process = train(*LONG, "--run-dir", "run", "--resume", "--max-iterations", len(before) + 2)
+    assert process.returncode == 0, process.stderr
+    assert "written in another environment" in process.stderr
+    assert told(tmp_path / "run")[: len(before)] == [
+        {name: value for name, value in record.items() if "seconds" not in name}
+        for record in before
+    ]
+    assert len(history_of(tmp_path / "run")) == len(before) + 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on(train, tmp_path, number):
+    flags = [*LONG, "--run-dir", "run", "--workers", "2"]
+    code, _, err = interrupt(tmp_path, flags, "iteration 002", number, group=True)
+    assert code == 130, err
+    assert re.fullmatch(
+        r"train.py: interrupted after iteration \d+; checkpoint written, go on .*\n", err
+    )
+    done = len(history_of(tmp_path / "run"))
+    process = train(*flags, "--resume", "--max-iterations", done + 1)
+    assert process.returncode == 0 and len(history_of(tmp_path / "run")) == done + 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workers", "0"], "expected a whole number of at least 1"),
+        (["--workers", "2", "--scheduler", "tcp://x:1"], "got both; leave one out"),
+        (["--workers", "2", "--solver", "sgd"], "--workers: expected with --solver lbfgs"),
+        (["--scheduler", "odd://x:1"], "--scheduler odd://x:1: expected an address such as"),
+    ],
+)
+def test_flags_that_make_no_sense(train, flags, message):
+    assert message in one_line(train(*SMALL, *flags), 2)
+
+
+def test_without_dask_it_says_what_to_install(train, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['distributed'] = None\n")
+    process = train(*SMALL, "--workers", "2", PYTHONPATH=str(tmp_path))
+    assert 'python -m pip install ".[distributed]"' in one_line(process, 2)
+
+
+def test_no_scheduler_answers(train):
+    line = one_line(train(*SMALL, "--scheduler", "tcp://127.0.0.1:9"), 6)
+    assert "no scheduler answered within 10 s; start one" in line
+
+
+def test_a_data_set_that_workers_do_not_have(train, tmp_path, fashion_mnist_folder):
+    # The driver has it; the worker knows of no folder, and looks in its cache.
+    with dask_scheduler(NPSOFTMAX_DATA="") as (address, _):
+        process = train(
+            "--dataset", "fashion-mnist", "--solver", "lbfgs", "--limit", "500", "--offline",
+            "--scheduler", address, NPSOFTMAX_DATA=fashion_mnist_folder,
+        )  # fmt: skip
+    line = one_line(process, 3)
+    assert re.search(r"on worker tcp://127.0.0.1:\d+: fashion-mnist: .*offline; put", line)
