@@ -63,9 +63,13 @@ def test_unequal_answers_are_refused():
         softmax_benchmark.refuse_unequal({"right": lambda: 1.0, "wrong": lambda: 1.1})
 
 
-@pytest.mark.parametrize("name", ["hot_loop", "limit", "optimum", "scaling", "start_to_finish"])
+@pytest.mark.parametrize(
+    "name", ["hot_loop", "limit", "optimum", "scaling", "scale_out", "start_to_finish"]
+)
 def test_the_page_of_benchmarks_shows_the_results_as_they_were_measured(name):
-    pytest.importorskip({"hot_loop": "torch", "scaling": "resource"}.get(name, "numpy"))
+    pytest.importorskip(
+        {"hot_loop": "torch", "scaling": "resource", "scale_out": "distributed"}.get(name, "numpy")
+    )
     benchmark = importlib.import_module(name)
     text = (ROOT / "benchmarks" / "README.md").read_text()
     for mark, table in benchmark.tables(measure.load(name)).items():

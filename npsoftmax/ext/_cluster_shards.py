@@ -18,6 +18,7 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from npsoftmax.objective import Samples, Workspace
+from npsoftmax.objective._parts import one_blas_thread
 
 __all__ = ["Answer", "Shard", "Turn", "added_up", "asked", "packed", "picked"]
 
@@ -79,7 +80,7 @@ def asked(shard: Shard, question: bytes) -> bytes:
     started = perf_counter()
     function, combine, takes_workspace = pickle.loads(question)
     last: Any = _OF_THREAD.workspace if takes_workspace else 1
-    with np.errstate(all="ignore"):
+    with one_blas_thread(), np.errstate(all="ignore"):
         result = reduce(combine, (function(block, last) for block in shard.blocks))
     num_samples = shard.stop - shard.blocks[0].start
     turn = Turn(get_worker().address, perf_counter() - started, num_samples)

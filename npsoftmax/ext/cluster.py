@@ -87,9 +87,9 @@ class FullBatch(SummedObjective):
 
     Notes
     -----
-    Each thread of a worker computes with one BLAS thread where the workers were started as Dask
-    does it, with a nanny. In its last digits the result depends on how rows are cut into blocks and
-    on the number of threads of the cluster at the start, not on what happens to workers after it.
+    Each thread of a worker computes with one BLAS thread. In its last digits the result depends on
+    how rows are cut into blocks and on the number of threads of the cluster at the start, not on
+    what happens to workers after it.
 
     Examples
     --------

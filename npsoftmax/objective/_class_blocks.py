@@ -11,6 +11,7 @@ and so repeatable.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -173,7 +174,8 @@ def _factor_all(
     def fill(number: int) -> None:
         out[number] = _factor(blocks[number], diagonals[number], ridge)
 
-    with one_blas_thread(threads), ThreadPoolExecutor(threads) as pool:
+    held = one_blas_thread() if threads > 1 else nullcontext()
+    with held, ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, range(len(out))))
 
 

@@ -53,7 +53,9 @@ class LocalStore:
         combine: Callable[[Result, Result], Result],
     ) -> Result:
         """Call a function on all samples, which may use all threads."""
-        with one_blas_thread(self.threads):
+        if self.threads == 1:
+            return function(self.samples, 1)
+        with one_blas_thread():
             return function(self.samples, self.threads)
 
     def select(self, kept: NDArray[np.intp]) -> LocalStore:

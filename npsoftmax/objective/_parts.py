@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
-from threading import Lock, RLock
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +21,6 @@ __all__ = ["Parts", "cores", "one_blas_thread"]
 FEWEST_OF_SAMPLE, FEWEST_OF_PART = 1000, 2_000_000
 
 Result = TypeVar("Result")
-_BLAS_HELD = RLock()
 
 
 class Parts:
@@ -62,19 +61,36 @@ class Parts:
         with self._in_use:  # the workspaces serve one call at a time
             if count == 1:
                 return [silent(columns[0], self._workspaces[0])]
-            with one_blas_thread(self.threads), ThreadPoolExecutor(count) as pool:
+            with one_blas_thread(), ThreadPoolExecutor(count) as pool:
                 return list(pool.map(silent, columns, self._workspaces))
 
 
-@contextmanager
-def one_blas_thread(threads: int) -> Iterator[None]:
-    """Hold the BLAS to one thread while several of ours call it."""
-    if threads == 1:
-        yield
-        return
-    # The limit is the whole process's: two that overlap could put back each other's.
-    with _BLAS_HELD, _blas().limit(limits=1, user_api="blas"):
-        yield
+class _OneBlasThread:
+    """Hold the BLAS to one thread while several of ours call it.
+
+    The limit is the whole process's: the first to come sets it, the last to go puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._holders = Lock(), 0
+        self._limit: Any = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._holders == 0:
+                self._limit = _blas().limit(limits=1, user_api="blas")
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._limit.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()
 
 
 @cache
