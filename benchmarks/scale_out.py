@@ -51,6 +51,7 @@ BLAS, THREADS, ONE, TWO = (
 )
 # The model's assumptions about machines that are not here: bytes a second between any two of them.
 NETWORK = 125e6
+WEAK = (1, 2, 10, 100, 1000)
 CASES = ((10**6, 2), (10**7, 10), (10**8, 100), (10**9, 100), (10**9, 1000))
 
 Times = dict[str, list[dict[str, float]]]
@@ -231,6 +232,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
         "scale_out_rounds": rounds_table(results["rounds"]),
         "scale_out_shards": shards_table(results["shards"]),
         "scale_out_memory": memory_table(results["memory"]),
+        "scale_out_weak": weak_table(results),
         "scale_out_model": model_table(results),
     }
 
@@ -280,6 +282,28 @@ def memory_table(points: Sequence[Mapping[str, float]]) -> str:
             for point in points
         ],
     )
+
+
+def weak_table(results: Mapping[str, Any]) -> str:
+    """Return what the model predicts where each worker keeps as many samples, beside one worker."""
+    costs = costs_of(results["rounds"], results["shards"])
+    largest = max(map(int, results["rounds"]))
+    measured = statistics.median(p["seconds"] for p in results["rounds"][str(largest)][TWO])
+    alone = predicted(largest // 2, 1, costs)["seconds"]
+    rows = []
+    for num_workers in WEAK:
+        n = largest // 2 * num_workers
+        seconds = predicted(n, num_workers, costs)["seconds"]
+        rows.append(
+            [
+                f"{num_workers:,}",
+                f"{n:,}",
+                f"{seconds:.3f} s",
+                f"{measured:.3f} s" if num_workers == 2 else "-",
+                f"{alone / seconds:.0%}",
+            ]
+        )
+    return measure.markdown(["workers", "samples", "predicted", "measured", "efficiency"], rows)
 
 
 def model_table(results: Mapping[str, Any]) -> str:

@@ -521,6 +521,15 @@ def test_shards_move_to_idle_threads(homes, threads, expected):
     assert _cluster_workers.moves(list(homes), threads) == expected
 
 
+def test_a_client_that_does_not_wait_is_refused(client):
+    class Asynchronous:
+        asynchronous = True
+        scheduler = client.scheduler
+
+    with pytest.raises(InputError, match=r"got Client\(asynchronous=True\); open another"):
+        cluster.FullBatch(da.zeros((4, 2)), np.zeros(4, int), 0.1, Asynchronous())
+
+
 def test_a_worker_with_another_version_is_refused(client, monkeypatch):
     monkeypatch.setattr(_cluster_workers.npsoftmax, "__version__", "9.9")
     monkeypatch.setattr(client, "run", lambda facts: {"tcp://w": (None, 1, None)})

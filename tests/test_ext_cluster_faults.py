@@ -291,6 +291,20 @@ def test_no_worker_is_left(impatient):
             problem.evaluate(np.zeros((K, D + 1)))
 
 
+def test_a_client_that_was_closed_or_a_cluster_that_was_restarted():
+    theta = np.zeros((K, D + 1))
+    with cluster_of(1, processes=False) as client:
+        problem = problem_on(client)
+        client.restart()
+        with pytest.raises(ClusterError, match="has forgotten the samples"):
+            problem.evaluate(theta)
+        problem = problem_on(client)
+    with pytest.raises(
+        ClusterError, match=r"the client of inproc://.* is closed: .*; open another"
+    ):
+        problem.evaluate(theta)
+
+
 def test_no_worker_comes(monkeypatch):
     from npsoftmax.ext import _cluster_workers
 

@@ -737,3 +737,18 @@ def test_directions_that_do_not_fit_are_refused(V, error, message):
     problem = FullBatch(np.zeros((2, 3)), [0, 1, 1])
     with pytest.raises(error, match=message):
         problem.hessian_vector_product(np.zeros((2, 3)), V)
+
+
+def test_the_limit_of_the_blas_ends_with_the_last_that_holds_it():
+    with threadpool_limits(2, user_api="blas"):
+        first, second = _parts.one_blas_thread(), _parts.one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        assert set(blas_threads()) == {1}
+        first.__exit__(None, None, None)
+        assert set(blas_threads()) == {1}
+        second.__exit__(None, None, None)
+        assert set(blas_threads()) == {2}
+        with pytest.raises(ZeroDivisionError), _parts.one_blas_thread():
+            1 / 0  # noqa: B018
+        assert set(blas_threads()) == {2}

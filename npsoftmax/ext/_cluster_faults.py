@@ -15,11 +15,14 @@ from distributed.comm import CommClosedError
 from npsoftmax.errors import ClusterError, NpsoftmaxError, SlowWorkerWarning
 from npsoftmax.ext._cluster_shards import Turn
 
-__all__ = ["Memory", "Watch"]
+__all__ = ["PATIENCE", "SHARE", "Memory", "Watch"]
 
 # Seconds between two looks at the cluster, and until workers that are missing or paused for want
 # of memory are given up. Dask itself gives up a worker that says nothing for five minutes.
 TICK, PATIENCE = 2.0, 60.0
+# A block may have one part in so many of the memory of a thread: it is held twice at times, beside
+# others, and beside what computes on it.
+SHARE = 4
 # A worker is slow that takes so many times as long for a sample as the others, and keeps them
 # waiting for so many seconds, in so many rounds one after another.
 SLOW, SLOW_SECONDS, SLOW_ROUNDS = 3.0, 0.1, 5
@@ -44,8 +47,8 @@ class Memory(NamedTuple):
 
     @property
     def fitting_rows(self) -> int:
-        """How many rows a block may have: it is held twice at times, beside others."""
-        return max(1, self.limit // 4 // max(1, self.row_bytes))
+        """How many rows a block may have."""
+        return max(1, self.limit // SHARE // max(1, self.row_bytes))
 
     def advice(self) -> str:
         """Say which blocks would fit."""
@@ -111,10 +114,11 @@ class Watch:
             raise
 
     def _refuse_lost(self, error: BaseException) -> NoReturn:
-        raise ClusterError(
-            f"the scheduler {self._address} is gone, or has forgotten the samples: "
-            f"{type(error).__name__}; start it and its workers again"
-        ) from error
+        what = f"the scheduler {self._address} is gone, or has forgotten the samples"
+        advice = "start it and its workers again"
+        if self._client.status in ("closing", "closed"):
+            what, advice = f"the client of {self._address} is closed", "open another"
+        raise ClusterError(f"{what}: {type(error).__name__}; {advice}") from error
 
     def results_of(self, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
         """Return what a function makes of each value, on some worker."""
@@ -142,7 +146,11 @@ class Watch:
         workers = self._client.scheduler_info()["workers"]
         if not workers:
             return f"no worker is left, and none came within {PATIENCE:.0f} s; start some"
-        paused = [name for name, worker in workers.items() if worker["status"] == "paused"]
+        paused = [
+            name
+            for name, worker in workers.items()
+            if worker["status"] == "paused" and not worker["metrics"]["executing"]
+        ]
         if paused:
             return f"worker {paused[0]} has paused for want of memory: {self.memory.advice()}"
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -88,11 +88,18 @@ def asked(shard: Shard, question: bytes) -> bytes:
 
 
 def added_up(answers: Sequence[bytes], combine: Combine) -> bytes:
-    """Combine answers in their order."""
-    unpacked = [pickle.loads(answer) for answer in answers]
+    """Combine answers in their order, of which no more than two are unpacked at a time."""
+    turns: list[Turn] = []
+
+    def results() -> Iterator[Any]:
+        for answer in answers:
+            unpacked = pickle.loads(answer)
+            turns.extend(unpacked.turns)
+            yield unpacked.result
+
     with np.errstate(all="ignore"):
-        result = reduce(combine, (answer.result for answer in unpacked))
-    return packed(Answer(result, [turn for answer in unpacked for turn in answer.turns]))
+        result = reduce(combine, results())
+    return packed(Answer(result, turns))
 
 
 def picked(shard: Shard, kept: NDArray[np.intp], start: int) -> Shard:

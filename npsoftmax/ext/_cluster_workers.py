@@ -11,15 +11,12 @@ from dask import delayed
 from distributed import Client, TimeoutError
 
 import npsoftmax
-from npsoftmax.errors import ClusterError
+from npsoftmax.errors import ClusterError, InputError
 from npsoftmax.ext._cluster_blocks import Block
-from npsoftmax.ext._cluster_faults import PATIENCE
+from npsoftmax.ext._cluster_faults import PATIENCE, SHARE
 from npsoftmax.ext._cluster_shards import Shard
 
 __all__ = ["Threads", "moves", "placed", "threads_of"]
-
-# A shard is held beside others, twice at times, and beside what computes on it.
-SHARE = 4
 
 
 class Threads(NamedTuple):
@@ -60,6 +57,11 @@ def threads_of(client: Client) -> Threads:
         limit = dask_worker.memory_manager.memory_limit
         return version, dask_worker.state.nthreads, limit
 
+    if client.asynchronous:
+        raise InputError(
+            "client: expected one that waits for results, got Client(asynchronous=True); open "
+            "another for this"
+        )
     address = client.scheduler.address
     try:
         client.wait_for_workers(1, timeout=PATIENCE)

@@ -21,7 +21,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from npsoftmax._checks import as_count
+from npsoftmax._checks import as_count, as_size
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.ext._cluster_blocks import Block, blocks_of_array, blocks_of_files
 from npsoftmax.ext._cluster_datasets import training_rows
@@ -31,6 +31,7 @@ from npsoftmax.ext._cluster_predictions import Quality, evaluate, predict, proba
 from npsoftmax.ext._cluster_store import ClusterStore
 from npsoftmax.ext._cluster_workers import Threads, placed, threads_of
 from npsoftmax.objective import SummedEvaluation, SummedObjective
+from npsoftmax.objective.batch import as_scale
 from npsoftmax.objective.full_batch import unusable_weights
 
 __all__ = ["FullBatch", "Quality", "evaluate", "predict", "probabilities", "training_rows"]
@@ -113,6 +114,7 @@ class FullBatch(SummedObjective):
         scale: float = 1.0,
         block_size: int | None = None,
     ) -> None:
+        l2, scale = as_size(l2, "l2"), as_scale(scale)  # before anything is loaded
         watch, threads = Watch(client), threads_of(client)
         with watch.translated():
             if isinstance(X, da.Array):
