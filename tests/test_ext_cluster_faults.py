@@ -228,12 +228,21 @@ def test_who_is_slow_five_times_is_named_once(client):
 
 
 def test_blocks_that_are_too_large_are_refused_with_the_size_to_use():
-    with cluster_of(1, processes=False, memory_limit=40 * MB) as client:
-        X = da.zeros((2_000, 1_000), chunks=(1_500, 1_000))  # 12 MB of the 10 that it may have
-        with pytest.raises(InputError, match=r"blocks of at most 750 rows \(X.rechunk\(\(750, -1"):
-            cluster.FullBatch(X, np.zeros(2_000, int), 0.1, client)
-        fitting = cluster.FullBatch(X.rechunk((750, -1)), np.zeros(2_000, int), 0.1, client)
-        assert fitting.evaluate(np.zeros((2, 1_001))).crossentropy == pytest.approx(np.log(2))
+    with cluster_of(1, processes=False, memory_limit=2_000 * MB) as client:
+        X = da.zeros((200_000, 1_000), chunks=(100_000, 1_000))  # 800 MB of the 500 that fit
+        with pytest.raises(
+            InputError, match=r"blocks of at most 50,000 rows \(X.rechunk\(\(50000,"
+        ):
+            cluster.FullBatch(X, np.zeros(200_000, int), 0.1, client)
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(2_000 * MB, 50_000), (0, 80_000), (400 * MB, 12_500)])
+def test_the_size_to_use_fits(limit, rows):
+    memory = _cluster_faults.Memory(limit, 8_000, 160_000 if limit == 0 else 100_000)
+    assert f"at most {rows:,} rows (X.rechunk(({rows}, -1)), for files block_size={rows})" in (
+        memory.advice()
+    )
+    assert limit == 0 or rows <= memory.fitting_rows
 
 
 def greedy(rows, megabytes):
@@ -267,17 +276,32 @@ def test_more_data_than_memory_wait_on_disk():
         assert len(problem._store._shards) >= 5
 
 
-def test_a_worker_that_pauses_for_good(impatient):
+def pauses(client):
+    """Let the only worker pause as if it had used up its memory."""
+
     def pause(dask_worker):
         dask_worker.memory_manager.memory_pause_fraction = 1e-9
         return dask_worker.status.name
 
+    while "running" in client.run(pause).values():
+        time.sleep(0.1)
+
+
+def test_a_worker_that_pauses_for_good(impatient):
     with cluster_of(1, processes=False) as client:
         problem = problem_on(client)
-        while "running" in client.run(pause).values():
-            time.sleep(0.1)
+        pauses(client)
         with pytest.raises(ClusterError, match=r"paused for want of memory: .* 1,500 rows"):
             problem.evaluate(np.zeros((K, D + 1)))
+
+
+def test_a_worker_that_pauses_while_it_computes_is_waited_for(impatient):
+    with cluster_of(1, processes=False) as client:
+        problem, watch = problem_on(client), _cluster_faults.Watch(client)
+        future = client.submit(time.sleep, 4)
+        threading.Timer(0.5, pauses, (client,)).start()
+        assert watch.results([future]) == [None]
+        assert problem.contents.num_samples == N
 
 
 # Gone.
@@ -291,11 +315,11 @@ def test_no_worker_is_left(impatient):
             problem.evaluate(np.zeros((K, D + 1)))
 
 
-def test_a_client_that_was_closed_or_a_cluster_that_was_restarted():
+def test_a_client_that_was_closed_or_a_cluster_that_has_forgotten():
     theta = np.zeros((K, D + 1))
     with cluster_of(1, processes=False) as client:
         problem = problem_on(client)
-        client.restart()
+        client.cancel(problem._store._shards)
         with pytest.raises(ClusterError, match="has forgotten the samples"):
             problem.evaluate(theta)
         problem = problem_on(client)

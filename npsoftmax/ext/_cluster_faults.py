@@ -149,7 +149,8 @@ class Watch:
         paused = [
             name
             for name, worker in workers.items()
-            if worker["status"] == "paused" and not worker["metrics"]["executing"]
+            if worker["status"] == "paused"
+            and not worker["metrics"].get("task_counts", {}).get("executing")
         ]
         if paused:
             return f"worker {paused[0]} has paused for want of memory: {self.memory.advice()}"
