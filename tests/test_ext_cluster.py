@@ -440,6 +440,11 @@ def trained():
 SIZES = (100, 0, 1, 399)
 
 
+# Dask's word on schedulers that are not the client's.
+ELSEWHERE = pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler")
+
+
+@ELSEWHERE
 def test_predictions_are_the_models(client, trained):
     model, rows, _ = trained
     X = cut(rows, SIZES)
@@ -452,6 +457,7 @@ def test_predictions_are_the_models(client, trained):
         np.testing.assert_array_equal(labels.compute(scheduler=scheduler), model.predict(rows.T))
 
 
+@ELSEWHERE
 def test_pixels_are_scaled_as_the_model_scales_them():
     data = load("garments")
     model = SoftmaxRegression(784, 10, seed=1)

@@ -110,7 +110,7 @@ def test_a_data_set_that_workers_do_not_have(train, tmp_path, fashion_mnist_fold
     with dask_scheduler(NPSOFTMAX_DATA="") as (address, _):
         process = train(
             "--dataset", "fashion-mnist", "--solver", "lbfgs", "--limit", "500", "--offline",
-            "--scheduler", address, NPSOFTMAX_DATA=fashion_mnist_folder,
+            "--quiet", "--scheduler", address, NPSOFTMAX_DATA=fashion_mnist_folder,
         )  # fmt: skip
     line = one_line(process, 3)
     assert re.search(r"on worker tcp://127.0.0.1:\d+: fashion-mnist: .*offline; put", line)
