@@ -23,6 +23,9 @@ __all__ = [
     "same_samples",
 ]
 
+# Numbers that are no labels would take all memory when they are counted.
+MOST_CLASSES = 2**24
+
 
 def floating_dtype(dtype: np.dtype[Any], what: str) -> np.dtype[Any]:
     """Return the dtype to compute in: floats stay, integers and booleans become float64."""
@@ -127,7 +130,7 @@ def as_labels(
 ) -> NDArray[Any]:
     """Return ``y`` as integer labels in ``0..num_outputs-1``, shape ``(n,)`` or ``shape``.
 
-    With ``num_outputs=None`` only the lower end of the range is checked.
+    With ``num_outputs=None`` the upper end of the range is the most that can be counted.
     """
     labels = np.asarray(y)
     if labels.ndim != 1 if shape is None else labels.shape != shape:
@@ -143,10 +146,11 @@ def as_labels(
         )
     if labels.size:
         low, high = np.minimum.reduce(labels, axis=None), np.maximum.reduce(labels, axis=None)
-        if low < 0 or (num_outputs is not None and high >= num_outputs):
+        if low < 0 or high >= (MOST_CLASSES if num_outputs is None else num_outputs):
+            most = f", k at most {MOST_CLASSES:,}" if num_outputs is None and low >= 0 else ""
             raise LabelError(
-                f"y: expected labels 0..{_last(num_outputs)}, got labels from {low} to {high}; "
-                "labels count from 0, and num_outputs must be the number of classes"
+                f"y: expected labels 0..{_last(num_outputs)}{most}, got labels from {low} to "
+                f"{high}; labels count from 0, and num_outputs must be the number of classes"
             )
     # uint64 does not fit an index safely, and np.take may refuse it.
     return labels if np.can_cast(labels.dtype, np.intp) else labels.astype(np.intp)

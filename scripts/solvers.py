@@ -137,6 +137,7 @@ class ExactOptimum:
             identity=identity(data),
         )
         self.threads = self.trainer.problem.threads
+        self.cluster = None if client is None else described(client)
 
     @property
     def done(self) -> int:
@@ -183,7 +184,7 @@ class ExactOptimum:
         """Return what the summary says of this way to train alone."""
         from dataclasses import asdict
 
-        return {"optimum": asdict(self.optimum)}
+        return {"optimum": asdict(self.optimum), "cluster": self.cluster}
 
 
 Solver = Minibatches | ExactOptimum
@@ -221,13 +222,16 @@ def problem(
     from npsoftmax.ext import cluster
 
     rows, labels = cluster.training_rows(
-        data,
-        sum(client.nthreads().values()),
-        limit=args.limit,
-        data_dir=args.data_dir,
-        offline=args.offline,
+        data, client, limit=args.limit, data_dir=args.data_dir, offline=args.offline
     )
     return cluster.FullBatch(rows, labels, args.l2, client, scale=scale)
+
+
+def described(client: "Client") -> dict[str, Any]:
+    """Return what the summary says of a cluster."""
+    from importlib.metadata import version
+
+    return {"workers": len(client.nthreads()), "distributed": version("distributed")}
 
 
 def new_model(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.SoftmaxRegression":

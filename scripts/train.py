@@ -111,12 +111,13 @@ def add_solver_flags(flags: argparse.ArgumentParser) -> None:
         "--workers",
         type=command_line.threads,
         metavar="N",
-        help="share the images among N processes of a Dask cluster on this machine",
+        help="share the images among N processes of a Dask cluster on this machine "
+        '(pip install ".[distributed]")',
     )
     lbfgs.add_argument(
         "--scheduler",
         metavar="ADDRESS",
-        help="or among the workers of a running one, such as tcp://host:8786",
+        help="or, instead, among the workers of a running one, such as tcp://host:8786",
     )
 
 
@@ -148,7 +149,8 @@ def train_on(
         loaded = perf_counter()
         run(args, folder, solver, say)
         seconds = {"load": loaded - started, "train": perf_counter() - loaded}
-        report(solver, say)
+        with tells_of_checkpoint(solver, folder):
+            report(solver, say)
         solver.trainer.model.fit_centroids(*training_part(args, data))
         files, summary = run_folder.write_results(args, folder, data, solver, seconds)
     for line in confusions(data, solver.trainer.model):
@@ -198,7 +200,11 @@ def run(args: argparse.Namespace, folder: Path, solver: Solver, say: Callable[[s
     if args.resume:  # it may have gone beyond its last checkpoint
         run_folder.write_history(folder, solver.trainer)
     shown = record = None
-    with solver.bar(args.quiet) as bar, stops_between_steps(solver, folder, bar):
+    with (
+        solver.bar(args.quiet) as bar,
+        tells_of_checkpoint(solver, folder),
+        stops_between_steps(solver, folder, bar),
+    ):
         for record in solver.records():
             if solver.is_shown(record):
                 run_folder.write_history(folder, solver.trainer)
@@ -223,11 +229,8 @@ def report(solver: Solver, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end training between two steps, with a checkpoint.
-
-    A cluster that is lost leaves a checkpoint too.
-    """
-    from npsoftmax.errors import ClusterError, InterruptionError
+    """Let the first Ctrl-C or SIGTERM end training between two steps, with a checkpoint."""
+    from npsoftmax.errors import InterruptionError
 
     requests: list[int] = []
 
@@ -243,7 +246,6 @@ def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Itera
 
     trainer = solver.trainer
     trainer.on_step = on_step
-    again = f"with the same flags and --dataset {trainer.identity['dataset']} --resume"
     # What is ignored stays ignored: a shell protects what it runs in the background like this.
     heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
     handlers = {sent: signal.signal(sent, request) for sent in heard}
@@ -253,19 +255,34 @@ def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Itera
         trainer.save_checkpoint(folder / "checkpoint.npz")
         run_folder.write_history(folder, trainer)
         raise InterruptionError(
-            f"interrupted {solver.place()}; checkpoint written, go on {again} --run-dir {folder}"
-        ) from error
-    except ClusterError as error:
-        if not trainer.history:
-            raise
-        run_folder.write_history(folder, trainer)
-        raise ClusterError(
-            f"{error}; checkpoint written {solver.place()}, go on {again} --run-dir {folder}, here "
-            "without --scheduler and --workers if need be"
+            f"interrupted {solver.place()}; checkpoint written, go on {again(solver, folder)}"
         ) from error
     finally:
         for sent, handler in handlers.items():
             signal.signal(sent, handler)
+
+
+@contextmanager
+def tells_of_checkpoint(solver: Solver, folder: Path) -> Iterator[None]:
+    """Say how to go on where a cluster is lost; the trainer has written a checkpoint."""
+    from npsoftmax.errors import ClusterError
+
+    try:
+        yield
+    except ClusterError as error:
+        if not solver.trainer.history:
+            raise
+        run_folder.write_history(folder, solver.trainer)
+        raise ClusterError(
+            f"{error}; checkpoint written {solver.place()}, go on {again(solver, folder)}, here "
+            "without --scheduler and --workers if need be"
+        ) from error
+
+
+def again(solver: Solver, folder: Path) -> str:
+    """Say with which flags a run goes on."""
+    name = solver.trainer.identity["dataset"]
+    return f"with the same flags and --dataset {name} --resume --run-dir {folder}"
 
 
 def confusions(data: "npsoftmax.Dataset", model: "npsoftmax.SoftmaxRegression") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
 DASHBOARD = "127.0.0.1:8787"
-CONNECT_SECONDS = 10
+CONNECT_SECONDS, WORKER_SECONDS = 10, 60
 # A terminal sends Ctrl-C to all processes of a command; this one decides what it means.
 DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
@@ -54,20 +55,49 @@ def refuse_contradictions(args: argparse.Namespace) -> None:
         )
 
 
-def local_cluster(count: int, debug: bool) -> "LocalCluster":
+@contextmanager
+def local_cluster(count: int, debug: bool) -> Iterator["LocalCluster"]:
     """Start so many workers, one thread each, reachable from this machine alone."""
     from distributed import LocalCluster
 
-    with warnings.catch_warnings():
-        # If another program has the usual port, Dask takes any.
-        warnings.filterwarnings("ignore", message="Port .* is already in use")
-        return LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            dashboard_address=DASHBOARD,
-            silence_logs=logging.WARNING if debug else logging.CRITICAL,
-            preload=DEAF_TO_CTRL_C,
-        )
+    cluster = None
+    try:
+        with warnings.catch_warnings(), signals_held_back():
+            # If another program has the usual port, Dask takes any.
+            warnings.filterwarnings("ignore", message="Port .* is already in use")
+            cluster = LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                dashboard_address=DASHBOARD,
+                silence_logs=logging.WARNING if debug else logging.CRITICAL,
+                preload=DEAF_TO_CTRL_C,
+            )
+        yield cluster
+    finally:
+        if cluster is not None:
+            cluster.close()
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block; processes started in it hear no Ctrl-C.
+
+    A cluster that is half made can neither be used nor closed.
+    """
+    requests: list[int] = []
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, lambda number, _: requests.append(number))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if requests:
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -84,18 +114,32 @@ def connected_to(address: str) -> Iterator["Client"]:
             f"--scheduler {address}: no scheduler answered within {CONNECT_SECONDS} s; start one "
             "(dask scheduler) and workers (dask worker ADDRESS), or check the address"
         ) from error
-    except ValueError as error:
+    except Exception as error:  # an odd scheme, a worker's address, certificates that are missing
         raise InputError(
-            f"--scheduler {address}: expected an address such as tcp://host:8786, got {error}"
+            f"--scheduler {address}: expected the address of a scheduler such as tcp://host:8786, "
+            f"got {type(error).__name__}: {error}"
         ) from error
     with client:
         yield client
 
 
 def introduce(client: "Client", say: Callable[[str], None]) -> None:
-    """Say who is at work, and where to watch."""
+    """Say who is at work, once there is someone, and where to watch."""
+    from distributed import TimeoutError
+
+    from npsoftmax.errors import ClusterError
+
+    address = client.scheduler.address
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"--scheduler {address}: no worker joined it within {WORKER_SECONDS} s; start one on "
+            f"each machine: dask worker {address}"
+        ) from error
     threads = client.nthreads()
+    needs = "" if find_spec("bokeh") else " (shows something where bokeh is installed)"
     say(
-        f"cluster   {client.scheduler.address}: {len(threads)} workers, "
-        f"{sum(threads.values())} threads\n          dashboard {client.dashboard_link}"
+        f"cluster   {address}: {len(threads)} workers, {sum(threads.values())} threads\n"
+        f"          dashboard {client.dashboard_link}{needs}"
     )

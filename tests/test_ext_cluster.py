@@ -1,5 +1,6 @@
 """The objective on a cluster is that of one machine, however the rows are cut."""
 
+import copy
 import gzip
 
 import numpy as np
@@ -9,6 +10,7 @@ pytest.importorskip("distributed")
 import dask.array as da
 from clusters import cluster_of, overlapping
 from dask import delayed
+from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -181,6 +183,16 @@ def test_blocks_may_be_cut_along_features_too(client):
     check_same(cluster.FullBatch(X, y, 0.1, client), FullBatch(rows.T, y, 0.1), theta, atol=1e-13)
 
 
+def test_blocks_may_lie_in_fortran_order(client):
+    rows, y = overlapping()
+    X = cut(rows, [250, 350]).map_blocks(np.asfortranarray, dtype=float)
+    theta = np.random.default_rng(1).standard_normal((K, D + 1))
+    problem = cluster.FullBatch(X, y, 0.1, client)
+    check_same(problem, FullBatch(rows.T, y, 0.1), theta, atol=1e-13)
+    shards = client.gather(problem._store._shards)
+    assert all(block.X.flags.f_contiguous for shard in shards for block in shard.blocks)
+
+
 def test_labels_and_weights_may_be_dask_arrays_cut_otherwise(client):
     rows, y = overlapping()
     weights = np.random.default_rng(2).uniform(0, 2, len(y))
@@ -220,11 +232,13 @@ def files(tmp_path):
 @pytest.mark.parametrize("labels_in", ["files", "memory"])
 def test_files_are_read_where_the_worker_is(client, files, block_size, labels_in):
     X, y, rows, labels = files
+    weights = np.random.default_rng(4).uniform(0, 2, 50) if block_size == 7 else None
+    given_labels = y if labels_in == "files" else labels
     there = cluster.FullBatch(
-        X, y if labels_in == "files" else labels, 0.1, client, scale=1 / 255, block_size=block_size
+        X, given_labels, 0.1, client, weights, scale=1 / 255, block_size=block_size
     )
     theta = np.random.default_rng(1).standard_normal((K, 7))
-    check_same(there, FullBatch(rows.T, labels, 0.1, scale=1 / 255), theta, atol=1e-13)
+    check_same(there, FullBatch(rows.T, labels, 0.1, weights, scale=1 / 255), theta, atol=1e-13)
     shards = client.gather(there._store._shards)
     sizes = [samples.y.size for shard in shards for samples in shard.blocks]
     # A block for each of three threads is of 17 rows at most.
@@ -302,6 +316,7 @@ def with_block(number, block, dtype=np.float64):
         (np.zeros((4, 3)), r"expected 4 rows of 2 float64.*got shape \(4, 3\)"),
         (np.zeros((5, 2)), r"expected 4 rows of 2 float64.*got shape \(5, 2\)"),
         (np.full((4, 2), np.nan), "expected finite numbers, got nan in feature 0 of sample 0"),
+        (np.ma.masked_less(np.zeros((4, 2)), 1), "expected plain numbers, got a masked array"),
     ],
 )
 def test_a_block_that_is_not_as_described_is_refused_by_its_number(client, block, message):
@@ -313,6 +328,8 @@ def test_a_block_that_is_not_as_described_is_refused_by_its_number(client, block
     ("y", "kind", "message"),
     [
         (np.where(np.arange(20) == 9, -1, 0), LabelError, "block 2: y: expected labels 0"),
+        (np.full(20, 2**31), LabelError, r"block [0-4]: y: expected labels 0..k-1, k at most"),
+        (np.full(20, 2**63, np.uint64), LabelError, r"block [0-4]: y: expected labels 0..k-1, k a"),
         (np.zeros(20), LabelError, "block [0-4]: y: expected integer labels"),
         (np.zeros(19, int), ShapeError, "y: expected one for each of 20 rows of X, got shape"),
         (np.zeros((20, 2), int), ShapeError, "y: expected one for each of 20 rows of X"),
@@ -416,14 +433,14 @@ def test_classes_without_samples_and_separable_data_are_told(client):
 
 def test_a_data_set_is_loaded_where_the_worker_is(client):
     data = load("garments")
-    X, y = cluster.training_rows(data, 4, limit=1001)
-    assert X.shape == (1001, 784) and X.dtype == np.uint8 and X.numblocks == (4, 1)
+    X, y = cluster.training_rows(data, client, limit=1001)
+    assert X.shape == (1001, 784) and X.dtype == np.uint8 and X.numblocks == (3, 1)
     np.testing.assert_array_equal(X.compute(), data.X_train.T[:1001])
     np.testing.assert_array_equal(y.compute(), data.y_train[:1001])
-    few, _ = cluster.training_rows(data, 10**9, limit=3)
-    assert few.shape == (3, 784) and few.chunks[0] == (1, 1, 1)
-    with pytest.raises(InputError, match="num_blocks: expected a whole number of at least 1"):
-        cluster.training_rows(data, 0)
+    few, _ = cluster.training_rows(data, client, limit=2)
+    assert few.shape == (2, 784) and few.chunks[0] == (1, 1)
+    with pytest.raises(InputError, match="limit: expected a whole number of at least 1"):
+        cluster.training_rows(data, client, limit=0)
 
 
 # Predictions.
@@ -467,6 +484,15 @@ def test_pixels_are_scaled_as_the_model_scales_them():
     assert P.dtype == np.float32
 
 
+@ELSEWHERE
+def test_what_is_lazy_does_not_follow_the_model(trained):
+    model, rows, _ = trained
+    model = copy.deepcopy(model)
+    labels, expected = cluster.predict(model, cut(rows, SIZES)), model.predict(rows.T)
+    model.theta[...] = 0
+    np.testing.assert_array_equal(labels.compute(scheduler="synchronous"), expected)
+
+
 def test_evaluation_is_that_of_the_whole(client, trained):
     model, rows, y = trained
     Z = model.logits(rows.T)
@@ -497,14 +523,21 @@ def test_what_cannot_be_predicted(trained):
     model, rows, y = trained
     with pytest.raises(ShapeError, match="X: expected rows of 5 features, got shape"):
         cluster.predict(model, da.zeros((3, 4)))
-    with pytest.raises(ShapeError, match=r"X: expected a Dask array of shape \(samples, features"):
+    with pytest.raises(InputError, match=r"X: expected a Dask array of rows, got ndarray; cut an"):
         cluster.predict(model, rows)
     with pytest.raises(ShapeError, match="at least one sample"):
         cluster.evaluate(model, da.zeros((0, 5)), [])
     with pytest.raises(ShapeError, match="y: expected one for each of 500 rows"):
         cluster.evaluate(model, cut(rows, SIZES), y[1:])
-    with pytest.raises(LabelError):
+    with pytest.raises(LabelError, match=r"block [023]: y: expected labels 0..3"):
         cluster.evaluate(model, cut(rows, SIZES), y + 4)
+    bad = rows.copy()
+    bad[103] = np.nan
+    for call in (cluster.predict, cluster.probabilities):
+        with pytest.raises(InputError, match=r"block 3: X: expected finite .* of sample 2"):
+            call(model, cut(bad, SIZES)).compute()
+    with pytest.raises(InputError, match=r"block 3: X: expected finite .* of sample 2"):
+        cluster.evaluate(model, cut(bad, SIZES), y)
 
 
 # Workers.
@@ -527,13 +560,51 @@ def test_shards_move_to_idle_threads(homes, threads, expected):
     assert _cluster_workers.moves(list(homes), threads) == expected
 
 
-def test_a_client_that_does_not_wait_is_refused(client):
-    class Asynchronous:
-        asynchronous = True
-        scheduler = client.scheduler
-
+def test_what_is_no_client_is_refused(client, monkeypatch):
+    for other in (None, "tcp://x:1"):
+        with pytest.raises(InputError, match=r"client: expected a distributed.Client, got"):
+            cluster.FullBatch(da.zeros((4, 2)), np.zeros(4, int), 0.1, other)
+    monkeypatch.setattr(Client, "asynchronous", property(lambda self: True))
     with pytest.raises(InputError, match=r"got Client\(asynchronous=True\); open another"):
-        cluster.FullBatch(da.zeros((4, 2)), np.zeros(4, int), 0.1, Asynchronous())
+        cluster.FullBatch(da.zeros((4, 2)), np.zeros(4, int), 0.1, client)
+
+
+def test_a_client_that_is_not_the_default_one(client):
+    with Client(client.cluster, set_as_default=False) as other:
+        problem = cluster.FullBatch(da.ones((4, 2), chunks=2), [0, 1, 1, 0], 0.1, other)
+        assert problem.evaluate(np.zeros((2, 3))).loss == pytest.approx(np.log(2))
+
+
+def test_memory_is_that_of_a_thread():
+    with cluster_of(1, processes=False, threads=4, memory_limit=400_000_000) as client:
+        threads = _cluster_workers.threads_of(client)
+    assert len(threads.addresses) == 4 and threads.memory == 100_000_000
+    assert threads.num_shards(10_000_000) == 4 and threads.num_shards(250_000_001) == 11
+
+
+def test_blocks_are_shared_evenly_and_in_order(client):
+    rows, y = overlapping(1000)
+    problem = cluster.FullBatch(cut(rows, [50] * 16 + [100, 100]), y, 0.1, client)
+    shards = client.gather(problem._store._shards)
+    sizes = [sum(block.y.size for block in shard.blocks) for shard in shards]
+    assert len(sizes) == 3 and max(sizes) - min(sizes) <= 100
+    np.testing.assert_array_equal(
+        np.vstack([block.X.T for shard in shards for block in shard.blocks]), rows
+    )
+
+
+@pytest.mark.parametrize("kept", [[3], [0, 99, 100, 101, 599], list(range(0, 600, 7))])
+def test_a_subset_is_that_of_one_machine(client, kept):
+    rows, y = overlapping()
+    weights = np.random.default_rng(3).uniform(0, 2, len(y))
+    kept = np.array(kept)
+    there = cluster.FullBatch(cut(rows, [100] * 6), y, 0.1, client, weights).subset(kept)
+    here = FullBatch(rows.T, y, 0.1, weights).subset(kept)
+    theta = np.random.default_rng(1).standard_normal((K, D + 1))
+    assert there.evaluate(theta).loss == pytest.approx(here.evaluate(theta).loss, rel=1e-13)
+    assert there.digests == here.digests
+    found, expected = (problem.preconditioner(theta)(theta) for problem in (there, here))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_worker_with_another_version_is_refused(client, monkeypatch):

@@ -122,17 +122,32 @@ def test_a_worker_is_killed_while_blocks_are_made(client, undisturbed):
 
 def test_a_new_worker_takes_over_what_another_has_too_much_of(client, monkeypatch):
     monkeypatch.setattr(_cluster_store, "SPREAD_SECONDS", 0.0)
-    problem, homes = problem_on(client), []
-    spread = problem._store._spread
-    problem._store._spread = lambda found: homes.append(found) or spread(found)
-    theta = np.zeros((K, D + 1))
+    problem, theta = problem_on(client), np.zeros((K, D + 1))
+    shard, moved = problem._store._shards[0], []
+    replicate = client.replicate
+
+    def watched(futures, n, workers):
+        moved.extend((future.key, workers[0]) for future in futures)
+        replicate(futures, n=n, workers=workers)
+
     problem.evaluate(theta)
-    kill(client, list(client.nthreads())[:1])()
-    deadline = time.monotonic() + 60
-    while len(set(homes[-1])) < 2 or len(homes) < 50:
-        problem.evaluate(theta)
-        assert time.monotonic() < deadline
-    assert {1, 2} == {len(set(found)) for found in homes}, "it was alone for a while"
+    problem._store._mover.join()
+    monkeypatch.setattr(client, "replicate", watched)
+    (home, *_), idle = client.who_has([shard])[shard.key], sorted(client.nthreads())
+    idle.remove(home)
+    problem._store._spread([home, home])
+    problem._store._mover.join()
+    key, worker = moved[0]
+    assert worker == idle[0] and worker in client.who_has()[key]
+
+
+def test_a_shard_on_its_way_to_a_worker_that_is_lost_holds_up_nobody(client, monkeypatch):
+    monkeypatch.setattr(_cluster_store, "SPREAD_SECONDS", 0.0)
+    monkeypatch.setattr(client, "replicate", lambda *_, **__: time.sleep(30))
+    problem, theta = problem_on(client), np.zeros((K, D + 1))
+    problem._store._spread([sorted(client.nthreads())[0]] * 2)
+    problem.evaluate(theta)
+    assert problem._store._mover.is_alive()
 
 
 @contextmanager
@@ -266,6 +281,11 @@ def test_an_allocation_that_fails_is_a_worker_out_of_memory(client):
         cluster.FullBatch(X, np.zeros(30, int), 0.1, client)
 
 
+def size_of(keys, dask_scheduler):
+    """Return how many bytes Dask takes some objects for."""
+    return sum(dask_scheduler.tasks[key].nbytes for key in keys)
+
+
 def test_more_data_than_memory_wait_on_disk():
     with cluster_of(1, memory_limit=350 * MB) as client:
         X = da.zeros((50_000, 1_000), chunks=(5_000, 1_000), dtype=np.float64)  # 400 MB
@@ -273,7 +293,8 @@ def test_more_data_than_memory_wait_on_disk():
         for _ in range(2):
             found = problem.evaluate(np.zeros((2, 1_001)))
             assert found.crossentropy == pytest.approx(np.log(2)) and found.accuracy == 0.5
-        assert len(problem._store._shards) >= 5
+        keys = [shard.key for shard in problem._store._shards]
+        assert len(keys) >= 5 and client.run_on_scheduler(size_of, keys) >= 400 * MB
 
 
 def pauses(client):
@@ -312,6 +333,23 @@ def test_no_worker_is_left(impatient):
         problem = problem_on(client)
         client.cluster.scale(0)
         with pytest.raises(ClusterError, match="no worker is left, and none came"):
+            problem.evaluate(np.zeros((K, D + 1)))
+
+
+def test_the_last_worker_is_lost_with_the_answer(impatient, monkeypatch):
+    with cluster_of(1, processes=False) as client:
+        problem = problem_on(client)
+
+        def wait(futures, timeout):
+            done = original(futures, timeout=timeout)
+            client.cluster.scale(0)
+            while client.nthreads():
+                time.sleep(0.05)
+            return done
+
+        original = _cluster_faults.wait
+        monkeypatch.setattr(_cluster_faults, "wait", wait)
+        with pytest.raises(ClusterError, match="no worker is left"):
             problem.evaluate(np.zeros((K, D + 1)))
 
 

@@ -740,6 +740,7 @@ def test_directions_that_do_not_fit_are_refused(V, error, message):
 
 
 def test_the_limit_of_the_blas_ends_with_the_last_that_holds_it():
+    _parts._blas.cache_clear()  # SciPy's may have been loaded since it was asked for
     with threadpool_limits(2, user_api="blas"):
         first, second = _parts.one_blas_thread(), _parts.one_blas_thread()
         first.__enter__()

@@ -401,7 +401,8 @@ def test_nor_is_one_that_no_candidate_has(l2, monkeypatch):
         (10, 785, 8_000, 8_000, 8_000),  # all: half of them would do
         (10, 785, 60_000, 4_096, 60_000),
         (10, 785, 1_000_000, 21_372, 341_952),  # a better estimate would save no more
-        (10, 10, 1_000_000, 1_000_000, 1_000_000),  # all, as that takes few passes
+        (10, 10, 100_000, 100_000, 100_000),  # all, as that takes few passes
+        (10, 10, 1_000_000, 131_072, 524_288),  # enough, and four times as many to draw from
         (10, 2_000, 1_000_000, 8_388, 134_208),  # four for each feature at least
         (4_096, 10, 1_000_000, 16_384, 16_384),  # as many as their curvatures fit into memory
     ],

@@ -106,8 +106,8 @@ class Travelling(LocalStore):
     def shared(self, function, combine):
         return super().shared(*pickle.loads(pickle.dumps((function, combine))))
 
-    def together(self, function, combine):
-        return super().together(*pickle.loads(pickle.dumps((function, combine))))
+    def together(self, function, combine, draws):
+        return super().together(*pickle.loads(pickle.dumps((function, combine, draws))))
 
 
 def test_all_that_is_asked_of_a_store_can_travel():

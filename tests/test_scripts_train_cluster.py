@@ -1,15 +1,20 @@
 """The training command on a cluster, as a user runs it."""
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
-from running import history_of, interrupt, one_line, told
+from running import SCRIPT, history_of, interrupt, one_line, told
 
 pytest.importorskip("distributed")
 from clusters import dask_scheduler
+from distributed import Client
 
 from npsoftmax import SoftmaxRegression
 
@@ -23,7 +28,9 @@ def test_whole_run_on_workers_of_this_machine(train, tmp_path):
     assert process.stderr == ""
     lines = process.stdout.splitlines()
     assert re.fullmatch(r"cluster   tcp://127.0.0.1:\d+: 2 workers, 2 threads", lines[0])
-    assert re.fullmatch(r"          dashboard http://127.0.0.1:\d+/status", lines[1])
+    assert re.fullmatch(
+        r"          dashboard http://127.0.0.1:\d+/status( \(.*bokeh.*\))?", lines[1]
+    )
     assert any("l2=0.001, threads=2" in line for line in lines)
     assert any(line.startswith("optimum   converged") for line in lines)
     assert train(*SMALL, "--run-dir", "here").returncode == 0
@@ -32,6 +39,8 @@ def test_whole_run_on_workers_of_this_machine(train, tmp_path):
     assert there[-1]["objective"] == pytest.approx(here[-1]["objective"], rel=1e-6)
     summary = json.loads((tmp_path / "there" / "summary.json").read_text())
     assert summary["threads"] == 2 and "scheduler" not in summary["settings"]
+    assert summary["cluster"]["workers"] == 2
+    assert json.loads((tmp_path / "here" / "summary.json").read_text())["cluster"] is None
     models = [SoftmaxRegression.load(tmp_path / name / "model.npz") for name in ("there", "here")]
     np.testing.assert_allclose(models[0].theta, models[1].theta, rtol=0, atol=1e-3)
 
@@ -60,12 +69,30 @@ def test_the_scheduler_is_killed_and_the_run_goes_on_without_it(train, tmp_path)
     before = history_of(tmp_path / "run")
     process = train(*LONG, "--run-dir", "run", "--resume", "--max-iterations", len(before) + 2)
     assert process.returncode == 0, process.stderr
-    assert "written in another environment" in process.stderr
     assert told(tmp_path / "run")[: len(before)] == [
         {name: value for name, value in record.items() if "seconds" not in name}
         for record in before
     ]
     assert len(history_of(tmp_path / "run")) == len(before) + 3
+
+
+@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.8, 1.2])
+def test_an_interruption_while_the_workers_start(train, tmp_path, number, group, seconds):
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *LONG, "--run-dir", "run", "--workers", "2"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    if group and number == signal.SIGINT:  # what a terminal sends to all
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err.count("\n") == 1, err
+    assert err.startswith("train.py: interrupted")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -87,7 +114,8 @@ def test_an_interrupted_run_goes_on(train, tmp_path, number):
         (["--workers", "0"], "expected a whole number of at least 1"),
         (["--workers", "2", "--scheduler", "tcp://x:1"], "got both; leave one out"),
         (["--workers", "2", "--solver", "sgd"], "--workers: expected with --solver lbfgs"),
-        (["--scheduler", "odd://x:1"], "--scheduler odd://x:1: expected an address such as"),
+        (["--scheduler", "odd://x:1"], "odd://x:1: expected the address of a scheduler such as"),
+        (["--scheduler", "tls://x:1"], "tls://x:1: expected the address of a scheduler such as"),
     ],
 )
 def test_flags_that_make_no_sense(train, flags, message):
@@ -98,6 +126,14 @@ def test_without_dask_it_says_what_to_install(train, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['distributed'] = None\n")
     process = train(*SMALL, "--workers", "2", PYTHONPATH=str(tmp_path))
     assert 'python -m pip install ".[distributed]"' in one_line(process, 2)
+
+
+def test_a_workers_address_is_no_schedulers(train, tmp_path):
+    with dask_scheduler() as (address, _), Client(address) as client:
+        client.wait_for_workers(1)
+        (worker,) = client.nthreads()
+        line = one_line(train(*SMALL, "--scheduler", worker), 2)
+    assert f"--scheduler {worker}: expected the address of a scheduler" in line
 
 
 def test_no_scheduler_answers(train):

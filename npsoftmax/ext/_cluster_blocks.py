@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,7 +18,16 @@ from npsoftmax.ext._cluster_files import Layout, read_rows
 from npsoftmax.objective import Samples
 from npsoftmax.objective.full_batch import as_weights
 
-__all__ = ["Block", "Files", "blocks_of_array", "blocks_of_files", "rows_of", "values_of"]
+__all__ = [
+    "Block",
+    "Files",
+    "blocks_of_array",
+    "blocks_of_files",
+    "delayed_blocks",
+    "of_block",
+    "rows_of",
+    "values_of",
+]
 
 Files = Sequence[tuple[str, Layout]]
 
@@ -49,7 +59,7 @@ class Block(NamedTuple):
 def blocks_of_array(X: Any, y: Any, weights: Any) -> list[Block]:
     """Plan the blocks of a Dask array of rows: its own, without the empty ones."""
     X = rows_of(X)
-    parts = X.to_delayed()[:, 0]
+    parts = delayed_blocks(X)
     labels = values_of(X, y, "y")
     of_weights = [None] * len(parts)
     if weights is not None:
@@ -65,16 +75,38 @@ def blocks_of_array(X: Any, y: Any, weights: Any) -> list[Block]:
 
 def rows_of(X: Any) -> Any:
     """Return a Dask array of rows whose blocks have all features."""
-    if not isinstance(X, da.Array) or X.ndim != 2:
+    if not isinstance(X, da.Array):
+        raise InputError(
+            f"X: expected a Dask array of rows, got {type(X).__name__}; cut an array by "
+            "dask.array.from_array(rows, chunks=(10_000, -1)); only FullBatch takes files"
+        )
+    if X.ndim != 2:
         raise ShapeError(
-            f"X: expected a Dask array of shape (samples, features), got {type(X).__name__} of "
-            f"shape {np.shape(X)}; flatten images with X.reshape(len(X), -1)"
+            f"X: expected a Dask array of shape (samples, features), got {X.shape}; flatten images "
+            "with X.reshape(len(X), -1)"
         )
     if np.isnan(X.shape).any():
         raise ShapeError(
             f"X: expected blocks of known sizes, got shape {X.shape}; call X.compute_chunk_sizes()"
         )
     return X.rechunk({1: -1})
+
+
+def delayed_blocks(array: Any) -> Any:
+    """Return what makes each block, under the names that Dask knows it by.
+
+    Optimised, the same names would stand for other tasks, and those of several calls would clash.
+    """
+    return array.to_delayed(optimize_graph=False).reshape(-1)
+
+
+@contextmanager
+def of_block(name: str) -> Iterator[None]:
+    """Name the block in an error about it."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def values_of(X: Any, values: Any, what: str) -> Any:
@@ -86,7 +118,7 @@ def values_of(X: Any, values: Any, what: str) -> Any:
             f"{what}: expected one for each of {X.shape[0]} rows of X, got shape {values.shape}"
         )
     if is_lazy:
-        return values.rechunk((X.chunks[0],)).to_delayed()
+        return delayed_blocks(values.rechunk((X.chunks[0],)))
     # Cut here, or the whole array would go to every worker.
     return np.split(values, np.cumsum(X.chunks[0])[:-1])
 
@@ -162,7 +194,9 @@ def _as_samples(
     name: str, layout: Layout, start: int, rows: Any, labels: Any, weights: Any
 ) -> Samples:
     """Check a block in the words of :class:`npsoftmax.objective.FullBatch`."""
-    try:
+    with of_block(name):
+        if np.ma.isMaskedArray(rows):
+            raise InputError("expected plain numbers, got a masked array; fill it, or drop rows")
         X = np.asarray(rows)
         if X.shape != layout[:2] or X.dtype != layout.dtype:
             raise ShapeError(
@@ -172,6 +206,4 @@ def _as_samples(
         columns = np.require(as_columns(X.T), requirements=["F", "A"])
         y = as_labels(labels, None, shape=(layout.num_rows,))
         v = None if weights is None else as_weights(weights, layout.num_rows)
-    except InputError as error:
-        raise type(error)(f"{name}: {error}") from error
     return Samples(start, columns, y, v)

@@ -10,18 +10,20 @@ from typing import Any
 import dask.array as da
 import numpy as np
 from dask import delayed
+from distributed import Client
 from numpy.typing import NDArray
 
 import npsoftmax
 from npsoftmax._checks import as_count
 from npsoftmax.ext._cluster_files import on_this_worker
+from npsoftmax.ext._cluster_workers import threads_of
 
 __all__ = ["training_rows"]
 
 
 def training_rows(
     data: npsoftmax.Dataset,
-    num_blocks: int,
+    client: Client,
     *,
     limit: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -36,8 +38,9 @@ def training_rows(
     ----------
     data : Dataset
         The data set, as it was loaded here.
-    num_blocks : int
-        In how many blocks of nearly equal size, at most.
+    client : distributed.Client
+        Of the cluster: there is a block for each of its threads, or smaller ones that fit its
+        memory.
     limit : int, optional
         Take the first ones only.
     data_dir, offline
@@ -53,20 +56,24 @@ def training_rows(
     Raises
     ------
     InputError
-        A number is not a whole one of at least one.
+        ``limit`` is not a whole number of at least one.
+    ClusterError
+        As for :class:`npsoftmax.ext.cluster.FullBatch`.
 
     Examples
     --------
-    >>> X, y = training_rows(npsoftmax.load("garments"), 4)
+    >>> settings = {"n_workers": 1, "threads_per_worker": 4, "dashboard_address": ":0"}
+    >>> with Client(processes=False, **settings) as client:
+    ...     X, y = training_rows(npsoftmax.load("garments"), client)
     >>> X.shape, X.dtype, y.shape, y.numblocks
     ((10240, 784), dtype('uint8'), (10240,), (4,))
     """
     num_rows = len(data.y_train)
     if limit is not None:
         num_rows = min(num_rows, as_count(limit, "limit"))
-    count = min(as_count(num_blocks, "num_blocks"), num_rows)
-    folder = None if data_dir is None else os.path.abspath(os.path.expanduser(data_dir))
     width, images, labels = data.X_train.shape[0], [], []
+    count = min(threads_of(client).num_shards(num_rows * width), num_rows)
+    folder = None if data_dir is None else os.path.abspath(os.path.expanduser(data_dir))
     for ends in pairwise(num_rows * number // count for number in range(count + 1)):
         block = delayed(_rows, nout=2, pure=True)(data.name, folder, offline, *ends)
         size = ends[1] - ends[0]

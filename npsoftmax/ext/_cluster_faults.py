@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from statistics import median
 from time import monotonic
 from typing import Any, NamedTuple, NoReturn
@@ -55,12 +56,15 @@ class Memory(NamedTuple):
         rows = max(1, self.largest_block // 2)
         if self.limit:
             rows = min(rows, self.fitting_rows)
-        limit = f", of which a thread has {_mb(self.limit)}" if self.limit else ""
+        limit = ""
+        if self.limit:
+            fitting = _mb(self.limit // SHARE)
+            limit = f", where a block may take {fitting}, 1/{SHARE} of the memory of a thread"
         return (
             f"the largest block has {self.largest_block:,} rows and takes "
-            f"{_mb(self.largest_block * self.row_bytes)} of memory{limit}; use blocks of at most "
-            f"{rows:,} rows (X.rechunk(({rows}, -1)), for files block_size={rows}), or workers "
-            "with more memory"
+            f"{_mb(self.largest_block * self.row_bytes)}{limit}; use blocks of at most {rows:,} "
+            f"rows (X.rechunk(({rows}, -1)), for files block_size={rows}), or workers with more "
+            "memory"
         )
 
 
@@ -129,14 +133,17 @@ class Watch:
         missing_since = None
         while True:
             try:
-                wait(futures, timeout=TICK)
+                with self._client.as_current():
+                    wait(futures, timeout=TICK)
+                # Answers whose worker is lost at this moment are made anew, so this may wait too.
+                gather = partial(self._client.gather, futures, asynchronous=True)
+                results: list[Any] = self._client.sync(gather, callback_timeout=PATIENCE)
             except TimeoutError:
                 complaint = self._complaint()
                 missing_since = (missing_since or monotonic()) if complaint else None
                 if missing_since is not None and monotonic() - missing_since > PATIENCE:
                     raise ClusterError(complaint) from None
             else:
-                results: list[Any] = self._client.gather(futures)
                 return results
 
     def _complaint(self) -> str | None:

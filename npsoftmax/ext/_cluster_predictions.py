@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import dask
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from npsoftmax import SoftmaxRegression, metrics, softmax
 from npsoftmax.errors import ShapeError
-from npsoftmax.ext._cluster_blocks import rows_of, values_of
+from npsoftmax.ext._cluster_blocks import delayed_blocks, of_block, rows_of, values_of
 from npsoftmax.objective.samples import added
 
 __all__ = ["Quality", "evaluate", "predict", "probabilities"]
@@ -52,7 +53,7 @@ def probabilities(model: SoftmaxRegression, X: da.Array) -> da.Array:
     rows = _as_rows(model, X)
     chunks = (rows.chunks[0], (model.num_outputs,))
     meta = np.empty((0, 0), model.theta.dtype)
-    return rows.map_blocks(_probabilities, delayed(model), chunks=chunks, meta=meta)
+    return rows.map_blocks(_probabilities, _shipped(model), chunks=chunks, meta=meta)
 
 
 def predict(model: SoftmaxRegression, X: da.Array) -> da.Array:
@@ -82,7 +83,7 @@ def predict(model: SoftmaxRegression, X: da.Array) -> da.Array:
     """
     rows = _as_rows(model, X)
     meta = np.empty(0, np.intp)
-    return rows.map_blocks(_predict, delayed(model), drop_axis=1, meta=meta)
+    return rows.map_blocks(_predict, _shipped(model), drop_axis=1, meta=meta)
 
 
 class Quality(NamedTuple):
@@ -139,10 +140,12 @@ def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
     if rows.shape[0] == 0:
         raise ShapeError(f"X: expected at least one sample, got shape {rows.shape}")
     labels, sizes = values_of(rows, y, "y"), rows.chunks[0]
-    shipped = delayed(model)
+    shipped = _shipped(model)
     parts = [
-        delayed(_sums)(part, of_labels, shipped)
-        for part, of_labels, size in zip(rows.to_delayed()[:, 0], labels, sizes, strict=True)
+        delayed(_sums)(part, of_labels, shipped, number)
+        for number, (part, of_labels, size) in enumerate(
+            zip(delayed_blocks(rows), labels, sizes, strict=True)
+        )
         if size > 0
     ]
     while len(parts) > 1:
@@ -151,6 +154,11 @@ def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
     n, hits, near, loss, squares, bins, confusion = sums
     error = float(np.abs(bins[1] - bins[2]).sum() / n)
     return Quality(n, hits / n, near / n, loss / n, squares / n, error, confusion)
+
+
+def _shipped(model: SoftmaxRegression) -> Any:
+    """Return the model as it is now: what is lazy must not follow its later training."""
+    return delayed(copy.deepcopy(model), pure=False)
 
 
 def _as_rows(model: SoftmaxRegression, X: da.Array) -> da.Array:
@@ -163,28 +171,37 @@ def _as_rows(model: SoftmaxRegression, X: da.Array) -> da.Array:
     return rows
 
 
-def _probabilities(rows: NDArray[Any], model: SoftmaxRegression) -> NDArray[Any]:
-    P: NDArray[Any] = model.probabilities(rows.T).T
+def _probabilities(
+    rows: NDArray[Any], model: SoftmaxRegression, block_id: tuple[int, ...]
+) -> NDArray[Any]:
+    with of_block(f"block {block_id[0]}"):
+        P: NDArray[Any] = model.probabilities(rows.T).T
     return P
 
 
-def _predict(rows: NDArray[Any], model: SoftmaxRegression) -> NDArray[np.intp]:
-    return model.predict(rows.T)
+def _predict(
+    rows: NDArray[Any], model: SoftmaxRegression, block_id: tuple[int, ...]
+) -> NDArray[np.intp]:
+    with of_block(f"block {block_id[0]}"):
+        return model.predict(rows.T)
 
 
-def _sums(rows: NDArray[Any], y: NDArray[Any], model: SoftmaxRegression) -> tuple[Any, ...]:
+def _sums(
+    rows: NDArray[Any], y: NDArray[Any], model: SoftmaxRegression, number: int
+) -> tuple[Any, ...]:
     """Return what a block contributes to each metric."""
-    Z, n = model.logits(rows.T), len(rows)
-    P, k = softmax(Z), model.num_outputs
-    return (
-        n,
-        n * metrics.accuracy(Z, y),
-        n * metrics.top_k_accuracy(Z, y, min(3, k)),
-        n * metrics.negative_log_likelihood(Z, y),
-        n * metrics.brier(P, y),
-        np.array(metrics.confidence_bins(P, y)),
-        metrics.confusion_matrix(Z.argmax(axis=0), y, k),
-    )
+    with of_block(f"block {number}"):
+        Z, n = model.logits(rows.T), len(rows)
+        P, k = softmax(Z), model.num_outputs
+        return (
+            n,
+            n * metrics.accuracy(Z, y),
+            n * metrics.top_k_accuracy(Z, y, min(3, k)),
+            n * metrics.negative_log_likelihood(Z, y),
+            n * metrics.brier(P, y),
+            np.array(metrics.confidence_bins(P, y)),
+            metrics.confusion_matrix(Z.argmax(axis=0), y, k),
+        )
 
 
 def _total(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:

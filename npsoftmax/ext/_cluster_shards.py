@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from npsoftmax.objective import Samples, Workspace
 from npsoftmax.objective._parts import one_blas_thread
+from npsoftmax.objective.samples import drawn_of
 
 __all__ = ["Answer", "Shard", "Turn", "added_up", "asked", "packed", "picked"]
 
@@ -44,11 +45,6 @@ class Shard:
     def __sizeof__(self) -> int:
         """Tell Dask how much memory it takes."""
         return sum(part.nbytes for block in self.blocks for part in block[1:] if part is not None)
-
-    @property
-    def stop(self) -> int:
-        """How many samples there are up to and with its last one."""
-        return self.blocks[-1].stop
 
 
 def _aligned(array: Any) -> Any:
@@ -76,13 +72,21 @@ def packed(value: Any) -> bytes:
 
 
 def asked(shard: Shard, question: bytes) -> bytes:
-    """Return the answer of a shard to a question: a function of a block, and how to combine."""
+    """Return the answer of a shard to a question: a function of a block, and how to combine.
+
+    The function gets a workspace or, for draws, one thread and those of the block's samples.
+    """
     started = perf_counter()
-    function, combine, takes_workspace = pickle.loads(question)
-    last: Any = _OF_THREAD.workspace if takes_workspace else 1
+    function, combine, draws = pickle.loads(question)
+
+    def of(block: Samples) -> Any:
+        if draws is None:
+            return function(block, _OF_THREAD.workspace)
+        return function(block, 1, [drawn_of(draw, block.start, block.stop) for draw in draws])
+
     with one_blas_thread(), np.errstate(all="ignore"):
-        result = reduce(combine, (function(block, last) for block in shard.blocks))
-    num_samples = shard.stop - shard.blocks[0].start
+        result = reduce(combine, map(of, shard.blocks))
+    num_samples = shard.blocks[-1].stop - shard.blocks[0].start
     turn = Turn(get_worker().address, perf_counter() - started, num_samples)
     return packed(Answer(result, [turn]))
 

@@ -9,15 +9,16 @@ back.
 
 from __future__ import annotations
 
-import math
 import pickle
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
+from threading import Thread
 from time import monotonic
 from typing import Any, TypeVar
 
+import dask
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from npsoftmax.ext._cluster_shards import Answer, Combine, added_up, asked, pack
 from npsoftmax.ext._cluster_workers import moves
 from npsoftmax.objective import Contents, Samples, Workspace
 from npsoftmax.objective._parts import cores
+from npsoftmax.objective.samples import Draw, drawn_of
 
 __all__ = ["ClusterStore"]
 
@@ -45,52 +47,71 @@ class ClusterStore:
         Of the cluster.
     shards : sequence of Future
         Of shards, in their order.
+    stops : sequence of int
+        How many samples there are up to and with the last one of each.
     watch : Watch
         What to do about faults.
     threads : int
         How many of the workers evaluate at the same time.
     """
 
-    def __init__(self, client: Client, shards: Sequence[Any], watch: Watch, threads: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        shards: Sequence[Any],
+        stops: Sequence[int],
+        watch: Watch,
+        threads: int,
+    ) -> None:
         self._client, self._shards, self._watch = client, list(shards), watch
+        self._bounds = list(pairwise([0, *stops]))
         self.threads, self.threads_here = threads, cores()
         self._sent: list[Any] = []
-        self._usual = math.ceil(len(self._shards) / threads)
-        self._next_spread = 0.0
+        self._mover, self._next_spread = Thread(), 0.0
         self.contents: Contents = self.shared(_contents, Contents.joined)
 
     def shared(self, function: Callable[[Samples, Workspace], Result], combine: Combine) -> Result:
         """Call a function on each block, and combine what comes of them in their order."""
-        result: Result = self._round(function, combine, True)
+        question = packed((function, combine, None))
+        result: Result = self._round([question] * len(self._shards), combine)
         return result
 
-    def together(self, function: Callable[[Samples, int], Result], combine: Combine) -> Result:
-        """Call a function on each block, which may use one thread."""
-        result: Result = self._round(function, combine, False)
+    def together(
+        self,
+        function: Callable[[Samples, int, list[Draw]], Result],
+        combine: Combine,
+        draws: list[Draw],
+    ) -> Result:
+        """Call a function on each block, with one thread and the draws of its samples."""
+        questions = [
+            packed((function, combine, [drawn_of(draw, *bounds) for draw in draws]))
+            for bounds in self._bounds
+        ]
+        result: Result = self._round(questions, combine)
         return result
 
     def select(self, kept: NDArray[np.intp]) -> ClusterStore:
         """Return a store of copies of the samples at these ascending places, where they lie."""
+        cuts = [0, *np.searchsorted(kept, [stop for _, stop in self._bounds]).tolist()]
+        jobs = [
+            (shard, kept[first:end], first, end)
+            for shard, (first, end) in zip(self._shards, pairwise(cuts), strict=True)
+            if first < end
+        ]
+        shards, places, firsts, ends = zip(*jobs, strict=True)
         with self._watch.translated():
-            stops = self._watch.results_of(_stop, self._shards)
-            cuts = [0, *np.searchsorted(kept, stops).tolist()]
-            jobs = [
-                (shard, kept[first:end], first)
-                for shard, first, end in zip(self._shards, cuts[:-1], cuts[1:], strict=True)
-                if first < end
-            ]
-            shards = self._client.map(picked, *zip(*jobs, strict=True), pure=False)
-        return ClusterStore(self._client, shards, self._watch, self.threads)
+            copies = self._client.map(picked, shards, places, firsts, pure=False)
+        return ClusterStore(self._client, copies, ends, self._watch, self.threads)
 
-    def _round(self, function: Any, combine: Combine, takes_workspace: bool) -> Any:
-        question = packed((function, combine, takes_workspace))
+    def _round(self, questions: Sequence[bytes], combine: Combine) -> Any:
         with self._watch.translated():
-            send = partial(self._client.map, pure=False)
-            futures = send(partial(asked, question=question), self._shards)
+            # Large questions are no mistake of the user's, of whom Dask would think.
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+                futures = self._client.map(asked, self._shards, questions, pure=False)
             sent = [futures]
             while len(futures) > FAN_IN:
                 groups = [futures[i : i + FAN_IN] for i in range(0, len(futures), FAN_IN)]
-                futures = send(partial(added_up, combine=combine), groups)
+                futures = self._client.map(partial(added_up, combine=combine), groups, pure=False)
                 sent.append(futures)
             # Messages that follow within 10 ms wait for each other: had the last round been
             # released at once, that would have held up this one.
@@ -104,22 +125,22 @@ class ClusterStore:
         """Let workers that have nothing to do share the shards of those that have too many.
 
         A shard that was lost is made anew where Dask likes, mostly before another worker has come
-        for the one that was lost.
+        for the one that was lost. It happens beside the rounds, for nobody to wait: if the worker
+        that a shard goes to is lost on the way, Dask waits for it forever.
         """
-        crowded = max(Counter(homes).values()) > self._usual
-        if not crowded or monotonic() < self._next_spread:
+        if self._mover.is_alive() or monotonic() < self._next_spread:
             return
         self._next_spread = monotonic() + SPREAD_SECONDS
-        for number, worker in moves(homes, self._client.nthreads()).items():
-            # Of the two copies Dask drops the one on the fuller worker. A worker that has gone
-            # meanwhile is no target: ValueError.
-            with suppress(ValueError):
+        self._mover = Thread(target=self._move, args=(homes,), daemon=True)
+        self._mover.start()
+
+    def _move(self, homes: Sequence[str]) -> None:
+        # Whatever goes wrong goes wrong in the next round too, where it is told.
+        with suppress(Exception):
+            for number, worker in moves(homes, self._client.nthreads()).items():
+                # Of the two copies Dask drops the one on the fuller worker.
                 self._client.replicate([self._shards[number]], n=1, workers=[worker])
 
 
 def _contents(samples: Samples, workspace: Workspace) -> Contents:
     return Contents.of(samples)
-
-
-def _stop(shard: Any) -> int:
-    return int(shard.stop)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 from dask import delayed
 from distributed import Client, TimeoutError
 
@@ -57,6 +57,12 @@ def threads_of(client: Client) -> Threads:
         limit = dask_worker.memory_manager.memory_limit
         return version, dask_worker.state.nthreads, limit
 
+    if not isinstance(client, Client):
+        raise InputError(
+            f"client: expected a distributed.Client, got {client!r:.80}; open one: Client(address)"
+        )
+    if client.scheduler is None or client.status in ("closing", "closed"):
+        raise ClusterError("client: expected an open one, got one that is closed; open another")
     if client.asynchronous:
         raise InputError(
             "client: expected one that waits for results, got Client(asynchronous=True); open "
@@ -84,24 +90,30 @@ def threads_of(client: Client) -> Threads:
     return Threads(addresses, min(limits, default=0))
 
 
-def placed(client: Client, blocks: Sequence[Block], threads: Threads) -> list[Any]:
-    """Make shards of contiguous blocks, on one worker each, and return their futures in order.
+def placed(
+    client: Client, blocks: Sequence[Block], threads: Threads
+) -> tuple[list[Any], list[int]]:
+    """Make shards of contiguous blocks, on one worker each.
 
     Dask chooses the workers. A shard that is bound to one of them, and be it loosely, waits forever
     if all are lost at the same time and others come.
+
+    Returns
+    -------
+    futures : list of Future
+        Of the shards, in their order.
+    stops : list of int
+        How many samples there are up to and with the last one of each.
     """
     count = min(threads.num_shards(sum(block.nbytes for block in blocks)), len(blocks))
-    num_rows = sum(block.layout.num_rows for block in blocks)
-    numbers, start = [], 0
-    for block in blocks:
-        middle = start + block.layout.num_rows / 2
-        numbers.append(int(middle * count / num_rows))
-        start += block.layout.num_rows
-    groups = groupby(zip(numbers, blocks, strict=True), key=lambda pair: pair[0])
+    stops = np.cumsum([block.layout.num_rows for block in blocks])
+    middles = stops - np.array([block.layout.num_rows for block in blocks]) / 2
+    numbers = (middles * count / stops[-1]).astype(int)
+    last = np.flatnonzero(np.diff(numbers, append=count))
+    groups = np.split(np.arange(len(blocks)), last[:-1] + 1)
     as_shard = delayed(Shard, pure=False)
-    shards = [as_shard([block.samples for _, block in group]) for _, group in groups]
-    futures: list[Any] = client.compute(shards)
-    return futures
+    shards = [as_shard([blocks[number].samples for number in group]) for group in groups]
+    return client.compute(shards), stops[last].tolist()
 
 
 def moves(homes: Sequence[str], num_threads: Mapping[str, int]) -> dict[int, str]:

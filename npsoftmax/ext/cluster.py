@@ -115,7 +115,7 @@ class FullBatch(SummedObjective):
         block_size: int | None = None,
     ) -> None:
         l2, scale = as_size(l2, "l2"), as_scale(scale)  # before anything is loaded
-        watch, threads = Watch(client), threads_of(client)
+        threads, watch = threads_of(client), Watch(client)
         with watch.translated():
             if isinstance(X, da.Array):
                 _refuse_block_size(block_size)
@@ -123,8 +123,9 @@ class FullBatch(SummedObjective):
             else:
                 blocks = _blocks_of_files(X, y, sample_weight, block_size, watch, threads)
             _refuse_unusable(blocks, watch, threads)
-            shards = placed(client, blocks, threads)
-        super().__init__(ClusterStore(client, shards, watch, len(threads.addresses)), l2, scale)
+            shards, stops = placed(client, blocks, threads)
+        store = ClusterStore(client, shards, stops, watch, len(threads.addresses))
+        super().__init__(store, l2, scale)
         if not 0 < self.contents.total < np.inf:
             raise unusable_weights(f"numbers that sum to {self.contents.total}")
 

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective._blocks import BLOCK_BYTES, Workspace, samples_per_block
 from npsoftmax.objective._parts import one_blas_thread
-from npsoftmax.objective.samples import Samples, Store
+from npsoftmax.objective.samples import Draw, Samples, Store, drawn_of
 
 __all__ = ["Solve", "class_blocks", "curvatures_and_diagonals", "equal_steps"]
 
 Solve = Callable[[NDArray[Any]], NDArray[Any]]
-Draw = tuple[NDArray[np.intp], NDArray[Any]]
 
 # f, added to p (1 - p). Where every sample that has a feature is classified with confidence, their
 # curvature all but vanishes, and comes back within a fraction of the step that it suggests.
@@ -90,7 +89,7 @@ def class_blocks(
     for first in range(0, len(factors), at_once):
         some = slice(first, first + at_once)
         draws = [_drawn(curvature, kept, samples) for curvature in curvatures[some]]
-        blocks = store.together(partial(_blocks, draws=draws, scale=scale), np.add)
+        blocks = store.together(partial(_blocks, scale=scale), np.add, draws)
         _factor_all(blocks, diagonals[some], ridge, store.threads_here, factors[some])
 
     def solve(grad: NDArray[Any]) -> NDArray[Any]:
@@ -113,9 +112,8 @@ def _blocks(samples: Samples, threads: int, draws: list[Draw], scale: float) -> 
     blocks = np.empty((len(draws), size, size), draws[0][1].dtype)
 
     def fill(number: int) -> None:
-        places, roots = draws[number]
-        here = slice(*np.searchsorted(places, (samples.start, samples.stop)))
-        blocks[number] = _block(roots[here], samples.X.T, places[here] - samples.start, scale)
+        places, roots = drawn_of(draws[number], samples.start, samples.stop)
+        blocks[number] = _block(roots, samples.X.T, places - samples.start, scale)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, range(len(draws))))

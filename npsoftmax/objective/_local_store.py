@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from npsoftmax.objective._blocks import Workspace
 from npsoftmax.objective._parts import Parts, one_blas_thread
-from npsoftmax.objective.samples import Contents, Samples
+from npsoftmax.objective.samples import Contents, Draw, Samples
 
 __all__ = ["LocalStore"]
 
@@ -49,14 +49,15 @@ class LocalStore:
 
     def together(
         self,
-        function: Callable[[Samples, int], Result],
+        function: Callable[[Samples, int, list[Draw]], Result],
         combine: Callable[[Result, Result], Result],
+        draws: list[Draw],
     ) -> Result:
         """Call a function on all samples, which may use all threads."""
         if self.threads == 1:
-            return function(self.samples, 1)
+            return function(self.samples, 1, draws)
         with one_blas_thread():
-            return function(self.samples, self.threads)
+            return function(self.samples, self.threads, draws)
 
     def select(self, kept: NDArray[np.intp]) -> LocalStore:
         """Return a store of copies of the samples at these ascending places."""

@@ -45,10 +45,12 @@ MOST_CLASSES = MOST_LOGITS // FEWEST_SAMPLES
 MOST_ROWS = 2048
 MOST_NUMBERS = 64 * 1024 * 1024
 # Blocks are estimated from so many samples at least, or so many for each feature; from more where
-# that takes no longer than PASSES passes over all samples, up to ENOUGH_NUMBERS, and from all where
-# that is half of them. They are drawn from CANDIDATES times as many.
+# that takes no longer than PASSES passes over all samples, up to enough, and from all where that is
+# half of them. They are drawn from CANDIDATES times as many.
 SAMPLES, SAMPLES_PER_FEATURE, PASSES, CANDIDATES = 4096, 4, 10, 16
-ENOUGH_NUMBERS = 16 * 1024 * 1024
+ENOUGH_NUMBERS, ENOUGH_SAMPLES = 16 * 1024 * 1024, 128 * 1024
+# Of candidates no more than these numbers are held where that leaves several times the samples.
+MOST_CURVATURES, FEWEST_CANDIDATES = 4 * 1024 * 1024, 4
 
 
 def preconditioner_at(theta: NDArray[Any], store: Store, l2: float, scale: float) -> Solve:
@@ -103,8 +105,10 @@ def _how_many(k: int, rows: int, num_samples: int) -> tuple[int, int]:
     # A pass takes 4 k d operations a sample, the blocks k d^2 for each that is drawn.
     samples = max(SAMPLES, 4 * PASSES * num_samples // rows)
     samples = num_samples if 2 * samples >= num_samples else samples
-    samples = max(min(samples, ENOUGH_NUMBERS // rows), SAMPLES_PER_FEATURE * rows)
-    candidates = min(CANDIDATES * samples, MOST_NUMBERS // k, num_samples)
+    samples = min(samples, ENOUGH_NUMBERS // rows, ENOUGH_SAMPLES)
+    samples = max(samples, SAMPLES_PER_FEATURE * rows)
+    candidates = max(MOST_CURVATURES // k, FEWEST_CANDIDATES * samples)
+    candidates = min(CANDIDATES * samples, candidates, MOST_NUMBERS // k, num_samples)
     return min(samples, candidates), candidates
 
 

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from npsoftmax.objective._blocks import Workspace
 
-__all__ = ["Contents", "Samples", "Store", "added", "digest_of"]
+__all__ = ["Contents", "Draw", "Samples", "Store", "added", "digest_of", "drawn_of"]
 
 Sums = TypeVar("Sums", bound=tuple[Any, ...])
 Result = TypeVar("Result")
+# Ascending places among all samples, and a number for each.
+Draw = tuple[NDArray[np.intp], NDArray[Any]]
 
 GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 DIGESTED_AT_ONCE = 2**16
@@ -52,7 +54,7 @@ class Samples(NamedTuple):
 
     def picked(self, kept: NDArray[np.intp], start: int) -> Samples:
         """Return a copy of those at ascending places among all, numbered from ``start`` on."""
-        here = kept[slice(*np.searchsorted(kept, (self.start, self.stop)))] - self.start
+        here = drawn_of((kept, kept), self.start, self.stop)[0] - self.start
         weights = None if self.weights is None else self.weights[here]
         return Samples(start, self.X.T[here].T, self.y[here], weights)
 
@@ -135,13 +137,30 @@ class Store(Protocol):
 
     def together(
         self,
-        function: Callable[[Samples, int], Result],
+        function: Callable[[Samples, int, list[Draw]], Result],
         combine: Callable[[Result, Result], Result],
+        draws: list[Draw],
     ) -> Result:
-        """Call a function on what lies together, with the number of threads that it may use."""
+        """Call a function on what lies together, with the threads that it may use, and its draws.
+
+        Of each draw it gets what was drawn of its samples, places counted among all.
+        """
 
     def select(self, kept: NDArray[np.intp]) -> Store:
         """Return a store of copies of the samples at these ascending places."""
+
+
+def drawn_of(draw: Draw, start: int, stop: int) -> Draw:
+    """Return what was drawn of the samples from ``start`` to ``stop``.
+
+    Examples
+    --------
+    >>> drawn_of((np.array([1, 4, 7]), np.array([0.1, 0.4, 0.7])), 2, 7)
+    (array([4]), array([0.4]))
+    """
+    places, values = draw
+    here = slice(*np.searchsorted(places, (start, stop)))
+    return places[here], values[here]
 
 
 def added(left: Sums, right: Sums) -> Sums:
