@@ -39,7 +39,7 @@ SPREAD_SECONDS = 2.0
 
 
 class ClusterStore:
-    """Where samples lie, as :class:`npsoftmax.objective.Store` says it.
+    """Where samples lie, as :class:`npsoftmax.objective.samples.Store` says it.
 
     Parameters
     ----------
