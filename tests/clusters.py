@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 
 
 @contextmanager
-def cluster_of(workers, *, processes=True, threads=1, **settings):
+def cluster_of(workers, *, processes=True, threads=1, default=True, **settings):
     """Yield a client of a cluster on this machine."""
     logging.disable(logging.CRITICAL)
     try:
@@ -25,7 +25,7 @@ def cluster_of(workers, *, processes=True, threads=1, **settings):
                 silence_logs=logging.CRITICAL,
                 **settings,
             ) as cluster,
-            Client(cluster) as client,
+            Client(cluster, set_as_default=default) as client,
         ):
             yield client
     finally:

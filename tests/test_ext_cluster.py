@@ -569,12 +569,6 @@ def test_what_is_no_client_is_refused(client, monkeypatch):
         cluster.FullBatch(da.zeros((4, 2)), np.zeros(4, int), 0.1, client)
 
 
-def test_a_client_that_is_not_the_default_one(client):
-    with Client(client.cluster, set_as_default=False) as other:
-        problem = cluster.FullBatch(da.ones((4, 2), chunks=2), [0, 1, 1, 0], 0.1, other)
-        assert problem.evaluate(np.zeros((2, 3))).loss == pytest.approx(np.log(2))
-
-
 def test_memory_is_that_of_a_thread():
     with cluster_of(1, processes=False, threads=4, memory_limit=400_000_000) as client:
         threads = _cluster_workers.threads_of(client)

@@ -367,6 +367,12 @@ def test_a_client_that_was_closed_or_a_cluster_that_has_forgotten():
         problem.evaluate(theta)
 
 
+def test_a_client_that_is_not_the_default_one():
+    with cluster_of(1, processes=False, default=False) as client:
+        found = problem_on(client).evaluate(np.zeros((K, D + 1)))
+    assert found.loss == pytest.approx(np.log(K))
+
+
 def test_no_worker_comes(monkeypatch):
     from npsoftmax.ext import _cluster_workers
 
