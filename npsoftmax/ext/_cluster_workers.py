@@ -47,6 +47,7 @@ class _Facts(NamedTuple):
 
 def threads_of(client: Client) -> Threads:
     """Ask all workers what they are, and refuse those with another npsoftmax or none."""
+    _refuse_unusable(client)
 
     def facts(dask_worker: Any) -> tuple[Any, ...]:
         # Inside, it travels as code, to where the package may be missing.
@@ -57,17 +58,6 @@ def threads_of(client: Client) -> Threads:
         limit = dask_worker.memory_manager.memory_limit
         return version, dask_worker.state.nthreads, limit
 
-    if not isinstance(client, Client):
-        raise InputError(
-            f"client: expected a distributed.Client, got {client!r:.80}; open one: Client(address)"
-        )
-    if client.scheduler is None or client.status in ("closing", "closed"):
-        raise ClusterError("client: expected an open one, got one that is closed; open another")
-    if client.asynchronous:
-        raise InputError(
-            "client: expected one that waits for results, got Client(asynchronous=True); open "
-            "another for this"
-        )
     address = client.scheduler.address
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
@@ -88,6 +78,20 @@ def threads_of(client: Client) -> Threads:
         known.memory_limit // known.num_threads for known in found.values() if known.memory_limit
     ]
     return Threads(addresses, min(limits, default=0))
+
+
+def _refuse_unusable(client: Client) -> None:
+    if not isinstance(client, Client):
+        raise InputError(
+            f"client: expected a distributed.Client, got {client!r:.80}; open one: Client(address)"
+        )
+    if client.scheduler is None or client.status in ("closing", "closed"):
+        raise ClusterError("client: expected an open one, got one that is closed; open another")
+    if client.asynchronous:
+        raise InputError(
+            "client: expected one that waits for results, got Client(asynchronous=True); open "
+            "another for this"
+        )
 
 
 def placed(

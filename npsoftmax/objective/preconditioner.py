@@ -25,7 +25,7 @@ Mathematics 44(1), 1992, bounds every Hessian by
 for all classes and all :math:`\theta`, and less close to any of them.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,7 @@ def _how_many(k: int, rows: int, num_samples: int) -> tuple[int, int]:
     return min(samples, candidates), candidates
 
 
+@lru_cache(maxsize=2)  # every part of the samples asks for the same ones
 def evenly_random(num_samples: int, count: int) -> NDArray[np.intp]:
     """Return so many of the samples in ascending order, drawn one from each of as many stretches.
 
@@ -123,9 +124,12 @@ def evenly_random(num_samples: int, count: int) -> NDArray[np.intp]:
     (array([0, 1, 2, 3]), array([159, 317, 510, 754]))
     """
     if count >= num_samples:
-        return np.arange(num_samples)
-    places = np.arange(count) + np.random.default_rng(0).random(count)
-    return (places * (num_samples / count)).astype(np.intp)
+        drawn = np.arange(num_samples)
+    else:
+        places = np.arange(count) + np.random.default_rng(0).random(count)
+        drawn = (places * (num_samples / count)).astype(np.intp)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def _refuse_overflow(diagonals: NDArray[Any]) -> None:
