@@ -77,6 +77,7 @@ def test_the_scheduler_is_killed_and_the_run_goes_on_without_it(train, tmp_path)
     assert len(history_of(tmp_path / "run")) == len(before) + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [True, False])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("seconds", [0.0, 0.3])
