@@ -43,6 +43,14 @@ def private_folders(tmp_path_factory, monkeypatch) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def one_blas_thread(monkeypatch) -> None:
+    """Give what a test starts one BLAS thread, whatever a benchmark or a cluster has set before."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    for variable in ("MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
+
+
 @pytest.fixture(scope="session")
 def fashion_mnist_folder() -> str:
     """Return the folder that ``--data-dir`` takes to find the real Fashion-MNIST; else skip."""
