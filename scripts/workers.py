@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
 DASHBOARD = "127.0.0.1:8787"
 CONNECT_SECONDS, WORKER_SECONDS = 10, 60
@@ -32,9 +33,7 @@ def connected(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
             introduce(client, say)
             yield client
         return
-    from distributed import Client
-
-    with local_cluster(args.workers, args.debug) as cluster, Client(cluster) as client:
+    with local_cluster(args.workers, args.debug) as client:
         introduce(client, say)
         yield client
 
@@ -56,11 +55,11 @@ def refuse_contradictions(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def local_cluster(count: int, debug: bool) -> Iterator["LocalCluster"]:
-    """Start so many workers, one thread each, reachable from this machine alone."""
-    from distributed import LocalCluster
+def local_cluster(count: int, debug: bool) -> Iterator["Client"]:
+    """Start so many workers, one thread each, reachable from this machine alone; end them."""
+    from distributed import Client, LocalCluster
 
-    cluster = None
+    cluster = client = None
     try:
         with warnings.catch_warnings(), signals_held_back():
             # If another program has the usual port, Dask takes any.
@@ -72,24 +71,28 @@ def local_cluster(count: int, debug: bool) -> Iterator["LocalCluster"]:
                 silence_logs=logging.WARNING if debug else logging.CRITICAL,
                 preload=DEAF_TO_CTRL_C,
             )
-        yield cluster
+            client = Client(cluster)
+        yield client
     finally:
-        if cluster is not None:
-            cluster.close()
+        with signals_held_back():
+            for opened in filter(None, (client, cluster)):
+                opened.close()
 
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait for the end of the block; processes started in it hear no Ctrl-C.
 
-    A cluster that is half made can neither be used nor closed.
+    A cluster half made can neither be used nor closed; one half closed takes ten seconds to end.
     """
     requests: list[int] = []
+    if hasattr(signal, "pthread_sigmask"):
+        # Or the first process would start it, and Python before 3.13 then unblocks Ctrl-C.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     before = signal.getsignal(signal.SIGTERM)
     if before != signal.SIG_IGN:
         signal.signal(signal.SIGTERM, lambda number, _: requests.append(number))
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
