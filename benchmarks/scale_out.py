@@ -14,6 +14,7 @@
 Samples are random bytes in the shape of Fashion-MNIST, drawn where the worker is. Linux only.
 """
 
+import logging
 import math
 import resource
 import statistics
@@ -63,7 +64,10 @@ def workers(count: int, threads: int = 1) -> Iterator[Client]:
     """Yield a client of so many processes."""
     with (
         LocalCluster(
-            n_workers=count, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
+            n_workers=count,
+            threads_per_worker=threads,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,  # what workers miss while the cluster closes
         ) as processes,
         Client(processes) as client,
     ):
