@@ -86,19 +86,22 @@ def signals_held_back() -> Iterator[None]:
     A cluster half made can neither be used nor closed; one half closed takes ten seconds to end.
     """
     requests: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     if hasattr(signal, "pthread_sigmask"):
         # Or the first process would start it, and Python before 3.13 then unblocks Ctrl-C.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    before = signal.getsignal(signal.SIGTERM)
-    if before != signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, lambda number, _: requests.append(number))
     try:
+        for number in before:
+            if before[number] != signal.SIG_IGN:
+                # Ctrl-C too: threads of the BLAS, older than the block, may get it.
+                signal.signal(number, lambda number, _: requests.append(number))
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if requests:
         raise KeyboardInterrupt
 

@@ -364,12 +364,14 @@ def test_what_is_no_data_is_refused(client, X, settings, message):
         cluster.FullBatch(X, np.zeros(n, int), settings.pop("l2"), client, **settings)
 
 
-def test_errors_of_the_users_own_tasks_stay_what_they_are(client):
-    X = da.zeros((4, 2), chunks=2).map_blocks(lambda block: 1 / 0, dtype=float)
-    with pytest.raises(ZeroDivisionError):
-        cluster.FullBatch(X, np.zeros(4, int), 0.1, client)
-    X = da.zeros((4, 2), chunks=2).map_blocks(lambda block: np.load("absent"), dtype=float)
-    with pytest.raises(FileNotFoundError):
+@pytest.mark.parametrize("error", [ZeroDivisionError, FileNotFoundError, TimeoutError])
+def test_errors_of_the_users_own_tasks_stay_what_they_are(client, error):
+
+    def failing(rows):
+        raise error("theirs")
+
+    X = da.zeros((4, 2), chunks=2).map_blocks(failing, dtype=float, meta=np.empty((0, 0)))
+    with pytest.raises(error, match="theirs"):
         cluster.FullBatch(X, np.zeros(4, int), 0.1, client)
 
 
@@ -585,6 +587,30 @@ def test_blocks_are_shared_evenly_and_in_order(client):
     np.testing.assert_array_equal(
         np.vstack([block.X.T for shard in shards for block in shard.blocks]), rows
     )
+
+
+@given(
+    sizes=st.lists(st.integers(1, 100), min_size=1, max_size=40),
+    threads=st.integers(1, 8),
+    room=st.sampled_from([0, 100, 150]),
+)
+def test_shards_are_contiguous_and_fit(sizes, threads, room):
+    known = _cluster_workers.Threads(["a"] * threads, room * 4)
+    groups = _cluster_workers.shared_out(sizes, known)
+    assert [block for group in groups for block in group] == list(range(len(sizes)))
+    shards = [sum(sizes[block] for block in group) for group in groups]
+    if room:
+        assert max(shards) <= room
+    else:
+        assert len(groups) <= threads
+        assert max(shards) <= sum(sizes) / min(threads, len(sizes)) + max(sizes)
+
+
+def test_a_subset_of_nothing_is_refused(client):
+    rows, y = overlapping(60)
+    for problem in (FullBatch(rows.T, y), cluster.FullBatch(cut(rows, [60]), y, 0.1, client)):
+        with pytest.raises(InputError, match="kept: expected the place of at least one sample"):
+            problem.subset(np.array([], np.intp))
 
 
 @pytest.mark.parametrize("kept", [[3], [0, 99, 100, 101, 599], list(range(0, 600, 7))])

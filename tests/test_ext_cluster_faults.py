@@ -120,25 +120,20 @@ def test_a_worker_is_killed_while_blocks_are_made(client, undisturbed):
     np.testing.assert_array_equal(theta, undisturbed[0])
 
 
-def test_a_new_worker_takes_over_what_another_has_too_much_of(client, monkeypatch):
+def test_a_new_worker_takes_over_what_another_has_too_much_of(monkeypatch):
     monkeypatch.setattr(_cluster_store, "SPREAD_SECONDS", 0.0)
-    problem, theta = problem_on(client), np.zeros((K, D + 1))
-    shard, moved = problem._store._shards[0], []
-    replicate = client.replicate
-
-    def watched(futures, n, workers):
-        moved.extend((future.key, workers[0]) for future in futures)
-        replicate(futures, n=n, workers=workers)
-
-    problem.evaluate(theta)
-    problem._store._mover.join()
-    monkeypatch.setattr(client, "replicate", watched)
-    (home, *_), idle = client.who_has([shard])[shard.key], sorted(client.nthreads())
-    idle.remove(home)
-    problem._store._spread([home, home])
-    problem._store._mover.join()
-    key, worker = moved[0]
-    assert worker == idle[0] and worker in client.who_has()[key]
+    with cluster_of(1, threads=2) as client:
+        problem, theta = problem_on(client), np.zeros((K, D + 1))
+        shards = problem._store._shards
+        expected = problem.evaluate(theta)
+        client.cluster.scale(2)
+        client.wait_for_workers(2)
+        until = time.monotonic() + 60
+        while len(set(held := list(client.who_has(shards).values()))) < 2 or any(
+            len(workers) > 1 for workers in held
+        ):
+            assert time.monotonic() < until, held
+            np.testing.assert_array_equal(problem.evaluate(theta).grad, expected.grad)
 
 
 def test_a_shard_on_its_way_to_a_worker_that_is_lost_holds_up_nobody(client, monkeypatch):
@@ -297,14 +292,14 @@ def test_more_data_than_memory_wait_on_disk():
         assert len(keys) >= 5 and client.run_on_scheduler(size_of, keys) >= 400 * MB
 
 
-def pauses(client):
-    """Let the only worker pause as if it had used up its memory."""
+def pauses(client, workers=None):
+    """Let workers pause as if they had used up their memory."""
 
     def pause(dask_worker):
         dask_worker.memory_manager.memory_pause_fraction = 1e-9
         return dask_worker.status.name
 
-    while "running" in client.run(pause).values():
+    while "running" in client.run(pause, workers=workers).values():
         time.sleep(0.1)
 
 
@@ -325,7 +320,26 @@ def test_a_worker_that_pauses_while_it_computes_is_waited_for(impatient):
         assert problem.contents.num_samples == N
 
 
+def test_a_worker_that_pauses_while_others_compute_ends_nothing(impatient):
+    with cluster_of(2, processes=False) as client:
+        pauses(client, list(client.nthreads())[:1])
+        futures = [client.submit(time.sleep, 0.5, pure=False) for _ in range(6)]
+        assert _cluster_faults.Watch(client).results(futures) == [None] * 6
+
+
 # Gone.
+
+
+def test_a_scheduler_that_does_not_answer(impatient):
+    with dask_scheduler() as (address, scheduler), Client(address) as client:
+        problem = problem_on(client)
+        scheduler.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(ClusterError, match=f"the scheduler {address} does not answer"):
+                problem.evaluate(np.zeros((K, D + 1)))
+        finally:
+            scheduler.send_signal(signal.SIGCONT)
+        assert problem.evaluate(np.zeros((K, D + 1))).loss == pytest.approx(np.log(K))
 
 
 def test_no_worker_is_left(impatient):

@@ -101,6 +101,31 @@ def test_an_interruption_while_the_workers_start(train, tmp_path, number, times,
     assert err.startswith("train.py: interrupted")
 
 
+HELD_BACK = """
+import os, signal, threading, time
+threading.Thread(target=time.sleep, args=(30,), daemon=True).start()  # it may get the signal
+import workers
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+try:
+    with workers.signals_held_back():
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(0.5)
+        print("held back", flush=True)
+except KeyboardInterrupt:
+    print("then heard", flush=True)
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_signals_wait_whichever_thread_gets_them(name):
+    program = [sys.executable, "-c", HELD_BACK.format(name=name)]
+    process = subprocess.run(program, capture_output=True, text=True, cwd=SCRIPT.parent, timeout=20)
+    assert process.stdout == "held back\nthen heard\n" and process.returncode != 0
+    assert process.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_goes_on(train, tmp_path, number):
     flags = [*LONG, "--run-dir", "run", "--workers", "2"]

@@ -18,8 +18,9 @@ from npsoftmax.ext._cluster_shards import Turn
 
 __all__ = ["PATIENCE", "SHARE", "Memory", "Watch"]
 
-# Seconds between two looks at the cluster, and until workers that are missing or paused for want
-# of memory are given up. Dask itself gives up a worker that says nothing for five minutes.
+# Seconds between two looks at the cluster, and until a scheduler that does not answer, and workers
+# that are missing or paused for want of memory, are given up. Dask itself gives up a worker that
+# says nothing for five minutes.
 TICK, PATIENCE = 2.0, 60.0
 # A block may have one part in so many of the memory of a thread: it is held twice at times, beside
 # others, and beside what computes on it.
@@ -131,34 +132,47 @@ class Watch:
     def results(self, futures: Sequence[Any]) -> list[Any]:
         """Return what the tasks return, or raise what they raise."""
         missing_since = None
-        while True:
-            try:
-                with self._client.as_current():
-                    wait(futures, timeout=TICK)
-                # Answers whose worker is lost at this moment are made anew, so this may wait too.
-                gather = partial(self._client.gather, futures, asynchronous=True)
-                results: list[Any] = self._client.sync(gather, callback_timeout=PATIENCE)
-            except TimeoutError:
-                complaint = self._complaint()
-                missing_since = (missing_since or monotonic()) if complaint else None
-                if missing_since is not None and monotonic() - missing_since > PATIENCE:
-                    raise ClusterError(complaint) from None
-            else:
-                return results
+        while (results := self._gathered(futures)) is None:
+            complaint = self._complaint()
+            missing_since = (missing_since or monotonic()) if complaint else None
+            if missing_since is not None and monotonic() - missing_since > PATIENCE:
+                raise ClusterError(complaint)
+        return results
+
+    def _gathered(self, futures: Sequence[Any]) -> list[Any] | None:
+        """Return what the tasks return, or None if it is not there yet."""
+        try:
+            with self._client.as_current():
+                wait(futures, timeout=TICK)
+        except TimeoutError:
+            return None
+        for future in futures:
+            if future.status == "error":
+                future.result()  # raises, and be it a TimeoutError of the task's own
+        # Answers whose worker is lost at this moment are made anew, so this may wait too.
+        gather = partial(self._client.gather, futures, asynchronous=True)
+        try:
+            results: list[Any] = self._client.sync(gather, callback_timeout=PATIENCE)
+        except TimeoutError:
+            return None
+        return results
 
     def _complaint(self) -> str | None:
         """Say what keeps a round from ever ending, if something does."""
         if self._client.status != "running":
             raise CommClosedError(f"the connection is {self._client.status}")
-        workers = self._client.scheduler_info()["workers"]
+        try:
+            known = self._client.sync(self._client.scheduler.identity, callback_timeout=TICK)
+        except TimeoutError:
+            return f"the scheduler {self._address} does not answer; start it and its workers again"
+        workers = known["workers"]
         if not workers:
             return f"no worker is left, and none came within {PATIENCE:.0f} s; start some"
-        paused = [
-            name
-            for name, worker in workers.items()
-            if worker["status"] == "paused"
-            and not worker["metrics"].get("task_counts", {}).get("executing")
-        ]
+        if any(
+            worker["metrics"].get("task_counts", {}).get("executing") for worker in workers.values()
+        ):
+            return None
+        paused = [name for name, worker in workers.items() if worker["status"] == "paused"]
         if paused:
             return f"worker {paused[0]} has paused for want of memory: {self.memory.advice()}"
         return None

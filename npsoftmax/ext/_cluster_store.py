@@ -23,7 +23,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from npsoftmax.ext._cluster_faults import Watch
+from npsoftmax.ext._cluster_faults import PATIENCE, Watch
 from npsoftmax.ext._cluster_shards import Answer, Combine, added_up, asked, packed, picked
 from npsoftmax.ext._cluster_workers import moves
 from npsoftmax.objective import Contents, Samples, Workspace
@@ -125,21 +125,22 @@ class ClusterStore:
         """Let workers that have nothing to do share the shards of those that have too many.
 
         A shard that was lost is made anew where Dask likes, mostly before another worker has come
-        for the one that was lost. It happens beside the rounds, for nobody to wait: if the worker
-        that a shard goes to is lost on the way, Dask waits for it forever.
+        for the one that was lost. It happens beside the rounds, for nobody to wait.
         """
         if self._mover.is_alive() or monotonic() < self._next_spread:
             return
         self._next_spread = monotonic() + SPREAD_SECONDS
-        self._mover = Thread(target=self._move, args=(homes,), daemon=True)
+        self._mover = Thread(target=_move, args=(self._client, self._shards, homes), daemon=True)
         self._mover.start()
 
-    def _move(self, homes: Sequence[str]) -> None:
-        # Whatever goes wrong goes wrong in the next round too, where it is told.
-        with suppress(Exception):
-            for number, worker in moves(homes, self._client.nthreads()).items():
-                # Of the two copies Dask drops the one on the fuller worker.
-                self._client.replicate([self._shards[number]], n=1, workers=[worker])
+
+def _move(client: Client, shards: Sequence[Any], homes: Sequence[str]) -> None:
+    # Whatever goes wrong goes wrong in the next round too, where it is told.
+    with suppress(Exception):
+        for number, worker in moves(homes, client.nthreads()).items():
+            # Of the two copies Dask drops the one on the fuller worker. If the worker that a shard
+            # goes to is lost on the way, Dask would wait for it forever.
+            client.replicate([shards[number]], n=1, workers=[worker], callback_timeout=PATIENCE)
 
 
 def _contents(samples: Samples, workspace: Workspace) -> Contents:

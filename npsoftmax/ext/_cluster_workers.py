@@ -16,7 +16,7 @@ from npsoftmax.ext._cluster_blocks import Block
 from npsoftmax.ext._cluster_faults import PATIENCE, SHARE
 from npsoftmax.ext._cluster_shards import Shard
 
-__all__ = ["Threads", "moves", "placed", "threads_of"]
+__all__ = ["Threads", "moves", "placed", "shared_out", "threads_of"]
 
 
 class Threads(NamedTuple):
@@ -109,15 +109,43 @@ def placed(
     stops : list of int
         How many samples there are up to and with the last one of each.
     """
-    count = min(threads.num_shards(sum(block.nbytes for block in blocks)), len(blocks))
-    stops = np.cumsum([block.layout.num_rows for block in blocks])
-    middles = stops - np.array([block.layout.num_rows for block in blocks]) / 2
-    numbers = (middles * count / stops[-1]).astype(int)
-    last = np.flatnonzero(np.diff(numbers, append=count))
-    groups = np.split(np.arange(len(blocks)), last[:-1] + 1)
+    groups = shared_out([block.nbytes for block in blocks], threads)
     as_shard = delayed(Shard, pure=False)
     shards = [as_shard([blocks[number].samples for number in group]) for group in groups]
-    return client.compute(shards), stops[last].tolist()
+    stops = np.cumsum([block.layout.num_rows for block in blocks])
+    return client.compute(shards), [int(stops[group[-1]]) for group in groups]
+
+
+def shared_out(sizes: Sequence[int], threads: Threads) -> list[list[int]]:
+    """Say which blocks make a shard: for each thread as much, none beyond a thread's memory.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Bytes of the blocks, all of which fit.
+    threads : Threads
+        Of the cluster.
+
+    Examples
+    --------
+    >>> shared_out([10, 10, 20, 20, 20], Threads(["a", "b"], memory=0))
+    [[0, 1, 2], [3, 4]]
+    >>> shared_out([10, 10, 20, 20, 20], Threads(["a", "b"], memory=120))  # 30 fit
+    [[0, 1], [2], [3], [4]]
+    """
+    stops = np.cumsum(sizes)
+    count = min(threads.num_shards(int(stops[-1])), len(sizes))
+    numbers = ((stops - np.array(sizes) / 2) * count / stops[-1]).astype(int)
+    most = threads.memory / SHARE or math.inf
+    groups: list[list[int]] = []
+    held = 0
+    for block, size in enumerate(sizes):
+        if block == 0 or numbers[block] != numbers[block - 1] or held + size > most:
+            groups.append([])
+            held = 0
+        groups[-1].append(block)
+        held += size
+    return groups
 
 
 def moves(homes: Sequence[str], num_threads: Mapping[str, int]) -> dict[int, str]:

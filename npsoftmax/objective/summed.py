@@ -108,7 +108,14 @@ class SummedObjective:
         Returns
         -------
         SummedObjective
+
+        Raises
+        ------
+        InputError
+            There is none.
         """
+        if kept.size == 0:
+            raise InputError("kept: expected the place of at least one sample, got none")
         return SummedObjective(self._store.select(kept), self.l2, self.scale)
 
     @np.errstate(all="ignore")
