@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -39,19 +39,30 @@ NOT_SETTINGS = (
 )  # fmt: skip
 
 
-@contextmanager
-def claimed(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
-    """Yield the folder of this run, made now unless the run is resumed, for this run alone."""
+def refuse_unusable(args: argparse.Namespace) -> None:
+    """Refuse a folder that cannot be that of this run; nothing is made yet."""
     from npsoftmax.errors import InputError
-    from npsoftmax.files import sweep
 
     if args.resume and args.run_dir is None:
         raise InputError("--resume: expected --run-dir DIR with the run to go on with; name it")
+    folder = Path(args.run_dir or "runs")
+    if args.resume and not os.path.isdir(folder):
+        raise InputError(f"cannot read {folder}/checkpoint.npz: no such folder; check the name")
+    if args.run_dir and not args.resume and not args.force:
+        with usable(folder), suppress(FileNotFoundError):
+            if not {path.name for path in folder.iterdir()}.isdisjoint(FILES):
+                with alone_in(folder):
+                    refuse_used(folder)
+
+
+@contextmanager
+def claimed(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
+    """Yield the folder of this run, made now unless the run is resumed, for this run alone."""
+    from npsoftmax.files import sweep
+
     # Microseconds keep runs apart that were started together.
     time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     folder = Path(args.run_dir or f"runs/{dataset}-{time}")
-    if args.resume and not os.path.isdir(folder):
-        raise InputError(f"cannot read {folder}/checkpoint.npz: no such folder; check the name")
     with usable(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
@@ -111,12 +122,18 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def empty(folder: Path, force: bool) -> None:
     """Refuse a folder with a run in it, or remove that run's files if forced to."""
-    from npsoftmax.errors import OutputError
-
     if force:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
-    elif any(folder.iterdir()):
+    else:
+        refuse_used(folder)
+
+
+def refuse_used(folder: Path) -> None:
+    """Refuse a folder with a run in it."""
+    from npsoftmax.errors import OutputError
+
+    if any(folder.iterdir()):
         raise OutputError(
             f"{folder} holds a run already; name another folder with --run-dir, go on with it by "
             "--resume, or overwrite it by --force"

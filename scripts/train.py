@@ -126,6 +126,8 @@ def train(args: argparse.Namespace) -> None:
     say = (lambda _: None) if args.quiet or args.json else print
     started = perf_counter()
     complete(args)
+    workers.refuse_contradictions(args)
+    run_folder.refuse_unusable(args)
     command_line.hold_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
     data = choose_data(args)
     with workers.connected(args, say) as client:

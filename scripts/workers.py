@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 DASHBOARD = "127.0.0.1:8787"
 CONNECT_SECONDS, WORKER_SECONDS = 10, 60
+WORKERS_PER_CORE = 8
 # A terminal sends Ctrl-C to all processes of a command; this one decides what it means.
 DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
@@ -25,7 +27,6 @@ def connected(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
     if args.workers is None and args.scheduler is None:
         yield None
         return
-    refuse_contradictions(args)
     if not args.debug:
         logging.disable(logging.CRITICAL)  # what goes wrong is said once, by the error it leads to
     if args.scheduler is not None:
@@ -42,10 +43,19 @@ def refuse_contradictions(args: argparse.Namespace) -> None:
     """Raise InputError for flags that do not go together, or without what they need."""
     from npsoftmax.errors import InputError
 
+    if args.workers is None and args.scheduler is None:
+        return
     if args.workers is not None and args.scheduler is not None:
         raise InputError(
             "--scheduler: expected a running cluster, or --workers for one that ends with the "
             "command, got both; leave one out"
+        )
+    most = WORKERS_PER_CORE * (os.cpu_count() or 1)
+    if args.workers is not None and args.workers > most:
+        raise InputError(
+            f"--workers: expected at most {most}, {WORKERS_PER_CORE} for each core, got "
+            f"{args.workers}; each is a process of some 150 MB without data; for more machines "
+            "use --scheduler"
         )
     if find_spec("distributed") is None:
         raise InputError(
@@ -117,8 +127,8 @@ def connected_to(address: str) -> Iterator["Client"]:
         client = Client(address, timeout=CONNECT_SECONDS)
     except OSError as error:
         raise ClusterError(
-            f"--scheduler {address}: no scheduler answered within {CONNECT_SECONDS} s; start one "
-            "(dask scheduler) and workers (dask worker ADDRESS), or check the address"
+            f"--scheduler {address}: no scheduler was reached: {error}; start one (dask scheduler) "
+            "and workers (dask worker ADDRESS), or check the address and its protocol"
         ) from error
     except Exception as error:  # an odd scheme, a worker's address, certificates that are missing
         raise InputError(
@@ -146,6 +156,12 @@ def introduce(client: "Client", say: Callable[[str], None]) -> None:
     threads = client.nthreads()
     needs = "" if find_spec("bokeh") else " (shows something where bokeh is installed)"
     say(
-        f"cluster   {address}: {len(threads)} workers, {sum(threads.values())} threads\n"
+        f"cluster   {address}: {counted(len(threads), 'worker')}, "
+        f"{counted(sum(threads.values()), 'thread')}\n"
         f"          dashboard {client.dashboard_link}{needs}"
     )
+
+
+def counted(number: int, what: str) -> str:
+    """Return how many there are of something, in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -267,6 +267,8 @@ def test_files_that_cannot_be_used(client, files, tmp_path):
         cluster.FullBatch(X, [y[0], y[0], *y[2:]], 0.1, client)
     with pytest.raises(ShapeError, match="y: expected one for each of 50 rows in the files of X"):
         cluster.FullBatch(X, labels[1:], 0.1, client)
+    with pytest.raises(InputError, match=r"y: expected labels, or a list of files .*got 'a'"):
+        cluster.FullBatch(X, "a", 0.1, client)
     with pytest.raises(InputError, match="block_size: expected a whole number of at least 1"):
         cluster.FullBatch(X, y, 0.1, client, block_size=0)
     X[1].write_bytes(X[1].read_bytes()[:20])
@@ -408,8 +410,8 @@ def test_a_run_goes_on_where_it_was_or_on_one_machine(client, tmp_path):
     trainer.resume(tmp_path / "c.npz")
     assert len(trainer.history) == 4 and trainer.fit().converged
     np.testing.assert_array_equal(begun.theta, whole.theta)
-    alone = FullBatchTrainer(here, rows.T, y, l2=1e-3, tol=1e-9, threads=1)
-    with pytest.warns(ResumeWarning, match="threads 3 there, 1 here"):
+    alone = FullBatchTrainer(here, rows.T, y, l2=1e-3, tol=1e-9, threads=3)
+    with pytest.warns(ResumeWarning, match="samples a cluster, 3 shards there, this process here"):
         alone.resume(tmp_path / "c.npz")
     assert alone.fit().converged
     np.testing.assert_allclose(here.theta, whole.theta, rtol=0, atol=1e-10)

@@ -143,6 +143,9 @@ def test_an_interrupted_run_goes_on(train, tmp_path, number):
     ("flags", "message"),
     [
         (["--workers", "0"], "expected a whole number of at least 1"),
+        (["--workers", "1000"], "--workers: expected at most"),
+        (["--workers", "2", "--resume"], "--resume: expected --run-dir DIR"),
+        (["--workers", "2", "--run-dir", __file__], f"cannot make the run folder {__file__}: "),
         (["--workers", "2", "--scheduler", "tcp://x:1"], "got both; leave one out"),
         (["--workers", "2", "--solver", "sgd"], "--workers: expected with --solver lbfgs"),
         (["--scheduler", "odd://x:1"], "odd://x:1: expected the address of a scheduler such as"),
@@ -151,6 +154,13 @@ def test_an_interrupted_run_goes_on(train, tmp_path, number):
 )
 def test_flags_that_make_no_sense(train, flags, message):
     assert message in one_line(train(*SMALL, *flags), 2)
+
+
+def test_a_folder_that_is_taken_is_refused_before_the_cluster_starts(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.npz").touch()
+    process = train(*SMALL, "--run-dir", "run", "--workers", "2")
+    assert "run holds a run already" in one_line(process, 2)
 
 
 def test_without_dask_it_says_what_to_install(train, tmp_path):
@@ -169,7 +179,7 @@ def test_a_workers_address_is_no_schedulers(train, tmp_path):
 
 def test_no_scheduler_answers(train):
     line = one_line(train(*SMALL, "--scheduler", "tcp://127.0.0.1:9"), 6)
-    assert "no scheduler answered within 10 s; start one" in line
+    assert re.search(r"no scheduler was reached: .* after 10 s; start one", line)
 
 
 def test_a_data_set_that_workers_do_not_have(train, tmp_path, fashion_mnist_folder):

@@ -66,6 +66,7 @@ class ClusterStore:
         self._client, self._shards, self._watch = client, list(shards), watch
         self._bounds = list(pairwise([0, *stops]))
         self.threads, self.threads_here = threads, cores()
+        self.place = f"a cluster, {len(self._shards)} shards"
         self._sent: list[Any] = []
         self._mover, self._next_spread = Thread(), 0.0
         self.contents: Contents = self.shared(_contents, Contents.joined)

@@ -153,6 +153,8 @@ def _blocks_of_files(
             "array by dask.array.from_array(rows, chunks=(10_000, -1)), or stay on one machine"
         )
     label_paths = _as_paths(y)
+    if isinstance(y, str | os.PathLike):
+        raise InputError(f"y: expected labels, or a list of files as for X, got {y!r}; use [{y!r}]")
     layouts = watch.results_of(layout_of, [*paths, *(label_paths or [])])
     files = list(zip(paths, layouts, strict=False))
     if label_paths is None:

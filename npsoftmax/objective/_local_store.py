@@ -34,6 +34,7 @@ class LocalStore:
         self.contents = Contents.of(samples)
         self._parts = Parts(threads, samples.X.shape[0] * self.contents.class_totals.size)
         self.threads = self.threads_here = self._parts.threads
+        self.place = "this process"
 
     def shared(
         self,

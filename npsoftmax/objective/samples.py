@@ -122,11 +122,14 @@ class Store(Protocol):
         How many evaluate at the same time.
     threads_here : int
         How many there are in this process for what does not concern the samples.
+    place : str
+        Where samples lie and how they are cut, as far as the last bits of sums depend on it.
     """
 
     contents: Contents
     threads: int
     threads_here: int
+    place: str
 
     def shared(
         self,

@@ -69,6 +69,8 @@ class SummedObjective:
         What is known of all samples.
     threads : int
         How many evaluate at the same time.
+    place : str
+        Where samples lie and how they are cut, as far as the last bits of sums depend on it.
 
     Raises
     ------
@@ -90,6 +92,11 @@ class SummedObjective:
     def threads(self) -> int:
         """How many evaluate at the same time."""
         return self._store.threads
+
+    @property
+    def place(self) -> str:
+        """Where samples lie and how they are cut, as far as the last bits of sums depend on it."""
+        return self._store.place
 
     @cached_property
     def digests(self) -> tuple[str, str | None]:

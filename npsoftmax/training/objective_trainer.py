@@ -286,6 +286,9 @@ class ObjectiveTrainer:
         settings = model_settings(self.model, contents.dtype, shape)
         return as_settings({**settings, **problem_settings(self.problem), **self.identity})
 
+    def _environment(self) -> dict[str, Any]:
+        return {**environment(self.problem.threads), "samples": self.problem.place}
+
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write all that :meth:`resume` needs, atomically.
 
@@ -304,9 +307,8 @@ class ObjectiveTrainer:
         state, history = self._reached
         if state is None:
             raise InputError("checkpoint: expected a trainer that has run, got a new one; call fit")
-        here = environment(self.problem.threads)
-        saved = SolverState(self._settings(), here, state.x, state.pairs, state.anchor, history)
-        saved.write(path)
+        settings, here = self._settings(), self._environment()
+        SolverState(settings, here, state.x, state.pairs, state.anchor, history).write(path)
 
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Take over parameters, history and the solver's memory from a checkpoint.
@@ -328,7 +330,7 @@ class ObjectiveTrainer:
             As there.
         """
         saved, state = newest_usable(path, self._read)
-        warn_of_another(saved.environment, environment(self.problem.threads), path)
+        warn_of_another(saved.environment, self._environment(), path)
         self.model.theta[...] = state.x
         self._reached = state, list(saved.history)
 
