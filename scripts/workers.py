@@ -126,9 +126,10 @@ def connected_to(address: str) -> Iterator["Client"]:
     try:
         client = Client(address, timeout=CONNECT_SECONDS)
     except OSError as error:
+        reason = str(error) or f"no answer within {CONNECT_SECONDS} s"
         raise ClusterError(
-            f"--scheduler {address}: no scheduler was reached: {error}; start one (dask scheduler) "
-            "and workers (dask worker ADDRESS), or check the address and its protocol"
+            f"--scheduler {address}: no scheduler was reached: {reason}; start one (dask "
+            "scheduler) and workers (dask worker ADDRESS), or check the address and its protocol"
         ) from error
     except Exception as error:  # an odd scheme, a worker's address, certificates that are missing
         raise InputError(
