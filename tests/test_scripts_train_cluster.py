@@ -77,9 +77,17 @@ def test_the_scheduler_is_killed_and_the_run_goes_on_without_it(train, tmp_path)
     assert len(history_of(tmp_path / "run")) == len(before) + 3
 
 
-@pytest.mark.parametrize("computed", [0.0, 0.2, 1.0])  # by the workers, in seconds
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "times", "computed"),  # by the workers, in seconds
+    [
+        (signal.SIGINT, 1, 0.0),
+        (signal.SIGINT, 1, 0.2),
+        (signal.SIGINT, 2, 0.2),
+        (signal.SIGINT, 1, 1.0),
+        (signal.SIGTERM, 1, 0.0),
+        (signal.SIGTERM, 2, 1.0),
+    ],
+)
 def test_an_interruption_while_the_workers_start(train, tmp_path, number, times, computed):
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), *LONG, "--run-dir", "run", "--workers", "2"],
