@@ -43,12 +43,14 @@ def refuse_unusable(args: argparse.Namespace) -> None:
     """Refuse a folder that cannot be that of this run; nothing is made yet."""
     from npsoftmax.errors import InputError
 
-    if args.resume and args.run_dir is None:
-        raise InputError("--resume: expected --run-dir DIR with the run to go on with; name it")
-    folder = Path(args.run_dir or "runs")
+    if not args.run_dir:
+        if args.resume:
+            raise InputError("--resume: expected --run-dir DIR with the run to go on with; name it")
+        return
+    folder = Path(args.run_dir)
     if args.resume and not os.path.isdir(folder):
         raise InputError(f"cannot read {folder}/checkpoint.npz: no such folder; check the name")
-    if args.run_dir and not args.resume and not args.force:
+    if not args.resume and not args.force:
         with usable(folder), suppress(FileNotFoundError):
             if not {path.name for path in folder.iterdir()}.isdisjoint(FILES):
                 with alone_in(folder):

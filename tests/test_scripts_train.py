@@ -159,6 +159,7 @@ def test_resume_with_another_data_set_is_refused(train, tmp_path, fashion_mnist_
         (["--dataset", ""], "got ''"),
         ([*SMALL, "--l2", "nan"], "l2: expected"),
         ([*SMALL, "--resume"], "expected --run-dir"),
+        ([*SMALL, "--resume", "--run-dir", ""], "expected --run-dir"),
         ([*SMALL, "--resume", "--run-dir", "none"], "cannot read none/checkpoint.npz"),
         ([*SMALL, "--run-dir", f"{__file__}/run"], "cannot make the run folder"),
     ],
