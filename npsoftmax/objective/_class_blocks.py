@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective._blocks import BLOCK_BYTES, Workspace, samples_per_block
 from npsoftmax.objective._parts import one_blas_thread
-from npsoftmax.objective.samples import Draw, Samples, Store, drawn_of
+from npsoftmax.objective.samples import Draw, Samples, Store
 
 __all__ = ["Solve", "class_blocks", "curvatures_and_diagonals", "equal_steps"]
 
@@ -112,7 +112,7 @@ def _blocks(samples: Samples, threads: int, draws: list[Draw], scale: float) -> 
     blocks = np.empty((len(draws), size, size), draws[0][1].dtype)
 
     def fill(number: int) -> None:
-        places, roots = drawn_of(draws[number], samples.start, samples.stop)
+        places, roots = draws[number]
         blocks[number] = _block(roots, samples.X.T, places - samples.start, scale)
 
     with ThreadPoolExecutor(threads) as pool:
