@@ -608,6 +608,13 @@ def test_shards_are_contiguous_and_fit(sizes, threads, room):
         assert max(shards) <= sum(sizes) / min(threads, len(sizes)) + max(sizes)
 
 
+def test_samples_without_features_are_shared_out_too(client):
+    y = np.array([0, 1, 1, 0, 1, 1])
+    problem = cluster.FullBatch(da.zeros((6, 0), chunks=(2, 0)), y, 0.1, client)
+    assert len(problem._store._shards) == 3
+    check_same(problem, FullBatch(np.zeros((0, 6)), y, 0.1), np.array([[0.1], [0.2]]), atol=1e-15)
+
+
 def test_a_subset_of_nothing_is_refused(client):
     rows, y = overlapping(60)
     for problem in (FullBatch(rows.T, y), cluster.FullBatch(cut(rows, [60]), y, 0.1, client)):

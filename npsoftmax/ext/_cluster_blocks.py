@@ -52,8 +52,8 @@ class Block(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of the features."""
-        return self.layout.num_rows * self.layout.width * self.layout.dtype.itemsize
+        """Of the features, as if there were one at least: a sample without any is work too."""
+        return self.layout.num_rows * max(1, self.layout.width) * self.layout.dtype.itemsize
 
 
 def blocks_of_array(X: Any, y: Any, weights: Any) -> list[Block]:

@@ -122,7 +122,7 @@ def shared_out(sizes: Sequence[int], threads: Threads) -> list[list[int]]:
     Parameters
     ----------
     sizes : sequence of int
-        Bytes of the blocks, all of which fit.
+        Bytes of the blocks, more than 0, all of which fit.
     threads : Threads
         Of the cluster.
 
