@@ -186,11 +186,20 @@ def run(
         code = getattr(error, "exit_code", None)
         if code is not None:
             return _complain(parser, args, str(error), code)
+        if _caused_by_interruption(error):
+            return _complain(parser, args, "interrupted", 130)
         text = f"unexpected {type(error).__name__}: {error}"
         if isinstance(error, ModuleNotFoundError):
             text = f"{error}; install the project first: python -m pip install ."
         return _complain(parser, args, text, 1)
     return 0
+
+
+def _caused_by_interruption(error: BaseException | None) -> bool:
+    # A second signal may cut short how a lock is put back after the first: "release unlocked lock".
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _prepare_streams() -> None:

@@ -67,11 +67,12 @@ def refuse_contradictions(args: argparse.Namespace) -> None:
 @contextmanager
 def local_cluster(count: int, debug: bool) -> Iterator["Client"]:
     """Start so many workers, one thread each, reachable from this machine alone; end them."""
-    from distributed import Client, LocalCluster
-
     cluster = client = None
     try:
-        with warnings.catch_warnings(), signals_held_back():
+        with signals_held_back(), warnings.catch_warnings():
+            # Here, for an interruption in the middle of an import may be lost.
+            from distributed import Client, LocalCluster
+
             # If another program has the usual port, Dask takes any.
             warnings.filterwarnings("ignore", message="Port .* is already in use")
             cluster = LocalCluster(

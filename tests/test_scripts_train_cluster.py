@@ -134,6 +134,29 @@ def test_signals_wait_whichever_thread_gets_them(name):
     assert process.stderr.rstrip().endswith("KeyboardInterrupt")
 
 
+TWICE = """
+import signal, threading
+import command_line
+def command(args):
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:  # what threading.Condition does if a second signal comes at the wrong moment
+        threading.Lock().release()
+parser = command_line.Parser(prog="it")
+command_line.add_output_flags(parser)
+raise SystemExit(command_line.run(parser, command, []))
+"""
+
+
+def test_what_an_interruption_breaks_is_an_interruption():
+    program = [sys.executable, "-c", TWICE]
+    process = subprocess.run(program, capture_output=True, text=True, cwd=SCRIPT.parent, timeout=20)
+    assert one_line(process, 130) == "it: interrupted"
+    program[-1] = TWICE.replace("signal.raise_signal(signal.SIGTERM)", "pass")
+    process = subprocess.run(program, capture_output=True, text=True, cwd=SCRIPT.parent, timeout=20)
+    assert one_line(process, 1).endswith("unexpected RuntimeError: release unlocked lock")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_goes_on(train, tmp_path, number):
     flags = [*LONG, "--run-dir", "run", "--workers", "2"]
