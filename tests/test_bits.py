@@ -10,7 +10,8 @@ import sys
 
 import numpy as np
 import pytest
-from bits import RECORD, __file__ as SCRIPT
+from bits import RECORD
+from bits import __file__ as SCRIPT
 
 KNOWN = json.loads(RECORD.read_text())
 

@@ -1,0 +1,420 @@
+r"""Update rules that change ``theta`` in place, with the semantics of Optimisers.jl.
+
+Every rule turns a gradient into the step that is subtracted, ``theta -= step``, and may keep
+arrays from one step to the next in ``state``. Rules chain from left to right. They know no
+bias: :class:`WeightDecay` and :class:`AdamW` shrink all of the array, whereas the objective's
+``l2`` touches only the weights.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npsoftmax.errors import DivergedError, InputError, ShapeError
+
+__all__ = [
+    "Adam",
+    "AdamW",
+    "ClipGrad",
+    "ClipNorm",
+    "Descent",
+    "Momentum",
+    "Nesterov",
+    "Optimiser",
+    "OptimiserChain",
+    "WeightDecay",
+]
+
+
+# What all update rules share, and how they chain.
+
+State = dict[str, NDArray[Any]]
+
+
+@dataclass(eq=False)
+class Optimiser(ABC):
+    """What the rules share: checked settings, state, and the update itself."""
+
+    _arrays: State = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            if setting.init:
+                self._check(setting.name, getattr(self, setting.name))
+
+    def _check(self, name: str, value: object) -> None:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in numbers):
+            raise InputError(f"{type(self).__name__}: expected a finite {name} >= 0, got {value!r}")
+
+    @abstractmethod
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Turn ``grad`` into the step, overwriting it, and advance the state."""
+
+    def update(self, theta: NDArray[Any], grad: NDArray[Any]) -> None:
+        """Subtract one step from ``theta`` in place; ``grad`` is overwritten.
+
+        Parameters
+        ----------
+        theta : ndarray
+            The parameters.
+        grad : ndarray
+            The gradient at ``theta``, of its shape and dtype.
+
+        Raises
+        ------
+        ShapeError
+            The two differ in shape.
+
+        Examples
+        --------
+        >>> from npsoftmax.optimisers import Descent
+        >>> theta = np.array([1.0, 2.0])
+        >>> Descent(0.5).update(theta, np.array([2.0, 0.0]))
+        >>> theta
+        array([0., 2.])
+        """
+        if theta.shape != grad.shape:
+            raise ShapeError(
+                f"update: expected theta and grad of one shape, got {theta.shape} and {grad.shape}"
+            )
+        theta -= self.apply(theta, grad)
+
+    @property
+    def state(self) -> State:
+        """The arrays kept from one step to the next, by name; none before the first step."""
+        return self._arrays
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state of a rule of the same kind, for instance from a checkpoint."""
+        self._arrays = {name: value.copy(order="K") for name, value in state.items()}
+
+    def _memory(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return the state array of this name, zeros at first."""
+        if name not in self._arrays:
+            self._arrays[name] = np.zeros(shape, dtype, order="F")
+        return self._arrays[name]
+
+
+class OptimiserChain(Optimiser):
+    """Apply rules from left to right to the gradient; the empty chain subtracts it as it is.
+
+    Parameters
+    ----------
+    *rules : Optimiser
+        For instance ``ClipNorm(1.0), Momentum(0.1)``.
+
+    Examples
+    --------
+    >>> from npsoftmax.optimisers import ClipGrad, Descent
+    >>> theta = np.array([1.0])
+    >>> OptimiserChain(ClipGrad(1.0), Descent(0.1)).update(theta, np.array([5.0]))
+    >>> theta
+    array([0.9])
+    """
+
+    def __init__(self, *rules: Optimiser) -> None:
+        for rule in rules:
+            if not isinstance(rule, Optimiser):
+                raise InputError(f"OptimiserChain: expected rules like Descent(0.1), got {rule!r}")
+        self.rules = rules
+
+    def __repr__(self) -> str:
+        """List the rules."""
+        return f"OptimiserChain({', '.join(map(repr, self.rules))})"
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return the gradient after all rules."""
+        for rule in self.rules:
+            grad = rule.apply(theta, grad)
+        return grad
+
+    @property
+    def state(self) -> State:
+        """The states of the rules, each name preceded by the rule's place."""
+        return {
+            f"{place}.{name}": value
+            for place, rule in enumerate(self.rules)
+            for name, value in rule.state.items()
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Hand each rule its own part of the state."""
+        for place, rule in enumerate(self.rules):
+            mine = f"{place}."
+            rule.load_state(
+                {n.removeprefix(mine): v for n, v in state.items() if n.startswith(mine)}
+            )
+
+
+# Rules that turn a gradient into a step: gradient descent and its descendants.
+
+
+@dataclass(eq=False)
+class Descent(Optimiser):
+    r"""Gradient descent: :math:`\theta \leftarrow \theta - \eta g`.
+
+    Parameters
+    ----------
+    eta : float
+        Learning rate.
+
+    Raises
+    ------
+    InputError
+        A setting is negative or NaN.
+
+    Examples
+    --------
+    >>> Descent(0.1)
+    Descent(eta=0.1)
+    """
+
+    eta: float = 0.1
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return ``eta * grad``."""
+        grad *= self.eta
+        return grad
+
+
+@dataclass(eq=False)
+class Momentum(Optimiser):
+    r"""Heavy ball: :math:`v \leftarrow \rho v + \eta g,\; \theta \leftarrow \theta - v`.
+
+    The learning rate is inside ``v`` (as in Optimisers.jl, unlike PyTorch), so the two agree
+    only while ``eta`` stays constant.
+
+    Parameters
+    ----------
+    eta, rho : float
+        Learning rate; how much of the velocity stays.
+
+    Examples
+    --------
+    >>> Momentum()
+    Momentum(eta=0.01, rho=0.9)
+    """
+
+    eta: float = 0.01
+    rho: float = 0.9
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return the new velocity."""
+        velocity = self._memory("velocity", grad.shape, grad.dtype)
+        velocity *= self.rho
+        grad *= self.eta
+        velocity += grad
+        grad[...] = velocity  # what leaves is the caller's to change, the velocity is not
+        return grad
+
+
+@dataclass(eq=False)
+class Nesterov(Optimiser):
+    r"""Nesterov's momentum: :math:`d = (1+\rho)\eta g - \rho^2 v,\; v \leftarrow \rho v - \eta g`.
+
+    ``v`` is the old velocity, with the sign of a movement (opposite to :class:`Momentum`).
+
+    Parameters
+    ----------
+    eta, rho : float
+        Learning rate; how much of the velocity stays.
+
+    Examples
+    --------
+    >>> Nesterov()
+    Nesterov(eta=0.001, rho=0.9)
+    """
+
+    eta: float = 0.001
+    rho: float = 0.9
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return ``(1 + rho) * eta * grad - rho**2 * velocity``."""
+        velocity = self._memory("velocity", grad.shape, grad.dtype)
+        grad *= self.eta
+        step = (1 + self.rho) * grad - self.rho**2 * velocity
+        velocity *= self.rho
+        velocity -= grad
+        return step
+
+
+@dataclass(eq=False)
+class Adam(Optimiser):
+    r"""Adam: steps scaled by running moments of the gradient.
+
+    .. math::
+
+        m &\leftarrow \beta_1 m + (1-\beta_1) g, \qquad
+        v \leftarrow \beta_2 v + (1-\beta_2) g^2 \\
+        \theta &\leftarrow \theta - \eta \,
+            \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}
+
+    Parameters
+    ----------
+    eta : float
+        Learning rate.
+    beta : (float, float)
+        Decay of the first and the second moment.
+    epsilon : float
+        Keeps the division finite.
+
+    References
+    ----------
+    Kingma, Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
+
+    Examples
+    --------
+    >>> Adam()
+    Adam(eta=0.001, beta=(0.9, 0.999), epsilon=1e-08)
+    """
+
+    eta: float = 0.001
+    beta: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = field(default=1e-8, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check the settings; the decays must be below 1 for the moments to be means."""
+        super().__post_init__()
+        if not isinstance(self.beta, tuple) or len(self.beta) != 2 or max(self.beta) >= 1:
+            raise InputError(
+                f"{type(self).__name__}: expected beta as two numbers in [0, 1), got {self.beta!r}"
+            )
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return ``eta`` times the bias-corrected first moment over the root of the second."""
+        beta1, beta2 = self.beta
+        first = self._memory("first", grad.shape, grad.dtype)
+        second = self._memory("second", grad.shape, grad.dtype)
+        steps = self._memory("steps", (1,), np.float64)
+        steps += 1
+        first *= beta1
+        first += (1 - beta1) * grad
+        second *= beta2
+        second += (1 - beta2) * grad * grad
+        t = float(steps[0])
+        root = np.sqrt(second / (1 - beta2**t)) + self.epsilon
+        return np.asarray(first / (1 - beta1**t) / root * self.eta)
+
+
+@dataclass(eq=False)
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay.
+
+    .. math:: \theta \leftarrow \theta - \eta \, (\text{adam} + \lambda \theta)
+
+    ``lambda_`` is multiplied by the learning rate, as in PyTorch and in Optimisers.jl's
+    ``couple=true``. It shrinks all of ``theta``, the bias too.
+
+    Parameters
+    ----------
+    eta, beta, epsilon
+        As for :class:`Adam`.
+    lambda_ : float
+        Weight decay; 0 as in Optimisers.jl (PyTorch: 0.01).
+
+    References
+    ----------
+    Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2.
+
+    Examples
+    --------
+    >>> AdamW(lambda_=0.01)
+    AdamW(eta=0.001, beta=(0.9, 0.999), epsilon=1e-08, lambda_=0.01)
+    """
+
+    lambda_: float = field(default=0.0, kw_only=True)
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return Adam's step plus ``eta * lambda_ * theta``."""
+        return super().apply(theta, grad) + self.eta * self.lambda_ * theta
+
+
+# Rules that reshape a gradient before another rule makes a step of it.
+
+
+@dataclass(eq=False)
+class WeightDecay(Optimiser):
+    r"""Add :math:`\lambda\theta` to the gradient; first in a chain it is an L2 penalty.
+
+    Parameters
+    ----------
+    lambda_ : float
+        The penalty is ``lambda_ / 2 * norm(theta)**2``.
+
+    Examples
+    --------
+    >>> WeightDecay(0.5).apply(np.array([2.0]), np.array([3.0]))
+    array([4.])
+    """
+
+    lambda_: float = 5e-4
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return ``grad + lambda_ * theta``."""
+        grad += self.lambda_ * theta
+        return grad
+
+
+@dataclass(eq=False)
+class ClipGrad(Optimiser):
+    """Limit each entry of the gradient to ``[-delta, delta]``.
+
+    Parameters
+    ----------
+    delta : float
+        The limit.
+
+    Examples
+    --------
+    >>> ClipGrad(1.0).apply(np.zeros(2), np.array([0.5, -3.0]))
+    array([ 0.5, -1. ])
+    """
+
+    delta: float = 10.0
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return the clipped gradient."""
+        return np.clip(grad, -self.delta, self.delta, out=grad)
+
+
+@dataclass(eq=False)
+class ClipNorm(Optimiser):
+    r"""Shrink a gradient that is too long: :math:`g \min(1, \omega / \|g\|_2)`.
+
+    Shorter gradients, zero among them, pass unchanged.
+
+    Parameters
+    ----------
+    omega : float
+        The largest norm that passes.
+
+    Raises
+    ------
+    DivergedError
+        The norm is NaN or infinite.
+
+    Examples
+    --------
+    >>> ClipNorm(1.0).apply(np.zeros(2), np.array([3.0, 4.0]))
+    array([0.6, 0.8])
+    """
+
+    omega: float = 10.0
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return the gradient, at most ``omega`` long."""
+        norm = float(np.linalg.norm(grad.astype(np.float64)))
+        if not np.isfinite(norm):
+            raise DivergedError(
+                f"ClipNorm: expected a finite gradient, got one of norm {norm}; "
+                "lower the learning rate, or look for NaN in the data"
+            )
+        if norm > self.omega:
+            grad *= self.omega / norm
+        return grad
