@@ -7,17 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npsoftmax._line_search import (
+from npsoftmax.errors import DivergedError, InputError
+from npsoftmax.lbfgs import (
     CURVATURE,
+    MEMORY,
     SUFFICIENT_DECREASE,
+    Iteration,
     Line,
     Point,
+    State,
     _between,
     dot,
+    iterate,
+    minimise,
     strong_wolfe_point,
 )
-from npsoftmax.errors import DivergedError, InputError
-from npsoftmax.lbfgs import MEMORY, Iteration, State, iterate, minimise
 
 HESSIAN = np.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.25], [0.0, 0.25, 10.0]])
 MINIMUM = np.array([1.0, -2.0, 3.0])
