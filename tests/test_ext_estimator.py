@@ -26,9 +26,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_info
 
 from npsoftmax.errors import DivergedError, InputError, LabelError, ShapeError
-from npsoftmax.ext._estimator_samples import weighted
-from npsoftmax.ext._estimator_solvers import descend
-from npsoftmax.ext.estimator import SoftmaxClassifier
+from npsoftmax.ext.estimator import SoftmaxClassifier, descend, weighted
 from npsoftmax.objective import FullBatch
 from npsoftmax.optimisers import Optimiser
 

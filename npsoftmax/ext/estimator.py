@@ -6,33 +6,308 @@ on: nothing is copied on the way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from npsoftmax import Adam
-from npsoftmax.errors import InputError
-from npsoftmax.ext._estimator_samples import (
-    Samples,
-    agreed_classes,
-    is_class_weight,
-    places_of,
-    weighted,
-    without_absent_classes,
-)
-from npsoftmax.ext._estimator_solvers import descend, finite_logits, minimise, rounded
+from npsoftmax import Adam, DataLoader, SoftmaxRegression, fit
+from npsoftmax.errors import DivergedError, InputError, LabelError, ShapeError
 from npsoftmax.functional import logsoftmax, softmax
+from npsoftmax.objective import FullBatch
+from npsoftmax.optimisers import Optimiser
 
-__all__ = ["SoftmaxClassifier"]
+__all__ = [
+    "Samples",
+    "SoftmaxClassifier",
+    "agreed_classes",
+    "descend",
+    "finite_logits",
+    "is_class_weight",
+    "minimise",
+    "places_of",
+    "rounded",
+    "weighted",
+    "without_absent_classes",
+]
+
+
+# Rows with labels and weights as a classifier of scikit-learn is given them.
+
+SMALLEST = np.finfo(np.float64).smallest_subnormal
+
+
+class Samples(NamedTuple):
+    """Rows that weigh something.
+
+    Attributes
+    ----------
+    X : ndarray
+        The rows, shape ``(n, d)``, in C order.
+    labels : ndarray of int
+        Their places in ``classes``.
+    weights : ndarray of float64
+        Positive, and 1 on average.
+    classes : ndarray
+        The labels' names.
+    """
+
+    X: NDArray[Any]
+    labels: NDArray[np.intp]
+    weights: NDArray[np.float64]
+    classes: NDArray[Any]
+
+
+def is_class_weight(value: object) -> bool:
+    """Say whether a value is a dict, "balanced" or None; arrays cannot be asked by ``in``."""
+    return value is None or isinstance(value, Mapping) or str(value) == "balanced"
+
+
+@np.errstate(all="ignore")
+def weighted(
+    X: NDArray[Any],
+    labels: NDArray[np.intp],
+    classes: NDArray[Any],
+    sample_weight: ArrayLike | None,
+    class_weight: Mapping[Any, float] | str | None,
+) -> Samples:
+    """Return the rows that weigh something, or raise InputError if there are none."""
+    weights = _as_weights(sample_weight, labels.size)
+    if str(class_weight) == "balanced":
+        weights /= np.maximum(np.bincount(labels, weights), SMALLEST)[labels]
+    elif isinstance(class_weight, Mapping):
+        weights *= _as_factors(class_weight, classes)[labels]
+    weights /= weights.max()
+    kept = weights > 0
+    if not kept.any():
+        raise InputError(
+            "class_weight: expected weights other than zero for some of the rows, got zero for all "
+            "that have a sample_weight"
+        )
+    rows = X if kept.all() else X[kept]
+    return Samples(rows, labels[kept], weights[kept] / weights[kept].mean(), classes)
+
+
+def _as_weights(sample_weight: ArrayLike | None, num_samples: int) -> NDArray[np.float64]:
+    """Return weights of which the largest is 1, in a new array."""
+    if sample_weight is None:
+        return np.ones(num_samples)
+    weights = check_array(
+        sample_weight, dtype=np.float64, ensure_2d=False, input_name="sample_weight"
+    )
+    if weights.shape != (num_samples,):
+        raise ShapeError(
+            f"sample_weight: expected one number for each of {num_samples} rows, got shape "
+            f"{weights.shape}"
+        )
+    if weights.min() < 0 or weights.max() == 0:
+        raise InputError(
+            "sample_weight: expected numbers of at least zero, and not zero for all, got numbers "
+            f"from {weights.min()} to {weights.max()}"
+        )
+    return np.asarray(weights / weights.max())
+
+
+def _as_factors(class_weight: Mapping[Any, float], classes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return what the weights of each class are multiplied by."""
+    names = classes.tolist()
+    # Rows may lack a class that the dict names, but one that it does not name may be misspelt.
+    if set(class_weight) - set(names) and set(names) - set(class_weight):
+        raise InputError(
+            f"class_weight: expected keys among the labels {names}, got {list(class_weight)}"
+        )
+    factors = np.array([class_weight.get(name, 1.0) for name in names], np.float64)
+    if not (factors.min() >= 0 and factors.max() < np.inf):
+        raise InputError(
+            f"class_weight: expected finite numbers of at least 0, got {dict(class_weight)}"
+        )
+    return factors
+
+
+def without_absent_classes(samples: Samples) -> Samples:
+    """Return the samples with the classes that they have, two at least."""
+    present, labels = np.unique(samples.labels, return_inverse=True)
+    _refuse_one_class(samples.classes[present])
+    return samples._replace(labels=labels, classes=samples.classes[present])
+
+
+def agreed_classes(given: ArrayLike | None, known: NDArray[Any] | None) -> NDArray[Any]:
+    """Return the classes of every call of partial_fit: those of the calls before, if there were."""
+    classes = known if given is None else np.unique(given)
+    if classes is None:
+        raise InputError("classes: expected all labels at the first call of partial_fit, got None")
+    if known is not None and not np.array_equal(known, classes):
+        raise InputError(
+            f"classes: expected {known.tolist()} as before, got {classes.tolist()}; leave them "
+            "out, or begin anew with a clone"
+        )
+    _refuse_one_class(classes)
+    return classes
+
+
+def places_of(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Return where labels stand among the classes, or raise LabelError if they do not."""
+    unknown = np.setdiff1d(y, classes)
+    if unknown.size:
+        raise LabelError(
+            f"y: expected labels among {classes.tolist()}, got {unknown.tolist()}; name all that "
+            "will come at the first call of partial_fit, or begin anew with fit"
+        )
+    return np.searchsorted(classes, y)
+
+
+def _refuse_one_class(classes: NDArray[Any]) -> None:
+    if classes.size < 2:
+        raise InputError(
+            f"y: expected labels of at least two classes, got only one class, {classes.tolist()}; "
+            "rows of weight 0 do not count"
+        )
+
+
+# How the parameters of an estimator are moved: to the optimum, or downhill batch after batch.
+
+Floats = NDArray[np.float64]
+
+# A preconditioner that was made far from the optimum can be a poor one there. After so many
+# iterations another is made, then after twice as many, and so on.
+ITERATIONS = 200
+# The smallest variance, in units of the features' own, that is no rounding error for sure.
+COLLINEAR = 1e-10
+
+
+def minimise(theta: Floats, samples: Samples, l2: float, tol: float, max_iter: int) -> int:
+    """Move ``theta`` to the optimum, and return the number of iterations that it took.
+
+    Warns with ConvergenceWarning where there is something to know of the point that was reached.
+    """
+    model = SoftmaxRegression(samples.X.shape[1], len(theta), sigma=0.0, dtype=np.float64)
+    model.theta = theta
+    done, limit = 0, ITERATIONS
+    while True:
+        limit = min(limit, max_iter - done)
+        optimum = fit(
+            model,
+            samples.X.T,
+            samples.labels,
+            l2=l2,
+            sample_weight=samples.weights,
+            tol=tol,
+            max_iterations=limit,
+        )
+        done += optimum.iterations
+        if optimum.reason != "iterations" or done == max_iter:
+            break
+        limit *= 2
+    if l2 == 0:
+        _make_smallest(theta, samples.X)
+    if done == 0 and optimum.max_gradient > 0 and not theta.any():
+        _warn("the gradient is below tol at the start already: scale the features, or lower tol")
+    if optimum.advice:
+        advice = optimum.advice.replace(
+            f"max_iterations, now {limit}", f"max_iter, now {max_iter}"
+        ).replace("l2", "alpha")
+        _warn(advice)
+    return done
+
+
+def _warn(advice: str) -> None:
+    warnings.warn(f"SoftmaxClassifier: {advice}", ConvergenceWarning, stacklevel=4)
+
+
+@np.errstate(all="ignore")
+def rounded(rows: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return coefficients in another dtype, or raise DivergedError if they do not fit it."""
+    found = rows.astype(dtype)
+    if not np.isfinite(found).all():
+        raise DivergedError(
+            f"coefficients: expected numbers that fit {dtype}, got up to {np.abs(rows).max():g}; "
+            "scale the features, or give them as float64"
+        )
+    return found
+
+
+@np.errstate(all="ignore")
+def finite_logits(X: Any, coef: NDArray[Any], intercept: NDArray[Any]) -> NDArray[Any]:
+    """Return the logits of rows, or raise InputError if they overflow."""
+    logits: NDArray[Any] = X @ coef.T + intercept
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"X: expected numbers whose logits fit {logits.dtype}, got up to "
+            f"{np.abs(X).max():g}; scale the features as those that the model was fitted to"
+        )
+    return logits
+
+
+@np.errstate(all="ignore")
+def _make_smallest(theta: Floats, X: NDArray[Any]) -> None:
+    """Move to the smallest weights that have the same logits on all rows.
+
+    The loss determines no more than these logits. Where features are collinear, or more than rows,
+    other weights have them too; a vanishing penalty would choose the smallest.
+    """
+    mean = X.mean(axis=0, dtype=np.float64)
+    centred = X - mean
+    if _vary_in_all_directions(centred):
+        return
+    weights = np.linalg.lstsq(centred, centred @ theta[:, :-1].T, rcond=None)[0].T
+    theta[:, -1] += (theta[:, :-1] - weights) @ mean
+    theta[:, :-1] = weights
+
+
+def _vary_in_all_directions(centred: Floats) -> bool:
+    """Say whether rows certainly do: for many rows that is known long before their SVD."""
+    products = centred.T @ centred
+    units = np.sqrt(products.diagonal())
+    if not units.all():
+        return False
+    correlations = products / units / units[:, None]
+    np.fill_diagonal(correlations, 1 - COLLINEAR)
+    try:
+        np.linalg.cholesky(correlations)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+@np.errstate(all="ignore")
+def descend(
+    theta: Floats,
+    samples: Samples,
+    l2: float,
+    epochs: Iterable[int],
+    batch_size: int,
+    rule: Optimiser,
+    seed: int,
+) -> None:
+    """Move ``theta`` by a step of the rule for each batch of each epoch."""
+    every_row = np.arange(samples.labels.size)
+    loader = DataLoader(samples.X.T, every_row, batch_size, shuffle=True, seed=seed)
+    for epoch in epochs:
+        for X, rows in loader.batches(epoch):
+            weights = samples.weights[rows]
+            problem = FullBatch(X, samples.labels[rows], sample_weight=weights, threads=1)
+            # A batch counts for what it weighs, or few heavy rows would be lost among many.
+            grad = weights.mean() * problem.loss_and_grad(theta).grad
+            grad[:, :-1] += l2 * theta[:, :-1]
+            rule.update(theta, grad)
+        # What the classes have in common changes no probability, and costs a penalty.
+        theta -= theta.mean(axis=0)
+        if not np.isfinite(theta).all():
+            raise DivergedError(
+                f"training diverged in epoch {epoch + 1}: expected finite coefficients, got NaN or "
+                f"infinities; scale the features, or lower the learning rate ({rule!r})"
+            )
+
 
 DTYPES = [np.float64, np.float32]
 # Names of parameters, what they are, what that is called, and the least of it.
