@@ -23,7 +23,7 @@ from hypothesis import settings
 
 import npsoftmax
 from npsoftmax.data.datasets import acquire
-from npsoftmax.data.registry import find
+from npsoftmax.data.datasets import find
 from npsoftmax.errors import DataUnavailableError
 
 # It imports torch, which is optional; the tests that use it skip without.

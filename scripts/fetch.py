@@ -30,8 +30,7 @@ def parser() -> argparse.ArgumentParser:
 
 def fetch(args: argparse.Namespace) -> None:
     """Make the files lie on this machine, whole, and say where."""
-    from npsoftmax.data.datasets import acquire
-    from npsoftmax.data.registry import find
+    from npsoftmax.data.datasets import acquire, find
     from npsoftmax.errors import InputError
 
     source = find(args.dataset)

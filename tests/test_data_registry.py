@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from npsoftmax.data.registry import DATASETS, find
+from npsoftmax.data.datasets import DATASETS, find
 from npsoftmax.errors import InputError
 
 ROLES = {"train-images", "train-labels", "test-images", "test-labels"}

@@ -27,8 +27,8 @@ from download_faults import FAULTS, INTERRUPTIONS, NAME, STAMPEDE, Fault, disk_o
 from faulty_server import FaultyServer, Request
 
 from npsoftmax.data import _transfer
+from npsoftmax.data.datasets import find
 from npsoftmax.data.download import fetch, plan
-from npsoftmax.data.registry import find
 from npsoftmax.data.remote_file import RemoteFile
 from npsoftmax.errors import DataUnavailableError
 

@@ -18,7 +18,7 @@ from julia_reference import BULK, CASES, refused
 
 import npsoftmax
 from npsoftmax import DataLoader, SoftmaxRegression, Trainer, metrics
-from npsoftmax.data.registry import find
+from npsoftmax.data.datasets import find
 from npsoftmax.errors import InputError
 from npsoftmax.functional import (
     crossentropy,
