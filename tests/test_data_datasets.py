@@ -11,7 +11,7 @@ import pytest
 
 from npsoftmax import load
 from npsoftmax.data import datasets, registry
-from npsoftmax.data.remote_file import RemoteFile
+from npsoftmax.data.download import RemoteFile
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError
 
 FILES = {

@@ -25,8 +25,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from npsoftmax.data import _http, _transfer, download
-from npsoftmax.data.download import fetch, plan
-from npsoftmax.data.remote_file import RemoteFile, verify
+from npsoftmax.data.download import RemoteFile, fetch, plan, verify
 from npsoftmax.errors import DataUnavailableError, InputError
 from npsoftmax.files import publish
 

@@ -28,8 +28,7 @@ from faulty_server import FaultyServer, Request
 
 from npsoftmax.data import _transfer
 from npsoftmax.data.datasets import find
-from npsoftmax.data.download import fetch, plan
-from npsoftmax.data.remote_file import RemoteFile
+from npsoftmax.data.download import RemoteFile, fetch, plan
 from npsoftmax.errors import DataUnavailableError
 
 FETCH = Path(__file__).parents[1] / "scripts" / "fetch.py"
@@ -62,7 +61,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from npsoftmax.data.download import fetch, plan
-from npsoftmax.data.remote_file import RemoteFile
+from npsoftmax.data.download import RemoteFile
 from npsoftmax.errors import DataUnavailableError
 name, size, sha256, folder, url = sys.argv[1:]
 file = RemoteFile(name, int(size), sha256)

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.data import idx
-from npsoftmax.data.download import TIMEOUT_SECONDS, fetch, plan
-from npsoftmax.data.remote_file import RemoteFile, complaint, verify
+from npsoftmax.data.download import TIMEOUT_SECONDS, RemoteFile, complaint, fetch, plan, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
 from npsoftmax.files import publish, readable
 
