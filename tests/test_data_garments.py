@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from npsoftmax.data._drawing import SIDE, Sheet, cut, join, only, overlap, ring
-from npsoftmax.data.garments import CLASSES, generate
+from npsoftmax.data.garments import CLASSES, SIDE, Sheet, cut, generate, join, only, overlap, ring
 from npsoftmax.errors import InputError
 
 T_SHIRT, TROUSER, PULLOVER, DRESS, COAT, SANDAL, SHIRT, SNEAKER, BAG, BOOT = range(10)
