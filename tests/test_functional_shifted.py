@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from mpmath import mp
 
 from npsoftmax.functional import logitcrossentropy
-from npsoftmax.functional._shifted import (
+from npsoftmax.functional._compensated import (
     Pair,
     add_up,
     divided,

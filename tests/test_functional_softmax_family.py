@@ -55,7 +55,7 @@ def test_logsumexp_special(column, expected):
 
 
 def test_out_may_overlap_the_input_elsewhere(monkeypatch):
-    monkeypatch.setattr("npsoftmax.functional._blocks.BLOCK_ELEMENTS", 3)
+    monkeypatch.setattr("npsoftmax.functional._compensated.BLOCK_ELEMENTS", 3)
     x = np.arange(9.0).reshape(3, 3) ** 2 / 8
     expected = softmax(x.T)
     np.testing.assert_array_equal(softmax(x.T, out=x), expected)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.functional._shifted import MOST_ROWS, offsets, subtract_top
+from npsoftmax.functional._compensated import MOST_ROWS, offsets, subtract_top
 
 __all__ = ["LabelLosses"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.functional._shifted import part_infinities
+from npsoftmax.functional._compensated import part_infinities
 
 __all__ = ["RunningLosses"]
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_float, as_labels
 from npsoftmax.errors import InputError, ShapeError
-from npsoftmax.functional._shifted import FLOAT64, add_up, divided
+from npsoftmax.functional._compensated import FLOAT64, add_up, divided
 
 __all__ = [
     "Aggregate",

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_float, as_out, as_single_axis
-from npsoftmax.functional._blocks import as_matrix, by_blocks
-from npsoftmax.functional._label_losses import LabelLosses
-from npsoftmax.functional._shifted import (
+from npsoftmax.functional._compensated import (
     FLOAT64,
     add_up,
+    as_matrix,
+    by_blocks,
     fast_two_sum,
     offsets,
     other_total,
@@ -26,6 +26,7 @@ from npsoftmax.functional._shifted import (
     two_sum,
     with_subnormal_terms,
 )
+from npsoftmax.functional._label_losses import LabelLosses
 from npsoftmax.functional._targets import (
     Aggregate,
     aggregate,

@@ -7,8 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_float, as_single_axis
 from npsoftmax.errors import InputError
-from npsoftmax.functional._blocks import as_matrix
-from npsoftmax.functional._shifted import add_up
+from npsoftmax.functional._compensated import add_up, as_matrix
 from npsoftmax.functional._targets import (
     Aggregate,
     aggregate,

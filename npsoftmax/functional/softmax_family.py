@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_axis, as_float, as_out, floating_dtype
 from npsoftmax.errors import ShapeError
-from npsoftmax.functional._blocks import by_blocks
-from npsoftmax.functional._shifted import add_up, log_total, quotient, shift
+from npsoftmax.functional._compensated import add_up, by_blocks, log_total, quotient, shift
 
 __all__ = [
     "logsoftmax",
