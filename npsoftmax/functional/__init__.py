@@ -11,7 +11,7 @@ from npsoftmax.functional.logit_losses import (
 )
 from npsoftmax.functional.losses import crossentropy, crossentropy_grad, label_smoothing
 from npsoftmax.functional.onehot import onecold, onehotbatch
-from npsoftmax.functional.softmax_family import (
+from npsoftmax.functional.softmax import (
     logsoftmax,
     logsoftmax_grad,
     logsumexp,
