@@ -4,13 +4,16 @@ Classes lie along ``axis=0`` unless told otherwise, samples are columns (Julia's
 """
 
 from npsoftmax.functional.affine import affine, affine_grad
-from npsoftmax.functional.logit_losses import (
+from npsoftmax.functional.losses import (
+    crossentropy,
+    crossentropy_grad,
+    label_smoothing,
     logitcrossentropy,
     logitcrossentropy_and_grad,
     logitcrossentropy_grad,
+    onecold,
+    onehotbatch,
 )
-from npsoftmax.functional.losses import crossentropy, crossentropy_grad, label_smoothing
-from npsoftmax.functional.onehot import onecold, onehotbatch
 from npsoftmax.functional.softmax import (
     logsoftmax,
     logsoftmax_grad,

@@ -14,7 +14,7 @@ from npsoftmax.functional import (
     logitcrossentropy,
     logitcrossentropy_and_grad,
 )
-from npsoftmax.functional._targets import as_targets, one_hot_labels
+from npsoftmax.functional.losses import as_targets, one_hot_labels
 from npsoftmax.objective._blocks import AnyBlock, Workspace, samples_per_block
 
 __all__ = [
