@@ -23,12 +23,10 @@ from npsoftmax.functional._compensated import (
     other_total,
     quotient,
     shift,
-    shift_with_error,
     times,
     two_sum,
     with_subnormal_terms,
 )
-from npsoftmax.functional._label_losses import LabelLosses
 
 __all__ = [
     "Aggregate",
@@ -255,31 +253,22 @@ def _label_block(
     losses: NDArray[Any],
 ) -> None:
     """Compute the losses of some columns and, into ``out``, their gradients over ``count``."""
-    if block.dtype == FLOAT64:
-        _float64_label_block(count, block, out, labels, losses)
-        return
-    work = LabelLosses(block.shape[0], block.shape[1], FLOAT64)
-    work.logits[...] = block
-    losses[...] = work.losses(labels)
-    if out is not None:
-        work.gradient(count, out)
-
-
-def _float64_label_block(
-    count: int,
-    block: NDArray[Any],
-    out: NDArray[Any] | None,
-    labels: NDArray[Any],
-    losses: NDArray[Any],
-) -> None:
-    """Do what :class:`LabelLosses` does, with the rounding errors of float64 beside the numbers."""
-    _, d, error = shift_with_error(block)
+    _, d, error = shift(block)
     exponentials = np.exp(d)
     of_row, of_column = offsets(d)
     at_y = of_row[labels] + of_column
-    flat, flat_error = exponentials.ravel(order="K"), error.ravel(order="K")
-    d_y, e_y, error_y = d.ravel(order="K")[at_y], flat[at_y], flat_error[at_y]
+    flat = exponentials.ravel(order="K")
+    d_y, e_y = d.ravel(order="K")[at_y], flat[at_y]
     flat[at_y] = 0.0
+    if error is None:
+        other = np.add.reduce(exponentials, axis=0)
+        np.subtract(np.log1p(other + (e_y - 1.0)), d_y, out=losses)
+        if out is not None:
+            flat[at_y] = 0.0 - other
+            np.divide(exponentials, (other + e_y) * count, out=out, casting="same_kind")
+        return
+    flat_error = error.ravel(order="K")
+    error_y = flat_error[at_y]
     others = add_up(exponentials, exponentials * error)
     other = with_subnormal_terms(others.high, d, error)
     total = two_sum(others, e_y, e_y * error_y)
