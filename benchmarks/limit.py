@@ -23,8 +23,8 @@ measure.threads(1)
 import numpy as np
 
 import npsoftmax as nps
-from npsoftmax.functional._label_losses import LabelLosses
 from npsoftmax.objective import _blocks
+from npsoftmax.objective.hot_loop import LabelLosses
 
 LOOP = "the loop, Trainer.fit(1)"
 PRODUCTS = "its two products per batch alone"

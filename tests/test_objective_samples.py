@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npsoftmax.objective import Contents, FullBatch, Samples, SummedObjective
-from npsoftmax.objective._blocks import Workspace
 from npsoftmax.objective._local_store import LocalStore
 from npsoftmax.objective.duality import Moments
+from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.samples import added, digest_of
 
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.objective._blocks import Workspace
 from npsoftmax.objective._parts import Parts, one_blas_thread
+from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.samples import Contents, Draw, Samples
 
 __all__ = ["LocalStore"]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from npsoftmax._checks import as_count
-from npsoftmax.objective._blocks import Workspace
+from npsoftmax.objective.hot_loop import Workspace
 
 __all__ = ["Parts", "cores", "one_blas_thread"]
 

@@ -15,7 +15,7 @@ from npsoftmax.functional import (
     logitcrossentropy_and_grad,
 )
 from npsoftmax.functional.losses import as_targets, one_hot_labels
-from npsoftmax.objective._blocks import AnyBlock, Workspace, samples_per_block
+from npsoftmax.objective.hot_loop import AnyBlock, Workspace, samples_per_block
 
 __all__ = [
     "Evaluation",

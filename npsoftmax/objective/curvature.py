@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from npsoftmax._checks import as_float
 from npsoftmax.errors import ShapeError
 from npsoftmax.functional import affine, affine_grad, softmax, softmax_grad
-from npsoftmax.objective._blocks import Workspace, samples_per_block
 from npsoftmax.objective.batch import as_arguments
+from npsoftmax.objective.hot_loop import Workspace, samples_per_block
 
 __all__ = ["accumulate_product", "as_direction", "hessian_vector_product"]
 

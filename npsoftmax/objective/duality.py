@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.functional import affine, softmax
-from npsoftmax.objective._blocks import Workspace, samples_per_block
+from npsoftmax.objective.hot_loop import Workspace, samples_per_block
 from npsoftmax.objective.samples import Samples, Store, added
 
 __all__ = ["dual_value"]

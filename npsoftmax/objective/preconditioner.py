@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.errors import InputError
-from npsoftmax.objective._blocks import FEWEST_SAMPLES, MOST_LOGITS, Workspace
 from npsoftmax.objective._class_blocks import Solve, class_blocks, curvatures_and_diagonals
+from npsoftmax.objective.hot_loop import FEWEST_SAMPLES, MOST_LOGITS, Workspace
 from npsoftmax.objective.samples import Contents, Samples, Store
 
 __all__ = ["Solve", "evenly_random", "preconditioner_at"]

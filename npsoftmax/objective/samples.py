@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.objective._blocks import Workspace
+from npsoftmax.objective.hot_loop import Workspace
 
 __all__ = ["Contents", "Draw", "Samples", "Store", "added", "digest_of", "drawn_of"]
 
