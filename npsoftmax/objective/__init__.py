@@ -27,8 +27,12 @@ Its gradient follows by the chain rule, in the shapes of the code:
 multiplied by the sum of its targets.
 """
 
-from npsoftmax.objective.batch import Evaluation, loss_and_grad, sample_losses
-from npsoftmax.objective.curvature import hessian_vector_product
+from npsoftmax.objective.batch import (
+    Evaluation,
+    hessian_vector_product,
+    loss_and_grad,
+    sample_losses,
+)
 from npsoftmax.objective.full_batch import FullBatch
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.samples import Contents, Samples

@@ -27,7 +27,7 @@ class FullBatch(SummedObjective):
 
     It is convex, and twice differentiable: the gradient is derived in :mod:`npsoftmax.objective`
     (each column of dZ times :math:`n w_j / \bar w`), the Hessian in
-    :mod:`npsoftmax.objective.curvature`. Samples are taken and converted in blocks, shared by
+    :mod:`npsoftmax.objective.batch`. Samples are taken and converted in blocks, shared by
     threads.
 
     Parameters

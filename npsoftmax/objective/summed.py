@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 
 from npsoftmax._checks import as_size
 from npsoftmax.errors import InputError, ShapeError
-from npsoftmax.objective.batch import accumulate, as_scale, penalty_and_grad, refuse_other_dtypes
-from npsoftmax.objective.curvature import accumulate_product, as_direction
+from npsoftmax.objective.batch import (
+    accumulate,
+    accumulate_product,
+    as_direction,
+    as_scale,
+    penalty_and_grad,
+    refuse_other_dtypes,
+)
 from npsoftmax.objective.duality import dual_value
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.preconditioner import MOST_CLASSES, Solve, preconditioner_at
