@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npsoftmax.objective import Contents, FullBatch, Samples, SummedObjective
-from npsoftmax.objective._local_store import LocalStore
 from npsoftmax.objective.duality import Moments
 from npsoftmax.objective.hot_loop import Workspace
-from npsoftmax.objective.samples import added, digest_of
+from npsoftmax.objective.samples import LocalStore, added, digest_of
 
 
 def samples(n=10, weights=None, k=3):

@@ -18,8 +18,7 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from npsoftmax.objective import Samples, Workspace
-from npsoftmax.objective._parts import one_blas_thread
-from npsoftmax.objective.samples import drawn_of
+from npsoftmax.objective.samples import drawn_of, one_blas_thread
 
 __all__ = ["Answer", "Shard", "Turn", "added_up", "asked", "packed", "picked"]
 

@@ -27,8 +27,7 @@ from npsoftmax.ext._cluster_faults import PATIENCE, Watch
 from npsoftmax.ext._cluster_shards import Answer, Combine, added_up, asked, packed, picked
 from npsoftmax.ext._cluster_workers import moves
 from npsoftmax.objective import Contents, Samples, Workspace
-from npsoftmax.objective._parts import cores
-from npsoftmax.objective.samples import Draw, drawn_of
+from npsoftmax.objective.samples import Draw, cores, drawn_of
 
 __all__ = ["ClusterStore"]
 

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.functional import affine, softmax
-from npsoftmax.objective._parts import one_blas_thread
 from npsoftmax.objective.hot_loop import BLOCK_BYTES, Workspace, samples_per_block
-from npsoftmax.objective.samples import Draw, Samples, Store
+from npsoftmax.objective.samples import Draw, Samples, Store, one_blas_thread
 
 __all__ = ["Solve", "class_blocks", "curvatures_and_diagonals", "equal_steps"]
 

@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_columns, as_labels, floating_dtype, same_samples
 from npsoftmax.errors import InputError, ShapeError
-from npsoftmax.objective._local_store import LocalStore
 from npsoftmax.objective.batch import Evaluation
-from npsoftmax.objective.samples import Samples
+from npsoftmax.objective.samples import LocalStore, Samples
 from npsoftmax.objective.summed import SummedObjective
 
 __all__ = ["FullBatch", "as_weights", "unusable_weights"]

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, reduce
+from itertools import pairwise
+from threading import Lock
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._checks import as_count
 from npsoftmax.objective.hot_loop import Workspace
 
-__all__ = ["Contents", "Draw", "Samples", "Store", "added", "digest_of", "drawn_of"]
+__all__ = [
+    "Contents",
+    "Draw",
+    "LocalStore",
+    "Parts",
+    "Samples",
+    "Store",
+    "added",
+    "cores",
+    "digest_of",
+    "drawn_of",
+    "one_blas_thread",
+]
 
 Sums = TypeVar("Sums", bound=tuple[Any, ...])
 Result = TypeVar("Result")
@@ -203,3 +222,144 @@ def _digest(values: NDArray[np.uint64], start: int) -> int:
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(SECOND)
         digest = np.add.reduce(mixed ^ (mixed >> np.uint64(31)), initial=digest)
     return int(digest)
+
+
+# Samples in parts, one for each thread.
+
+# Multiplications: with fewer for a sample the threads are in each other's way, handing the
+# interpreter's lock to and fro; with fewer for a part starting one costs more than it saves.
+FEWEST_OF_SAMPLE, FEWEST_OF_PART = 1000, 2_000_000
+
+
+class Parts:
+    """Calls of a function with a part of the samples each, at the same time.
+
+    Parameters
+    ----------
+    threads : int, optional
+        How many at most; the cores that this process may use unless given.
+    work : int
+        Multiplications for a sample, about.
+    """
+
+    def __init__(self, threads: int | None, work: int) -> None:
+        self.threads = as_count(cores() if threads is None else threads, "threads")
+        self._work = work
+        self._workspaces = [Workspace() for _ in range(self.threads)]
+        self._in_use = Lock()
+
+    def __reduce__(self) -> tuple[type["Parts"], tuple[int, int]]:
+        """Copy and pickle without workspaces and lock."""
+        return Parts, (self.threads, self._work)
+
+    def call(
+        self, function: Callable[[slice, Workspace], Result], num_samples: int
+    ) -> list[Result]:
+        """Return ``function(columns, workspace)`` of each part, in order."""
+        count = 1
+        if self._work >= FEWEST_OF_SAMPLE:
+            count = max(1, min(self.threads, num_samples * self._work // FEWEST_OF_PART))
+        cuts = [num_samples * number // count for number in range(count + 1)]
+        columns = [slice(*ends) for ends in pairwise(cuts)]
+
+        def silent(columns: slice, workspace: Workspace) -> Result:
+            with np.errstate(all="ignore"):  # each thread has an error state of its own
+                return function(columns, workspace)
+
+        with self._in_use:  # the workspaces serve one call at a time
+            if count == 1:
+                return [silent(columns[0], self._workspaces[0])]
+            with one_blas_thread(), ThreadPoolExecutor(count) as pool:
+                return list(pool.map(silent, columns, self._workspaces))
+
+
+class _OneBlasThread:
+    """Hold the BLAS to one thread while several of ours call it.
+
+    The limit is the whole process's: the first to come sets it, the last to go puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._holders = Lock(), 0
+        self._limit: Any = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._holders == 0:
+                self._limit = _blas().limit(limits=1, user_api="blas")
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._limit.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()
+
+
+@cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()  # looking for the libraries takes a millisecond
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# Samples in this process, shared by its threads.
+
+
+class LocalStore:
+    """Where samples lie, as :class:`npsoftmax.objective.samples.Store` says it.
+
+    Parameters
+    ----------
+    samples : Samples
+        All of them.
+    threads : int, optional
+        How many at most; the cores that this process may use unless given.
+    """
+
+    def __init__(self, samples: Samples, threads: int | None) -> None:
+        self.samples = samples
+        self.contents = Contents.of(samples)
+        self._parts = Parts(threads, samples.X.shape[0] * self.contents.class_totals.size)
+        self.threads = self.threads_here = self._parts.threads
+        self.place = "this process"
+
+    def shared(
+        self,
+        function: Callable[[Samples, Workspace], Result],
+        combine: Callable[[Result, Result], Result],
+    ) -> Result:
+        """Call a function on parts of the samples, one for each thread."""
+        results = self._parts.call(
+            lambda columns, workspace: function(self.samples.columns(columns), workspace),
+            self.samples.y.size,
+        )
+        return reduce(combine, results)
+
+    def together(
+        self,
+        function: Callable[[Samples, int, list[Draw]], Result],
+        combine: Callable[[Result, Result], Result],
+        draws: list[Draw],
+    ) -> Result:
+        """Call a function on all samples, which may use all threads."""
+        if self.threads == 1:
+            return function(self.samples, 1, draws)
+        with one_blas_thread():
+            return function(self.samples, self.threads, draws)
+
+    def select(self, kept: NDArray[np.intp]) -> LocalStore:
+        """Return a store of copies of the samples at these ascending places."""
+        return LocalStore(self.samples.picked(kept, 0), self.threads)
