@@ -14,7 +14,7 @@ from npsoftmax.objective import (
     _parts,
     preconditioner,
 )
-from npsoftmax.objective._class_blocks import equal_steps
+from npsoftmax.objective.preconditioner import equal_steps
 
 K, D, N = 3, 4, 15
 
