@@ -33,10 +33,9 @@ from npsoftmax.objective.batch import (
     loss_and_grad,
     sample_losses,
 )
-from npsoftmax.objective.full_batch import FullBatch
+from npsoftmax.objective.full_batch import FullBatch, SummedEvaluation, SummedObjective
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.samples import Contents, Samples
-from npsoftmax.objective.summed import SummedEvaluation, SummedObjective
 
 __all__ = [
     "Contents",
