@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
+import platform
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,23 +16,98 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax import storage
+from npsoftmax import lbfgs, storage
 from npsoftmax.errors import CorruptFileError, InputError, ResumeWarning
-from npsoftmax.history import EpochRecord, Progress, rebuild
+from npsoftmax.history import EpochRecord, IterationRecord, Progress, rebuild
 
 if TYPE_CHECKING:
+    from npsoftmax.model import SoftmaxRegression
+    from npsoftmax.objective import SummedObjective
     from npsoftmax.optimisers import Optimiser
 
 __all__ = [
     "Checkpoint",
+    "KIND",
+    "SolverState",
     "as_settings",
+    "environment",
     "largest_checkpoint",
     "largest_file",
+    "model_settings",
     "newest_usable",
+    "problem_settings",
+    "read_state",
     "refuse_other_arrays",
     "refuse_other_settings",
     "refuse_unusable_arrays",
+    "warn_of_another",
 ]
+
+
+# What the bits of a run depend on besides its settings and data.
+
+
+def environment(threads: int | None = None) -> dict[str, Any]:
+    """Return the machine's type, the NumPy build and the number of threads, as JSON holds them.
+
+    The same product differs in its last bits from one of these to the other: OpenBLAS has other
+    loops for each family of processors, and sums in another order with each number of threads.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Those that share the work; else those of the BLAS.
+    """
+    from threadpoolctl import threadpool_info
+
+    # The first that was loaded is NumPy's; SciPy may bring another.
+    libraries = (lib for lib in threadpool_info() if lib["user_api"] == "blas")
+    blas: dict[str, Any] = next(libraries, {})
+    build = np.show_config(mode="dicts")
+    return {
+        "machine": f"{platform.machine()} {' '.join(build['SIMD Extensions']['found'])}".strip(),
+        "numpy": np.__version__,
+        "blas": f"{blas.get('internal_api')} {blas.get('version')} {blas.get('architecture')}",
+        "threads": blas.get("num_threads") if threads is None else threads,
+    }
+
+
+def warn_of_another(there: Mapping[str, Any], here: Mapping[str, Any], source: object) -> None:
+    """Warn, naming them, of the differences that keep a resumed run from being bit for bit."""
+    differing = [
+        f"{name} {there.get(name)!s:.32} there, {here.get(name)!s:.32} here"
+        for name in here
+        if there.get(name) != here.get(name)
+    ]
+    if differing:
+        warnings.warn(
+            f"{source} was written in another environment ({', '.join(differing)}); the run goes "
+            "on, but not bit for bit",
+            ResumeWarning,
+            stacklevel=3,
+        )
+
+
+# What a checkpoint must agree in for a run to go on, as both trainers say it.
+
+
+def model_settings(
+    model: SoftmaxRegression, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Return what tells models and the layout of their samples apart."""
+    return {
+        "theta": f"{model.theta.dtype} {model.theta.shape}",
+        "pixel_scale": model.pixel_scale,
+        "classes": model.classes,
+        "samples": f"{dtype} {shape}",
+    }
+
+
+def problem_settings(problem: SummedObjective) -> dict[str, Any]:
+    """Return what tells problems apart that have the same samples."""
+    labels, weights = problem.digests
+    return {"l2": problem.l2, "labels": labels, "weights": weights}
+
 
 _OPTIMISER = "optimiser."
 _HISTORY_BYTES = 20 * 2**20
@@ -264,3 +341,116 @@ def refuse_other_arrays(
 
 def _layout(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
     return {name: f"{array.dtype}{array.shape}" for name, array in sorted(arrays.items())}
+
+
+# A minimisation under way as a checkpoint file, and back.
+
+KIND = "checkpoint of the lbfgs solver"
+
+Pairs = list[tuple[NDArray[Any], NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class SolverState:
+    """All that a minimisation needs to go on bit for bit.
+
+    Attributes
+    ----------
+    settings, environment : mapping
+        As in :class:`npsoftmax.checkpoint.Checkpoint`.
+    x, pairs, anchor
+        As in :class:`npsoftmax.lbfgs.State`; its gradient is computed anew.
+    history : sequence of IterationRecord
+        The start and each iteration.
+    """
+
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    x: NDArray[Any]
+    pairs: Pairs
+    anchor: NDArray[Any] | None
+    history: Sequence[IterationRecord]
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to ``path``, atomically, and keep the one before."""
+        arrays = {"theta": self.x}
+        if self.anchor is not None:
+            arrays["anchor"] = self.anchor
+        for number, (step, change) in enumerate(self.pairs):
+            arrays |= {f"step.{number}": step, f"change.{number}": change}
+        metadata = {
+            "settings": self.settings,
+            "environment": self.environment,
+            "history": [asdict(record) for record in self.history],
+        }
+        storage.write(path, KIND, arrays, metadata, keep_previous=True)
+
+    @classmethod
+    def read(
+        cls, path: str | os.PathLike[str], max_bytes: int = storage.MAX_BYTES
+    ) -> "SolverState":
+        """Read what :meth:`write` wrote, or raise CorruptFileError."""
+        arrays, metadata = storage.read(path, KIND, max_bytes)
+        try:
+            history = [rebuild(IterationRecord, record) for record in metadata["history"]]
+            settings, environment = dict(metadata["settings"]), dict(metadata["environment"])
+            refuse_unusable_arrays(arrays, path)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, CorruptFileError):
+                raise
+            raise CorruptFileError(f"{path}: expected a {KIND}, got {error!r:.200}") from error
+        numbers = [record.iteration for record in history]
+        if not numbers or numbers != list(range(len(numbers))):
+            raise CorruptFileError(
+                f"{path}: expected a history of iterations 0, 1, ..., got {numbers[:5]}"
+            )
+        pairs = _pairs(arrays, path)
+        columns = {name: np.asfortranarray(array) for name, array in arrays.items()}
+        return cls(settings, environment, columns["theta"], pairs, columns.get("anchor"), history)
+
+
+def read_state(
+    path: Path,
+    settings: Mapping[str, Any],
+    theta: NDArray[Any],
+    value_and_grad: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]],
+) -> tuple[SolverState, lbfgs.State]:
+    """Read the state of a run with these settings and such a ``theta``.
+
+    The gradient is computed anew, and the objective with it, which tells parameters of another
+    run.
+    """
+    saved = SolverState.read(path, largest_file([theta] * (2 * lbfgs.MEMORY + 2)))
+    refuse_other_settings(saved.settings, settings, path)
+    refuse_other_arrays({"theta": saved.x}, {"theta": theta}, path)
+    value, grad = value_and_grad(saved.x)
+    last = saved.history[-1]
+    if not math.isclose(value, last.objective, rel_tol=1e-5):
+        raise CorruptFileError(
+            f"{path}: expected parameters with the objective {last.objective} of its history, "
+            f"got {value}"
+        )
+    lines = [_iteration(record) for record in saved.history]
+    return saved, lbfgs.State(saved.x, grad, lines, saved.pairs, saved.anchor)
+
+
+def _pairs(arrays: Mapping[str, NDArray[Any]], path: object) -> Pairs:
+    """Return the solver's memory, once all arrays have been checked."""
+    count = sum(name.startswith("step.") for name in arrays)
+    names = [f"{kind}.{number}" for number in range(count) for kind in ("step", "change")]
+    names += ["theta"] + ["anchor"] * ("anchor" in arrays)
+    refuse_other_arrays(arrays, dict.fromkeys(names, arrays["theta"]), path)
+    columns = {name: np.asfortranarray(array) for name, array in arrays.items()}
+    pairs = [(columns[f"step.{n}"], columns[f"change.{n}"]) for n in range(count)]
+    if count > lbfgs.MEMORY or not all(lbfgs.is_usable(*pair) for pair in pairs):
+        raise CorruptFileError(
+            f"{path}: expected at most {lbfgs.MEMORY} pairs of positive curvature, got {count}, "
+            "or others"
+        )
+    return pairs
+
+
+def _iteration(record: IterationRecord) -> lbfgs.Iteration:
+    return lbfgs.Iteration(
+        record.iteration, record.objective, record.max_gradient, record.step, record.evaluations
+    )

@@ -18,9 +18,8 @@ from run_folder import FILES
 from running import SCRIPT, told
 
 from npsoftmax import storage
-from npsoftmax.checkpoint import Checkpoint
+from npsoftmax.checkpoint import Checkpoint, SolverState
 from npsoftmax.storage.__main__ import main as verify
-from npsoftmax.training.solver_state import SolverState
 
 # The real command, but for a data set that is drawn in a moment, and for the picture.
 DRIVER = """

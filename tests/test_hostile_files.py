@@ -27,11 +27,10 @@ import numpy as np
 import pytest
 
 from npsoftmax import SoftmaxRegression, storage
-from npsoftmax.checkpoint import Checkpoint
+from npsoftmax.checkpoint import KIND, Checkpoint, SolverState
 from npsoftmax.errors import CorruptFileError
 from npsoftmax.history import EpochRecord, IterationRecord, Progress
 from npsoftmax.storage import __main__ as command
-from npsoftmax.training.solver_state import KIND, SolverState
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
 

@@ -10,10 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from npsoftmax import storage
-from npsoftmax.checkpoint import Checkpoint
+from npsoftmax.checkpoint import KIND, Checkpoint, SolverState
 from npsoftmax.errors import CorruptFileError, InputError
 from npsoftmax.model import SoftmaxRegression
-from npsoftmax.training.solver_state import KIND, SolverState
 
 
 def describe(path: str) -> str:

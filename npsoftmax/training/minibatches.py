@@ -13,20 +13,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npsoftmax._checks import as_count, as_labels, as_size
-from npsoftmax._environment import environment, warn_of_another
 from npsoftmax.checkpoint import (
     Checkpoint,
     as_settings,
+    environment,
     largest_checkpoint,
+    model_settings,
     newest_usable,
     refuse_other_settings,
+    warn_of_another,
 )
 from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.objective import Workspace, sample_losses
 from npsoftmax.objective.batch import evaluate
 from npsoftmax.training._checks import as_limit, checked_data
-from npsoftmax.training._settings import model_settings
 from npsoftmax.training._test_values import no_test_values, test_values
 
 if TYPE_CHECKING:

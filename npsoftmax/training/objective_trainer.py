@@ -14,15 +14,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax import lbfgs
 from npsoftmax._checks import as_count, as_size
-from npsoftmax._environment import environment, warn_of_another
-from npsoftmax.checkpoint import as_settings, newest_usable
+from npsoftmax.checkpoint import (
+    SolverState,
+    as_settings,
+    environment,
+    model_settings,
+    newest_usable,
+    problem_settings,
+    read_state,
+    warn_of_another,
+)
 from npsoftmax.errors import ClusterError, InputError
 from npsoftmax.history import IterationRecord
 from npsoftmax.objective import SummedEvaluation, SummedObjective, sample_losses
 from npsoftmax.training._checks import as_limit, checked_data, refuse_other_problem
-from npsoftmax.training._settings import model_settings, problem_settings
 from npsoftmax.training.optimum import Ending, Optimum
-from npsoftmax.training.solver_state import SolverState, read_state
 from npsoftmax.training.start import start_on_a_part
 
 if TYPE_CHECKING:
