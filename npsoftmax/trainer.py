@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_count, as_labels, as_size
 from npsoftmax.checkpoint import (
@@ -28,14 +28,37 @@ from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.objective import Workspace, sample_losses
 from npsoftmax.objective.batch import evaluate
 from npsoftmax.training._checks import as_limit, checked_data
-from npsoftmax.training._test_values import no_test_values, test_values
 
 if TYPE_CHECKING:
     from npsoftmax.data.loader import DataLoader
     from npsoftmax.model import SoftmaxRegression
     from npsoftmax.optimisers import Optimiser
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "no_test_values", "test_values"]
+
+
+# What the test data show after an epoch, by the names of the record's fields.
+
+_NAMES = ("test_loss", "test_acc", "last_batch_test_loss", "last_batch_test_acc")
+
+
+def no_test_values() -> dict[str, float | None]:
+    """Return what a record says without test data."""
+    return dict.fromkeys(_NAMES)
+
+
+def test_values(
+    losses: NDArray[Any], hits: NDArray[np.bool_], batch_size: int
+) -> dict[str, float | None]:
+    """Return means over all samples, and over the last batch if they were cut as in training."""
+    last = slice((losses.size - 1) // batch_size * batch_size, None)
+    values = (
+        float(losses.mean(dtype=np.float64)),
+        float(hits.mean()),
+        float(losses[last].mean(dtype=np.float64)),
+        float(hits[last].mean()),
+    )
+    return dict(zip(_NAMES, values, strict=True))
 
 
 class Trainer:
