@@ -27,7 +27,7 @@ from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.objective import Workspace, sample_losses
 from npsoftmax.objective.batch import evaluate
-from npsoftmax.training._checks import as_limit, checked_data
+from npsoftmax.optimum import as_limit, checked_data
 
 if TYPE_CHECKING:
     from npsoftmax.data.loader import DataLoader

@@ -26,8 +26,8 @@ from npsoftmax.errors import (
 )
 from npsoftmax.objective import FullBatch, SummedObjective, _parts, loss_and_grad, preconditioner
 from npsoftmax.optimisers import Descent
+from npsoftmax.optimum import Ending, Optimum
 from npsoftmax.training import start
-from npsoftmax.training.optimum import Ending, Optimum
 
 D, K, N = 4, 3, 200
 KIND = "checkpoint of the lbfgs solver"
