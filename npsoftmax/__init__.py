@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         OptimiserChain,
         WeightDecay,
     )
-    from npsoftmax.training import FullBatchTrainer, ObjectiveTrainer, Optimum, Trainer, fit
+    from npsoftmax.optimum import FullBatchTrainer, ObjectiveTrainer, Optimum, fit
+    from npsoftmax.trainer import Trainer
 
 __version__ = "0.1.0"
 
@@ -78,7 +79,8 @@ _NAMES_OF = {
         "OptimiserChain",
         "WeightDecay",
     ),
-    "training": ("FullBatchTrainer", "ObjectiveTrainer", "Optimum", "Trainer", "fit"),
+    "optimum": ("FullBatchTrainer", "ObjectiveTrainer", "Optimum", "fit"),
+    "trainer": ("Trainer",),
 }
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 

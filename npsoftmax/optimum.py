@@ -231,7 +231,7 @@ def start_on_a_part(problem: SummedObjective, theta: NDArray[Any]) -> tuple[NDAr
 class ObjectiveTrainer:
     """Train a model to the optimum of an objective on all samples.
 
-    What :func:`npsoftmax.training.fit` does, for an objective whose samples may lie anywhere, with
+    What :func:`npsoftmax.fit` does, for an objective whose samples may lie anywhere, with
     a history, test data and checkpoints from which a run goes on bit for bit (same machine type,
     NumPy build, ``threads``). :class:`npsoftmax.FullBatchTrainer` makes the objective itself.
 
@@ -541,7 +541,7 @@ class ObjectiveTrainer:
 class FullBatchTrainer(ObjectiveTrainer):
     """Train a model on all samples at once.
 
-    What :func:`npsoftmax.training.fit` does, with a history, test data and checkpoints from which
+    What :func:`npsoftmax.fit` does, with a history, test data and checkpoints from which
     a run goes on bit for bit (same machine type, NumPy build, ``threads``).
 
     Parameters

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from npsoftmax import DataLoader, FullBatchTrainer, Momentum, SoftmaxRegression, Trainer, storage
-from npsoftmax.storage.__main__ import main
+from npsoftmax.checkpoint import verify_files as main
 
 ROOT = Path(__file__).parents[1]
 X = np.random.default_rng(0).integers(0, 256, (3, 8), dtype=np.uint8)

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from npsoftmax import FullBatchTrainer, SoftmaxRegression, Trainer, fit, storage
+from npsoftmax import optimum as start
 from npsoftmax.data.loader import DataLoader
 from npsoftmax.errors import (
     CorruptFileError,
@@ -27,7 +28,6 @@ from npsoftmax.errors import (
 from npsoftmax.objective import FullBatch, SummedObjective, _parts, loss_and_grad, preconditioner
 from npsoftmax.optimisers import Descent
 from npsoftmax.optimum import Ending, Optimum
-from npsoftmax.training import start
 
 D, K, N = 4, 3, 200
 KIND = "checkpoint of the lbfgs solver"

@@ -47,7 +47,7 @@ class _Facts(NamedTuple):
 
 def threads_of(client: Client) -> Threads:
     """Ask all workers what they are, and refuse those with another npsoftmax or none."""
-    _refuse_unusable(client)
+    _refuse_unusable_client(client)
 
     def facts(dask_worker: Any) -> tuple[Any, ...]:
         # Inside, it travels as code, to where the package may be missing.
@@ -80,7 +80,7 @@ def threads_of(client: Client) -> Threads:
     return Threads(addresses, min(limits, default=0))
 
 
-def _refuse_unusable(client: Client) -> None:
+def _refuse_unusable_client(client: Client) -> None:
     if not isinstance(client, Client):
         raise InputError(
             f"client: expected a distributed.Client, got {client!r:.80}; open one: Client(address)"

@@ -16,7 +16,7 @@ from npsoftmax.metrics import confidence_bins, expected_calibration_error, per_c
 __all__ = ["confusion", "reliability"]
 
 LARGEST, SMALL, SMALLEST = 9.0, 7.0, 5.0  # points; smaller text is left out
-NAME_POINTS = 100  # about 18 letters
+MATRIX_NAME_POINTS = 100  # about 18 letters
 
 
 def confusion(counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
@@ -137,7 +137,7 @@ def _write_names(classes: Sequence[str], room: float, ax: Axes) -> None:
     size = min(LARGEST, 0.75 * room)
     if size < SMALLEST:
         return
-    names = [fitted(str(name), NAME_POINTS, size) for name in classes]
+    names = [fitted(str(name), MATRIX_NAME_POINTS, size) for name in classes]
     places = np.arange(len(names))
     ax.set_yticks(places, names, fontsize=size)
     ax.set_xticks(places, names, fontsize=size)
