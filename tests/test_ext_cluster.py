@@ -283,7 +283,7 @@ def test_files_that_cannot_be_used(client, files, tmp_path):
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
-    from npsoftmax.ext._cluster_files import read_rows
+    from npsoftmax.ext._cluster_worker import read_rows
 
     np.save(tmp_path / "x.npy", np.zeros((3, 2)))
     with pytest.raises(CorruptFileError, match="at least 4 rows, as at the start, got 3"):

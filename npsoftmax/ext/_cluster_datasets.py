@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import npsoftmax
 from npsoftmax._checks import as_count
-from npsoftmax.ext._cluster_files import on_this_worker
+from npsoftmax.ext._cluster_worker import on_this_worker
 from npsoftmax.ext._cluster_workers import threads_of
 
 __all__ = ["training_rows"]

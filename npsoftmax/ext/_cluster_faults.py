@@ -14,7 +14,7 @@ from distributed import CancelledError, Client, KilledWorker, TimeoutError, wait
 from distributed.comm import CommClosedError
 
 from npsoftmax.errors import ClusterError, NpsoftmaxError, SlowWorkerWarning
-from npsoftmax.ext._cluster_shards import Turn
+from npsoftmax.ext._cluster_worker import Turn
 
 __all__ = ["PATIENCE", "SHARE", "Memory", "Watch"]
 

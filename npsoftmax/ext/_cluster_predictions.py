@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from npsoftmax import SoftmaxRegression, metrics, softmax
 from npsoftmax.errors import ShapeError
-from npsoftmax.ext._cluster_blocks import delayed_blocks, of_block, rows_of, values_of
 from npsoftmax.ext._cluster_store import FAN_IN
+from npsoftmax.ext._cluster_worker import delayed_blocks, of_block, rows_of, values_of
 from npsoftmax.objective.samples import added
 
 __all__ = ["Quality", "evaluate", "predict", "probabilities"]

@@ -24,7 +24,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from npsoftmax.ext._cluster_faults import PATIENCE, Watch
-from npsoftmax.ext._cluster_shards import Answer, Combine, added_up, asked, packed, picked
+from npsoftmax.ext._cluster_worker import Answer, Combine, added_up, asked, packed, picked
 from npsoftmax.ext._cluster_workers import moves
 from npsoftmax.objective import Contents, Samples, Workspace
 from npsoftmax.objective.samples import Draw, cores, drawn_of

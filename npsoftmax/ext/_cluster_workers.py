@@ -12,9 +12,8 @@ from distributed import Client, TimeoutError
 
 import npsoftmax
 from npsoftmax.errors import ClusterError, InputError
-from npsoftmax.ext._cluster_blocks import Block
 from npsoftmax.ext._cluster_faults import PATIENCE, SHARE
-from npsoftmax.ext._cluster_shards import Shard
+from npsoftmax.ext._cluster_worker import Block, Shard
 
 __all__ = ["Threads", "moves", "placed", "shared_out", "threads_of"]
 

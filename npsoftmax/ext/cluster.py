@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 
 from npsoftmax._checks import as_count, as_size
 from npsoftmax.errors import InputError, ShapeError
-from npsoftmax.ext._cluster_blocks import Block, blocks_of_array, blocks_of_files
 from npsoftmax.ext._cluster_datasets import training_rows
 from npsoftmax.ext._cluster_faults import Memory, Watch
-from npsoftmax.ext._cluster_files import layout_of
 from npsoftmax.ext._cluster_predictions import Quality, evaluate, predict, probabilities
 from npsoftmax.ext._cluster_store import ClusterStore
+from npsoftmax.ext._cluster_worker import Block, blocks_of_array, blocks_of_files, layout_of
 from npsoftmax.ext._cluster_workers import Threads, placed, threads_of
 from npsoftmax.objective import SummedEvaluation, SummedObjective
 from npsoftmax.objective.batch import as_scale

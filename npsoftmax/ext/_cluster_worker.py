@@ -1,33 +1,144 @@
-"""Data in blocks of rows: what a driver plans, and what a worker checks where the block lies."""
+"""What the workers of a cluster do: hold shards, and add up what these contribute.
+
+Functions and answers travel as bytes. Dask hands out arrays as views of what it received, often at
+odd addresses, for which NumPy takes other ways: the last bits would differ from round to round.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import gzip
+import math
+import pickle
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from itertools import pairwise
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
 from dask import delayed
+from distributed import get_worker
 from numpy.typing import NDArray
 
 from npsoftmax._checks import as_columns, as_labels
-from npsoftmax.errors import InputError, ShapeError
-from npsoftmax.ext._cluster_files import Layout, read_rows
-from npsoftmax.objective import Samples
+from npsoftmax.data import idx
+from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, ShapeError
+from npsoftmax.files import readable
+from npsoftmax.objective import Samples, Workspace
 from npsoftmax.objective.full_batch import as_weights
+from npsoftmax.objective.samples import drawn_of, one_blas_thread
 
 __all__ = [
+    "Answer",
     "Block",
     "Files",
+    "Layout",
+    "Shard",
+    "Turn",
+    "added_up",
+    "asked",
     "blocks_of_array",
     "blocks_of_files",
     "delayed_blocks",
+    "layout_of",
     "of_block",
+    "on_this_worker",
+    "packed",
+    "picked",
+    "read_rows",
     "rows_of",
     "values_of",
 ]
+
+
+# Rows of files, read where a worker is: IDX, also in gzip, and ``.npy``.
+
+NUMPY_MAGIC = b"\x93NUMPY"
+GZIP_MAGIC = b"\x1f\x8b"
+# Third byte of an IDX file whose numbers are single bytes: these can be mapped.
+BYTES = (b"\x08", b"\x09")
+LONGEST_IDX_HEADER = 260
+
+
+class Layout(NamedTuple):
+    """What rows are: how many, of which width and dtype."""
+
+    num_rows: int
+    width: int
+    dtype: np.dtype[Any]
+
+
+@contextmanager
+def on_this_worker() -> Iterator[None]:
+    """Say in an error about a file on which machine it is missing or damaged."""
+    try:
+        yield
+    except (CorruptFileError, DataUnavailableError, InputError) as error:
+        kinds = (CorruptFileError, DataUnavailableError, InputError)
+        kind = next(kind for kind in kinds if isinstance(error, kind))
+        raise kind(f"on worker {get_worker().address}: {error}") from error
+
+
+@on_this_worker()
+def layout_of(path: str) -> Layout:
+    """Say what a file holds along its first axis, without reading its numbers."""
+    with readable(path) as file:
+        head = file.read(LONGEST_IDX_HEADER)
+    if head.startswith(NUMPY_MAGIC):
+        mapped = _mapped(path)
+        shape, dtype = mapped.shape, mapped.dtype
+    else:
+        head = _unpacked_head(path) if head.startswith(GZIP_MAGIC) else head
+        dtype, shape, *_ = idx.parse_header(head, path)
+    if len(shape) == 0:
+        raise CorruptFileError(f"{path}: expected rows, got a single number")
+    return Layout(shape[0], math.prod(shape[1:]), dtype)
+
+
+@on_this_worker()
+def read_rows(path: str, first: int, stop: int) -> NDArray[Any]:
+    """Read some entries along the first axis into memory of their own, in C order."""
+    with readable(path) as file:
+        head = file.read(len(NUMPY_MAGIC))
+    if head == NUMPY_MAGIC:
+        array = _mapped(path)
+    elif head[2:3] in BYTES and not head.startswith(GZIP_MAGIC):
+        array = idx.memory_map(path)
+    else:
+        array = idx.read(path, max_bytes=sys.maxsize)  # the worker's memory is the limit
+    if len(array) < stop:
+        raise CorruptFileError(
+            f"{path}: expected at least {stop} rows, as at the start, got {len(array)}; leave the "
+            "file as it is while it is read"
+        )
+    return np.array(array[first:stop], order="C")
+
+
+def _unpacked_head(path: str) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            return file.read(LONGEST_IDX_HEADER)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CorruptFileError(
+            f"{path}: expected gzip data, got: {error}; fetch it again"
+        ) from error
+
+
+def _mapped(path: str) -> NDArray[Any]:
+    """Map a ``.npy`` file; nothing in it can run."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise CorruptFileError(f"{path}: expected an array of numbers, got: {error}") from error
+    return array
+
+
+# Data in blocks of rows: what a driver plans, and what a worker checks where the block lies.
 
 Files = Sequence[tuple[str, Layout]]
 
@@ -207,3 +318,107 @@ def _as_samples(
         y = as_labels(labels, None, shape=(layout.num_rows,))
         v = None if weights is None else as_weights(weights, layout.num_rows)
     return Samples(start, columns, y, v)
+
+
+Combine = Callable[[Any, Any], Any]
+
+
+class Shard:
+    """Blocks that lie together: one object on one worker.
+
+    Parameters
+    ----------
+    blocks : sequence of Samples
+        In their order, none of them empty.
+    """
+
+    def __init__(self, blocks: Sequence[Samples]) -> None:
+        self.blocks = [Samples(block.start, *map(_aligned, block[1:])) for block in blocks]
+
+    def __reduce__(self) -> tuple[type[Shard], tuple[list[Samples]]]:
+        """Travel from worker to worker, and arrive at addresses that can be computed with."""
+        return Shard, (self.blocks,)
+
+    def __sizeof__(self) -> int:
+        """Tell Dask how much memory it takes."""
+        return sum(part.nbytes for block in self.blocks for part in block[1:] if part is not None)
+
+
+def _aligned(array: Any) -> Any:
+    return array if array is None or array.flags.aligned else array.copy(order="K")
+
+
+class Turn(NamedTuple):
+    """How long a worker took for a shard."""
+
+    worker: str
+    seconds: float
+    num_samples: int
+
+
+class Answer(NamedTuple):
+    """What comes back from a shard, or from several that were added up."""
+
+    result: Any
+    turns: list[Turn]
+
+
+def packed(value: Any) -> bytes:
+    """Return something as bytes."""
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def asked(shard: Shard, question: bytes) -> bytes:
+    """Return the answer of a shard to a question: a function of a block, and how to combine.
+
+    The function gets a workspace or, for draws, one thread and those of the block's samples.
+    """
+    started = perf_counter()
+    function, combine, draws = pickle.loads(question)
+
+    def of(block: Samples) -> Any:
+        if draws is None:
+            return function(block, _OF_THREAD.workspace)
+        return function(block, 1, [drawn_of(draw, block.start, block.stop) for draw in draws])
+
+    with one_blas_thread(), np.errstate(all="ignore"):
+        result = reduce(combine, map(of, shard.blocks))
+    num_samples = shard.blocks[-1].stop - shard.blocks[0].start
+    turn = Turn(get_worker().address, perf_counter() - started, num_samples)
+    return packed(Answer(result, [turn]))
+
+
+def added_up(answers: Sequence[bytes], combine: Combine) -> bytes:
+    """Combine answers in their order, of which no more than two are unpacked at a time."""
+    turns: list[Turn] = []
+
+    def results() -> Iterator[Any]:
+        for answer in answers:
+            unpacked = pickle.loads(answer)
+            turns.extend(unpacked.turns)
+            yield unpacked.result
+
+    with np.errstate(all="ignore"):
+        result = reduce(combine, results())
+    return packed(Answer(result, turns))
+
+
+def picked(shard: Shard, kept: NDArray[np.intp], start: int) -> Shard:
+    """Return copies of samples of a shard, at these places among all, numbered from ``start``."""
+    some = []
+    for block in shard.blocks:
+        chosen = block.picked(kept, start)
+        if chosen.y.size:
+            some.append(chosen)
+        start += chosen.y.size
+    return Shard(some)
+
+
+class _OfThread(threading.local):
+    """The arrays in which a thread of a worker computes."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace()
+
+
+_OF_THREAD = _OfThread()
