@@ -35,7 +35,7 @@ from distributed import Client, LocalCluster
 
 import npsoftmax as nps
 from npsoftmax.ext import cluster
-from npsoftmax.ext._cluster_store import FAN_IN
+from npsoftmax.ext.cluster import FAN_IN
 from npsoftmax.objective import FullBatch, SummedObjective
 
 K, D, SCALE, L2 = 10, 784, 1 / 255, 1e-4
