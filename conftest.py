@@ -75,7 +75,7 @@ def fashion_model(fashion_mnist) -> npsoftmax.SoftmaxRegression:
     model = npsoftmax.SoftmaxRegression(784, 10, classes=data.classes)
     loader = npsoftmax.DataLoader(data.X_train, data.y_train, 256, shuffle=True, seed=0)
     npsoftmax.Trainer(model, npsoftmax.Descent(0.1), loader).fit(epochs=10)
-    model.fit_centroids(data.X_train, data.y_train)
+    model.fit_class_means(data.X_train, data.y_train)
     return model
 
 

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npsoftmax import storage
 from npsoftmax._checks import as_columns, as_count, as_float, as_size
 from npsoftmax.calibration import fit_temperature
-from npsoftmax.centroids import Centroids
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.functional import affine, softmax
+from npsoftmax.novelty import ClassMeans
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,7 +58,7 @@ class ModelState:
         self.classes = _as_classes(classes, shape[0])
         self.pixel_scale = _as_pixel_scale(pixel_scale)
         self.temperature = 1.0
-        self.centroids: Centroids | None = None
+        self.class_means: ClassMeans | None = None
 
     @property
     def W(self) -> NDArray[Any]:
@@ -175,9 +175,9 @@ class ModelState:
         if not np.isfinite(self.theta).all():
             raise InputError("theta: expected finite parameters, got NaN or infinities; train anew")
         arrays = {"theta": self.theta}
-        if self.centroids is not None:
-            _refuse_other_shape(self.centroids, self.num_inputs, self.num_outputs)
-            arrays |= {"means": self.centroids.means, "radii": self.centroids.radii}
+        if self.class_means is not None:
+            _refuse_other_shape(self.class_means, self.num_inputs, self.num_outputs)
+            arrays |= {"means": self.class_means.means, "radii": self.class_means.radii}
         metadata = {
             "classes": _as_classes(self.classes, self.num_outputs),
             "pixel_scale": _as_pixel_scale(self.pixel_scale),
@@ -216,8 +216,8 @@ class ModelState:
             # Older files have neither of these.
             model.temperature = _as_stored(metadata.pop("temperature", 1.0), "temperature")
             if arrays:
-                model.centroids = Centroids(arrays.pop("means"), arrays.pop("radii"))
-                _refuse_other_shape(model.centroids, columns - 1, num_outputs)
+                model.class_means = ClassMeans(arrays.pop("means"), arrays.pop("radii"))
+                _refuse_other_shape(model.class_means, columns - 1, num_outputs)
             if arrays or metadata:
                 raise ValueError(f"{', '.join((*arrays, *metadata))} besides what makes a model")
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -238,11 +238,11 @@ def _as_pixel_scale(value: float) -> float:
     return float(value)
 
 
-def _refuse_other_shape(centroids: Centroids, num_inputs: int, num_outputs: int) -> None:
-    if centroids.means.shape != (num_inputs, num_outputs):
+def _refuse_other_shape(class_means: ClassMeans, num_inputs: int, num_outputs: int) -> None:
+    if class_means.means.shape != (num_inputs, num_outputs):
         raise ShapeError(
-            f"centroids: expected means of shape {(num_inputs, num_outputs)}, got "
-            f"{centroids.means.shape}; call fit_centroids(X_train, y_train)"
+            f"class_means: expected means of shape {(num_inputs, num_outputs)}, got "
+            f"{class_means.means.shape}; call fit_class_means(X_train, y_train)"
         )
 
 
@@ -281,8 +281,8 @@ class SoftmaxRegression(ModelState):
         ``[W b]``, shape ``(k, d+1)``, Fortran-ordered; ``W`` and ``b`` are views of it.
     temperature : float
         ``T``, what the logits are divided by: 1 until :meth:`calibrate`.
-    centroids : Centroids or None
-        What samples of each class look like, once :meth:`fit_centroids` was called.
+    class_means : ClassMeans or None
+        What samples of each class look like, once :meth:`fit_class_means` was called.
 
     Raises
     ------
@@ -514,7 +514,7 @@ class SoftmaxRegression(ModelState):
         self.temperature *= fit_temperature(self.logits(X), y)
         return self.temperature
 
-    def fit_centroids(self, X: ArrayLike, y: ArrayLike) -> None:
+    def fit_class_means(self, X: ArrayLike, y: ArrayLike) -> None:
         """Learn what samples of each class look like, for :meth:`novelty`.
 
         Parameters
@@ -530,7 +530,7 @@ class SoftmaxRegression(ModelState):
             As for :meth:`logits`, or the labels do not fit.
         """
         X = as_columns(X, self.num_inputs)
-        self.centroids = Centroids.of(X, y, self.num_outputs, self.input_scale(X.dtype))
+        self.class_means = ClassMeans.of(X, y, self.num_outputs, self.input_scale(X.dtype))
 
     def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
         """Say how unlike the training samples others are.
@@ -544,24 +544,24 @@ class SoftmaxRegression(ModelState):
         -------
         ndarray of float64
             Shape ``(n,)``: the distance to the nearest class mean, in radii of that class
-            (:meth:`npsoftmax.centroids.Centroids.novelty`). Above 1 the probabilities say little.
+            (:meth:`npsoftmax.novelty.ClassMeans.novelty`). Above 1 the probabilities say little.
 
         Raises
         ------
         ShapeError, InputError
-            As for :meth:`logits`, or :meth:`fit_centroids` was never called.
+            As for :meth:`logits`, or :meth:`fit_class_means` was never called.
 
         Examples
         --------
         >>> model = SoftmaxRegression(1, 2)
-        >>> model.fit_centroids(np.array([[0.0, 2.0, 10.0, 14.0]]), [0, 0, 1, 1])
+        >>> model.fit_class_means(np.array([[0.0, 2.0, 10.0, 14.0]]), [0, 0, 1, 1])
         >>> model.novelty(np.array([[1.0, 100.0]]))
         array([ 0., 44.])
         """
         X = as_columns(X, self.num_inputs)
-        if self.centroids is None:
+        if self.class_means is None:
             raise InputError(
                 "novelty: expected a model that knows its class means, got one that does not; "
-                "call fit_centroids(X_train, y_train)"
+                "call fit_class_means(X_train, y_train)"
             )
-        return self.centroids.novelty(X, self.input_scale(X.dtype))
+        return self.class_means.novelty(X, self.input_scale(X.dtype))

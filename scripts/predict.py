@@ -148,7 +148,7 @@ def look_at(model: "npsoftmax.SoftmaxRegression", file: str) -> Prediction:
         return Prediction(file, photo, [], None, doubts)
     (guesses,) = model.top_k(photo.pixels, min(GUESSES, model.num_outputs))
     novelty = None
-    if model.centroids is not None:
+    if model.class_means is not None:
         novelty = model.novelty(photo.pixels).item()
         if novelty > 1:
             doubts.append(

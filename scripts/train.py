@@ -153,7 +153,7 @@ def train_on(
         seconds = {"load": loaded - started, "train": perf_counter() - loaded}
         with tells_of_checkpoint(solver, folder):
             report(solver, say)
-        solver.trainer.model.fit_centroids(*training_part(args, data))
+        solver.trainer.model.fit_class_means(*training_part(args, data))
         files, summary = run_folder.write_results(args, folder, data, solver, seconds)
     for line in confusions(data, solver.trainer.model):
         say(line)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from npsoftmax import SoftmaxRegression
-from npsoftmax.centroids import Centroids
 from npsoftmax.errors import InputError, OutputError, ShapeError
 from npsoftmax.ext import web_page
+from npsoftmax.novelty import ClassMeans
 
 HOSTILE = [
     "</script><img src=x onerror=alert(1)>",
@@ -65,7 +65,7 @@ def path(tmp_path):
 
 def test_a_page_for_ten_classes_stays_under_80_kB(path):
     model = SoftmaxRegression(784, 10)
-    model.centroids = Centroids(np.full((784, 10), 0.5), np.ones(10))
+    model.class_means = ClassMeans(np.full((784, 10), 0.5), np.ones(10))
     web_page.save(model, path)
     assert 60_000 < path.stat().st_size < 80_000
 
@@ -110,7 +110,7 @@ def test_nothing_in_the_page_points_outside_or_needs_an_exception(model, path):
 def test_the_numbers_are_those_of_the_model(model, path):
     model.temperature, model.pixel_scale = 2.0, 1 / 100
     means = np.linspace(0, 2.55, 784 * 3).reshape(784, 3)
-    model.centroids = Centroids(means, [1.5, 2.0, 0.0])
+    model.class_means = ClassMeans(means, [1.5, 2.0, 0.0])
     web_page.save(model, path)
     numbers = Page(path).model()
     theta = np.frombuffer(base64.b64decode(numbers["theta"]), "<f4").reshape(785, 3).T
@@ -144,7 +144,7 @@ def with_weights(value):
 
 def with_means(value):
     model = SoftmaxRegression(784, 2)
-    model.centroids = Centroids(np.full((784, 2), value), np.ones(2))
+    model.class_means = ClassMeans(np.full((784, 2), value), np.ones(2))
     return model
 
 
@@ -359,7 +359,7 @@ def profile_of_swapped_colours():
 
 def test_doubts_are_told_in_the_words_of_python(model, path, opened, Image, wide, tmp_path):
     mean = np.zeros((784, 3))
-    model.centroids = Centroids(mean, [0, 10, 20])
+    model.class_means = ClassMeans(mean, [0, 10, 20])
     web_page.save(model, path)
     visit = opened(path)
     pale = Image.new("L", (60, 60), 200)
@@ -379,7 +379,7 @@ def test_doubts_are_told_in_the_words_of_python(model, path, opened, Image, wide
         assert [doubt[: len(b)] for doubt, b in zip(said.doubts, beginnings, strict=True)] == (
             beginnings
         )
-    model.centroids = Centroids(mean, [0, 10, 13])
+    model.class_means = ClassMeans(mean, [0, 10, 13])
     web_page.save(model, path)
     said = python_says(model, wide, tmp_path)
     assert said.doubts[0].startswith("unlike the training data")

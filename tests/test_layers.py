@@ -41,9 +41,9 @@ MAY_IMPORT = {
     "lbfgs": GROUND | {"_line_search"},
     "objective": GROUND | {"functional", "objective"},
     "calibration": GROUND | {"functional"},
-    "centroids": GROUND,
-    "model_state": GROUND | {"storage", "centroids"},
-    "model": GROUND | {"functional", "calibration", "centroids", "model_state"},
+    "class_means": GROUND,
+    "model_state": GROUND | {"storage", "class_means"},
+    "model": GROUND | {"functional", "calibration", "class_means", "model_state"},
     "history": set(),
     "checkpoint": GROUND | {"storage", "history"},
     "training": GROUND

@@ -20,7 +20,6 @@ from npsoftmax import (
     softmax,
     storage,
 )
-from npsoftmax.centroids import Centroids
 from npsoftmax.errors import (
     CorruptFileError,
     FormatVersionError,
@@ -29,6 +28,7 @@ from npsoftmax.errors import (
     OutputError,
     ShapeError,
 )
+from npsoftmax.novelty import ClassMeans
 
 
 @pytest.fixture
@@ -102,18 +102,18 @@ def test_file_round_trip(tmp_path, dtype):
     np.testing.assert_array_equal(twin.theta, model.theta)
     assert twin.theta.dtype == dtype and twin.theta.flags.f_contiguous
     assert twin.classes == ("a", "b", "c") and twin.pixel_scale == 0.5
-    assert twin.temperature == 1 and twin.centroids is None
+    assert twin.temperature == 1 and twin.class_means is None
 
 
-def test_file_keeps_temperature_and_centroids(tmp_path):
+def test_file_keeps_temperature_and_class_means(tmp_path):
     model = SoftmaxRegression(1, 2)
     model.temperature = 2.5
-    model.fit_centroids([[0.0, 2.0, 10.0, 14.0]], [0, 0, 1, 1])
+    model.fit_class_means([[0.0, 2.0, 10.0, 14.0]], [0, 0, 1, 1])
     model.save(tmp_path / "m.npz")
     twin = SoftmaxRegression.load(tmp_path / "m.npz")
     assert twin.temperature == 2.5
-    np.testing.assert_array_equal(twin.centroids.means, [[1, 12]])
-    np.testing.assert_array_equal(twin.centroids.radii, [1, 2])
+    np.testing.assert_array_equal(twin.class_means.means, [[1, 12]])
+    np.testing.assert_array_equal(twin.class_means.radii, [1, 2])
     X = [[3.0, -1.0]]
     np.testing.assert_array_equal(twin.logits(X), model.logits(X))
     np.testing.assert_array_equal(twin.novelty(X), [2, 2])
@@ -123,7 +123,7 @@ def test_a_file_from_before_temperatures_is_read(tmp_path, model):
     names = {"classes": ["cat", "dog", "owl"], "pixel_scale": 1.0}
     storage.write(tmp_path / "m.npz", "model", {"theta": model.theta}, names)
     twin = SoftmaxRegression.load(tmp_path / "m.npz")
-    assert twin.temperature == 1 and twin.centroids is None
+    assert twin.temperature == 1 and twin.class_means is None
 
 
 def test_temperature_divides_the_logits(model):
@@ -187,7 +187,7 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path, model):
         ("pixel_scale", "a"),
         ("classes", ["a"]),
         ("theta", model.theta.astype(np.float16)),
-        ("centroids", Centroids(np.zeros((2, 2)), np.zeros(2))),
+        ("class_means", ClassMeans(np.zeros((2, 2)), np.zeros(2))),
     ]:
         other = copy.copy(model)
         setattr(other, name, value)
@@ -292,9 +292,9 @@ def test_bad_files(tmp_path, monkeypatch, model):
         (lambda m: setattr(m, "temperature", None), InputError, "temperature"),
         (lambda m: setattr(m, "temperature", 0), InputError, "temperature"),
         (lambda m: setattr(m, "temperature", np.nan), InputError, "temperature"),
-        (lambda m: m.novelty(np.zeros((2, 1))), InputError, "fit_centroids"),
-        (lambda m: m.fit_centroids(np.zeros((3, 1)), [0]), ShapeError, "2 features"),
-        (lambda m: m.fit_centroids(np.zeros((2, 1)), [3]), LabelError, "0..2"),
+        (lambda m: m.novelty(np.zeros((2, 1))), InputError, "fit_class_means"),
+        (lambda m: m.fit_class_means(np.zeros((3, 1)), [0]), ShapeError, "2 features"),
+        (lambda m: m.fit_class_means(np.zeros((2, 1)), [3]), LabelError, "0..2"),
         (lambda m: m.calibrate(np.zeros((2, 1)), [0, 1]), ShapeError, "as many labels"),
         (lambda m: SoftmaxRegression(3, 2, pixel_scale=0), InputError, "pixel_scale"),
         (lambda m: SoftmaxRegression(3, 2, pixel_scale=np.inf), InputError, "pixel_scale"),

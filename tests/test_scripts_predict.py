@@ -69,7 +69,7 @@ def bar(name, item=20):
 def know_the_bar(model):
     """Give the model a class of bars of all brightnesses."""
     pixels = photos.read("bar.png").pixels
-    model.fit_centroids(np.hstack([pixels, pixels, pixels // 2, 0 * pixels]), [0] * 4)
+    model.fit_class_means(np.hstack([pixels, pixels, pixels // 2, 0 * pixels]), [0] * 4)
     model.save("model.npz")
 
 
@@ -111,7 +111,7 @@ def test_low_contrast_is_doubtful(model, capsys):
 
 def test_what_is_unlike_the_training_data_is_doubtful(model, capsys):
     rng = np.random.default_rng(0)
-    model.fit_centroids(rng.integers(0, 99, (784, 60), np.uint8), np.arange(60) % 3)
+    model.fit_class_means(rng.integers(0, 99, (784, 60), np.uint8), np.arange(60) % 3)
     model.save("model.npz")
     call("model.npz", "bar.png")
     doubt = capsys.readouterr().out.splitlines()[4]

@@ -32,7 +32,7 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     The file stands alone: it opens from a disk, asks for nothing over the network (its
     Content-Security-Policy forbids it), and is the same bytes for the same model. It holds
     ``theta / temperature`` as float32, so a float64 model answers with float32's accuracy, and the
-    class means as whole grey levels. Without centroids it cannot warn of what is unlike the
+    class means as whole grey levels. Without class_means it cannot warn of what is unlike the
     training data. Ten classes take under 80 kB.
 
     Parameters
@@ -121,9 +121,9 @@ def _numbers(model: SoftmaxRegression) -> dict[str, Any]:
         "pixelScale": model.pixel_scale,
         "theta": _base64(theta),
     }
-    if model.centroids is not None:
-        numbers["means"] = _base64(_grey_levels(model.centroids.means, model.pixel_scale))
-        numbers["radii"] = model.centroids.radii.tolist()
+    if model.class_means is not None:
+        numbers["means"] = _base64(_grey_levels(model.class_means.means, model.pixel_scale))
+        numbers["radii"] = model.class_means.radii.tolist()
     return numbers
 
 
@@ -131,8 +131,8 @@ def _grey_levels(means: NDArray[Any], pixel_scale: float) -> NDArray[np.uint8]:
     levels: NDArray[np.float64] = np.rint(means / np.float64(pixel_scale))
     if not ((levels >= 0) & (levels <= 255)).all():
         raise InputError(
-            f"centroids: expected means of grey levels 0 to 255, got {levels.min():g} to "
-            f"{levels.max():g}; fit_centroids(X, y) with uint8 images, or set centroids to None"
+            f"class_means: expected means of grey levels 0 to 255, got {levels.min():g} to "
+            f"{levels.max():g}; fit_class_means(X, y) with uint8 images, or set class_means to None"
         )
     return levels.astype(np.uint8)
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax._checks import as_columns, as_float, as_labels, same_samples
 from npsoftmax.errors import InputError, ShapeError
 
-__all__ = ["Centroids"]
+__all__ = ["ClassMeans"]
 
 # So many samples, shared by the classes, tell means and radii well enough, in a tenth of a second.
 MOST_SAMPLES = 10_000
@@ -24,7 +24,7 @@ _BLOCK_NUMBERS = 2**20
 
 
 @dataclass(frozen=True)
-class Centroids:
+class ClassMeans:
     r"""The mean of each class, and the radius within which its samples lie.
 
     Attributes
@@ -43,10 +43,10 @@ class Centroids:
     Examples
     --------
     >>> X = np.array([[0.0, 2.0, 10.0, 14.0]])
-    >>> centroids = Centroids.of(X, [0, 0, 1, 1], num_outputs=2)
-    >>> centroids.means, centroids.radii
+    >>> class_means = ClassMeans.of(X, [0, 0, 1, 1], num_outputs=2)
+    >>> class_means.means, class_means.radii
     (array([[ 1., 12.]]), array([1., 2.]))
-    >>> centroids.novelty(np.array([[1.0, 4.0, 13.0]]))
+    >>> class_means.novelty(np.array([[1.0, 4.0, 13.0]]))
     array([0. , 3. , 0.5])
     """
 
@@ -66,7 +66,7 @@ class Centroids:
         object.__setattr__(self, "radii", radii)
 
     @classmethod
-    def of(cls, X: ArrayLike, y: ArrayLike, num_outputs: int, scale: float = 1.0) -> Centroids:
+    def of(cls, X: ArrayLike, y: ArrayLike, num_outputs: int, scale: float = 1.0) -> ClassMeans:
         r"""Compute them from samples, of each class from some thousands where there are more.
 
         .. math:: m_c = \frac{1}{n_c} \sum_{j : y_j = c} s x_j
@@ -84,7 +84,7 @@ class Centroids:
 
         Returns
         -------
-        Centroids
+        ClassMeans
 
         Raises
         ------
