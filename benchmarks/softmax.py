@@ -21,7 +21,7 @@ sys.path.insert(0, str(measure.ROOT / "tests"))
 import numpy as np
 import oracle
 from mpmath import mp, mpf
-from softmax_libraries import LIBRARIES, OURS, PLAIN, contestants
+from softmax_peers import LIBRARIES, OURS, PLAIN, contestants
 
 from npsoftmax.functional import _blocks, logitcrossentropy_and_grad
 

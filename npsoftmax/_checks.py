@@ -27,27 +27,27 @@ __all__ = [
 MOST_CLASSES = 2**24
 
 
-def floating_dtype(dtype: np.dtype[Any], what: str) -> np.dtype[Any]:
+def floating_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
     """Return the dtype to compute in: floats stay, integers and booleans become float64."""
     if dtype.kind == "f":
         if dtype.itemsize > 8:
             raise InputError(
-                f"{what}: expected float64 or narrower, got {dtype}, which would lose its extra "
+                f"{name}: expected float64 or narrower, got {dtype}, which would lose its extra "
                 "digits; convert it with .astype(np.float64)"
             )
         return dtype if dtype.isnative else dtype.newbyteorder("=")
     if dtype.kind in "biu":
         return np.dtype(np.float64)
-    raise InputError(f"{what}: expected real numbers, got dtype {dtype}; convert it to float first")
+    raise InputError(f"{name}: expected real numbers, got dtype {dtype}; convert it to float first")
 
 
-def as_float(x: ArrayLike, what: str) -> NDArray[Any]:
+def as_float(x: ArrayLike, name: str) -> NDArray[Any]:
     """Return ``x`` as an array of floating dtype, without a copy where it already is one."""
     array = np.asarray(x)
-    dtype = floating_dtype(array.dtype, what)
+    dtype = floating_dtype(array.dtype, name)
     if array.ndim == 0:
         raise ShapeError(
-            f"{what}: expected an array, got the number {array!s}; it works along an axis, "
+            f"{name}: expected an array, got the number {array!s}; it works along an axis, "
             "so give it a whole column at once instead of broadcasting it over numbers"
         )
     return array.astype(dtype, copy=False)
@@ -93,12 +93,12 @@ def as_out(out: NDArray[Any] | None, shape: tuple[int, ...], like: NDArray[Any])
     return out
 
 
-def as_columns(X: ArrayLike, num_inputs: int | None = None, what: str = "X") -> NDArray[Any]:
+def as_columns(X: ArrayLike, num_inputs: int | None = None, name: str = "X") -> NDArray[Any]:
     """Return ``X`` as a finite ``(d, n)`` array whose columns are the samples."""
     array = np.asarray(X)
     if array.ndim != 2:
         raise ShapeError(
-            f"{what}: expected shape (features, samples), got {array.shape}; "
+            f"{name}: expected shape (features, samples), got {array.shape}; "
             "a single sample is X[:, None], images are images.reshape(n, -1).T"
         )
     if num_inputs is not None and array.shape[0] != num_inputs:
@@ -106,13 +106,13 @@ def as_columns(X: ArrayLike, num_inputs: int | None = None, what: str = "X") -> 
         raise ShapeError(
             f"X: expected {num_inputs} features along axis 0, got shape {array.shape}; {hint}"
         )
-    floating_dtype(array.dtype, what)
+    floating_dtype(array.dtype, name)
     if array.dtype.kind == "f":
-        refuse_non_finite(array, what)
+        refuse_non_finite(array, name)
     return array
 
 
-def refuse_non_finite(X: NDArray[Any], what: str) -> None:
+def refuse_non_finite(X: NDArray[Any], name: str) -> None:
     """Raise InputError at the first sample that holds a NaN or an infinity."""
     # Column blocks keep the Boolean mask small next to a large X.
     for start in range(0, X.shape[1] if X.size else 0, 4096):
@@ -120,7 +120,7 @@ def refuse_non_finite(X: NDArray[Any], what: str) -> None:
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
             raise InputError(
-                f"{what}: expected finite numbers, got {X[row, start + column]} in feature {row} "
+                f"{name}: expected finite numbers, got {X[row, start + column]} in feature {row} "
                 f"of sample {start + column}; drop or repair such samples first"
             )
 
@@ -174,23 +174,23 @@ def same_samples(X: NDArray[Any], y: NDArray[Any]) -> None:
         )
 
 
-def as_size(value: object, what: str) -> float:
+def as_size(value: object, name: str) -> float:
     """Return ``value`` as a finite float of at least 0."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         number = math.nan
     if isinstance(value, str) or not 0 <= number < math.inf:
-        raise InputError(f"{what}: expected a number of at least 0, got {value!r}")
+        raise InputError(f"{name}: expected a number of at least 0, got {value!r}")
     return number
 
 
-def as_count(value: object, what: str, minimum: int = 1) -> int:
+def as_count(value: object, name: str, minimum: int = 1) -> int:
     """Return ``value`` as an int of at least ``minimum``."""
     try:
         count = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         count = None
     if count is None or isinstance(value, bool) or count < minimum:
-        raise InputError(f"{what}: expected a whole number of at least {minimum}, got {value!r}")
+        raise InputError(f"{name}: expected a whole number of at least {minimum}, got {value!r}")
     return count

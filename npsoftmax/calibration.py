@@ -140,7 +140,7 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
     >>> round(float(2 / np.log(3)), 6)
     1.820478
     """
-    Z = as_columns(logits, what="logits").astype(np.float64)
+    Z = as_columns(logits, name="logits").astype(np.float64)
     same_samples(Z, np.asarray(y))
     labels = as_labels(y, Z.shape[0])
     size = float(np.abs(Z).max(initial=0)) or 1.0

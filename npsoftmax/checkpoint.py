@@ -189,7 +189,7 @@ class Checkpoint:
         ------
         InputError
             The file does not exist or cannot be read.
-        CorruptFileError, FormatVersionError
+        CorruptFileError
             It is damaged, not a checkpoint, or of another version.
         """
         arrays, metadata = storage.read(path, "checkpoint", max_bytes)

@@ -14,7 +14,6 @@ __all__ = [
     "DataUnavailableError",
     "CorruptFileError",
     "DataCorrupt",
-    "FormatVersionError",
     "DivergedError",
     "InterruptionError",
     "ClusterError",
@@ -82,10 +81,6 @@ class DataCorrupt(CorruptFileError):  # noqa: N818 - the name says what the data
     def __reduce__(self) -> tuple[type["DataCorrupt"], tuple[str, int, str]]:
         """Travel between processes whole: the message alone does not make another one."""
         return DataCorrupt, (self.source, self.offset, self.reason)
-
-
-class FormatVersionError(CorruptFileError):
-    """A model or checkpoint written in a format that this version does not read."""
 
 
 class DivergedError(NpsoftmaxError, ArithmeticError):

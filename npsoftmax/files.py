@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
 
-__all__ = ["publish", "read_bytes", "readable", "sweep"]
+__all__ = ["publish", "read_bytes", "readable", "remove_stale"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 _DAY_SECONDS = 24 * 60 * 60
@@ -74,7 +74,9 @@ def publish(
                 os.replace(former, kept)
         finally:
             for left in (temporary, former):
-                with suppress(OSError):  # sweep takes what stays; this error must hide no other
+                with suppress(
+                    OSError
+                ):  # remove_stale takes what stays; this error must hide no other
                     left.unlink()
     except OSError as error:
         if error.errno is None:
@@ -85,7 +87,7 @@ def publish(
         ) from error
 
 
-def sweep(folder: str | os.PathLike[str], older_than: float = _DAY_SECONDS) -> None:
+def remove_stale(folder: str | os.PathLike[str], older_than: float = _DAY_SECONDS) -> None:
     """Remove the temporary files that killed processes left in a folder.
 
     What cannot be removed stays.
@@ -100,7 +102,7 @@ def sweep(folder: str | os.PathLike[str], older_than: float = _DAY_SECONDS) -> N
 
     Examples
     --------
-    >>> sweep("no such folder")
+    >>> remove_stale("no such folder")
     """
     with suppress(OSError, ValueError):  # a folder that is not there, or not for us
         for path in Path(folder).glob(".*.part"):

@@ -34,7 +34,7 @@ __all__ = [
 
 def as_scores(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return finite scores ``(k, n)``, and a label for each sample."""
-    columns = as_columns(scores, what="scores")
+    columns = as_columns(scores, name="scores")
     labels = as_labels(y, columns.shape[0])
     same_samples(columns, labels)
     return columns, labels

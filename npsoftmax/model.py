@@ -200,12 +200,12 @@ class ModelState:
 
         Raises
         ------
-        InputError, CorruptFileError, FormatVersionError
+        InputError, CorruptFileError
             The file does not exist, is not a model, is damaged, or is of another version.
         """
         arrays, metadata = storage.read(path, "model")
         try:
-            theta = as_columns(arrays.pop("theta"), what="theta")
+            theta = as_columns(arrays.pop("theta"), name="theta")
             classes, pixel_scale = metadata.pop("classes"), metadata.pop("pixel_scale")
             if type(classes) is not list or not {type(name) for name in classes} <= {str}:
                 raise TypeError("classes that are no list of texts")

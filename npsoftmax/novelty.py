@@ -54,7 +54,7 @@ class ClassMeans:
     radii: NDArray[Any]
 
     def __post_init__(self) -> None:
-        means = as_columns(self.means, what="means").astype(np.float64, order="F")
+        means = as_columns(self.means, name="means").astype(np.float64, order="F")
         radii = as_float(self.radii, "radii").astype(np.float64)
         if radii.shape != means.shape[1:]:
             raise ShapeError(

@@ -184,10 +184,10 @@ def refuse_other_problem(model: SoftmaxRegression, problem: SummedObjective) -> 
         )
 
 
-def as_limit(model: SoftmaxRegression, value: object, what: str) -> int:
+def as_limit(model: SoftmaxRegression, value: object, name: str) -> int:
     """Return how long to train as an int of at least 0; refuse a calibrated model."""
     _refuse_calibrated(model)
-    return as_count(value, what, minimum=0)
+    return as_count(value, name, minimum=0)
 
 
 def _refuse_calibrated(model: SoftmaxRegression) -> None:
@@ -518,7 +518,7 @@ class ObjectiveTrainer:
 
         Raises
         ------
-        InputError, CorruptFileError, FormatVersionError
+        InputError, CorruptFileError
             As for :meth:`npsoftmax.Trainer.resume`.
 
         Warns

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.errors import CorruptFileError, FormatVersionError, InputError, OutputError
+from npsoftmax.errors import CorruptFileError, InputError, OutputError
 from npsoftmax.files import publish, read_bytes
 
 __all__ = [
@@ -274,7 +274,7 @@ def read(
         The file does not exist or cannot be read.
     CorruptFileError
         Not such a file, damaged, of another kind, or larger than ``max_bytes``.
-    FormatVersionError
+    CorruptFileError
         Written in a newer or older format.
     """
     arrays, found, metadata = _read(path, max_bytes)
@@ -297,7 +297,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
     Raises
     ------
-    InputError, CorruptFileError, FormatVersionError
+    InputError, CorruptFileError
         As for :func:`read`.
     """
     return _read(path, MAX_BYTES)[1]
@@ -344,7 +344,7 @@ def _read(path: str | os.PathLike[str], max_bytes: int) -> tuple[Arrays, str, di
         reason = f"{type(error).__name__}: {error}"[:200]
         raise CorruptFileError(f"{path}: expected metadata as JSON, got {reason}") from error
     if version != FORMAT_VERSION:
-        raise FormatVersionError(
+        raise CorruptFileError(
             f"{path}: expected format version {FORMAT_VERSION}, got {str(version)[:80]}; "
             "read it with the npsoftmax that wrote it"
         )

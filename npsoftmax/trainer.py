@@ -253,11 +253,11 @@ class Trainer:
             return False  # the checkpoint of the whole epoch comes next
         return (self.epoch * len(self.loader) + self.step) % self.checkpoint_every == 0
 
-    def _diverged(self, what: str) -> DivergedError:
+    def _diverged(self, name: str) -> DivergedError:
         step = min(self.step + 1, len(self.loader))
         return DivergedError(
             f"training diverged in epoch {self.epoch + 1}, step {step} of {len(self.loader)}: "
-            f"{what} not finite. The learning rate is the likely cause; lower it "
+            f"{name} not finite. The learning rate is the likely cause; lower it "
             f"({self.optimiser!r}), or clip: OptimiserChain(ClipNorm(1.0), ...)"
         )
 
@@ -341,7 +341,7 @@ class Trainer:
         ------
         InputError
             The file does not exist, or comes from a run with other settings, which are named.
-        CorruptFileError, FormatVersionError
+        CorruptFileError
             The file is damaged, not a checkpoint, or of another version, and there is none before.
 
         Warns

@@ -60,7 +60,7 @@ def refuse_unusable(args: argparse.Namespace) -> None:
 @contextmanager
 def claimed(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
     """Yield the folder of this run, made now unless the run is resumed, for this run alone."""
-    from npsoftmax.files import sweep
+    from npsoftmax.files import remove_stale
 
     # Microseconds keep runs apart that were started together.
     time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
@@ -69,7 +69,7 @@ def claimed(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
         with usable(folder):
-            sweep(folder, older_than=0)  # whoever made them is gone
+            remove_stale(folder, older_than=0)  # whoever made them is gone
             if not args.resume:
                 empty(folder, args.force)
             for name in PICTURES:

@@ -164,6 +164,6 @@ def introduce(client: "Client", say: Callable[[str], None]) -> None:
     )
 
 
-def counted(number: int, what: str) -> str:
+def counted(number: int, name: str) -> str:
     """Return how many there are of something, in words."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"{number} {name}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
-from npsoftmax.files import publish, read_bytes, readable, sweep
+from npsoftmax.files import publish, read_bytes, readable, remove_stale
 
 
 def test_publishes_on_success(tmp_path):
@@ -171,7 +171,7 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path, target):
 PART = ".checkpoint.npz.0123456789abcdef.part"
 
 
-def test_sweep_removes_what_was_left_behind_and_nothing_else(tmp_path):
+def test_remove_stale_removes_what_was_left_behind_and_nothing_else(tmp_path):
     others = [
         "checkpoint.npz",
         "0123456789abcdef.part",
@@ -187,38 +187,38 @@ def test_sweep_removes_what_was_left_behind_and_nothing_else(tmp_path):
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / PART).write_bytes(b"x")
     os.utime(tmp_path / "below" / PART, (0, 0))
-    sweep(tmp_path)
+    remove_stale(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted([*others, "below"])
     assert os.listdir(tmp_path / "below") == [PART]
 
 
-def test_sweep_spares_the_young_unless_told_otherwise(tmp_path):
+def test_remove_stale_spares_the_young_unless_told_otherwise(tmp_path):
     part = tmp_path / PART
     part.write_bytes(b"x")
     now = part.stat().st_mtime
     os.utime(part, (now - 3600, now - 3600))
-    sweep(tmp_path)
+    remove_stale(tmp_path)
     assert part.exists()
-    sweep(tmp_path, older_than=0)
+    remove_stale(tmp_path, older_than=0)
     assert not part.exists()
 
 
-def test_sweep_passes_over_what_it_cannot_remove(tmp_path):
+def test_remove_stale_passes_over_what_it_cannot_remove(tmp_path):
     (tmp_path / PART).mkdir()
     target = tmp_path / "target"
     target.write_bytes(b"x")
     link = tmp_path / PART.replace("0", "f")
     link.symlink_to(target)
-    sweep(tmp_path, older_than=-1)
-    sweep(tmp_path / "none")
-    sweep(target)
+    remove_stale(tmp_path, older_than=-1)
+    remove_stale(tmp_path / "none")
+    remove_stale(target)
     assert sorted(os.listdir(tmp_path)) == [PART, "target"]
 
 
-def test_sweep_leaves_a_file_that_is_being_written(tmp_path):
+def test_remove_stale_leaves_a_file_that_is_being_written(tmp_path):
     with publish(tmp_path / "file") as file:
         file.write(b"x")
-        sweep(tmp_path)
+        remove_stale(tmp_path)
     assert (tmp_path / "file").read_bytes() == b"x"
 
 

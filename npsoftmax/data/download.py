@@ -30,7 +30,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from npsoftmax.errors import DataUnavailableError, InputError, OutputError
-from npsoftmax.files import publish, sweep
+from npsoftmax.files import publish, remove_stale
 
 if TYPE_CHECKING:
     import requests
@@ -666,7 +666,7 @@ def fetch(
     if not 0 < timeout < math.inf:
         raise InputError(f"timeout: expected a positive number of seconds, got {timeout}")
     path = folder / file.name
-    sweep(folder)
+    remove_stale(folder)
     try:
         with publish(path) as part:
             download(file, part, mirrors, timeout, progress, recognise)

@@ -220,13 +220,13 @@ def of_block(name: str) -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def values_of(X: Any, values: Any, what: str) -> Any:
+def values_of(X: Any, values: Any, name: str) -> Any:
     """Return one value for each row, cut as the rows are."""
     is_lazy = isinstance(values, da.Array)
     values = values if is_lazy else np.asarray(values)
     if values.shape != X.shape[:1]:
         raise ShapeError(
-            f"{what}: expected one for each of {X.shape[0]} rows of X, got shape {values.shape}"
+            f"{name}: expected one for each of {X.shape[0]} rows of X, got shape {values.shape}"
         )
     if is_lazy:
         return delayed_blocks(values.rechunk((X.chunks[0],)))

@@ -373,17 +373,17 @@ def weights(model: "SoftmaxRegression", axes: Grid) -> Grid:
     return axes
 
 
-def _as_square(column: ArrayLike, what: str) -> NDArray[Any]:
+def _as_square(column: ArrayLike, name: str) -> NDArray[Any]:
     pixels = np.asarray(column)
     side = math.isqrt(pixels.size)
     if (pixels.shape not in ((side**2,), (side**2, 1))) or side == 0:
         raise ShapeError(
-            f"{what}: expected a square image as shape (d,) or (d, 1) with d = side * side, "
+            f"{name}: expected a square image as shape (d,) or (d, 1) with d = side * side, "
             f"got {pixels.shape}; one sample of X is X[:, j]"
         )
     if pixels.dtype.kind not in "biuf" or not np.isfinite(pixels).all():
         raise InputError(
-            f"{what}: expected finite numbers, got dtype {pixels.dtype}, NaN or infinities; "
+            f"{name}: expected finite numbers, got dtype {pixels.dtype}, NaN or infinities; "
             "convert or repair them first"
         )
     return pixels.reshape(side, side)

@@ -313,11 +313,11 @@ def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[An
     return dx.astype(logits.dtype, copy=False)
 
 
-def _same_shape(dy: ArrayLike, y: ArrayLike, what: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    upstream, output = as_float(dy, f"{what}: dy"), as_float(y, f"{what}: y")
+def _same_shape(dy: ArrayLike, y: ArrayLike, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    upstream, output = as_float(dy, f"{name}: dy"), as_float(y, f"{name}: y")
     if upstream.shape != output.shape:
         raise ShapeError(
-            f"{what}: expected dy and y of one shape, got {upstream.shape} and {output.shape}; "
+            f"{name}: expected dy and y of one shape, got {upstream.shape} and {output.shape}; "
             "dy is the gradient with respect to the output y"
         )
     return upstream, output
