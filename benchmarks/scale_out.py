@@ -36,7 +36,7 @@ from distributed import Client, LocalCluster
 import npsoftmax as nps
 from npsoftmax.ext import cluster
 from npsoftmax.ext.cluster import FAN_IN
-from npsoftmax.objective import FullBatch, SummedObjective
+from npsoftmax.objective import FullBatch
 
 K, D, SCALE, L2 = 10, 784, 1 / 255, 1e-4
 SIZES = (60_000, 600_000)
@@ -95,7 +95,7 @@ def rows_on_workers(n: int, block: int = BLOCK) -> tuple[da.Array, da.Array]:
     return da.concatenate(X), da.concatenate(y)
 
 
-def turns_of(problem: SummedObjective) -> list[float]:
+def turns_of(problem: FullBatch) -> list[float]:
     """Return a list that gets the seconds of the slowest worker in each round from now on."""
     seconds: list[float] = []
     compare = problem._store._watch.compare
@@ -120,22 +120,22 @@ def rounds_of(n: int, rounds: int) -> Times:
     theta = np.random.default_rng(1).normal(size=(K, D + 1), scale=0.1).astype(np.float32)
     theta = np.asfortranarray(theta)
     with workers(1) as one, workers(2) as two:
-        problems: dict[str, SummedObjective] = {
+        problems: dict[str, FullBatch] = {
             BLAS: FullBatch(X.T, y, L2, scale=SCALE, threads=1),
             THREADS: FullBatch(X.T, y, L2, scale=SCALE, threads=2),
             ONE: cluster.FullBatch(*rows_on_workers(n), L2, one, scale=SCALE),
             TWO: cluster.FullBatch(*rows_on_workers(n), L2, two, scale=SCALE),
         }
-        expected = problems[BLAS].evaluate(theta)
+        expected = problems[BLAS].loss_and_grad(theta)
         for problem in problems.values():
-            found = problem.evaluate(theta)
+            found = problem.loss_and_grad(theta)
             np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-6)
             np.testing.assert_allclose(found.grad, expected.grad, rtol=1e-3, atol=1e-6)
         computing = {name: turns_of(problems[name]) for name in (ONE, TWO)}
         times: Times = {name: [] for name in problems}
         for number in range(rounds + 2):
             for name, problem in problems.items():
-                point = timed(partial(problem.evaluate, theta), computing.get(name))
+                point = timed(partial(problem.loss_and_grad, theta), computing.get(name))
                 if number >= 2:
                     times[name].append(point)
     return times
@@ -149,7 +149,9 @@ def overheads(rounds: int, counts: Sequence[int]) -> dict[str, list[float]]:
         with workers(min(count, 2), max(1, count // 2)) as client:
             problem = cluster.FullBatch(*rows_on_workers(count, 1), L2, client, scale=SCALE)
             computing = turns_of(problem)
-            points = [timed(partial(problem.evaluate, theta), computing) for _ in range(rounds + 2)]
+            points = [
+                timed(partial(problem.loss_and_grad, theta), computing) for _ in range(rounds + 2)
+            ]
         found[str(count)] = [point["overhead"] for point in points[2:]]
     return found
 
@@ -168,7 +170,7 @@ def limited_fit(address: str, n: int, limit: int) -> dict[str, float]:
         problem = cluster.FullBatch(*rows_on_workers(n), L2, client, scale=SCALE)
         ready = time.perf_counter()
         model = nps.SoftmaxRegression(D, K)
-        trainer = nps.ObjectiveTrainer(model, problem)
+        trainer = nps.FullBatchTrainer(model, problem)
         trainer.fit(ITERATIONS)
         return {
             "samples": n,

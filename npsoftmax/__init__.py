@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         OptimiserChain,
         WeightDecay,
     )
-    from npsoftmax.optimum import FullBatchTrainer, ObjectiveTrainer, Optimum, fit
+    from npsoftmax.optimum import FullBatchTrainer, Optimum, fit
     from npsoftmax.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -41,7 +41,6 @@ __all__ = [
     "IterationRecord",
     "Momentum",
     "Nesterov",
-    "ObjectiveTrainer",
     "OptimiserChain",
     "Optimum",
     "SoftmaxRegression",
@@ -79,7 +78,7 @@ _NAMES_OF = {
         "OptimiserChain",
         "WeightDecay",
     ),
-    "optimum": ("FullBatchTrainer", "ObjectiveTrainer", "Optimum", "fit"),
+    "optimum": ("FullBatchTrainer", "Optimum", "fit"),
     "trainer": ("Trainer",),
 }
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}

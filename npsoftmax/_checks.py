@@ -17,8 +17,10 @@ __all__ = [
     "as_float",
     "as_labels",
     "as_out",
+    "as_samples",
     "as_single_axis",
     "as_size",
+    "check_not_calibrated",
     "floating_dtype",
     "same_samples",
 ]
@@ -93,8 +95,10 @@ def as_out(out: NDArray[Any] | None, shape: tuple[int, ...], like: NDArray[Any])
     return out
 
 
-def as_columns(X: ArrayLike, num_inputs: int | None = None, name: str = "X") -> NDArray[Any]:
-    """Return ``X`` as a finite ``(d, n)`` array whose columns are the samples."""
+def as_columns(
+    X: ArrayLike, num_inputs: int | None = None, name: str = "X", finite: bool = True
+) -> NDArray[Any]:
+    """Return ``X`` as a ``(d, n)`` array whose columns are the samples, checked to be finite."""
     array = np.asarray(X)
     if array.ndim != 2:
         raise ShapeError(
@@ -107,7 +111,7 @@ def as_columns(X: ArrayLike, num_inputs: int | None = None, name: str = "X") -> 
             f"X: expected {num_inputs} features along axis 0, got shape {array.shape}; {hint}"
         )
     floating_dtype(array.dtype, name)
-    if array.dtype.kind == "f":
+    if finite and array.dtype.kind == "f":
         refuse_non_finite(array, name)
     return array
 
@@ -171,6 +175,25 @@ def same_samples(X: NDArray[Any], y: NDArray[Any]) -> None:
         raise ShapeError(
             f"X and y: expected at least one sample, got X {X.shape} and y {y.shape}; "
             "check the file or the slice that they come from"
+        )
+
+
+def as_samples(
+    X: ArrayLike, y: ArrayLike, num_inputs: int, num_outputs: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return samples and labels that fit a model and each other."""
+    columns, labels = as_columns(X, num_inputs), as_labels(y, num_outputs)
+    same_samples(columns, labels)
+    return columns, labels
+
+
+def check_not_calibrated(temperature: float) -> None:
+    """Raise InputError if a model that is to be trained has a temperature."""
+    if temperature != 1:
+        raise InputError(
+            f"model: expected one that is not calibrated, got temperature {temperature:g}, "
+            "which was fitted to the weights that training would change; set model.temperature = 1 "
+            "and calibrate again after training"
         )
 
 

@@ -52,7 +52,8 @@ __all__ = [
 # quasi-Newton method needs.
 
 Array = NDArray[Any]
-ValueAndGrad = Callable[[Array], tuple[float, Array]]
+# (value, gradient), or more: what follows the gradient is handed through as ``State.aux``.
+ValueAndGrad = Callable[[Array], tuple[Any, ...]]
 
 SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9
 MOST_TRIALS = 30
@@ -68,6 +69,7 @@ class Point(NamedTuple):
     value: float
     grad: Array
     slope: float
+    aux: tuple[Any, ...] = ()
 
 
 class Line:
@@ -84,10 +86,10 @@ class Line:
     def at(self, t: float) -> Point:
         """Evaluate the function."""
         x = self.start.x + as_dtype_of(self.start.x, t) * self._direction
-        value, grad = self._value_and_grad(x)
+        value, grad, *aux = self._value_and_grad(x)
         grad = laid_out_as(x, grad)
         self.evaluations += 1
-        return Point(t, x, float(value), grad, dot(grad, self._direction))
+        return Point(t, x, float(value), grad, dot(grad, self._direction), tuple(aux))
 
 
 def strong_wolfe_point(line: Line) -> Point | None:
@@ -209,6 +211,8 @@ class State:
         The last steps, and the changes of the gradient along them; the oldest first.
     anchor : ndarray or None
         The point that the preconditioner was made for.
+    aux : tuple
+        What the function returned at ``x`` after value and gradient.
     """
 
     x: Array
@@ -216,6 +220,7 @@ class State:
     history: list[Iteration]
     pairs: list[tuple[Array, Array]] = field(default_factory=list)
     anchor: Array | None = None
+    aux: tuple[Any, ...] = ()
 
     @property
     def value(self) -> float:
@@ -270,7 +275,8 @@ def minimise(
     Parameters
     ----------
     value_and_grad : callable
-        Maps ``x`` to the function's value and its gradient, a new array of ``x``'s shape.
+        Maps ``x`` to the function's value and its gradient, a new array of ``x``'s shape. It may
+        return more; what follows is handed through as ``State.aux``.
     start : ndarray or State
         Where to begin, float32 or float64, of any shape; or the state to go on from, which changes.
     preconditioner : callable, optional
@@ -357,26 +363,27 @@ def iterate(
         yield state
 
 
-# A step that is too long may overflow; the line search sees that and comes back.
 @np.errstate(all="ignore")
-def begin(value_and_grad: ValueAndGrad, start: Array, evaluations: int = 0) -> State:
+def begin(
+    value_and_grad: ValueAndGrad,
+    start: Array,
+    evaluation: tuple[Any, ...] | None = None,
+    evaluations: int = 1,
+) -> State:
     """Return the state of a minimisation that has not moved yet.
 
     Parameters
     ----------
     value_and_grad, start
-        As for :func:`minimise`.
+        The function and the point, as in :func:`minimise`.
+    evaluation : tuple, optional
+        The function's result at the point, if it is known.
     evaluations : int
-        How many it took to find the start.
+        Number of evaluations so far.
 
     Returns
     -------
     State
-
-    Raises
-    ------
-    DivergedError, InputError
-        As for :func:`minimise`.
 
     Examples
     --------
@@ -388,16 +395,18 @@ def begin(value_and_grad: ValueAndGrad, start: Array, evaluations: int = 0) -> S
         raise InputError(
             f"start: expected an array of float32 or float64, got {x.size} numbers of {x.dtype}"
         )
-    value, grad = value_and_grad(x)
+    value, grad, *aux = value_and_grad(x) if evaluation is None else evaluation
     grad = laid_out_as(x, grad)
     if not (math.isfinite(value) and np.isfinite(grad).all()):
         raise DivergedError(
             f"start: expected a point with finite value and gradient, got the value {value}; "
             "begin nearer to 0, or scale the features"
         )
-    return State(x, grad, [Iteration(0, float(value), _largest(grad), 0.0, evaluations + 1)])
+    first = Iteration(0, float(value), _largest(grad), 0.0, evaluations)
+    return State(x, grad, [first], aux=tuple(aux))
 
 
+# A step that is too long may overflow; the line search sees that and comes back.
 @np.errstate(all="ignore")
 def _advance(state: State, value_and_grad: ValueAndGrad, solve: Preconditioner | None) -> bool:
     """Make one iteration, or return False where rounding leaves no descent."""
@@ -412,7 +421,7 @@ def _advance(state: State, value_and_grad: ValueAndGrad, solve: Preconditioner |
     pair = found.x - state.x, found.grad - state.grad
     if is_usable(*pair):
         state.pairs = [*state.pairs, pair][-MEMORY:]
-    state.x, state.grad = found.x, found.grad
+    state.x, state.grad, state.aux = found.x, found.grad, found.aux
     number, evaluations = (
         state.history[-1].iteration + 1,
         state.history[-1].evaluations + evaluations,

@@ -1,4 +1,4 @@
-"""The loop over minibatches, with checkpoints, and going on from one."""
+"""Training on minibatches: the loop, its checkpoints, and resuming from one."""
 
 from __future__ import annotations
 
@@ -10,61 +10,43 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from npsoftmax._checks import as_count, as_labels, as_size
+from npsoftmax._checks import (
+    as_columns,
+    as_count,
+    as_labels,
+    as_samples,
+    as_size,
+    check_not_calibrated,
+)
 from npsoftmax.checkpoint import (
     Checkpoint,
     as_settings,
+    check_settings,
     environment,
-    largest_checkpoint,
+    max_checkpoint_bytes,
     model_settings,
     newest_usable,
-    refuse_other_settings,
-    warn_of_another,
+    warn_if_environment_differs,
 )
 from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.objective import Workspace, sample_losses
 from npsoftmax.objective.batch import evaluate
-from npsoftmax.optimum import as_limit, checked_data
 
 if TYPE_CHECKING:
     from npsoftmax.data.loader import DataLoader
     from npsoftmax.model import SoftmaxRegression
     from npsoftmax.optimisers import Optimiser
 
-__all__ = ["Trainer", "no_test_values", "test_values"]
-
-
-# What the test data show after an epoch, by the names of the record's fields.
-
-_NAMES = ("test_loss", "test_acc", "last_batch_test_loss", "last_batch_test_acc")
-
-
-def no_test_values() -> dict[str, float | None]:
-    """Return what a record says without test data."""
-    return dict.fromkeys(_NAMES)
-
-
-def test_values(
-    losses: NDArray[Any], hits: NDArray[np.bool_], batch_size: int
-) -> dict[str, float | None]:
-    """Return means over all samples, and over the last batch if they were cut as in training."""
-    last = slice((losses.size - 1) // batch_size * batch_size, None)
-    values = (
-        float(losses.mean(dtype=np.float64)),
-        float(hits.mean()),
-        float(losses[last].mean(dtype=np.float64)),
-        float(hits[last].mean()),
-    )
-    return dict(zip(_NAMES, values, strict=True))
+__all__ = ["Trainer"]
 
 
 class Trainer:
     """Train a model on minibatches.
 
-    ``fit(epochs)`` is this loop, which one could have written::
+    ``fit(epochs)`` is equivalent to this loop::
 
         for epoch in range(epochs):
             for X, y in loader.batches(epoch):
@@ -72,16 +54,16 @@ class Trainer:
                 result = loss_and_grad(model.theta, X, y, l2, scale)
                 optimiser.update(model.theta, result.grad)
 
-    It adds a history, the evaluation on test data, a stop *before* the update when the loss is
-    not finite, and checkpoints from which a run goes on bit for bit, in the middle of an epoch
-    too (same machine type, NumPy build and number of threads).
+    It adds a history, the evaluation on test data, a stop *before* the update if the loss is not
+    finite, and checkpoints. A run resumes from a checkpoint bit for bit, also in the middle of an
+    epoch, on the same machine type and NumPy build, with the same number of threads.
 
     Parameters
     ----------
     model : SoftmaxRegression
         Its ``theta`` is changed in place.
     optimiser : Optimiser
-        Keeps its state from one epoch to the next.
+        The update rule. It keeps its state from one epoch to the next.
     loader : DataLoader
         The training data.
     test : (array_like, array_like), optional
@@ -89,25 +71,21 @@ class Trainer:
     l2 : float
         Weight of the penalty ``l2/2 * ||W||**2``; the bias is not penalised.
     checkpoint : path, optional
-        Where to keep the newest checkpoint, written before the first step and after each epoch;
-        the one before is kept beside it, as ``storage.previous(checkpoint)``.
+        File for the newest checkpoint, written before the first step and after each epoch. The
+        previous one is kept next to it, as ``storage.previous(checkpoint)``.
     checkpoint_every : int, optional
-        Also write it after every so many steps.
+        Also write a checkpoint each time this number of steps is finished.
     identity : mapping, optional
-        What else a checkpoint must agree in to be resumed, for instance hashes of the data.
+        Further settings that a checkpoint must have in common with the run that resumes from it,
+        for instance hashes of the data.
     on_step : callable, optional
-        Called with the trainer after each step; it may raise, and the trainer is then in order
-        to be checkpointed or to go on.
+        Called with the trainer after each step. It may raise; the trainer can then write a
+        checkpoint or continue.
 
     Attributes
     ----------
     history : list of EpochRecord
-        One record per finished epoch.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        The data do not fit the model, or a setting makes no sense.
+        One record for each finished epoch.
 
     Examples
     --------
@@ -133,7 +111,9 @@ class Trainer:
         identity: Mapping[str, Any] | None = None,
         on_step: Callable[[Trainer], None] | None = None,
     ) -> None:
-        checked_data(model, loader.X, loader.y)
+        check_not_calibrated(model.temperature)
+        as_columns(loader.X, model.num_inputs, finite=False)
+        as_labels(loader.y, model.num_outputs)
         if len(loader) == 0:
             raise InputError(
                 f"loader: expected at least one batch, got {loader.num_samples} samples, fewer "
@@ -144,7 +124,7 @@ class Trainer:
         self.model = model
         self.optimiser = optimiser
         self.loader = loader
-        self.test = None if test is None else checked_data(model, *test)
+        self.test = None if test is None else as_samples(*test, model.num_inputs, model.num_outputs)
         self.l2 = as_size(l2, "l2")
         self.checkpoint = checkpoint
         if checkpoint_every is not None:
@@ -159,12 +139,12 @@ class Trainer:
 
     @property
     def epoch(self) -> int:
-        """Finished epochs."""
+        """Number of finished epochs."""
         return self._progress.epoch
 
     @property
     def step(self) -> int:
-        """Finished steps of the current epoch."""
+        """Number of finished steps of the current epoch."""
         return self._progress.step
 
     def fit(self, epochs: int) -> list[EpochRecord]:
@@ -173,7 +153,7 @@ class Trainer:
         Parameters
         ----------
         epochs : int
-            How many; an epoch begun before a checkpoint counts as one of them.
+            Number of epochs; one that began before a checkpoint counts.
 
         Returns
         -------
@@ -192,27 +172,23 @@ class Trainer:
         return self.history
 
     def run(self, epochs: int) -> Iterator[EpochRecord]:
-        """Train as :meth:`fit` does, and yield each record as its epoch ends.
+        """Train as :meth:`fit` does, and yield each record when its epoch ends.
 
-        Nothing happens before the result is iterated over.
+        Nothing happens until the result is iterated over.
 
         Parameters
         ----------
         epochs : int
-            As for :meth:`fit`.
+            Number of epochs; one that began before a checkpoint counts.
 
         Yields
         ------
         EpochRecord
-
-        Raises
-        ------
-        DivergedError, OutputError
-            As for :meth:`fit`.
         """
-        left = as_limit(self.model, epochs, "epochs")
+        check_not_calibrated(self.model.temperature)
+        left = as_count(epochs, "epochs", minimum=0)
         if self.checkpoint is not None and self._progress == Progress():
-            self.save_checkpoint(self.checkpoint)  # whoever kills the run may then resume it
+            self.save_checkpoint(self.checkpoint)  # so that a killed run can be resumed
         for _ in range(left):
             self._train_epoch()
             if not np.isfinite(self.model.theta).all():
@@ -228,25 +204,19 @@ class Trainer:
     @np.errstate(all="ignore")
     def _train_epoch(self) -> None:
         progress, theta = self._progress, self.model.theta
-        # Once an epoch: the loop takes labels for valid.
-        as_labels(self.loader.y, self.model.num_outputs)
         scale = self.model.input_scale(self.loader.X.dtype)
         started = perf_counter() - progress.seconds
         for X, y in self.loader.batches(progress.epoch, progress.step):
             result = evaluate(theta, X, y, self.l2, scale, self._workspace)
             if not math.isfinite(result.loss):
                 raise self._diverged(f"the loss is {result.loss},")
-            num_correct = int(np.count_nonzero(result.predicted == y))
             self.optimiser.update(theta, result.grad)
-            progress.add(result.crossentropy, num_correct, y.size)
+            progress.add(result.crossentropy, round(result.accuracy * y.size), y.size)
             progress.seconds = perf_counter() - started
-            self._after_step()
-
-    def _after_step(self) -> None:
-        if self.checkpoint is not None and self._checkpoint_is_due():
-            self.save_checkpoint(self.checkpoint)
-        if self.on_step is not None:
-            self.on_step(self)
+            if self.checkpoint is not None and self._checkpoint_is_due():
+                self.save_checkpoint(self.checkpoint)
+            if self.on_step is not None:
+                self.on_step(self)
 
     def _checkpoint_is_due(self) -> bool:
         if not self.checkpoint_every or self.step == len(self.loader):
@@ -279,16 +249,27 @@ class Trainer:
         )
 
     def _evaluate_test(self) -> dict[str, float | None]:
+        """Return the means over the test samples, and over the last batch of them."""
+        names = ("test_loss", "test_acc", "last_batch_test_loss", "last_batch_test_acc")
         if self.test is None:
-            return no_test_values()
+            return dict.fromkeys(names)
         X, y = self.test
         losses, predicted = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
         if not np.isfinite(losses).all():
             raise self._diverged("a test loss is")
-        return test_values(losses, predicted == y, self.loader.batch_size)
+        hits = predicted == y
+        # The last batch, if the test samples were cut as in training.
+        batch_size = self.loader.batch_size
+        last = slice((y.size - 1) // batch_size * batch_size, None)
+        means = [
+            mean
+            for samples in (slice(None), last)
+            for mean in (losses[samples].mean(dtype=np.float64), hits[samples].mean())
+        ]
+        return dict(zip(names, map(float, means), strict=True))
 
     def _settings(self) -> dict[str, Any]:
-        """Return what a checkpoint must agree in for the run to go on bit for bit."""
+        """Return the settings that a checkpoint must have in common with the run."""
         loader, model = self.loader, self.model
         settings = {
             "optimiser": repr(self.optimiser),
@@ -303,17 +284,17 @@ class Trainer:
         return as_settings(settings)
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Write all that :meth:`resume` needs, atomically.
+        """Write everything that :meth:`resume` needs, atomically.
 
         Parameters
         ----------
         path : path
-            The file; the one that stands there is kept as ``storage.previous(path)``.
+            The file. A previous file is kept as ``storage.previous(path)``.
 
         Raises
         ------
         DivergedError
-            A parameter is NaN or infinite; the checkpoint before stays.
+            A parameter is NaN or infinite. The previous checkpoint stays.
         OutputError
             The file cannot be written.
         """
@@ -329,36 +310,34 @@ class Trainer:
         ).write(path)
 
     def resume(self, path: str | os.PathLike[str]) -> None:
-        """Take over parameters, optimiser state, history and place from a checkpoint.
+        """Load parameters, optimiser state, history and position from a checkpoint.
 
         Parameters
         ----------
         path : path
-            A file that :meth:`save_checkpoint` wrote. If it is damaged, the one before, which was
-            kept beside it, is taken.
+            A file that :meth:`save_checkpoint` wrote. If it is damaged, the previous one is used.
 
         Raises
         ------
-        InputError
-            The file does not exist, or comes from a run with other settings, which are named.
-        CorruptFileError
-            The file is damaged, not a checkpoint, or of another version, and there is none before.
+        InputError, CorruptFileError
+            The file does not exist, comes from a run with other settings, or is damaged and there
+            is no previous one.
 
         Warns
         -----
         ResumeWarning
-            The newest checkpoint is damaged, or the machine's type, the NumPy build or the number
-            of threads differ, so that the run goes on, but not bit for bit.
+            The newest checkpoint is damaged; or the machine type, the NumPy build or the number of
+            threads differ, so that the run resumes, but not bit for bit.
         """
         saved = newest_usable(path, self._read)
-        warn_of_another(saved.environment, environment(), path)
+        warn_if_environment_differs(saved.environment, environment(), path)
         self.model.theta[...] = saved.theta
         self.optimiser.load_state(saved.state)
         self._progress, self.history = saved.progress, list(saved.history)
 
     def _read(self, path: Path) -> Checkpoint:
         theta = self.model.theta
-        saved = Checkpoint.read(path, largest_checkpoint(theta, self.optimiser))
-        refuse_other_settings(saved.settings, self._settings(), path)
-        saved.refuse_misfit(theta, self.optimiser, len(self.loader), path)
+        saved = Checkpoint.read(path, max_checkpoint_bytes(theta, self.optimiser))
+        check_settings(saved.settings, self._settings(), path)
+        saved.check_run(theta, self.optimiser, len(self.loader), path)
         return saved

@@ -154,7 +154,7 @@ def resume(args: argparse.Namespace, solver: Solver) -> None:
         )
 
 
-def write_history(folder: Path, trainer: "npsoftmax.Trainer | npsoftmax.ObjectiveTrainer") -> None:
+def write_history(folder: Path, trainer: "npsoftmax.Trainer | npsoftmax.FullBatchTrainer") -> None:
     """Write one JSON object per finished epoch or iteration."""
     from npsoftmax.files import publish
 

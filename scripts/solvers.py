@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import npsoftmax
     from npsoftmax import EpochRecord, IterationRecord
-    from npsoftmax.objective import SummedObjective
+    from npsoftmax.objective import FullBatch
 
 OPTIMISERS = {
     "descent": "Descent",
@@ -128,7 +128,7 @@ class ExactOptimum:
         model = new_model(args, data)
         self.asked = args.max_iterations
         self.weights = ""  # where they start does not matter
-        self.trainer = npsoftmax.ObjectiveTrainer(
+        self.trainer = npsoftmax.FullBatchTrainer(
             model,
             problem(args, data, model.input_scale(data.X_train.dtype), client),
             test=(data.X_test, data.y_test),
@@ -212,7 +212,7 @@ def complete(args: argparse.Namespace) -> None:
 
 def problem(
     args: argparse.Namespace, data: "npsoftmax.Dataset", scale: float, client: "Client | None"
-) -> "SummedObjective":
+) -> "FullBatch":
     """Return the objective on the training images, here or on the workers of a cluster."""
     if client is None:
         from npsoftmax.objective import FullBatch

@@ -81,7 +81,7 @@ def test_it_is_the_objective_of_one_machine_however_rows_are_cut(client, drawn):
     there = cluster.FullBatch(cut(rows, sizes), y, 0.1, client, weights, scale=0.1)
     here = FullBatch(rows.T, y, 0.1, weights, scale=0.1)
     check_same(there, here, theta, atol=1e-12)
-    assert there.contents.dtype == dtype and there.contents.num_samples == n
+    assert there.summary.dtype == dtype and there.summary.num_samples == n
     M, N = there.preconditioner(theta), here.preconditioner(theta)
     V = rng.standard_normal(theta.shape)
     np.testing.assert_allclose(M(V), N(V), rtol=1e-8, atol=1e-8)

@@ -317,7 +317,7 @@ def test_a_worker_that_pauses_while_it_computes_is_waited_for(impatient):
         future = client.submit(time.sleep, 4)
         threading.Timer(0.5, pauses, (client,)).start()
         assert watch.results([future]) == [None]
-        assert problem.contents.num_samples == N
+        assert problem.summary.num_samples == N
 
 
 def test_a_worker_that_pauses_while_others_compute_ends_nothing(impatient):

@@ -412,12 +412,12 @@ def test_how_many_samples(k, rows, n, samples, candidates):
 
 
 def test_candidates_are_fair_to_data_with_a_period():
-    kept = preconditioner.evenly_random(6000, 1000)
+    kept = preconditioner.draw_evenly(6000, 1000)
     assert (np.diff(kept) > 0).all() and kept.size == 1000
     counts = np.bincount(kept % 6)
     assert counts.min() > 120
-    np.testing.assert_array_equal(preconditioner.evenly_random(5, 5), range(5))
-    np.testing.assert_array_equal(preconditioner.evenly_random(5, 9), range(5))
+    np.testing.assert_array_equal(preconditioner.draw_evenly(5, 5), range(5))
+    np.testing.assert_array_equal(preconditioner.draw_evenly(5, 9), range(5))
 
 
 def test_the_mean_moves_where_rounding_hides_the_penalty():

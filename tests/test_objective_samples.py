@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npsoftmax.objective import Contents, FullBatch, Samples, SummedObjective
+from npsoftmax.objective import FullBatch, Samples, Summary
 from npsoftmax.objective.duality import Moments
 from npsoftmax.objective.hot_loop import Workspace
-from npsoftmax.objective.samples import LocalStore, added, digest_of
+from npsoftmax.objective.samples import LocalSamples, add, digest_of
 
 
 def samples(n=10, weights=None, k=3):
@@ -46,13 +46,13 @@ def test_contents_and_digests_of_parts_are_those_of_the_whole(ends, weighted, se
     weights = np.random.default_rng(seed).uniform(0, 2, 30) if weighted else None
     whole = samples(30, weights)
     parts = cut(whole, ends)
-    found = reduce(Contents.joined, map(Contents.of, parts))
-    expected = Contents.of(whole)
+    found = reduce(Summary.merge, map(Summary.of, parts))
+    expected = Summary.of(whole)
     assert (found.num_samples, found.num_inputs, found.dtype) == (30, 2, np.uint8)
     assert found.total == pytest.approx(expected.total, rel=1e-14)
     np.testing.assert_allclose(found.class_totals, expected.class_totals, rtol=1e-14)
     digests = [digest_of(part, Workspace()) for part in parts]
-    assert [n % 2**64 for n in reduce(added, digests)] == [*digest_of(whole, Workspace())]
+    assert [n % 2**64 for n in reduce(add, digests)] == [*digest_of(whole, Workspace())]
 
 
 def test_the_whole_digest_in_pieces(monkeypatch):
@@ -89,29 +89,29 @@ def test_labels_of_any_integer_type_have_one_digest():
 
 
 def test_missing_classes():
-    contents = Contents.of(Samples(0, np.ones((1, 3)), np.array([0, 2, 1]), np.array([1.0, 1, 0])))
-    assert contents.missing(4) == [1, 3]
+    summary = Summary.of(Samples(0, np.ones((1, 3)), np.array([0, 2, 1]), np.array([1.0, 1, 0])))
+    assert summary.missing_classes(4) == [1, 3]
 
 
 def test_added_keeps_the_kind_of_tuple():
-    assert added((1, 2.0), (3, 4.0)) == (4, 6.0)
-    moments = added(Moments(1.0, np.eye(2)), Moments(2.0, np.eye(2)))
+    assert add((1, 2.0), (3, 4.0)) == (4, 6.0)
+    moments = add(Moments(1.0, np.eye(2)), Moments(2.0, np.eye(2)))
     assert isinstance(moments, Moments) and moments.mean == 3.0
 
 
-class Travelling(LocalStore):
+class Travelling(LocalSamples):
     """A store whose functions travel, as they do on a cluster."""
 
-    def shared(self, function, combine):
-        return super().shared(*pickle.loads(pickle.dumps((function, combine))))
+    def map_reduce(self, function, combine):
+        return super().map_reduce(*pickle.loads(pickle.dumps((function, combine))))
 
-    def together(self, function, combine, draws):
-        return super().together(*pickle.loads(pickle.dumps((function, combine, draws))))
+    def map_reduce_draws(self, function, combine, draws):
+        return super().map_reduce_draws(*pickle.loads(pickle.dumps((function, combine, draws))))
 
 
 def test_all_that_is_asked_of_a_store_can_travel():
     whole, theta = samples(12), np.random.default_rng(1).standard_normal((3, 3))
-    problem = SummedObjective(Travelling(whole, 1), 0.1, 1.0)
+    problem = FullBatch(Travelling(whole, 1), 0.1, 1.0)
     expected = FullBatch(whole.X, whole.y, 0.1)
     assert problem.evaluate(theta).loss == expected.evaluate(theta).loss
     assert problem.suboptimality(theta) == expected.suboptimality(theta)
@@ -124,4 +124,4 @@ def test_all_that_is_asked_of_a_store_can_travel():
     ):
         np.testing.assert_array_equal(there, here)
     assert problem.digests == expected.digests
-    assert pickle.loads(pickle.dumps(problem.contents)).num_samples == 12
+    assert pickle.loads(pickle.dumps(problem.summary)).num_samples == 12

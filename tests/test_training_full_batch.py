@@ -25,7 +25,7 @@ from npsoftmax.errors import (
     ResumeWarning,
     ShapeError,
 )
-from npsoftmax.objective import FullBatch, SummedObjective, _parts, loss_and_grad, preconditioner
+from npsoftmax.objective import FullBatch, _parts, loss_and_grad, preconditioner
 from npsoftmax.optimisers import Descent
 from npsoftmax.optimum import Ending, Optimum
 
@@ -641,13 +641,13 @@ def test_the_start_is_short_on_a_part():
     X, y = overlapping(n=7000)
 
     def evaluate(problem, theta):
-        calls.append(problem.contents.num_samples)
+        calls.append(problem.summary.num_samples)
         return original(problem, theta)
 
     trainer = FullBatchTrainer(new_model(), X, y, l2=1e-4)
-    original = SummedObjective.evaluate
+    original = FullBatch.evaluate
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SummedObjective, "evaluate", evaluate)
+        patch.setattr(FullBatch, "evaluate", evaluate)
         start.start_on_a_part(trainer.problem, np.zeros((K, D + 1)))
     assert set(calls) == {7000 // 6} and len(calls) <= 40
 
@@ -655,7 +655,7 @@ def test_the_start_is_short_on_a_part():
 def test_a_start_without_weight_is_left_out():
     X, y = overlapping(n=7000)
     weights = np.ones(7000)
-    weights[preconditioner.evenly_random(7000, 7000 // 6)] = 0.0
+    weights[preconditioner.draw_evenly(7000, 7000 // 6)] = 0.0
     model = new_model()
     optimum = fit(model, X, y, l2=1e-2, sample_weight=weights, tol=1e-9)
     kept = weights > 0

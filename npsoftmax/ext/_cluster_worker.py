@@ -29,9 +29,9 @@ from npsoftmax._checks import as_columns, as_labels
 from npsoftmax.data import idx
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, ShapeError
 from npsoftmax.files import readable
-from npsoftmax.objective import Samples, Workspace
+from npsoftmax.objective import Workspace
 from npsoftmax.objective.full_batch import as_weights
-from npsoftmax.objective.samples import drawn_of, one_blas_thread
+from npsoftmax.objective.samples import Samples, draws_in, one_blas_thread
 
 __all__ = [
     "Answer",
@@ -379,7 +379,7 @@ def asked(shard: Shard, question: bytes) -> bytes:
     def of(block: Samples) -> Any:
         if draws is None:
             return function(block, _OF_THREAD.workspace)
-        return function(block, 1, [drawn_of(draw, block.start, block.stop) for draw in draws])
+        return function(block, 1, [draws_in(draw, block.start, block.stop) for draw in draws])
 
     with one_blas_thread(), np.errstate(all="ignore"):
         result = reduce(combine, map(of, shard.blocks))
@@ -407,7 +407,7 @@ def picked(shard: Shard, kept: NDArray[np.intp], start: int) -> Shard:
     """Return copies of samples of a shard, at these places among all, numbered from ``start``."""
     some = []
     for block in shard.blocks:
-        chosen = block.picked(kept, start)
+        chosen = block.take(kept, start)
         if chosen.y.size:
             some.append(chosen)
         start += chosen.y.size

@@ -34,7 +34,7 @@ from distributed.comm import CommClosedError
 from numpy.typing import NDArray
 
 import npsoftmax
-from npsoftmax import SoftmaxRegression, metrics, softmax
+from npsoftmax import SoftmaxRegression, metrics, objective, softmax
 from npsoftmax._checks import as_count, as_size
 from npsoftmax.errors import ClusterError, InputError, NpsoftmaxError, ShapeError, SlowWorkerWarning
 from npsoftmax.ext._cluster_worker import (
@@ -56,13 +56,13 @@ from npsoftmax.ext._cluster_worker import (
     rows_of,
     values_of,
 )
-from npsoftmax.objective import Contents, Samples, SummedEvaluation, SummedObjective, Workspace
+from npsoftmax.objective import Workspace
 from npsoftmax.objective.batch import as_scale
 from npsoftmax.objective.full_batch import unusable_weights
-from npsoftmax.objective.samples import Draw, added, cores, drawn_of
+from npsoftmax.objective.samples import Draw, Samples, Summary, add, cores, draws_in
 
 __all__ = [
-    "ClusterStore",
+    "ClusterSamples",
     "FullBatch",
     "Memory",
     "PATIENCE",
@@ -439,7 +439,7 @@ FAN_IN = 8
 SPREAD_SECONDS = 2.0
 
 
-class ClusterStore:
+class ClusterSamples:
     """Where samples lie, as :class:`npsoftmax.objective.samples.Store` says it.
 
     Parameters
@@ -466,19 +466,21 @@ class ClusterStore:
     ) -> None:
         self._client, self._shards, self._watch = client, list(shards), watch
         self._bounds = list(pairwise([0, *stops]))
-        self.threads, self.threads_here = threads, cores()
+        self.threads, self.driver_threads = threads, cores()
         self.place = f"a cluster, {len(self._shards)} shards"
         self._sent: list[Any] = []
         self._mover, self._next_spread = Thread(), 0.0
-        self.contents: Contents = self.shared(_contents, Contents.joined)
+        self.summary: Summary = self.map_reduce(_contents, Summary.merge)
 
-    def shared(self, function: Callable[[Samples, Workspace], Result], combine: Combine) -> Result:
+    def map_reduce(
+        self, function: Callable[[Samples, Workspace], Result], combine: Combine
+    ) -> Result:
         """Call a function on each block, and combine what comes of them in their order."""
         question = packed((function, combine, None))
         result: Result = self._round([question] * len(self._shards), combine)
         return result
 
-    def together(
+    def map_reduce_draws(
         self,
         function: Callable[[Samples, int, list[Draw]], Result],
         combine: Combine,
@@ -486,13 +488,13 @@ class ClusterStore:
     ) -> Result:
         """Call a function on each block, with one thread and the draws of its samples."""
         questions = [
-            packed((function, combine, [drawn_of(draw, *bounds) for draw in draws]))
+            packed((function, combine, [draws_in(draw, *bounds) for draw in draws]))
             for bounds in self._bounds
         ]
         result: Result = self._round(questions, combine)
         return result
 
-    def select(self, kept: NDArray[np.intp]) -> ClusterStore:
+    def subset(self, kept: NDArray[np.intp]) -> ClusterSamples:
         """Return a store of copies of the samples at these ascending places, where they lie."""
         cuts = [0, *np.searchsorted(kept, [stop for _, stop in self._bounds]).tolist()]
         jobs = [
@@ -503,7 +505,7 @@ class ClusterStore:
         shards, places, firsts, ends = zip(*jobs, strict=True)
         with self._watch.translated():
             copies = self._client.map(picked, shards, places, firsts, pure=False)
-        return ClusterStore(self._client, copies, ends, self._watch, self.threads)
+        return ClusterSamples(self._client, copies, ends, self._watch, self.threads)
 
     def _round(self, questions: Sequence[bytes], combine: Combine) -> Any:
         with self._watch.translated():
@@ -545,8 +547,8 @@ def _move(client: Client, shards: Sequence[Any], homes: Sequence[str]) -> None:
             client.replicate([shards[number]], n=1, workers=[worker], callback_timeout=PATIENCE)
 
 
-def _contents(samples: Samples, workspace: Workspace) -> Contents:
-    return Contents.of(samples)
+def _contents(samples: Samples, workspace: Workspace) -> Summary:
+    return Summary.of(samples)
 
 
 # Data sets by name as Dask arrays, loaded and verified where a worker is.
@@ -627,7 +629,7 @@ def _loaded(name: str, folder: str | None, offline: bool | None) -> npsoftmax.Da
     return npsoftmax.load(name, folder, offline=offline)
 
 
-class FullBatch(SummedObjective):
+class FullBatch(objective.FullBatch):
     r"""The objective on samples that lie on the workers of a cluster.
 
     .. math::
@@ -636,8 +638,8 @@ class FullBatch(SummedObjective):
             + \frac{\lambda}{2} \|W\|_F^2, \qquad \bar w = \sum_j w_j
 
     It has the methods of :class:`npsoftmax.objective.FullBatch`, and its values but for rounding,
-    however the rows are cut. :class:`npsoftmax.ObjectiveTrainer` trains on it;
-    :func:`npsoftmax.lbfgs.minimise` takes its ``loss_and_grad(theta)[:2]``.
+    however the rows are cut. :class:`npsoftmax.FullBatchTrainer` trains on it;
+    :func:`npsoftmax.lbfgs.minimise` takes its ``loss_and_grad``.
 
     Parameters
     ----------
@@ -714,14 +716,10 @@ class FullBatch(SummedObjective):
                 blocks = _blocks_of_files(X, y, sample_weight, block_size, watch, threads)
             _refuse_unusable(blocks, watch, threads)
             shards, stops = placed(client, blocks, threads)
-        store = ClusterStore(client, shards, stops, watch, len(threads.addresses))
-        super().__init__(store, l2, scale)
-        if not 0 < self.contents.total < np.inf:
-            raise unusable_weights(f"numbers that sum to {self.contents.total}")
-
-    def loss_and_grad(self, theta: NDArray[Any]) -> SummedEvaluation:
-        """Do what :meth:`evaluate` does, under the name that it has on one machine."""
-        return self.evaluate(theta)
+        store = ClusterSamples(client, shards, stops, watch, len(threads.addresses))
+        self._use(store, l2, scale)
+        if not 0 < self.summary.total < np.inf:
+            raise unusable_weights(f"numbers that sum to {self.summary.total}")
 
 
 def _refuse_block_size(block_size: int | None) -> None:
@@ -970,5 +968,5 @@ def _sums(
 def _total(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     total = parts[0]
     for part in parts[1:]:
-        total = added(total, part)
+        total = add(total, part)
     return total

@@ -33,17 +33,12 @@ from npsoftmax.objective.batch import (
     loss_and_grad,
     sample_losses,
 )
-from npsoftmax.objective.full_batch import FullBatch, SummedEvaluation, SummedObjective
+from npsoftmax.objective.full_batch import FullBatch
 from npsoftmax.objective.hot_loop import Workspace
-from npsoftmax.objective.samples import Contents, Samples
 
 __all__ = [
-    "Contents",
     "Evaluation",
     "FullBatch",
-    "Samples",
-    "SummedEvaluation",
-    "SummedObjective",
     "Workspace",
     "hessian_vector_product",
     "loss_and_grad",

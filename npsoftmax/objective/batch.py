@@ -40,7 +40,7 @@ SMALLEST_SCALE = 1e-20
 
 
 class Evaluation(NamedTuple):
-    """What one evaluation of the objective leaves behind.
+    """The objective and its gradient at one point.
 
     Attributes
     ----------
@@ -50,14 +50,19 @@ class Evaluation(NamedTuple):
         ``dJ/dtheta``, shape ``(k, d+1)``, Fortran-ordered.
     crossentropy : float
         The mean cross-entropy, in nats, without the penalty.
-    predicted : ndarray of intp
-        The most likely class of each sample, shape ``(n,)``; the first one of several.
+    accuracy : float
+        The share of samples, by weight, whose most likely class is their label; for soft targets,
+        the class with the largest target.
+    predicted : ndarray of intp or None
+        The most likely class of each sample of a batch, shape ``(n,)``, the first one on a tie.
+        None for a full batch, whose samples may be stored elsewhere.
     """
 
     loss: float
     grad: NDArray[Any]
     crossentropy: float
-    predicted: NDArray[np.intp]
+    accuracy: float
+    predicted: NDArray[np.intp] | None
 
 
 @np.errstate(all="ignore")
@@ -120,7 +125,9 @@ def loss_and_grad(
     X = X.astype(theta.dtype, copy=False)
     logits = affine(theta, X, scale)
     loss, dZ = logitcrossentropy_and_grad(logits, targets)
-    return penalised(theta, affine_grad(dZ, X, scale), float(loss), l2, logits.argmax(axis=0))
+    predicted = logits.argmax(axis=0)
+    hits = predicted == targets.argmax(axis=0)
+    return _add_penalty(theta, affine_grad(dZ, X, scale), float(loss), l2, predicted, hits)
 
 
 def evaluate(
@@ -131,9 +138,31 @@ def evaluate(
     scale: float,
     workspace: Workspace,
 ) -> Evaluation:
-    """Do what :func:`loss_and_grad` does for labels: the hot loop's way in, nothing is checked."""
+    """Do what :func:`loss_and_grad` does for labels, without checks: the training loop's entry."""
     loss, grad, predicted = accumulate(theta, X, labels, labels.size, scale, workspace)
-    return penalised(theta, grad, loss, l2, predicted)
+    return _add_penalty(theta, grad, loss, l2, predicted, predicted == labels)
+
+
+def _add_penalty(
+    theta: NDArray[Any],
+    grad: NDArray[Any],
+    crossentropy: float,
+    l2: float,
+    predicted: NDArray[np.intp],
+    hits: NDArray[np.bool_],
+) -> Evaluation:
+    penalty = penalty_and_grad(theta, l2, grad)
+    accuracy = np.count_nonzero(hits) / hits.size
+    return Evaluation(crossentropy + penalty, grad, crossentropy, accuracy, predicted)
+
+
+def penalty_and_grad(theta: NDArray[Any], l2: float, grad: NDArray[Any]) -> float:
+    """Return the penalty, and add its gradient to ``grad``."""
+    if not l2:
+        return 0.0
+    W = theta[:, :-1]
+    grad[:, :-1] += theta.dtype.type(l2) * W
+    return l2 / 2 * float(np.vdot(W, W))
 
 
 def accumulate(
@@ -181,27 +210,6 @@ def _in_blocks(
         block = workspace.block(theta, columns.stop - start)
         X_block = workspace.floats(X[:, columns], theta.dtype)
         yield columns, X_block, block, block.losses(theta, X_block, labels[columns], scale)
-
-
-def penalised(
-    theta: NDArray[Any],
-    grad: NDArray[Any],
-    crossentropy: float,
-    l2: float,
-    predicted: NDArray[np.intp],
-) -> Evaluation:
-    """Add the penalty and its gradient to those of the cross-entropy."""
-    penalty = penalty_and_grad(theta, l2, grad)
-    return Evaluation(crossentropy + penalty, grad, crossentropy, predicted)
-
-
-def penalty_and_grad(theta: NDArray[Any], l2: float, grad: NDArray[Any]) -> float:
-    """Return the penalty, and add its gradient to ``grad``."""
-    if not l2:
-        return 0.0
-    W = theta[:, :-1]
-    grad[:, :-1] += theta.dtype.type(l2) * W
-    return l2 / 2 * float(np.vdot(W, W))
 
 
 def _checked(

@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
-from npsoftmax.objective.samples import Samples, Store, added
+from npsoftmax.objective.samples import Samples, SampleStore, add
 
 __all__ = ["dual_value"]
 
@@ -70,23 +70,23 @@ class DualPart(NamedTuple):
     smallest: float
 
 
-def dual_value(theta: Floats, store: Store, l2: float, scale: float) -> float:
+def dual_value(theta: Floats, store: SampleStore, l2: float, scale: float) -> float:
     """Return ``D(Q)`` for a Q close to the probabilities at ``theta``, or -inf if none is found.
 
     Nothing is checked.
     """
-    contents = store.contents
-    present = np.flatnonzero(contents.class_totals)
+    summary = store.summary
+    present = np.flatnonzero(summary.class_totals)
     rows = np.asfortranarray(theta[present])
-    moments = partial(_moments, theta=rows, total=contents.total, scale=scale)
-    total = store.shared(moments, added)
-    delta = _bias_change(total, total.mean - contents.class_totals[present] / contents.total)
+    moments = partial(_moments, theta=rows, total=summary.total, scale=scale)
+    total = store.map_reduce(moments, add)
+    delta = _bias_change(total, total.mean - summary.class_totals[present] / summary.total)
     if delta is None:
         return -np.inf
     part = partial(
-        _dual_part, theta=rows, present=present, delta=delta, total=contents.total, scale=scale
+        _dual_part, theta=rows, present=present, delta=delta, total=summary.total, scale=scale
     )
-    entropy, G, smallest = store.shared(part, _joined)
+    entropy, G, smallest = store.map_reduce(part, _joined)
     if smallest < 0:
         return -np.inf
     value = entropy - float(np.square(G).sum()) / (2 * l2)

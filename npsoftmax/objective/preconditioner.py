@@ -28,7 +28,7 @@ for all classes and all :math:`\theta`, and less close to any of them.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,14 +43,21 @@ from npsoftmax.objective.hot_loop import (
     Workspace,
     samples_per_block,
 )
-from npsoftmax.objective.samples import Contents, Draw, Samples, Store, one_blas_thread
+from npsoftmax.objective.samples import (
+    Draw,
+    Samples,
+    SampleStore,
+    Summary,
+    draw_evenly,
+    draws_in,
+    one_blas_thread,
+)
 
 __all__ = [
     "Solve",
     "class_blocks",
     "curvatures_and_diagonals",
     "equal_steps",
-    "evenly_random",
     "preconditioner_at",
 ]
 
@@ -114,23 +121,23 @@ def class_blocks(
     kept: NDArray[np.intp],
     samples: int,
     scale: float,
-    store: Store,
+    store: SampleStore,
 ) -> Solve:
     """Return the inverse of the blocks, estimated from so many of the kept samples each.
 
     ``curvatures`` and ``diagonals``, with the penalty, are those of each block; with the means over
     the classes, of one row each, there is one block for all.
     """
-    contents, rows = store.contents, store.contents.num_inputs + 1
+    summary, rows = store.summary, store.summary.num_inputs + 1
     # The error of an estimate from some of the samples, in units of the variances.
-    ridge = rows / samples * max(0.0, 1 - samples / contents.num_samples)
+    ridge = rows / samples * max(0.0, 1 - samples / summary.num_samples)
     factors = np.empty((len(curvatures), rows, rows), curvatures.dtype)
     at_once = max(1, AT_ONCE // (samples + rows**2))
     for first in range(0, len(factors), at_once):
         some = slice(first, first + at_once)
         draws = [_drawn(curvature, kept, samples) for curvature in curvatures[some]]
-        blocks = store.together(partial(_blocks, scale=scale), np.add, draws)
-        _factor_all(blocks, diagonals[some], ridge, store.threads_here, factors[some])
+        blocks = store.map_reduce_draws(partial(_blocks, scale=scale), np.add, draws)
+        _factor_all(blocks, diagonals[some], ridge, store.driver_threads, factors[some])
 
     def solve(grad: NDArray[Any]) -> NDArray[Any]:
         columns = factors.transpose(0, 2, 1) @ (factors @ np.ascontiguousarray(grad)[:, :, None])
@@ -253,7 +260,7 @@ def _inverse_of_triangle(L: NDArray[Any]) -> NDArray[Any]:
 
 
 # Beyond these classes come in blocks themselves.
-MOST_CLASSES = MOST_LOGITS // FEWEST_SAMPLES
+MAX_PRECONDITIONED_CLASSES = MOST_LOGITS // FEWEST_SAMPLES
 # A block of more rows takes longer to invert than it saves, and more numbers than these (256 MB in
 # float32) are not kept at a time.
 MOST_ROWS = 2048
@@ -267,17 +274,17 @@ ENOUGH_NUMBERS, ENOUGH_SAMPLES = 16 * 1024 * 1024, 128 * 1024
 MOST_CURVATURES, FEWEST_CANDIDATES = 4 * 1024 * 1024, 4
 
 
-def preconditioner_at(theta: NDArray[Any], store: Store, l2: float, scale: float) -> Solve:
+def preconditioner_at(theta: NDArray[Any], store: SampleStore, l2: float, scale: float) -> Solve:
     """Return the approximate inverse as a function. Nothing is checked."""
     k, rows = theta.shape
-    if k > MOST_CLASSES:
+    if k > MAX_PRECONDITIONED_CLASSES:
         return _identity
-    num_samples = store.contents.num_samples
+    num_samples = store.summary.num_samples
     samples, candidates = _how_many(k, rows, num_samples)
     part = partial(
-        _curvatures, theta=theta, contents=store.contents, candidates=candidates, scale=scale
+        _curvatures, theta=theta, summary=store.summary, candidates=candidates, scale=scale
     )
-    curvatures, diagonals = store.shared(part, _joined)
+    curvatures, diagonals = store.map_reduce(part, _joined)
     _refuse_overflow(diagonals)
     diagonals[:, :-1] += theta.dtype.type(l2)
     of_mean = _curvature_of_mean(diagonals, l2)
@@ -288,7 +295,7 @@ def preconditioner_at(theta: NDArray[Any], store: Store, l2: float, scale: float
         diagonals = diagonals.mean(axis=0, keepdims=True)
     # Those kept stand for all.
     curvatures *= theta.dtype.type(num_samples / candidates)
-    kept = evenly_random(num_samples, candidates)
+    kept = draw_evenly(num_samples, candidates)
     return _centred(class_blocks(curvatures, diagonals, kept, samples, scale, store), of_mean)
 
 
@@ -296,14 +303,14 @@ def _curvatures(
     samples: Samples,
     workspace: Workspace,
     theta: NDArray[Any],
-    contents: Contents,
+    summary: Summary,
     candidates: int,
     scale: float,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return what some samples contribute: curvatures of the candidates among them, diagonals."""
-    kept = evenly_random(contents.num_samples, candidates)
-    here = kept[slice(*np.searchsorted(kept, (samples.start, samples.stop)))] - samples.start
-    shares = samples.shares(contents.total)
+    kept = draw_evenly(summary.num_samples, candidates)
+    here = draws_in((kept, kept), samples.start, samples.stop)[0] - samples.start
+    shares = samples.shares(summary.total)
     return curvatures_and_diagonals(theta, samples.X, shares, here, scale, workspace)
 
 
@@ -324,26 +331,6 @@ def _how_many(k: int, rows: int, num_samples: int) -> tuple[int, int]:
     candidates = max(MOST_CURVATURES // k, FEWEST_CANDIDATES * samples)
     candidates = min(CANDIDATES * samples, candidates, MOST_NUMBERS // k, num_samples)
     return min(samples, candidates), candidates
-
-
-@lru_cache(maxsize=2)  # every part of the samples asks for the same ones
-def evenly_random(num_samples: int, count: int) -> NDArray[np.intp]:
-    """Return so many of the samples in ascending order, drawn one from each of as many stretches.
-
-    Unlike every so-many-th they are fair to data whose order has a period; the draw is repeatable.
-
-    Examples
-    --------
-    >>> evenly_random(4, 4), evenly_random(1000, 4)
-    (array([0, 1, 2, 3]), array([159, 317, 510, 754]))
-    """
-    if count >= num_samples:
-        drawn = np.arange(num_samples)
-    else:
-        places = np.arange(count) + np.random.default_rng(0).random(count)
-        drawn = (places * (num_samples / count)).astype(np.intp)
-    drawn.flags.writeable = False
-    return drawn
 
 
 def _refuse_overflow(diagonals: NDArray[Any]) -> None:

@@ -1,13 +1,19 @@
-"""Samples, what is known of all of them, and where they lie."""
+"""Samples in memory, a summary of them, and map-reduce over the threads that share them.
+
+The objective, its gradient, the Hessian products, the preconditioner and the bound are sums over
+the samples. Each is written as a function of *some* samples and a rule that combines two results;
+:meth:`SampleStore.map_reduce` runs the function where the samples are stored: on the threads of
+this process (:class:`LocalSamples`) or on the workers of a cluster.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -19,41 +25,41 @@ from npsoftmax._checks import as_count
 from npsoftmax.objective.hot_loop import Workspace
 
 __all__ = [
-    "Contents",
     "Draw",
-    "LocalStore",
-    "Parts",
+    "LocalSamples",
+    "SampleStore",
     "Samples",
-    "Store",
-    "added",
+    "Summary",
+    "add",
     "cores",
-    "digest_of",
-    "drawn_of",
+    "draw_evenly",
+    "draws_in",
     "one_blas_thread",
 ]
 
 Sums = TypeVar("Sums", bound=tuple[Any, ...])
 Result = TypeVar("Result")
-# Ascending places among all samples, and a number for each.
+# Ascending indices into all samples, and a number for each.
 Draw = tuple[NDArray[np.intp], NDArray[Any]]
 
-GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-DIGESTED_AT_ONCE = 2**16
+# Multiplications. With fewer for a sample the threads wait for the interpreter's lock; with fewer
+# for a part, starting a thread costs more than it saves.
+MIN_WORK_OF_SAMPLE, MIN_WORK_OF_PART = 1000, 2_000_000
 
 
 class Samples(NamedTuple):
-    """Some of the samples, one after another.
+    """A run of consecutive samples.
 
     Attributes
     ----------
     start : int
-        How many come before the first one.
+        Index of the first one among all samples.
     X : ndarray
         Shape ``(d, m)``, Fortran-ordered.
     y : ndarray of int
         Labels, shape ``(m,)``.
     weights : ndarray of float64 or None
-        Shape ``(m,)``; None where all are 1.
+        Shape ``(m,)``; None if all are 1.
     """
 
     start: int
@@ -63,39 +69,39 @@ class Samples(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """How many there are up to and with the last one."""
+        """Index after the last one."""
         return self.start + int(self.y.size)
 
     def columns(self, columns: slice) -> Samples:
-        """Return those in the columns from ``start`` to ``stop``, which count within these."""
+        """Slice by local column index."""
         weights = None if self.weights is None else self.weights[columns]
         return Samples(self.start + columns.start, self.X[:, columns], self.y[columns], weights)
 
-    def picked(self, kept: NDArray[np.intp], start: int) -> Samples:
-        """Return a copy of those at ascending places among all, numbered from ``start`` on."""
-        here = drawn_of((kept, kept), self.start, self.stop)[0] - self.start
+    def take(self, indices: NDArray[np.intp], start: int) -> Samples:
+        """Copy the samples at ascending global indices, and number the copies from ``start``."""
+        here = draws_in((indices, indices), self.start, self.stop)[0] - self.start
         weights = None if self.weights is None else self.weights[here]
         return Samples(start, self.X.T[here].T, self.y[here], weights)
 
     def shares(self, total: float) -> NDArray[np.float64]:
-        """Return the weights over their total among all."""
+        """Return the weights divided by the total weight of all samples."""
         return (np.ones(self.y.size) if self.weights is None else self.weights) / total
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What is known of all samples without looking at them again.
+class Summary:
+    """Summary of a data set: sizes, dtype, class weights.
 
     Attributes
     ----------
     num_samples, num_inputs : int
         n and d.
     dtype : dtype
-        Of the samples.
+        Dtype of the samples.
     total : float
-        The sum of the weights.
+        Sum of the weights.
     class_totals : ndarray of float64
-        The sum of the weights of each class, up to the largest label.
+        Sum of the weights of each class, up to the largest label.
     """
 
     num_samples: int
@@ -105,178 +111,187 @@ class Contents:
     class_totals: NDArray[np.float64]
 
     @classmethod
-    def of(cls, samples: Samples) -> Contents:
-        """Return what is known of these."""
+    def of(cls, samples: Samples) -> Summary:
+        """Summarise some samples."""
         _, X, y, weights = samples
         with np.errstate(over="ignore"):
             total = y.size if weights is None else float(weights.sum())
         class_totals = np.bincount(y, weights).astype(np.float64)
         return cls(y.size, X.shape[0], X.dtype, total, class_totals)
 
-    def joined(self, other: Contents) -> Contents:
-        """Return what is known of these samples and others of the same kind."""
+    def merge(self, other: Summary) -> Summary:
+        """Summarise these samples and others of the same kind."""
         totals = np.zeros(max(self.class_totals.size, other.class_totals.size))
         for part in (self.class_totals, other.class_totals):
             totals[: part.size] += part
         num_samples, total = self.num_samples + other.num_samples, self.total + other.total
-        return Contents(num_samples, self.num_inputs, self.dtype, total, totals)
+        return Summary(num_samples, self.num_inputs, self.dtype, total, totals)
 
-    def missing(self, num_outputs: int) -> list[int]:
-        """Return the classes, of so many, without samples that weigh something."""
+    def missing_classes(self, num_outputs: int) -> list[int]:
+        """Return the classes in ``0..num_outputs-1`` without samples of positive weight."""
         present = set(np.flatnonzero(self.class_totals).tolist())
         return [label for label in range(num_outputs) if label not in present]
 
 
-class Store(Protocol):
-    """Who holds the samples: this process or others.
+class SampleStore(Protocol):
+    """All samples of a data set, in this process or on a cluster.
 
-    Functions and what they return travel to the samples and back: module-level functions, or
-    :func:`functools.partial` of them.
+    Functions travel to the samples and results travel back, so functions must be module-level
+    functions, or :func:`functools.partial` of them.
 
     Attributes
     ----------
-    contents : Contents
-        What is known of all samples.
+    summary : Summary
+        Summary of all samples.
     threads : int
-        How many evaluate at the same time.
-    threads_here : int
-        How many there are in this process for what does not concern the samples.
+        Number of threads that evaluate at the same time.
+    driver_threads : int
+        Number of threads of this process, for work that needs no samples.
     place : str
-        Where samples lie and how they are cut, as far as the last bits of sums depend on it.
+        Where the samples are stored and how they are cut, as far as the last bits of sums depend
+        on it.
     """
 
-    contents: Contents
+    summary: Summary
     threads: int
-    threads_here: int
+    driver_threads: int
     place: str
 
-    def shared(
+    def map_reduce(
         self,
         function: Callable[[Samples, Workspace], Result],
         combine: Callable[[Result, Result], Result],
     ) -> Result:
-        """Call a function on parts of the samples at the same time, and combine in their order."""
+        """Call a function on parts of the samples in parallel, and combine the results in order."""
 
-    def together(
+    def map_reduce_draws(
         self,
         function: Callable[[Samples, int, list[Draw]], Result],
         combine: Callable[[Result, Result], Result],
         draws: list[Draw],
     ) -> Result:
-        """Call a function on what lies together, with the threads that it may use, and its draws.
+        """Call a function on samples stored together, the threads it may use, and its draws.
 
-        Of each draw it gets what was drawn of its samples, places counted among all.
+        Of each draw the function gets what was drawn of its samples, as global indices.
         """
 
-    def select(self, kept: NDArray[np.intp]) -> Store:
-        """Return a store of copies of the samples at these ascending places."""
+    def subset(self, indices: NDArray[np.intp]) -> SampleStore:
+        """Return a store of copies of the samples at these ascending indices."""
 
 
-def drawn_of(draw: Draw, start: int, stop: int) -> Draw:
-    """Return what was drawn of the samples from ``start`` to ``stop``.
+class LocalSamples:
+    """A :class:`SampleStore` in this process; its threads share the samples.
+
+    Parameters
+    ----------
+    samples : Samples
+        All samples.
+    threads : int, optional
+        The largest number of threads; the cores that this process may use unless given.
+    """
+
+    def __init__(self, samples: Samples, threads: int | None) -> None:
+        self.samples = samples
+        self.summary = Summary.of(samples)
+        self.threads = as_count(cores() if threads is None else threads, "threads")
+        self.driver_threads = self.threads
+        self.place = "this process"
+        self._workspaces = [Workspace() for _ in range(self.threads)]
+        self._in_use = Lock()  # the workspaces serve one call at a time
+
+    def map_reduce(
+        self,
+        function: Callable[[Samples, Workspace], Result],
+        combine: Callable[[Result, Result], Result],
+    ) -> Result:
+        """Call a function on parts of the samples, one for each thread."""
+
+        def call(columns: slice, workspace: Workspace) -> Result:
+            with np.errstate(all="ignore"):  # each thread has an error state of its own
+                return function(self.samples.columns(columns), workspace)
+
+        parts = self._parts()
+        with self._in_use:
+            if len(parts) == 1:
+                return call(parts[0], self._workspaces[0])
+            with one_blas_thread(), ThreadPoolExecutor(len(parts)) as pool:
+                return reduce(combine, pool.map(call, parts, self._workspaces))
+
+    def _parts(self) -> list[slice]:
+        """Cut the samples into as many parts as threads are worth starting."""
+        num_samples = self.samples.y.size
+        work = self.samples.X.shape[0] * self.summary.class_totals.size
+        count = 1
+        if work >= MIN_WORK_OF_SAMPLE:
+            count = max(1, min(self.threads, num_samples * work // MIN_WORK_OF_PART))
+        cuts = [num_samples * number // count for number in range(count + 1)]
+        return [slice(*ends) for ends in pairwise(cuts)]
+
+    def map_reduce_draws(
+        self,
+        function: Callable[[Samples, int, list[Draw]], Result],
+        combine: Callable[[Result, Result], Result],
+        draws: list[Draw],
+    ) -> Result:
+        """Call a function on all samples, with all threads."""
+        with one_blas_thread() if self.threads > 1 else nullcontext():
+            return function(self.samples, self.threads, draws)
+
+    def subset(self, indices: NDArray[np.intp]) -> LocalSamples:
+        """Return copies of the samples at these ascending indices."""
+        return LocalSamples(self.samples.take(indices, 0), self.threads)
+
+
+def draws_in(draw: Draw, start: int, stop: int) -> Draw:
+    """Return the part of a draw with indices from ``start`` to ``stop``.
 
     Examples
     --------
-    >>> drawn_of((np.array([1, 4, 7]), np.array([0.1, 0.4, 0.7])), 2, 7)
+    >>> draws_in((np.array([1, 4, 7]), np.array([0.1, 0.4, 0.7])), 2, 7)
     (array([4]), array([0.4]))
     """
-    places, values = draw
-    here = slice(*np.searchsorted(places, (start, stop)))
-    return places[here], values[here]
+    indices, values = draw
+    here = slice(*np.searchsorted(indices, (start, stop)))
+    return indices[here], values[here]
 
 
-def added(left: Sums, right: Sums) -> Sums:
-    """Add up tuples entry by entry.
+@lru_cache(maxsize=2)  # every part of the samples asks for the same ones
+def draw_evenly(num_samples: int, count: int) -> NDArray[np.intp]:
+    """Draw one index from each of ``count`` stretches of equal length, in ascending order.
+
+    Unlike a fixed step, this is fair to data whose order has a period. The draw is repeatable.
 
     Examples
     --------
-    >>> added((1.0, np.array([1, 2])), (2.0, np.array([3, 4])))
+    >>> draw_evenly(4, 4), draw_evenly(1000, 4)
+    (array([0, 1, 2, 3]), array([159, 317, 510, 754]))
+    """
+    if count >= num_samples:
+        drawn = np.arange(num_samples)
+    else:
+        places = np.arange(count) + np.random.default_rng(0).random(count)
+        drawn = (places * (num_samples / count)).astype(np.intp)
+    drawn.flags.writeable = False
+    return drawn
+
+
+def add(left: Sums, right: Sums) -> Sums:
+    """Add tuples entry by entry.
+
+    Examples
+    --------
+    >>> add((1.0, np.array([1, 2])), (2.0, np.array([3, 4])))
     (3.0, array([4, 6]))
     """
     sums = [a + b for a, b in zip(left, right, strict=True)]
     return type(left)(*sums) if hasattr(left, "_fields") else type(left)(sums)
 
 
-def digest_of(samples: Samples, workspace: Workspace) -> tuple[int, int]:
-    r"""Return two numbers that tell labels, and weights, from others: sums over the samples.
-
-    .. math:: \sum_j \mathrm{mix}(v_j + j g) \bmod 2^{64}
-
-    with the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-    generators", OOPSLA 2014). However samples are cut into parts, the sums modulo :math:`2^{64}`
-    are the same; against forgery they are no protection.
-    """
-    labels = _digest(samples.y.astype(np.uint64), samples.start)
-    if samples.weights is None:
-        return labels, 0
-    return labels, _digest(samples.weights.view(np.uint64), samples.start)
-
-
-def _digest(values: NDArray[np.uint64], start: int) -> int:
-    digest = np.uint64(0)
-    for first in range(0, values.size, DIGESTED_AT_ONCE):
-        part = values[first : first + DIGESTED_AT_ONCE]
-        places = np.arange(start + first, start + first + part.size, dtype=np.uint64)
-        mixed = part + (places + np.uint64(1)) * np.uint64(GOLDEN)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(FIRST)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(SECOND)
-        digest = np.add.reduce(mixed ^ (mixed >> np.uint64(31)), initial=digest)
-    return int(digest)
-
-
-# Samples in parts, one for each thread.
-
-# Multiplications: with fewer for a sample the threads are in each other's way, handing the
-# interpreter's lock to and fro; with fewer for a part starting one costs more than it saves.
-FEWEST_OF_SAMPLE, FEWEST_OF_PART = 1000, 2_000_000
-
-
-class Parts:
-    """Calls of a function with a part of the samples each, at the same time.
-
-    Parameters
-    ----------
-    threads : int, optional
-        How many at most; the cores that this process may use unless given.
-    work : int
-        Multiplications for a sample, about.
-    """
-
-    def __init__(self, threads: int | None, work: int) -> None:
-        self.threads = as_count(cores() if threads is None else threads, "threads")
-        self._work = work
-        self._workspaces = [Workspace() for _ in range(self.threads)]
-        self._in_use = Lock()
-
-    def __reduce__(self) -> tuple[type["Parts"], tuple[int, int]]:
-        """Copy and pickle without workspaces and lock."""
-        return Parts, (self.threads, self._work)
-
-    def call(
-        self, function: Callable[[slice, Workspace], Result], num_samples: int
-    ) -> list[Result]:
-        """Return ``function(columns, workspace)`` of each part, in order."""
-        count = 1
-        if self._work >= FEWEST_OF_SAMPLE:
-            count = max(1, min(self.threads, num_samples * self._work // FEWEST_OF_PART))
-        cuts = [num_samples * number // count for number in range(count + 1)]
-        columns = [slice(*ends) for ends in pairwise(cuts)]
-
-        def silent(columns: slice, workspace: Workspace) -> Result:
-            with np.errstate(all="ignore"):  # each thread has an error state of its own
-                return function(columns, workspace)
-
-        with self._in_use:  # the workspaces serve one call at a time
-            if count == 1:
-                return [silent(columns[0], self._workspaces[0])]
-            with one_blas_thread(), ThreadPoolExecutor(count) as pool:
-                return list(pool.map(silent, columns, self._workspaces))
-
-
 class _OneBlasThread:
-    """Hold the BLAS to one thread while several of ours call it.
+    """Context manager that limits the BLAS to one thread while several threads call it.
 
-    The limit is the whole process's: the first to come sets it, the last to go puts it back.
+    The limit applies to the whole process: the first to enter sets it, the last to leave restores
+    it.
     """
 
     def __init__(self) -> None:
@@ -309,57 +324,7 @@ def _blas() -> Any:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-# Samples in this process, shared by its threads.
-
-
-class LocalStore:
-    """Where samples lie, as :class:`npsoftmax.objective.samples.Store` says it.
-
-    Parameters
-    ----------
-    samples : Samples
-        All of them.
-    threads : int, optional
-        How many at most; the cores that this process may use unless given.
-    """
-
-    def __init__(self, samples: Samples, threads: int | None) -> None:
-        self.samples = samples
-        self.contents = Contents.of(samples)
-        self._parts = Parts(threads, samples.X.shape[0] * self.contents.class_totals.size)
-        self.threads = self.threads_here = self._parts.threads
-        self.place = "this process"
-
-    def shared(
-        self,
-        function: Callable[[Samples, Workspace], Result],
-        combine: Callable[[Result, Result], Result],
-    ) -> Result:
-        """Call a function on parts of the samples, one for each thread."""
-        results = self._parts.call(
-            lambda columns, workspace: function(self.samples.columns(columns), workspace),
-            self.samples.y.size,
-        )
-        return reduce(combine, results)
-
-    def together(
-        self,
-        function: Callable[[Samples, int, list[Draw]], Result],
-        combine: Callable[[Result, Result], Result],
-        draws: list[Draw],
-    ) -> Result:
-        """Call a function on all samples, which may use all threads."""
-        if self.threads == 1:
-            return function(self.samples, 1, draws)
-        with one_blas_thread():
-            return function(self.samples, self.threads, draws)
-
-    def select(self, kept: NDArray[np.intp]) -> LocalStore:
-        """Return a store of copies of the samples at these ascending places."""
-        return LocalStore(self.samples.picked(kept, 0), self.threads)
