@@ -74,7 +74,7 @@ def best_of(problem: Problem) -> dict[str, float]:
     """Return the smallest objective that npsoftmax finds in float64, and what it may lack."""
     X, y, k, _, l2 = problem.data()
     model = nps.SoftmaxRegression(X.shape[0], k, dtype="float64")
-    found = nps.FullBatchTrainer(model, X, y, l2=l2, tol=1e-10).fit(3000)
+    found = nps.fit(model, X, y, l2=l2, tol=1e-10, max_iterations=3000)
     if not found.suboptimality < 1e-3 * min(LEVELS) * found.objective:
         raise SystemExit(f"{problem.title}: expected the optimum, got: {found}")
     return {"objective": found.objective, "suboptimality": found.suboptimality}

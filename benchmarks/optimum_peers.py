@@ -123,9 +123,9 @@ def full_batch_trainer(data: Data) -> Solve:
 
     def solve(iterations: int, watch: Watch | None = None) -> Any:
         model = nps.SoftmaxRegression(data.X.shape[0], data.k, dtype=data.dtype)
-        trainer = nps.FullBatchTrainer(
-            model, data.X, data.y, l2=data.l2, threads=THREADS, tol=TOLERANCE
-        )
+        scale = model.input_scale(data.X.dtype)
+        problem = FullBatch(data.X, data.y, data.l2, scale=scale, threads=THREADS)
+        trainer = nps.FullBatchTrainer(model, problem, tol=TOLERANCE)
         for record in trainer.run(iterations):
             if watch and watch(record.iteration, record.objective):
                 break

@@ -19,7 +19,7 @@ from run_folder import FILES
 from running import SCRIPT, told
 
 from npsoftmax import storage
-from npsoftmax.checkpoint import Checkpoint, SolverState
+from npsoftmax.checkpoint import Checkpoint, SolverCheckpoint
 
 # The real command, but for a data set that is drawn in a moment, and for the picture.
 DRIVER = """
@@ -194,7 +194,7 @@ def place_in(path: Path) -> tuple[int, ...]:
     if storage.kind_of(path) == "checkpoint":
         progress = Checkpoint.read(path).progress
         return progress.epoch, progress.step
-    return (len(SolverState.read(path).history),)
+    return (len(SolverCheckpoint.read(path).history),)
 
 
 def outcome(folder: Path) -> dict[str, Any]:

@@ -8,9 +8,8 @@ import pytest
 from npsoftmax import storage
 from npsoftmax.checkpoint import (
     Checkpoint,
-    largest_file,
+    check_settings,
     newest_usable,
-    refuse_other_settings,
 )
 from npsoftmax.errors import CorruptFileError, InputError, ResumeWarning
 from npsoftmax.history import EpochRecord, Progress
@@ -42,13 +41,13 @@ def test_round_trip(good, tmp_path):
     assert twin.theta.flags.f_contiguous
     for name, value in good.state.items():
         np.testing.assert_array_equal(twin.state[name], value)
-    twin.refuse_misfit(THETA, Adam(), num_steps=5, source="c.npz")
+    twin.check_run(THETA, Adam(), num_steps=5, source="c.npz")
 
 
 def test_other_settings_are_named(good):
-    refuse_other_settings(good.settings, {"seed": 3}, "c.npz")
+    check_settings(good.settings, {"seed": 3}, "c.npz")
     with pytest.raises(InputError, match=r"c\.npz: .* seed 3 there, 4 here, l2 None there, 0 here"):
-        refuse_other_settings(good.settings, {"seed": 4, "l2": 0}, "c.npz")
+        check_settings(good.settings, {"seed": 4, "l2": 0}, "c.npz")
 
 
 @pytest.mark.parametrize(
@@ -71,20 +70,21 @@ def test_other_settings_are_named(good):
 def test_what_does_not_fit_is_refused(good, change):
     bad = dataclasses.replace(good, **change)
     with pytest.raises(CorruptFileError, match=r"c\.npz: expected"):
-        bad.refuse_misfit(THETA, Adam(), num_steps=5, source="c.npz")
+        bad.check("c.npz")
+        bad.check_run(THETA, Adam(), num_steps=5, source="c.npz")
 
 
 def test_state_of_another_rule_is_refused(good):
     with pytest.raises(CorruptFileError, match="expected the arrays"):
-        good.refuse_misfit(THETA, Descent(), num_steps=5, source="c.npz")
+        good.check_run(THETA, Descent(), num_steps=5, source="c.npz")
 
 
 def test_before_the_first_step_there_is_no_state():
     fresh = Checkpoint({}, {}, THETA, {}, Progress(), [])
-    fresh.refuse_misfit(THETA, Adam(), num_steps=5, source="c.npz")
+    fresh.check_run(THETA, Adam(), num_steps=5, source="c.npz")
     begun = dataclasses.replace(fresh, progress=Progress(step=1))
     with pytest.raises(CorruptFileError, match="expected the arrays"):
-        begun.refuse_misfit(THETA, Adam(), num_steps=5, source="c.npz")
+        begun.check_run(THETA, Adam(), num_steps=5, source="c.npz")
 
 
 GOOD = {
@@ -128,7 +128,7 @@ def test_metadata_that_is_whole_is_taken(tmp_path):
         ({"theta": THETA.astype(int)}, "expected theta of shape"),
         ({"theta": THETA + np.inf}, "expected finite numbers"),
         ({"state": {"first": THETA * np.nan}}, "expected finite numbers"),
-        ({"history": []}, "expected a place after the 0 epochs of its history, got epoch 1"),
+        ({"history": []}, "expected a position after the 0 epochs of its history, got epoch 1"),
     ],
 )
 def test_what_fits_no_run_is_refused_by_whoever_reads_it(good, tmp_path, change, message):
@@ -149,7 +149,7 @@ def test_the_one_before_is_kept_and_taken_if_the_newest_is_damaged(good, tmp_pat
         newest.unlink()
         if damage is not None:
             newest.write_bytes(damage)
-        with pytest.warns(ResumeWarning, match=r"c\.npz.*; going on from .*c\.previous\.npz"):
+        with pytest.warns(ResumeWarning, match=r"c\.npz.*; resuming from .*c\.previous\.npz"):
             assert newest_usable(newest, Checkpoint.read).theta[0, 0] == 0
 
 
@@ -176,7 +176,7 @@ def test_two_damaged_checkpoints_are_refused(tmp_path):
     with pytest.raises(CorruptFileError, match=r"c\.npz"):
         newest_usable(tmp_path / "c.npz", Checkpoint.read)
     (tmp_path / "c.previous.npz").write_bytes(b"damaged")
-    with pytest.raises(CorruptFileError, match=r"c\.npz.*; nor is .*c\.previous\.npz"):
+    with pytest.raises(CorruptFileError, match=r"c\.npz.*; the previous one .*c\.previous\.npz"):
         newest_usable(tmp_path / "c.npz", Checkpoint.read)
 
 
@@ -184,4 +184,3 @@ def test_a_checkpoint_far_larger_than_the_run_is_not_read(good, tmp_path):
     good.write(tmp_path / "c.npz")
     with pytest.raises(CorruptFileError, match="expected at most 100 bytes"):
         Checkpoint.read(tmp_path / "c.npz", max_bytes=100)
-    assert largest_file([THETA, THETA]) == 2 * THETA.nbytes + 20 * 2**20

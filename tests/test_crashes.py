@@ -31,6 +31,7 @@ from test_storage import Bomb, archive, seal
 from npsoftmax import DataLoader, FullBatchTrainer, SoftmaxRegression, Trainer, storage
 from npsoftmax.checkpoint import Checkpoint
 from npsoftmax.errors import CorruptFileError, InputError, NpsoftmaxError, ResumeWarning
+from npsoftmax.objective import FullBatch
 from npsoftmax.optimisers import Adam, Momentum
 
 Record = Callable[[str, object], None]
@@ -545,7 +546,8 @@ def minibatches(**options: Any) -> Trainer:
 
 
 def all_samples(**options: Any) -> FullBatchTrainer:
-    return FullBatchTrainer(new_model(), *samples(), l2=1e-4, tol=1e-9, threads=1, **options)
+    problem = FullBatch(*samples(), l2=1e-4, threads=1)
+    return FullBatchTrainer(new_model(), problem, tol=1e-9, **options)
 
 
 def fit(trainer: Trainer | FullBatchTrainer, number: int) -> bytes:

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 
 from npsoftmax import SoftmaxRegression, storage
-from npsoftmax.checkpoint import KIND, Checkpoint, SolverState
+from npsoftmax.checkpoint import SOLVER_KIND, Checkpoint, SolverCheckpoint
 from npsoftmax.errors import CorruptFileError
 from npsoftmax.history import EpochRecord, IterationRecord, Progress
 from npsoftmax.storage import __main__ as command
@@ -245,8 +245,8 @@ def pickled(value: object) -> bytes:
 
 
 READER, ALL, EITHER = "by its reader", "by all", ""
-EVERY = ("model", "checkpoint", KIND)
-MODEL, CHECKPOINT, SOLVER = ("model",), ("checkpoint",), (KIND,)
+EVERY = ("model", "checkpoint", SOLVER_KIND)
+MODEL, CHECKPOINT, SOLVER = ("model",), ("checkpoint",), (SOLVER_KIND,)
 
 
 @dataclass(frozen=True)
@@ -659,7 +659,7 @@ CASES = [*ARCHIVES, *HEADERS, *THETAS, *ARRAYS, *METADATA, *CONTENTS, *RIGHT]
 READERS = {
     "model": ("load", "read", "kind_of", "verify", "evaluate"),
     "checkpoint": ("checkpoint", "read", "kind_of", "verify", "train"),
-    KIND: ("solver", "read", "kind_of", "verify", "solve"),
+    SOLVER_KIND: ("solver", "read", "kind_of", "verify", "solve"),
 }
 COMMANDS = ("verify", "evaluate", "train", "solve")
 DEEDS = ("pickle.", "socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.rename",
@@ -758,7 +758,7 @@ def watch(deeds: list[str], event: str, arguments: tuple[Any, ...]) -> None:
 CALLS: dict[str, Callable[[str], Any]] = {
     "load": SoftmaxRegression.load,
     "checkpoint": Checkpoint.read,
-    "solver": SolverState.read,
+    "solver": SolverCheckpoint.read,
     "read": lambda path: storage.read(path, storage.kind_of(path)),
     "kind_of": storage.kind_of,
 }
@@ -769,7 +769,7 @@ def told(found: Any) -> Any:
     if isinstance(found, np.ndarray):
         content = found.tobytes("F") if found.nbytes < MIB else b"many numbers"
         return [str(found.dtype), found.shape, hashlib.sha256(content).hexdigest()]
-    if isinstance(found, SoftmaxRegression | Checkpoint | SolverState):
+    if isinstance(found, SoftmaxRegression | Checkpoint | SolverCheckpoint):
         return {name: told(value) for name, value in vars(found).items()}
     if isinstance(found, dict):
         return {name: told(value) for name, value in found.items()}
@@ -798,7 +798,7 @@ def run(name: str, path: str) -> dict[str, Any]:
             command_line.run(
                 train.parser(), train.train, [*flags, "2", "--run-dir", f"{path}/{name}"]
             )
-            for name, flags in [("checkpoint", TRAIN), (KIND, SOLVE)]
+            for name, flags in [("checkpoint", TRAIN), (SOLVER_KIND, SOLVE)]
         ],
     }[name]
     out, err = os.memfd_create("out"), os.memfd_create("err")
@@ -846,7 +846,7 @@ def genuine(examiner, tmp_path_factory) -> Genuine:
     folder = tmp_path_factory.mktemp("genuine")
     made = examiner(["make"], folder)["make"]
     assert made["code"] == [0, 0], made
-    paths = {kind: folder / kind / "checkpoint.npz" for kind in ("checkpoint", KIND)}
+    paths = {kind: folder / kind / "checkpoint.npz" for kind in ("checkpoint", SOLVER_KIND)}
     paths["model"] = folder / "checkpoint" / "model.npz"
     parts, found = {}, {}
     for kind, path in paths.items():
@@ -950,14 +950,14 @@ OTHER_RUNS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", KIND])
+@pytest.mark.parametrize("kind", ["checkpoint", SOLVER_KIND])
 @pytest.mark.parametrize(
     ("label", "place", "value", "codes"), OTHER_RUNS, ids=[run[0] for run in OTHER_RUNS]
 )
 def test_a_run_that_goes_on_from_a_stranger_s_checkpoint(
     label, place, value, codes, kind, examiner, genuine, tmp_path, record_property
 ):
-    if "objective" in label and kind != KIND:
+    if "objective" in label and kind != SOLVER_KIND:
         pytest.skip("only the solver has an objective")
     path = tmp_path / "checkpoint.npz"
     path.write_bytes(with_value(f"content.{place}", value)(genuine.parts[kind]))
@@ -981,7 +981,9 @@ def test_extreme_numbers_are_read_and_end_in_one_line(kind, examiner, genuine, t
     largest = np.full((3, 3), np.finfo(np.float32).max, np.float32)
     path.write_bytes(with_theta(array(largest))(genuine.parts[kind]))
     reports = examiner(READERS[kind], path)
-    assert reports[READERS[kind][0]]["found"]["x" if kind == KIND else "theta"][0] == "float32"
+    assert (
+        reports[READERS[kind][0]]["found"]["x" if kind == SOLVER_KIND else "theta"][0] == "float32"
+    )
     last = reports[READERS[kind][-1]]
     assert last["code"] in (0, 2, 4, 5), last
     assert len(last["err"].splitlines()) == (last["code"] != 0), last["err"]
@@ -990,13 +992,13 @@ def test_extreme_numbers_are_read_and_end_in_one_line(kind, examiner, genuine, t
 FIELDS = [
     *(("checkpoint", f"progress.{field.name}") for field in fields(Progress)),
     *(("checkpoint", f"history.0.{field.name}") for field in fields(EpochRecord)),
-    *((KIND, f"history.0.{field.name}") for field in fields(IterationRecord)),
+    *((SOLVER_KIND, f"history.0.{field.name}") for field in fields(IterationRecord)),
 ]
 NO_NUMBERS = ["1", [], {}, [1], True, -1, -0.5, float("nan"), float("inf"), 10**400, 2**63, ...]
 
 
 def test_every_field_with_every_wrong_value(genuine, tmp_path, record_property):
-    readers = {"checkpoint": Checkpoint.read, KIND: SolverState.read}
+    readers = {"checkpoint": Checkpoint.read, SOLVER_KIND: SolverCheckpoint.read}
     for kind, place in FIELDS:
         for value in [*NO_NUMBERS, *([] if "test" in place else [None])]:
             if kind == "checkpoint" and value is ... and "progress" in place:
@@ -1023,14 +1025,14 @@ def test_every_field_with_every_wrong_value(genuine, tmp_path, record_property):
         ("checkpoint", "content.settings"),
         ("checkpoint", "content.progress.step"),
         ("checkpoint", "content.history"),
-        (KIND, "content.history.0.step"),
+        (SOLVER_KIND, "content.history.0.step"),
     ],
 )
 def test_lists_as_deep_as_the_interpreter_goes(kind, place, genuine, tmp_path):
     reader = {
         "model": SoftmaxRegression.load,
         "checkpoint": Checkpoint.read,
-        KIND: SolverState.read,
+        SOLVER_KIND: SolverCheckpoint.read,
     }
     path = tmp_path / "c.npz"
     # Between the depth that JSON refuses and the one that repr refuses lies trouble.
@@ -1056,7 +1058,7 @@ def test_single_flipped_bits_and_cuts(kind, every, genuine, tmp_path, record_pro
     reader = {
         "model": SoftmaxRegression.load,
         "checkpoint": Checkpoint.read,
-        KIND: SolverState.read,
+        SOLVER_KIND: SolverCheckpoint.read,
     }
     good, path = archive(genuine.parts[kind]), tmp_path / "file.npz"
     bits = range(0, 8 * len(good), every)
@@ -1089,7 +1091,7 @@ def test_damaged_files_that_were_sealed_again(kind, count, genuine, tmp_path, re
     reader = {
         "model": SoftmaxRegression.load,
         "checkpoint": Checkpoint.read,
-        KIND: SolverState.read,
+        SOLVER_KIND: SolverCheckpoint.read,
     }
     rng, path = random.Random(2024), tmp_path / "file.npz"
     good = archive(genuine.parts[kind])[: -64 - 17]
@@ -1107,7 +1109,7 @@ def test_damaged_files_that_were_sealed_again(kind, count, genuine, tmp_path, re
             assert_honest(str(error), path)
         else:
             taken += 1
-            theta = found.x if kind == KIND else found.theta
+            theta = found.x if kind == SOLVER_KIND else found.theta
             assert theta.dtype == np.float32 and theta.ndim == 2 and np.isfinite(theta).all()
     record_property("id", f"fuzz-{READERS[kind][0]}")
     record_property("fault", f"random bytes of a {kind} changed, and sealed again")

@@ -28,6 +28,7 @@ from npsoftmax.errors import (
     ShapeError,
 )
 from npsoftmax.novelty import ClassMeans
+from npsoftmax.objective import FullBatch
 
 
 @pytest.fixture
@@ -166,7 +167,8 @@ def test_a_calibrated_model_is_not_trained_on(model):
 
 def test_a_trainer_does_not_go_on_with_a_model_that_was_calibrated(model):
     X, y = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), [0, 1, 0]
-    for trainer in (Trainer(model, Descent(), DataLoader(X, y, 2)), FullBatchTrainer(model, X, y)):
+    full_batch = FullBatchTrainer(model, FullBatch(X, y))
+    for trainer in (Trainer(model, Descent(), DataLoader(X, y, 2)), full_batch):
         trainer.fit(1)
         model.temperature = 2.0
         with pytest.raises(InputError, match="calibrate again"):

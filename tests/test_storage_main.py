@@ -11,6 +11,7 @@ import pytest
 
 from npsoftmax import DataLoader, FullBatchTrainer, Momentum, SoftmaxRegression, Trainer, storage
 from npsoftmax.checkpoint import verify_files as main
+from npsoftmax.objective import FullBatch
 
 ROOT = Path(__file__).parents[1]
 X = np.random.default_rng(0).integers(0, 256, (3, 8), dtype=np.uint8)
@@ -30,7 +31,8 @@ def write_checkpoint(path):
 
 def write_solver_checkpoint(path):
     model = SoftmaxRegression(3, 2, dtype=np.float64)
-    trainer = FullBatchTrainer(model, X, Y, l2=0.1, tol=1e-12)
+    problem = FullBatch(X, Y, l2=0.1, scale=model.pixel_scale)
+    trainer = FullBatchTrainer(model, problem, tol=1e-12)
     trainer.fit(max_iterations=2)
     trainer.save_checkpoint(path)
 
