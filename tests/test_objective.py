@@ -81,7 +81,7 @@ def test_a_workspace_forgets_sizes_long_unused(problem):
         loss_and_grad(
             theta, np.repeat(X[:, :1], size, axis=1), np.zeros(size, int), workspace=workspace
         )
-    assert len(workspace._blocks) <= 16 and len(workspace._arrays) <= 16
+    assert len(workspace._kept) <= 16
 
 
 def test_inputs_stay_as_they_are(problem):

@@ -14,12 +14,12 @@ from npsoftmax.functional import logsoftmax, softmax
 from npsoftmax.lbfgs import minimise
 from npsoftmax.objective import (
     FullBatch,
-    _blocks,
-    _parts,
+    full_batch,
     hessian_vector_product,
+    hot_loop,
     loss_and_grad,
     sample_losses,
-    summed,
+    samples,
 )
 
 K, D, N = 4, 3, 23
@@ -67,8 +67,8 @@ def hessian(problem, theta):
 @pytest.fixture(params=[1, 2, 3], ids="threads={}".format)
 def threads(request, monkeypatch):
     """Split even a few samples among the threads."""
-    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
-    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 12)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_SAMPLE", 0)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 12)
     return request.param
 
 
@@ -82,7 +82,7 @@ def blocks(request, monkeypatch):
         "both": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1, "MOST_LOGITS": 6},
     }
     for name, value in sizes[request.param].items():
-        monkeypatch.setattr(_blocks, name, value)
+        monkeypatch.setattr(hot_loop, name, value)
 
 
 # Value and gradient.
@@ -98,7 +98,7 @@ def test_by_hand():
     np.testing.assert_allclose(
         result.grad, [[3 / 16, 1 / 16], [-3 / 16 + np.log(3) / 2, -1 / 16]], rtol=1e-14
     )
-    assert result.predicted.tolist() == [0, 1]
+    assert result.accuracy == 1 and result.predicted is None
     assert result.grad.flags.f_contiguous
 
 
@@ -116,7 +116,8 @@ def test_it_is_the_definition_in_blocks_and_parts(threads, blocks, k, n):
         assert result.loss == pytest.approx(value, rel=1e-13)
         np.testing.assert_allclose(result.grad, grad, rtol=0, atol=1e-13)
         Z = theta[:, :-1] @ (X * SCALE) + theta[:, -1:]
-        np.testing.assert_array_equal(result.predicted, Z.argmax(axis=0))
+        hits = np.average(Z.argmax(axis=0) == y, weights=given_weights)
+        assert result.accuracy == pytest.approx(hits, rel=1e-13)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64", "bool", "C", "memmap", "list"])
@@ -135,9 +136,10 @@ def test_samples_of_any_kind(kind, tmp_path, threads):
     result = problem.loss_and_grad(theta)
     assert result.loss == pytest.approx(expected.loss, rel=1e-13)
     np.testing.assert_allclose(result.grad, expected.grad, rtol=0, atol=1e-13)
-    np.testing.assert_array_equal(result.predicted, expected.predicted)
+    assert result.accuracy == expected.accuracy
     if kind == "memmap":
-        assert np.shares_memory(problem.X, given_X), "the file was read into memory"
+        held = problem._store.samples.X
+        assert np.shares_memory(held, given_X), "the file was read into memory"
 
 
 def test_theta_of_any_order_and_results_that_stay():
@@ -145,12 +147,11 @@ def test_theta_of_any_order_and_results_that_stay():
     problem = FullBatch(X, y, 0.1, scale=SCALE)
     before = theta.copy()
     first = problem.loss_and_grad(theta)
-    held = first.grad.copy(), first.predicted.copy()
+    held = first.grad.copy()
     in_c_order = problem.loss_and_grad(theta.copy(order="C"))
     np.testing.assert_array_equal(first.grad, in_c_order.grad)
     problem.loss_and_grad(-theta)
-    np.testing.assert_array_equal(first.grad, held[0])
-    np.testing.assert_array_equal(first.predicted, held[1])
+    np.testing.assert_array_equal(first.grad, held)
     np.testing.assert_array_equal(theta, before)
 
 
@@ -176,7 +177,7 @@ def test_results_are_of_the_dtype_of_theta(dtype):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_losses_in_float32_are_summed_in_float64(weighted, monkeypatch):
-    monkeypatch.setattr(_blocks, "MOST_SAMPLES", 20)
+    monkeypatch.setattr(hot_loop, "MOST_SAMPLES", 20)
     n = 30_000
     theta = np.array([[0.125, 0.0], [0.0, 1.0], [0.5, -2.0]])  # exact in float32, as are the logits
     X, y = np.arange(n)[None] % 8, np.arange(n) % 3
@@ -209,7 +210,7 @@ def test_one_class_is_certain():
     theta, X, _ = data(1)
     problem = FullBatch(X, np.zeros(N, int), scale=SCALE)
     result = problem.loss_and_grad(theta)
-    assert result.loss == 0 and not result.grad.any() and not result.predicted.any()
+    assert result.loss == 0 and not result.grad.any() and result.accuracy == 1
     assert not problem.hessian_vector_product(theta, theta).any()
     assert problem.suboptimality(theta) == 0
     penalised = FullBatch(X, np.zeros(N, int), 0.5, scale=SCALE)
@@ -284,17 +285,17 @@ def test_equal_weights_are_none():
 
 
 def test_threads_agree_and_each_number_of_them_repeats_bit_for_bit(monkeypatch):
-    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
-    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 12)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_SAMPLE", 0)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 12)
     theta, X, y = data()
     weights = whole_numbers(N) + 0.5
 
     def everything(problem):
-        value, grad, crossentropy, predicted = problem.loss_and_grad(theta)
+        value, grad, crossentropy, accuracy, _ = problem.loss_and_grad(theta)
         product = problem.hessian_vector_product(theta, theta)
         step = problem.preconditioner(theta)(grad)
         bound = problem.suboptimality(theta)
-        return [np.array(v) for v in (value, grad, crossentropy, predicted, product, step, bound)]
+        return [np.array(v) for v in (value, grad, crossentropy, accuracy, product, step, bound)]
 
     alone = everything(FullBatch(X, y, 0.1, weights, scale=SCALE, threads=1))
     for threads in (1, 2, 3):
@@ -310,11 +311,22 @@ def test_threads_agree_and_each_number_of_them_repeats_bit_for_bit(monkeypatch):
 
 @pytest.mark.parametrize(("n", "threads"), [(3, 3), (8, 3), (23, 3), (23, 40)])
 def test_parts_cover_all_samples_once(n, threads, monkeypatch):
-    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
-    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 12)
-    parts = _parts.Parts(threads, work=3).call(lambda columns, _: columns, n)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_SAMPLE", 0)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 12)
+    store = local_samples(n, threads)
+    parts = store.map_reduce(columns_of, list.__add__)
     assert len(parts) == max(1, min(threads, n // 4))
-    assert np.concatenate([np.arange(n)[columns] for columns in parts]).tolist() == list(range(n))
+    assert sum(parts, []) == list(range(n))
+
+
+def local_samples(n, threads):
+    """Return samples of three multiplications each."""
+    X, y = np.ones((3, n)), np.zeros(n, int)
+    return samples.LocalSamples(samples.Samples(0, X, y, None), threads)
+
+
+def columns_of(part, workspace):
+    return [list(range(part.start, part.stop))]
 
 
 def blas_threads():
@@ -322,23 +334,23 @@ def blas_threads():
 
 
 def test_the_blas_is_held_to_one_thread_while_parts_run(monkeypatch):
-    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
-    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 12)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_SAMPLE", 0)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 12)
     with threadpool_limits(2, "blas"):
         before = blas_threads()
         assert max(before) == 2
-        parts = _parts.Parts(2, work=3)
+        store = local_samples(N, 2)
         for _ in range(2):
-            seen = parts.call(lambda *_: blas_threads(), N)
+            seen = store.map_reduce(lambda *_: [blas_threads()], list.__add__)
             assert seen == [[1] * len(before)] * 2
             assert blas_threads() == before
         with pytest.raises(ZeroDivisionError):
-            parts.call(lambda *_: 1 / 0, N)
+            store.map_reduce(lambda *_: 1 / 0, list.__add__)
         assert blas_threads() == before
 
 
 def test_as_many_threads_as_cores_unless_told():
-    assert FullBatch([[1.0]], [0]).threads == _parts.cores() >= 1
+    assert FullBatch([[1.0]], [0]).threads == samples.cores() >= 1
     assert FullBatch([[1.0]], [0], threads=3).threads == 3
 
 
@@ -420,7 +432,7 @@ def test_many_classes_with_weights():
 def smallest(problem, k):
     """Return the optimum in ``k`` classes, by SciPy."""
     optimize = pytest.importorskip("scipy.optimize")
-    shape = k, problem.X.shape[0] + 1
+    shape = k, problem.summary.num_inputs + 1
 
     def value_and_grad(flat):
         result = problem.loss_and_grad(flat.reshape(shape))
@@ -516,7 +528,7 @@ def with_the_best_bias(problem, theta):
 @pytest.mark.parametrize("name", ["tall", "two classes", "more features", "weights"])
 def test_with_the_best_bias_it_is_the_bound_of_strong_convexity(name):
     problem, k = problem_of(name, l2=2.0)
-    theta = 0.1 * np.random.default_rng(3).standard_normal((k, problem.X.shape[0] + 1))
+    theta = 0.1 * np.random.default_rng(3).standard_normal((k, problem.summary.num_inputs + 1))
     theta = with_the_best_bias(problem, theta)
     result = problem.loss_and_grad(theta)
     expected = (result.grad[:, :-1] ** 2).sum() / (2 * 2.0)
@@ -541,7 +553,8 @@ def test_near_the_optimum_the_bound_is_tight(name, distance):
 
 def test_the_dual_is_that_of_the_classes_with_samples():
     problem, _ = problem_of("a class without samples", l2=0.5)
-    lowest, two = smallest(FullBatch(problem.X, problem.y // 2, 0.5), 2)
+    held = problem._store.samples
+    lowest, two = smallest(FullBatch(held.X, held.y // 2, 0.5), 2)
     # The optimum but for the class that never occurs, whose probability is far from 0.
     theta = np.insert(two, 1, 0.0, axis=0)
     excess = problem.loss_and_grad(theta).loss - lowest
@@ -584,7 +597,7 @@ def test_far_away_or_without_a_penalty_it_is_the_objective(monkeypatch):
     problem = FullBatch(X, y, 0.1, scale=SCALE)
     far = 1e4 * theta
     assert problem.suboptimality(far) == problem.loss_and_grad(far).loss
-    monkeypatch.setattr(summed, "MOST_CLASSES", K - 1)
+    monkeypatch.setattr(full_batch, "MAX_PRECONDITIONED_CLASSES", K - 1)
     assert problem.suboptimality(theta) == problem.loss_and_grad(theta).loss
 
 
@@ -740,9 +753,9 @@ def test_directions_that_do_not_fit_are_refused(V, error, message):
 
 
 def test_the_limit_of_the_blas_ends_with_the_last_that_holds_it():
-    _parts._blas.cache_clear()  # SciPy's may have been loaded since it was asked for
+    samples._blas.cache_clear()  # SciPy's may have been loaded since it was asked for
     with threadpool_limits(2, user_api="blas"):
-        first, second = _parts.one_blas_thread(), _parts.one_blas_thread()
+        first, second = samples.one_blas_thread(), samples.one_blas_thread()
         first.__enter__()
         second.__enter__()
         assert set(blas_threads()) == {1}
@@ -750,6 +763,6 @@ def test_the_limit_of_the_blas_ends_with_the_last_that_holds_it():
         assert set(blas_threads()) == {1}
         second.__exit__(None, None, None)
         assert set(blas_threads()) == {2}
-        with pytest.raises(ZeroDivisionError), _parts.one_blas_thread():
+        with pytest.raises(ZeroDivisionError), samples.one_blas_thread():
             1 / 0  # noqa: B018
         assert set(blas_threads()) == {2}

@@ -9,24 +9,23 @@ from npsoftmax.errors import InputError
 from npsoftmax.functional import softmax
 from npsoftmax.objective import (
     FullBatch,
-    _blocks,
-    _class_blocks,
-    _parts,
+    hot_loop,
     preconditioner,
+    samples,
 )
-from npsoftmax.objective.preconditioner import equal_steps
+from npsoftmax.objective.preconditioner import draw_in_proportion
 
 K, D, N = 3, 4, 15
 
 # What to lower so that a problem of K classes and D features is solved by this kind of inverse.
 TIERS = {
     "block per class": {},
-    "one block": {"MOST_NUMBERS": K * (D + 1) ** 2 - 1},
-    "diagonal": {"MOST_ROWS": D},
-    "identity": {"MOST_CLASSES": K - 1},
+    "one block": {"MAX_BLOCK_NUMBERS": K * (D + 1) ** 2 - 1},
+    "diagonal": {"MAX_BLOCK_ROWS": D},
+    "identity": {"MAX_PRECONDITIONED_CLASSES": K - 1},
 }
 # So that blocks are estimated from 2,048 samples.
-FEW = {"SAMPLES": 2048, "PASSES": 0}
+FEW = {"MIN_SAMPLES": 2048, "PASSES": 0}
 
 
 @pytest.fixture(params=TIERS)
@@ -65,7 +64,7 @@ def expected_inverse(theta, X, weights, l2, scale, tier="block per class", floor
         return np.eye(theta.size)
     A = np.vstack([scale * X, np.ones(X.shape[1])])
     P, shares = softmax(theta @ A), weights / weights.sum()
-    floor = _class_blocks.FLOOR if floor is None else floor
+    floor = preconditioner.MIN_CURVATURE if floor is None else floor
     blocks = [
         k / (k - 1) * (A * shares * (p * (1 - p) + floor)) @ A.T + np.diag([l2] * (rows - 1) + [0])
         for p in P
@@ -88,8 +87,8 @@ def expected_inverse(theta, X, weights, l2, scale, tier="block per class", floor
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("size", [0.0, 1.0, 30.0])
 def test_it_is_the_inverse_by_the_formula(tier, size, threads, weighted, monkeypatch):
-    monkeypatch.setattr(_parts, "FEWEST_OF_SAMPLE", 0)
-    monkeypatch.setattr(_parts, "FEWEST_OF_PART", 12)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_SAMPLE", 0)
+    monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 12)
     theta, X, y = data()
     theta *= size
     weights = np.random.default_rng(1).uniform(0.1, 3, N) if weighted else np.ones(N)
@@ -103,15 +102,15 @@ def test_it_is_the_same_in_blocks_of_samples(tier, monkeypatch):
     theta, X, y = data()
     problem = FullBatch(X, y, 0.2)
     expected = dense(problem.preconditioner(theta), theta.shape)
-    monkeypatch.setattr(_blocks, "FEWEST_SAMPLES", 2)
-    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(hot_loop, "FEWEST_SAMPLES", 2)
+    monkeypatch.setattr(hot_loop, "BLOCK_BYTES", 1)
     found = dense(problem.preconditioner(theta), theta.shape)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("n", [256, 257, 600])
 def test_blocks_are_summed_from_blocks_of_samples(n, monkeypatch):
-    monkeypatch.setattr(_class_blocks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(preconditioner, "BLOCK_BYTES", 1)
     theta, X, y = data(n=n)
     found = dense(FullBatch(X, y, 0.2).preconditioner(theta), theta.shape)
     expected = expected_inverse(theta, X, np.ones(n), 0.2, 1.0)
@@ -121,7 +120,7 @@ def test_blocks_are_summed_from_blocks_of_samples(n, monkeypatch):
 @pytest.mark.parametrize("l2", [1e-3, 0.5])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_of_two_classes_it_inverts_the_hessian(l2, weighted, monkeypatch):
-    monkeypatch.setattr(_class_blocks, "FLOOR", 0.0)
+    monkeypatch.setattr(preconditioner, "MIN_CURVATURE", 0.0)
     theta, X, y = data(2)
     weights = np.random.default_rng(1).uniform(0.1, 3, N) if weighted else None
     problem = FullBatch(X, y, l2, weights)
@@ -137,7 +136,7 @@ def test_of_two_classes_it_inverts_the_hessian(l2, weighted, monkeypatch):
 
 @pytest.mark.parametrize("k", [2, 3, 7])
 def test_where_all_classes_are_equally_likely_it_inverts_the_hessian(k, monkeypatch):
-    monkeypatch.setattr(_class_blocks, "FLOOR", 0.0)
+    monkeypatch.setattr(preconditioner, "MIN_CURVATURE", 0.0)
     theta, X, y = data(k)
     problem = FullBatch(X, y, 0.1)
     M = problem.preconditioner(0 * theta)
@@ -157,7 +156,7 @@ def test_by_hand():
 @pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("kind", [kind for kind in TIERS if kind != "identity"])
 def test_what_all_classes_share_is_divided_by_the_penalty(kind, few, monkeypatch):
-    lower(monkeypatch, TIERS[kind] | ({"SAMPLES": 4, "PASSES": 0} if few else {}))
+    lower(monkeypatch, TIERS[kind] | ({"MIN_SAMPLES": 4, "PASSES": 0} if few else {}))
     theta, X, y = data(n=40)
     M = FullBatch(X, y, 0.25).preconditioner(theta)
     same = np.tile(np.arange(1.0, D + 2), (K, 1))
@@ -206,7 +205,7 @@ def test_it_is_symmetric_and_positive_definite(seed, n, size, l2, few, weighted,
     weights = np.random.default_rng(seed).integers(0, 3, n) + (np.arange(n) == n - 1)
     problem = FullBatch(X, y, l2, weights if weighted else None)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        lower(monkeypatch, TIERS[kind] | ({"SAMPLES": 4, "PASSES": 0} if few else {}))
+        lower(monkeypatch, TIERS[kind] | ({"MIN_SAMPLES": 4, "PASSES": 0} if few else {}))
         check_symmetric_and_positive_definite(problem, size * theta)
 
 
@@ -267,7 +266,7 @@ def test_it_is_linear_and_leaves_its_argument_alone(tier):
 
 
 def test_it_repeats_bit_for_bit(tier, monkeypatch):
-    lower(monkeypatch, {"SAMPLES": 4, "PASSES": 0})
+    lower(monkeypatch, {"MIN_SAMPLES": 4, "PASSES": 0})
     theta, X, y = data(n=60)
     V = np.random.default_rng(2).standard_normal(theta.shape)
     found = [FullBatch(X, y, 0.2, threads=3).preconditioner(theta)(V) for _ in range(4)]
@@ -325,7 +324,7 @@ def test_a_few_samples_estimate_the_blocks(weighted, monkeypatch):
 
 
 def test_with_hardly_more_samples_than_features_no_step_is_too_long(monkeypatch):
-    lower(monkeypatch, {"SAMPLES": 1, "PASSES": 0, "SAMPLES_PER_FEATURE": 1})
+    lower(monkeypatch, {"MIN_SAMPLES": 1, "PASSES": 0, "SAMPLES_PER_FEATURE": 1})
     theta, X, y = data(2, 40, 2000)
     exact = expected_inverse(theta * 0, X, np.ones(y.size), 1e-6, 1.0)
     found = dense(FullBatch(X, y, 1e-6).preconditioner(theta * 0), theta.shape)
@@ -339,13 +338,13 @@ def test_of_too_many_samples_some_are_candidates(monkeypatch):
     exact = expected_inverse(theta, X, np.ones(y.size), 1e-3, 1.0)
     lower(monkeypatch, FEW | {"CANDIDATES": 3})
     seen = []
-    original = preconditioner.class_blocks
+    original = preconditioner._invert_blocks
 
-    def class_blocks(curvatures, diagonals, kept, *rest):
+    def invert_blocks(curvatures, diagonals, kept, *rest):
         seen.append((curvatures.shape, kept.size))
         return original(curvatures, diagonals, kept, *rest)
 
-    monkeypatch.setattr(preconditioner, "class_blocks", class_blocks)
+    monkeypatch.setattr(preconditioner, "_invert_blocks", invert_blocks)
     found = dense(FullBatch(X, y, 1e-3).preconditioner(theta), theta.shape)
     assert seen == [((K, 6144), 6144)]
     basis = sums_of_zero(K, D)
@@ -362,13 +361,11 @@ def rare_feature(where, dtype=np.float64):
     return theta.astype(dtype), X, y
 
 
-def lengths_along_it(problem, theta, where):
+def lengths_along_it(X, y, l2, theta, where):
     """Yield, for each class, the step along feature 3, and that of the true diagonal."""
-    M = problem.preconditioner(theta)
-    p = softmax(theta @ np.append(problem.X[:, where], 1))
-    diagonals = (
-        K / (K - 1) * (p * (1 - p) + _class_blocks.FLOOR) * 100 / problem.y.size + problem.l2
-    )
+    M = FullBatch(X, y, l2).preconditioner(theta)
+    p = softmax(theta @ np.append(X[:, where], 1))
+    diagonals = K / (K - 1) * (p * (1 - p) + preconditioner.MIN_CURVATURE) * 100 / y.size + l2
     for c in range(K):
         V = np.zeros_like(theta)
         V[c, 3] = 1
@@ -382,7 +379,7 @@ def lengths_along_it(problem, theta, where):
 def test_a_rare_feature_is_not_taken_for_a_flat_one(where, l2, dtype, monkeypatch):
     lower(monkeypatch, FEW)
     theta, X, y = rare_feature(where, dtype)
-    for found, expected in lengths_along_it(FullBatch(X, y, l2), theta, where):
+    for found, expected in lengths_along_it(X, y, l2, theta, where):
         assert 0.02 * expected < found < 2 * expected
 
 
@@ -390,7 +387,7 @@ def test_a_rare_feature_is_not_taken_for_a_flat_one(where, l2, dtype, monkeypatc
 def test_nor_is_one_that_no_candidate_has(l2, monkeypatch):
     lower(monkeypatch, FEW | {"CANDIDATES": 2})  # every 5th
     theta, X, y = rare_feature(3)
-    for found, expected in lengths_along_it(FullBatch(X, y, l2), theta, 3):
+    for found, expected in lengths_along_it(X, y, l2, theta, 3):
         assert found < 2 * expected
 
 
@@ -407,17 +404,8 @@ def test_nor_is_one_that_no_candidate_has(l2, monkeypatch):
         (4_096, 10, 1_000_000, 16_384, 16_384),  # as many as their curvatures fit into memory
     ],
 )
-def test_how_many_samples(k, rows, n, samples, candidates):
-    assert preconditioner._how_many(k, rows, n) == (samples, candidates)
-
-
-def test_candidates_are_fair_to_data_with_a_period():
-    kept = preconditioner.draw_evenly(6000, 1000)
-    assert (np.diff(kept) > 0).all() and kept.size == 1000
-    counts = np.bincount(kept % 6)
-    assert counts.min() > 120
-    np.testing.assert_array_equal(preconditioner.draw_evenly(5, 5), range(5))
-    np.testing.assert_array_equal(preconditioner.draw_evenly(5, 9), range(5))
+def test_sample_counts_samples(k, rows, n, samples, candidates):
+    assert preconditioner._sample_counts(k, rows, n) == (samples, candidates)
 
 
 def test_the_mean_moves_where_rounding_hides_the_penalty():
@@ -441,7 +429,7 @@ sizes = st.lists(
 
 @given(sizes, st.integers(1, 70))
 def test_the_draw(sizes, count):
-    drawn, chances = equal_steps(sizes, count)
+    drawn, chances = draw_in_proportion(sizes, count)
     assert (np.diff(drawn) > 0).all() and ((chances > 0) & (chances <= 1)).all()
     if count >= sizes.size:
         assert drawn.tolist() == list(range(sizes.size)) and (chances == 1).all()
@@ -463,7 +451,7 @@ def test_the_draw(sizes, count):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_draw_is_without_bias(seed):
     sizes = np.random.default_rng(seed).lognormal(sigma=2, size=20_000).astype(np.float32)
-    drawn, chances = equal_steps(sizes, 500)
+    drawn, chances = draw_in_proportion(sizes, 500)
     assert abs(drawn.size - 500) <= 1
     assert (sizes[drawn] / chances).sum() == pytest.approx(sizes.sum(dtype=float), rel=1 / 400)
     # And so is that of other sums, as far as 500 samples can tell.
@@ -474,7 +462,7 @@ def test_the_draw_is_without_bias(seed):
 
 def test_huge_sizes_are_certain_and_zero_ones_impossible():
     sizes = np.array([1.0, 1e3, 0.0, 1.0, 1e5, 1.0, 1.0])
-    drawn, chances = equal_steps(sizes, 4)
+    drawn, chances = draw_in_proportion(sizes, 4)
     assert drawn.size == 4 and {1, 4} <= set(drawn.tolist()) and 2 not in drawn
     np.testing.assert_allclose(chances, np.where(sizes[drawn] > 1, 1.0, 0.5), rtol=0.01)
 
@@ -483,7 +471,7 @@ def test_a_triangle_in_parts():
     rng = np.random.default_rng(0)
     for size in (1, 63, 64, 65, 200):
         L = np.tril(rng.standard_normal((size, size))) / size + np.eye(size)
-        inverse = _class_blocks._inverse_of_triangle(L)
+        inverse = preconditioner._invert_triangle(L)
         np.testing.assert_allclose(inverse @ L, np.eye(size), rtol=0, atol=1e-12)
         np.testing.assert_array_equal(inverse, np.tril(inverse))
 

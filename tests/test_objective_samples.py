@@ -1,4 +1,4 @@
-"""Samples in parts: what is known of all of them does not depend on how they are cut."""
+"""Samples in parts: sums over them do not depend on how they are cut."""
 
 import pickle
 from functools import reduce
@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npsoftmax.objective import FullBatch, Samples, Summary
+from npsoftmax.objective import FullBatch
 from npsoftmax.objective.duality import Moments
-from npsoftmax.objective.hot_loop import Workspace
-from npsoftmax.objective.samples import LocalSamples, add, digest_of
+from npsoftmax.objective.samples import LocalSamples, Samples, Summary, add, draw_evenly
 
 
 def samples(n=10, weights=None, k=3):
@@ -26,23 +25,23 @@ def cut(whole, ends):
     return [whole.columns(slice(*pair)) for pair in pairwise(cuts)]
 
 
-def test_columns_count_on():
+def test_columns_of_columns_keep_their_global_index():
     some = samples(weights=np.arange(10.0)).columns(slice(2, 9)).columns(slice(1, 4))
     assert (some.start, some.stop, some.weights.tolist()) == (3, 6, [3.0, 4.0, 5.0])
     np.testing.assert_array_equal(some.X, samples().X[:, 3:6])
 
 
-def test_picked_are_those_at_places_among_all():
+def test_take_copies_samples_by_global_index():
     part = samples(weights=np.arange(10.0)).columns(slice(3, 8))
-    some = part.picked(np.array([0, 3, 5, 7, 8]), start=1)
+    some = part.take(np.array([0, 3, 5, 7, 8]), start=1)
     assert (some.start, some.weights.tolist()) == (1, [3.0, 5.0, 7.0])
     assert some.X.flags.f_contiguous
     np.testing.assert_array_equal(some.X, samples().X[:, [3, 5, 7]])
-    assert part.picked(np.array([0, 9]), start=0).y.size == 0
+    assert part.take(np.array([0, 9]), start=0).y.size == 0
 
 
 @given(st.lists(st.integers(0, 99), max_size=5), st.booleans(), st.integers(0, 2**32))
-def test_contents_and_digests_of_parts_are_those_of_the_whole(ends, weighted, seed):
+def test_merged_summaries_of_parts_are_the_summary_of_the_whole(ends, weighted, seed):
     weights = np.random.default_rng(seed).uniform(0, 2, 30) if weighted else None
     whole = samples(30, weights)
     parts = cut(whole, ends)
@@ -51,41 +50,6 @@ def test_contents_and_digests_of_parts_are_those_of_the_whole(ends, weighted, se
     assert (found.num_samples, found.num_inputs, found.dtype) == (30, 2, np.uint8)
     assert found.total == pytest.approx(expected.total, rel=1e-14)
     np.testing.assert_allclose(found.class_totals, expected.class_totals, rtol=1e-14)
-    digests = [digest_of(part, Workspace()) for part in parts]
-    assert [n % 2**64 for n in reduce(add, digests)] == [*digest_of(whole, Workspace())]
-
-
-def test_the_whole_digest_in_pieces(monkeypatch):
-    whole = samples(50, np.arange(50.0))
-    expected = digest_of(whole, Workspace())
-    monkeypatch.setattr("npsoftmax.objective.samples.DIGESTED_AT_ONCE", 7)
-    assert digest_of(whole, Workspace()) == expected
-
-
-@pytest.mark.parametrize("change", ["one label", "order", "shifted", "one weight"])
-def test_other_labels_and_weights_have_other_digests(change):
-    whole = samples(20, np.ones(20))
-    y, weights = whole.y.copy(), whole.weights.copy()
-    if change == "one label":
-        y[7] = (y[7] + 1) % 3
-    elif change == "order":
-        y[:] = y[::-1]
-    elif change == "shifted":
-        y[:] = np.roll(y, 1)
-    else:
-        weights[3] = np.nextafter(1.0, 2.0)
-    other = digest_of(Samples(0, whole.X, y, weights), Workspace())
-    same_labels, same_weights = np.equal(other, digest_of(whole, Workspace()))
-    assert (same_labels, same_weights) == (
-        (True, False) if change == "one weight" else (False, True)
-    )
-
-
-def test_labels_of_any_integer_type_have_one_digest():
-    digests = {FullBatch(np.ones((1, 4)), np.array([0, 1, 2, 1], t)).digests for t in ("u1", "i8")}
-    assert len(digests) == 1
-    ((labels, weights),) = digests
-    assert len(labels) == 16 and weights is None
 
 
 def test_missing_classes():
@@ -93,7 +57,7 @@ def test_missing_classes():
     assert summary.missing_classes(4) == [1, 3]
 
 
-def test_added_keeps_the_kind_of_tuple():
+def test_add_keeps_the_type_of_the_tuple():
     assert add((1, 2.0), (3, 4.0)) == (4, 6.0)
     moments = add(Moments(1.0, np.eye(2)), Moments(2.0, np.eye(2)))
     assert isinstance(moments, Moments) and moments.mean == 3.0
@@ -109,11 +73,12 @@ class Travelling(LocalSamples):
         return super().map_reduce_draws(*pickle.loads(pickle.dumps((function, combine, draws))))
 
 
-def test_all_that_is_asked_of_a_store_can_travel():
+def test_all_functions_for_a_store_can_be_pickled():
     whole, theta = samples(12), np.random.default_rng(1).standard_normal((3, 3))
-    problem = FullBatch(Travelling(whole, 1), 0.1, 1.0)
+    problem = FullBatch(whole.X, whole.y, 0.1)
+    problem._use(Travelling(whole, 1), 0.1, 1.0)
     expected = FullBatch(whole.X, whole.y, 0.1)
-    assert problem.evaluate(theta).loss == expected.evaluate(theta).loss
+    assert problem.loss_and_grad(theta).loss == expected.loss_and_grad(theta).loss
     assert problem.suboptimality(theta) == expected.suboptimality(theta)
     for there, here in (
         (problem.preconditioner(theta)(theta), expected.preconditioner(theta)(theta)),
@@ -123,5 +88,13 @@ def test_all_that_is_asked_of_a_store_can_travel():
         ),
     ):
         np.testing.assert_array_equal(there, here)
-    assert problem.digests == expected.digests
     assert pickle.loads(pickle.dumps(problem.summary)).num_samples == 12
+
+
+def test_an_even_draw_is_fair_to_data_with_a_period():
+    drawn = draw_evenly(6000, 1000)
+    assert (np.diff(drawn) > 0).all() and drawn.size == 1000
+    counts = np.bincount(drawn % 6)
+    assert counts.min() > 120
+    np.testing.assert_array_equal(draw_evenly(5, 5), range(5))
+    np.testing.assert_array_equal(draw_evenly(5, 9), range(5))
