@@ -13,14 +13,14 @@ from npsoftmax.lbfgs import (
     MEMORY,
     SUFFICIENT_DECREASE,
     Iteration,
-    Line,
-    Point,
     State,
     _between,
-    dot,
+    _dot,
+    _Line,
+    _Point,
+    _search,
     iterate,
     minimise,
-    strong_wolfe_point,
 )
 
 HESSIAN = np.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.25], [0.0, 0.25, 10.0]])
@@ -515,7 +515,7 @@ def along(function, t_scale=1.0):
         return value, np.array([slope])
 
     value, grad = value_and_grad(np.zeros(1))
-    return Line(value_and_grad, np.zeros(1), value, grad, np.array([t_scale]))
+    return _Line(value_and_grad, np.zeros(1), value, grad, np.array([t_scale]))
 
 
 def assert_strong_wolfe(start, point):
@@ -526,7 +526,7 @@ def assert_strong_wolfe(start, point):
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 10.0, 19.9, 1e5])
 def test_any_unit_of_length_will_do(scale):
     line = along(lambda x: ((x - 10) ** 2, 2 * (x - 10)), scale)
-    point = strong_wolfe_point(line)
+    point = _search(line)
     assert_strong_wolfe(line.start, point)
     assert point.x[0] == pytest.approx(scale * point.t)
     assert line.evaluations < 15
@@ -536,7 +536,7 @@ def test_any_unit_of_length_will_do(scale):
 def test_a_decrease_must_be_sufficient(value, enough):
     """Of a slope of -1 the step may keep a ten thousandth at least."""
     line = along(lambda x: (value, 0.0) if x == 1 else (x * (x - 1), 2 * x - 1))
-    point = strong_wolfe_point(line)
+    point = _search(line)
     assert (point.t == 1) == enough
     assert_strong_wolfe(line.start, point)
 
@@ -544,19 +544,19 @@ def test_a_decrease_must_be_sufficient(value, enough):
 @pytest.mark.parametrize(("units", "hidden"), [(14, True), (16, False)])
 def test_where_rounding_hides_the_decrease_the_slope_decides(units, hidden):
     beyond = 1e8 + units * np.spacing(1e8)
-    point = strong_wolfe_point(along(lambda x: (beyond if x == 1 else 1e8, 1e-9 * (x - 1))))
+    point = _search(along(lambda x: (beyond if x == 1 else 1e8, 1e-9 * (x - 1))))
     assert (point.t == 1) == hidden
 
 
 def test_uphill_there_is_no_point():
     line = along(lambda x: ((x - 10) ** 2, 2 * (x - 10)), -1.0)
-    assert strong_wolfe_point(line) is None and line.evaluations == 0
+    assert _search(line) is None and line.evaluations == 0
 
 
 def test_beside_a_wall_a_lower_point_is_found():
     # Steep up to the wall at 0.3: no point satisfies the second condition.
     line = along(lambda x: (-x, -1.0) if x < 0.3 else (np.inf, np.nan))
-    point = strong_wolfe_point(line)
+    point = _search(line)
     assert 0.29 < point.t < 0.3 and point.value == -point.t
 
 
@@ -569,11 +569,11 @@ def test_a_point_is_found_on_any_quartic(a, b, c, d, exponent):
         return (((a * x + b) * x + c) * x - d) * x, ((4 * a * x + 3 * b) * x + 2 * c) * x - d
 
     line = along(function, 10**exponent)
-    assert_strong_wolfe(line.start, strong_wolfe_point(line))
+    assert_strong_wolfe(line.start, _search(line))
 
 
 def point(t, value, slope):
-    return Point(t, np.zeros(1), value, np.zeros(1), slope)
+    return _Point(t, np.zeros(1), value, np.zeros(1), slope)
 
 
 @given(
@@ -602,6 +602,6 @@ def test_the_next_trial_is_the_minimum_of_a_cubic(minimum, bend, third):
 
 def test_scalar_products_are_summed_in_float64():
     a = np.ones(2**25 + 3, np.float32).reshape(-1, 1)[:, 0]
-    assert dot(a, a) == a.size
+    assert _dot(a, a) == a.size
     fortran = np.arange(6.0).reshape(2, 3).copy(order="F")
-    assert dot(fortran, np.arange(6.0).reshape(2, 3)) == 55
+    assert _dot(fortran, np.arange(6.0).reshape(2, 3)) == 55

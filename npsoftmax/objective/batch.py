@@ -1,4 +1,16 @@
-"""The objective on a batch: its value, its gradient, and the losses of single samples."""
+r"""The objective on one batch: value, gradient, Hessian products, and losses of single samples.
+
+The formulas and the gradient's derivation stand in :mod:`npsoftmax.objective`. With
+:math:`a_j = (s x_j, 1)` and weights :math:`w_j` that sum to :math:`\bar w`, the Hessian is
+
+.. math::
+
+    H = \sum_j \frac{w_j}{\bar w} \, \bigl(\mathrm{diag}(p_j) - p_j p_j^\top\bigr) \otimes
+        a_j a_j^\top + \lambda I_W,
+
+a sum of positive semi-definite terms, so the objective is convex. :math:`I_W` is 1 on weights and
+0 on biases.
+"""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -23,20 +35,19 @@ __all__ = [
     "Evaluation",
     "accumulate",
     "accumulate_product",
-    "as_arguments",
     "as_direction",
     "as_scale",
+    "check_dtype",
     "evaluate",
     "hessian_vector_product",
     "loss_and_grad",
     "penalty_and_grad",
-    "refuse_other_dtypes",
     "sample_losses",
 ]
 
 INTP = np.dtype(np.intp)
-# The gradient is computed times the scale and divided by it again, in float32 without a loss.
-SMALLEST_SCALE = 1e-20
+# The gradient is multiplied by the scale and divided by it again. In float32 nothing is lost.
+MIN_SCALE = 1e-20
 
 
 class Evaluation(NamedTuple):
@@ -83,32 +94,26 @@ def loss_and_grad(
     theta : ndarray
         ``[W b]``, shape ``(k, d+1)``, Fortran-ordered, float32 or float64.
     X : ndarray
-        The batch, shape ``(d, n)``, of any real dtype. With labels it is taken, and converted to
-        ``theta``'s dtype, in blocks, so that it may be a whole data set.
+        The batch, shape ``(d, n)``, of any real dtype. With labels it is converted to ``theta``'s
+        dtype in blocks, so it may be a whole data set.
     y : array_like
         Integer labels ``(n,)``, or one-hot or soft targets ``(k, n)``.
     l2 : float
         ``lambda``, the weight of the penalty.
     scale : float
-        ``s``, what a sample is multiplied by.
+        ``s``, the factor applied to the samples.
     workspace : Workspace, optional
-        Arrays to compute in; the returned ones are then valid until its next use.
+        Arrays to compute in. The returned arrays are then valid until its next use.
 
     Returns
     -------
     Evaluation
 
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        Shapes do not fit, a label is not in ``0..k-1``, ``theta`` is of another dtype, ``X`` does
-        not hold real numbers, or ``scale`` is (next to) 0 or infinity.
-
     Notes
     -----
-    With labels everything is computed in ``theta``'s dtype, which the rounding of ``W X`` has
-    limited already, and sums of losses in float64. Soft targets go through
-    :func:`npsoftmax.functional.logitcrossentropy_and_grad`, on all samples at once.
+    With labels everything is computed in ``theta``'s dtype, since ``W X`` is rounded to it anyway,
+    and sums of losses in float64. Soft targets are computed on all samples at once, by
+    :func:`npsoftmax.functional.logitcrossentropy_and_grad`.
 
     Examples
     --------
@@ -117,7 +122,7 @@ def loss_and_grad(
     >>> round(result.loss, 6), result.grad.tolist()
     (0.693147, [[0.5, 0.0], [-0.5, 0.0]])
     """
-    theta, X, targets, labels = _checked(theta, X, y, scale)
+    theta, X, targets, labels = _check(theta, X, y, scale)
     if X.shape[1] == 0:
         raise ShapeError(f"X: expected at least one sample, got shape {X.shape}")
     if labels is not None:
@@ -174,9 +179,9 @@ def accumulate(
     workspace: Workspace,
     weights: NDArray[np.float64] | None = None,
 ) -> tuple[float, NDArray[Any], NDArray[np.intp]]:
-    """Return the sum of the weighted losses over ``total``, its gradient, and the predictions.
+    """Return the weighted loss divided by ``total``, its gradient, and the predictions.
 
-    The arrays are the workspace's. Nothing is checked; there is no penalty.
+    There is no penalty, and nothing is checked. The arrays belong to the workspace.
     """
     grad = workspace.take("grad", theta.shape, theta.dtype)
     predicted = workspace.take("predicted", labels.shape, INTP)
@@ -203,7 +208,7 @@ def _in_blocks(
     scale: float,
     workspace: Workspace,
 ) -> Iterator[tuple[slice, NDArray[Any], AnyBlock, NDArray[Any]]]:
-    """Yield columns, their samples as floats, and their block with the losses computed."""
+    """Yield columns, their samples as floats, their block, and its losses."""
     step = samples_per_block(theta)
     for start in range(0, labels.size, step):
         columns = slice(start, min(start + step, labels.size))
@@ -212,18 +217,18 @@ def _in_blocks(
         yield columns, X_block, block, block.losses(theta, X_block, labels[columns], scale)
 
 
-def _checked(
+def _check(
     theta: NDArray[Any], X: NDArray[Any], y: ArrayLike, scale: float
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-    """Return valid arguments, and the targets once more as labels unless they are soft."""
-    theta, X = as_arguments(theta, X)
+    """Return valid arguments, and the targets as labels, or None if they are soft."""
+    theta, X = _as_arguments(theta, X)
     as_scale(scale)
     targets = as_targets(y, (theta.shape[0], X.shape[1]), axis=0)
     return theta, X, targets, one_hot_labels(targets, 2, axis=0)
 
 
-def as_arguments(theta: NDArray[Any], X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return ``theta`` and ``X`` if their dtypes can be computed with and their shapes fit."""
+def _as_arguments(theta: NDArray[Any], X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return ``theta`` and ``X`` as arrays of fitting shapes and usable dtypes."""
     theta, X = as_float(theta, "theta"), np.asarray(X)
     fits = X.ndim == theta.ndim == 2 and theta.shape[1] == X.shape[0] + 1 and theta.shape[0] > 0
     if not fits:
@@ -231,22 +236,22 @@ def as_arguments(theta: NDArray[Any], X: NDArray[Any]) -> tuple[NDArray[Any], ND
             "theta and X: expected shapes (k, d+1) and (d, n) with at least one class, got "
             f"{theta.shape} and {X.shape}; samples are the columns of X"
         )
-    refuse_other_dtypes(theta)
+    check_dtype(theta)
     floating_dtype(X.dtype, "X")
     return theta, X
 
 
-def refuse_other_dtypes(theta: NDArray[Any]) -> None:
-    """Raise InputError unless parameters of this dtype can be computed with."""
+def check_dtype(theta: NDArray[Any]) -> None:
+    """Raise InputError unless the parameters are float32 or float64."""
     if theta.dtype not in (np.float32, np.float64):
         raise InputError(f"theta: expected float32 or float64, got {theta.dtype}; convert it")
 
 
 def as_scale(scale: float) -> float:
-    """Return a scale that the gradient can be divided by."""
-    if not SMALLEST_SCALE <= abs(scale) <= 1 / SMALLEST_SCALE:
+    """Return the scale, if the gradient can be divided by it."""
+    if not MIN_SCALE <= abs(scale) <= 1 / MIN_SCALE:
         raise InputError(
-            f"scale: expected a magnitude from {SMALLEST_SCALE} to {1 / SMALLEST_SCALE}, "
+            f"scale: expected a magnitude from {MIN_SCALE} to {1 / MIN_SCALE}, "
             f"got {scale}; scale X itself"
         )
     return float(scale)
@@ -263,7 +268,7 @@ def sample_losses(
     Parameters
     ----------
     theta, X, y, scale
-        As for :func:`loss_and_grad`.
+        Parameters, samples, targets and scale, as for :func:`loss_and_grad`.
 
     Returns
     -------
@@ -272,11 +277,6 @@ def sample_losses(
     predicted : ndarray of intp
         The most likely class of each sample, shape ``(n,)``.
 
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`loss_and_grad`.
-
     Examples
     --------
     >>> theta = np.array([[1.0, 0.0], [-1.0, 0.0]])
@@ -284,7 +284,7 @@ def sample_losses(
     >>> losses.round(6), predicted
     (array([0.693147, 6.002476]), array([0, 0]))
     """
-    theta, X, targets, labels = _checked(theta, X, y, scale)
+    theta, X, targets, labels = _check(theta, X, y, scale)
     if labels is None:
         logits = affine(theta, X, scale)
         return logitcrossentropy(logits, targets, agg="none"), logits.argmax(axis=0)
@@ -293,19 +293,6 @@ def sample_losses(
         losses[columns] = of_block
         block.predict(out=predicted[columns])
     return losses, predicted
-
-
-# The second derivatives of the objective: what the Hessian does to a direction.
-#
-# With :math:`a_j = (s x_j, 1)` and weights :math:`w_j` that sum to :math:`\bar w`, the Hessian is
-#
-# .. math::
-#
-#     H = \sum_j \frac{w_j}{\bar w} \, \bigl(\mathrm{diag}(p_j) - p_j p_j^\top\bigr) \otimes
-#         a_j a_j^\top + \lambda I_W,
-#
-# a sum of positive semi-definite terms: the objective is convex. :math:`I_W` is 1 on weights and 0
-# on biases.
 
 
 @np.errstate(all="ignore")
@@ -337,18 +324,13 @@ def hessian_vector_product(
     X : ndarray
         The samples, shape ``(d, n)``, of any real dtype; converted in blocks.
     l2, scale : float
-        As for :func:`npsoftmax.objective.loss_and_grad`. There is no ``y``: targets that sum to
-        one for each sample shift the gradient by a constant.
+        Weight of the penalty, and factor applied to the samples. There is no ``y``: targets that
+        sum to one for each sample shift the gradient by a constant.
 
     Returns
     -------
     ndarray
         ``H V``, shape ``(k, d+1)``, Fortran-ordered, of ``theta``'s dtype.
-
-    Raises
-    ------
-    ShapeError, InputError
-        Shapes do not fit, there is no sample, or a dtype cannot be computed with.
 
     References
     ----------
@@ -361,7 +343,7 @@ def hessian_vector_product(
     array([[ 1.25,  0.5 ],
            [-1.25, -0.5 ]])
     """
-    theta, X = as_arguments(theta, X)
+    theta, X = _as_arguments(theta, X)
     if X.shape[1] == 0:
         raise ShapeError(f"X: expected at least one sample, got shape {X.shape}")
     V = as_direction(V, theta)
@@ -371,7 +353,7 @@ def hessian_vector_product(
 
 
 def as_direction(V: NDArray[Any], theta: NDArray[Any]) -> NDArray[Any]:
-    """Return ``V`` in ``theta``'s dtype, once its shape has been checked."""
+    """Return ``V`` in ``theta``'s dtype, checked to have its shape."""
     if np.shape(V) != theta.shape:
         raise ShapeError(
             f"V: expected a direction of theta's shape {theta.shape}, got {np.shape(V)}; "
@@ -389,7 +371,7 @@ def accumulate_product(
     workspace: Workspace,
     weights: NDArray[np.float64] | None = None,
 ) -> NDArray[Any]:
-    """Return ``H V`` without the penalty, for weights over ``total``. Nothing is checked."""
+    """Return ``H V`` without the penalty, for weights divided by ``total``. Nothing is checked."""
     product = np.zeros(theta.shape, theta.dtype, order="F")
     step = samples_per_block(theta)
     for start in range(0, X.shape[1], step):

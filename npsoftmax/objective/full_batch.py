@@ -25,8 +25,8 @@ from npsoftmax.objective.batch import (
     accumulate_product,
     as_direction,
     as_scale,
+    check_dtype,
     penalty_and_grad,
-    refuse_other_dtypes,
 )
 from npsoftmax.objective.duality import dual_value
 from npsoftmax.objective.hot_loop import Workspace
@@ -44,8 +44,8 @@ class FullBatch:
     r"""The objective on all samples of a data set, which may have weights.
 
     It is convex, and twice differentiable. The gradient is derived in :mod:`npsoftmax.objective`
-    (each column of dZ times :math:`n w_j / \bar w`), the Hessian in :mod:`npsoftmax.objective.batch`.
-    Samples are converted in blocks, and shared by threads.
+    (each column of dZ times :math:`n w_j / \bar w`), the Hessian in
+    :mod:`npsoftmax.objective.batch`. Samples are converted in blocks, and shared by threads.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ class FullBatch:
 
     def _check(self, theta: NDArray[Any]) -> NDArray[Any]:
         theta = np.asarray(theta)
-        refuse_other_dtypes(theta)
+        check_dtype(theta)
         columns, fewest = self.summary.num_inputs + 1, self.summary.class_totals.size
         if theta.ndim != 2 or theta.shape[1] != columns or theta.shape[0] < fewest:
             raise ShapeError(

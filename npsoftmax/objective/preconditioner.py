@@ -15,8 +15,8 @@ classes it is :math:`1 / \lambda`, the exact inverse: they change no probability
 identity on directions that sum to zero, and its diagonal is :math:`(k-1)/k^2`. So the inverse is
 exact there, and for two classes at every :math:`\theta`, except for the small f and the estimate.
 
-**The estimate.** A block costs :math:`m d^2` operations for m samples, and a few thousand samples are
-enough. They are drawn where :math:`u_{cj}` is large, with a probability :math:`\pi_j` in proportion
+**The estimate.** A block costs :math:`m d^2` operations for m samples, and a few thousand samples
+are enough. They are drawn where :math:`u_{cj}` is large, with a probability :math:`\pi_j` in proportion
 to it, and weigh :math:`1/\pi_j` (Horvitz and Thompson, Journal of the American Statistical
 Association 47, 1952). The draw is systematic, at equal steps of the cumulative probability, and so
 repeatable. A ridge of the size of the estimate's error, :math:`\frac{d+1}{m} (1 - \frac mn)` times
@@ -76,8 +76,8 @@ MAX_BLOCK_NUMBERS = 64 * 1024 * 1024
 # takes no longer than PASSES passes over all samples; all samples if that is half of them.
 MIN_SAMPLES, SAMPLES_PER_FEATURE, PASSES = 4096, 4, 10
 MAX_SAMPLE_NUMBERS, MAX_SAMPLES = 16 * 1024 * 1024, 128 * 1024
-# Candidates to draw these samples from: CANDIDATES times as many, or fewer if their curvatures would
-# take more than MAX_CURVATURES numbers, but at least MIN_CANDIDATES times as many.
+# Candidates to draw these samples from: CANDIDATES times as many, or fewer if their curvatures
+# would take more than MAX_CURVATURES numbers, but at least MIN_CANDIDATES times as many.
 CANDIDATES, MIN_CANDIDATES, MAX_CURVATURES = 16, 4, 4 * 1024 * 1024
 # Numbers in draws and blocks that travel at a time, if the samples are stored elsewhere.
 MAX_NUMBERS_AT_ONCE = 8 * 1024 * 1024
