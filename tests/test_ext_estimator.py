@@ -26,7 +26,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_info
 
 from npsoftmax.errors import DivergedError, InputError, LabelError, ShapeError
-from npsoftmax.ext.estimator import SoftmaxClassifier, descend, weighted
+from npsoftmax.ext.estimator import SoftmaxClassifier, _weigh
 from npsoftmax.objective import FullBatch
 from npsoftmax.optimisers import Optimiser
 
@@ -299,11 +299,12 @@ class Recorder(Optimiser):
 def test_the_gradients_of_batches_are_on_average_that_of_all_rows(l2):
     X, y = noisy()
     weights = np.random.default_rng(0).exponential(size=y.size)
-    samples = weighted(X, y, np.arange(3), weights, class_weight=None)
+    samples = _weigh(X, y, np.arange(3), weights, class_weight=None)
     theta = np.array([[1.0, 2.0, -1.0, 0.5], [-2.0, 0.0, 3.0, 0.5], [1.0, -2.0, -2.0, -1.0]])
     of_all, of_batches = Recorder(), Recorder()
-    descend(theta, samples, l2, range(1), 90, of_all, seed=0)
-    descend(theta, samples, l2, range(1), 10, of_batches, seed=0)
+    for batch_size, recorder in ((90, of_all), (10, of_batches)):
+        classifier = SoftmaxClassifier(l2, batch_size=batch_size, random_state=0)
+        classifier._descend(theta, samples, range(1), recorder)
     expected = FullBatch(X.T, y, l2, weights).loss_and_grad(theta).grad
     np.testing.assert_allclose(of_all.state[0], expected, rtol=0, atol=1e-15)
     mean = sum(of_batches.state.values()) / 9
