@@ -241,7 +241,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X : array_like
             Shape ``(n, d)``.
         """
-        labels: NDArray[Any] = self.classes_[self._logits(X).argmax(axis=1)]
+        indices = self._logits(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[indices]
         return labels
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
