@@ -1,6 +1,6 @@
-"""The documents keep their promises: commands, links, numbers of the flags.
+"""Documents name commands, files and functions that exist; docstrings name every parameter.
 
-The README's Python and the docstrings' examples are run by pytest itself (doctest, setup.cfg).
+Their Python examples are doctests (setup.cfg).
 """
 
 import ast
@@ -9,8 +9,6 @@ import re
 from pathlib import Path
 
 import pytest
-
-import npsoftmax
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,15 +22,33 @@ def test_readme_begins_with_the_two_commands():
     ]
 
 
-DOCUMENTS = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted(
+    path.relative_to(ROOT)
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+def anchors(page):
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_links_lead_somewhere(document):
+    path = ROOT / document
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text()):
+        name, _, anchor = link.partition("#")
+        page = path.parent / name if name else path
+        assert page.exists(), link
+        assert not anchor or anchor in anchors(page), link
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_named_files_exist(document):
     text = (ROOT / document).read_text()
     assert text.strip()
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-        assert (ROOT / document.parent / link).exists(), link
     for named in set(re.findall(r"\b(?:docs|tests|benchmarks)/\w+\.(?:py|md)\b", text)):
         assert (ROOT / named).exists(), named
     for script in set(re.findall(r"\bscripts/\w+\.py", text)):
@@ -45,19 +61,21 @@ def test_named_modules_and_functions_exist(document):
         assert pkgutil.resolve_name(name) is not None, name
 
 
-def test_readme_names_every_script():
-    for script in (ROOT / "scripts").glob("*.py"):
-        if script.name not in ("command_line.py", "run_folder.py", "solvers.py", "workers.py"):
-            assert f"scripts/{script.name}" in README
+COMMANDS = [path for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text()]
 
 
-def test_contributing_names_every_room():
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    for room in (ROOT / "npsoftmax").iterdir():
-        if room.suffix == ".py" and room.name != "__init__.py":
-            assert f"`{room.name}`" in text, room.name
-        if room.is_dir() and room.name != "__pycache__":
-            assert f"`{room.name}/`" in text, room.name
+@pytest.mark.parametrize("document", ["README.md", "docs/commands.md"])
+def test_every_command_is_named(document):
+    assert COMMANDS
+    for script in COMMANDS:
+        assert f"scripts/{script.name}" in (ROOT / document).read_text(), script.name
+
+
+def test_every_flag_is_explained():
+    text = (ROOT / "docs" / "commands.md").read_text()
+    for script in [*COMMANDS, ROOT / "scripts" / "command_line.py"]:
+        for flag in re.findall(r'"(--[a-z0-9-]+)"', script.read_text()):
+            assert flag in text, f"{script.name} {flag}"
 
 
 PUBLIC_FUNCTIONS = [
@@ -78,10 +96,3 @@ def test_docstrings_name_every_parameter(node):
         for argument in [*node.args.args, *node.args.kwonlyargs]:
             if argument.arg not in ("self", "cls"):
                 assert re.search(rf"(^|, ){argument.arg}\b", text, re.MULTILINE), argument.arg
-
-
-def test_every_public_function_of_functional_is_documented_in_full():
-    for name in npsoftmax.functional.__all__:
-        text = getattr(npsoftmax.functional, name).__doc__
-        for section in ("Parameters", "Returns", "Raises", "Examples"):
-            assert f"{section}\n" in text, f"{name} lacks {section}"
