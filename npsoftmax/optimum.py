@@ -166,13 +166,12 @@ class FullBatchTrainer:
         self.tol = as_size(tol, "tol")
         self.checkpoint = checkpoint
         self.checkpoint_every = as_count(checkpoint_every, "checkpoint_every")
-        self.identity = dict(identity or {})
+        self.identity = as_settings(identity) if identity else {}
         self.on_step = on_step
         self.history: list[IterationRecord] = []
         self.reason: Reason | None = None
         self._max_iterations = 0
         self._state: lbfgs.State | None = None
-        self._settings()
 
     def fit(self, max_iterations: int = 1000) -> Optimum:
         """Train until the tolerance is reached.

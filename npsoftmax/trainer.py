@@ -130,12 +130,11 @@ class Trainer:
         if checkpoint_every is not None:
             as_count(checkpoint_every, "checkpoint_every")
         self.checkpoint_every = checkpoint_every
-        self.identity = dict(identity or {})
+        self.identity = as_settings(identity) if identity else {}
         self.on_step = on_step
         self.history: list[EpochRecord] = []
         self._progress = Progress()
         self._workspace = Workspace()
-        self._settings()
 
     @property
     def epoch(self) -> int:
