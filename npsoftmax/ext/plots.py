@@ -1,17 +1,16 @@
-"""Pictures of training, of models and of what they predict, on matplotlib Axes that you own.
+"""Pictures of training, models and predictions, drawn on matplotlib Axes.
 
-Every function draws on the Axes that it is given and returns them; none touches ``pyplot``, so
-nothing is left behind. Class names are drawn as they are written, never as formulas. Letters that
-the font lacks become boxes; ``matplotlib.rcParams["font.family"]`` takes further fonts.
+Each function draws on the Axes that it is given and returns them. None uses ``pyplot``, so no
+figure stays open. Class names are drawn literally, never as formulas; control characters are
+escaped, and the middle of a long name is left out. For letters that the default font lacks, name
+further fonts in ``matplotlib.rcParams["font.family"]``.
 """
 
-import base64
 import io
 import math
-import secrets
 import sys
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,8 +18,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -33,120 +30,32 @@ if TYPE_CHECKING:
     from npsoftmax.model import SoftmaxRegression
 
 __all__ = [
-    "Grid",
     "History",
     "accuracy_curve",
-    "as_axes",
-    "as_grid",
-    "blank",
     "confusion",
-    "fitted",
     "image",
     "live",
     "loss_curve",
     "misclassified",
     "prediction_grid",
     "reliability",
-    "size_of",
-    "text_width",
     "top_k_bars",
     "validation_curve",
     "weights",
 ]
 
-
-# Check the Axes that a caller hands over.
-
-# What Figure.subplots returns, or a list of Axes.
+History = Sequence[EpochRecord] | Sequence[IterationRecord]
+# One Axes, the array that Figure.subplots returns, or a list.
 Grid = TypeVar("Grid", bound=Axes | Sequence[Axes] | NDArray[Any])
 
-
-def as_axes(ax: object) -> Axes:
-    """Return ``ax`` if it is one Axes."""
-    if not isinstance(ax, Axes):
-        raise InputError(
-            f"ax: expected one matplotlib Axes, got {type(ax).__name__}; "
-            "make it with matplotlib.figure.Figure().subplots()"
-        )
-    return ax
-
-
-def as_grid(axes: object, needed: int = 1) -> list[Axes]:
-    """Return the Axes of a grid row by row, at least as many as are needed."""
-    flat: list[Any] = np.ravel(np.array(axes, dtype=object)).tolist()
-    if len(flat) < needed or not all(isinstance(ax, Axes) for ax in flat):
-        kinds = ", ".join(sorted({type(ax).__name__ for ax in flat})) or "none"
-        raise InputError(
-            f"axes: expected at least {needed} matplotlib Axes, got {len(flat)} ({kinds}); "
-            "make them with matplotlib.figure.Figure().subplots(rows, columns)"
-        )
-    if len({ax.figure for ax in flat}) != 1:
-        raise InputError("axes: expected Axes of one figure, got Axes of several; use one")
-    return flat
-
-
-def blank(axes: Iterable[Axes]) -> None:
-    """Switch off Axes that a picture has nothing for."""
-    for ax in axes:
-        ax.set_axis_off()
-
-
-# Names as text that matplotlib draws as they are written.
-
-LONGEST = 80  # letters; no title has room for more
-
-
-def fitted(name: str, points: float, size: float, before: str = "", after: str = "") -> str:
-    r"""Return text that is drawn as ``before + name + after`` and is at most so wide.
-
-    No formula: a dollar begins one, and ``\$`` is drawn as a dollar. No control character, no
-    letter that the font lacks. The middle of a long name is left out: names often differ in
-    their ends.
-    """
-    shown = _drawable(_cut(name, LONGEST))
-    if text_width(before + shown + after, size) > points:
-        lengths = range(2, len(shown))
-        fits = bisect_right(
-            lengths, points, key=lambda kept: text_width(before + _cut(shown, kept) + after, size)
-        )
-        shown = _cut(shown, 1 + max(1, fits))
-    return (before + shown + after).replace("$", r"\$")
-
-
-def text_width(text: str, size: float) -> float:
-    """Return how wide text is in points, in a font of ``size`` points."""
-    return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)[0]
-
-
-def size_of(ax: Axes) -> tuple[float, float]:
-    """Return the width and height of Axes in points."""
-    inch = ax.figure.dpi
-    return ax.bbox.width * 72 / inch, ax.bbox.height * 72 / inch
-
-
-def _drawable(text: str) -> str:
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    families = FontProperties().get_family()
-    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in families]
-    return "".join(c if any(f.get_char_index(ord(c)) for f in fonts) else "□" for c in printable)
-
-
-def _cut(text: str, kept: int) -> str:
-    """Return so many letters from both ends of a text that is longer."""
-    if len(text) <= kept:
-        return text
-    return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-
-
-# How training went, and which setting did best.
-
-History = Sequence[EpochRecord] | Sequence[IterationRecord]
-
+# Blue and orange are distinct to colour-blind readers too; so are the dash and the solid line.
+BLUE, ORANGE = "#4477aa", "#cc5500"
+TRAINING: dict[str, Any] = {"color": BLUE, "linestyle": "--", "marker": ".", "markersize": 9}
+HELD_OUT: dict[str, Any] = {"color": ORANGE, "linestyle": "-", "marker": ".", "markersize": 9}
 LOSS = "mean cross-entropy (nats)"
-# Blue and orange that the colour-blind tell apart, and the dash says it once more.
-TRAINING: dict[str, Any] = {"color": "#4477aa", "linestyle": "--", "marker": ".", "markersize": 9}
-HELD_OUT: dict[str, Any] = {"color": "#cc5500", "linestyle": "-", "marker": ".", "markersize": 9}
-MOST_MARKERS = 30  # more of them would be a thick line
+
+
+# Training.
 
 
 def loss_curve(history: History, ax: Axes) -> Axes:
@@ -155,71 +64,60 @@ def loss_curve(history: History, ax: Axes) -> Axes:
     Parameters
     ----------
     history : sequence of EpochRecord or IterationRecord
-        As a trainer keeps it.
+        The ``history`` of a trainer, at least one record.
     ax : matplotlib Axes
-        Where to draw.
+        The Axes to draw on.
 
     Returns
     -------
     Axes
         ``ax``.
-
-    Raises
-    ------
-    InputError
-        ``history`` is empty, or ``ax`` is no Axes.
     """
-    return _curve(history, ax, "loss", LOSS)
+    return _history_curve(history, ax, "loss", LOSS)
 
 
 def accuracy_curve(history: History, ax: Axes) -> Axes:
-    """Draw training and test accuracy against the epoch or iteration.
+    """Draw training and test accuracy against the epoch or iteration, like :func:`loss_curve`."""
+    return _history_curve(history, ax, "acc", "accuracy")
 
-    Parameters
-    ----------
-    history, ax
-        As for :func:`loss_curve`.
 
-    Returns
-    -------
-    Axes
-        ``ax``.
-
-    Raises
-    ------
-    InputError
-        As for :func:`loss_curve`.
-    """
-    return _curve(history, ax, "acc", "accuracy")
+def _history_curve(history: History, ax: Axes, field: str, ylabel: str) -> Axes:
+    if not isinstance(history, Sequence) or not history:
+        raise InputError(
+            f"history: expected a sequence of at least one record, got {history!r:.80}; "
+            "train first, then pass trainer.history"
+        )
+    unit = history[0].UNIT
+    steps = [getattr(record, unit) for record in history]
+    marker = "." if len(history) <= 30 else ""  # more would merge into a thick line
+    _check_axes(ax)
+    for prefix, label, style in (("train", "training", TRAINING), ("test", "test", HELD_OUT)):
+        values = np.array([getattr(record, f"{prefix}_{field}") for record in history], float)
+        if not np.isnan(values).all():
+            ax.plot(steps, values, label=label, **{**style, "marker": marker})
+    ax.set(xlabel=unit, ylabel=ylabel)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
 
 
 def validation_curve(
     values: ArrayLike, train: ArrayLike, validation: ArrayLike, ax: Axes, xlabel: str
 ) -> Axes:
-    """Draw training and validation loss against a setting, and mark where validation is best.
+    """Draw training and validation loss against a setting, and mark the lowest validation loss.
 
     Parameters
     ----------
     values : array_like
-        What was tried, positive numbers, shape ``(m,)``; drawn on a logarithmic axis.
+        Values of the setting, positive, shape ``(m,)``; drawn on a logarithmic axis.
     train, validation : array_like
-        The losses reached, shape ``(m,)``; NaN or infinite where training diverged, which is
-        marked by a cross at the top.
+        The losses, shape ``(m,)``. Where one is NaN or infinite, training diverged; a cross at
+        the top marks that value.
     ax : matplotlib Axes
-        Where to draw.
+        The Axes to draw on.
     xlabel : str
-        What the setting is called.
-
-    Returns
-    -------
-    Axes
-        ``ax``.
-
-    Raises
-    ------
-    ShapeError, InputError
-        The three do not belong together, a value is not positive, no validation loss is finite,
-        or ``ax`` is no Axes.
+        The name of the setting.
 
     Examples
     --------
@@ -230,7 +128,7 @@ def validation_curve(
     ('log', 'best: 0.5 at 0.1')
     """
     given = {"values": values, "train": train, "validation": validation}
-    tried, trained, held_out = (as_float(numbers, what) for what, numbers in given.items())
+    tried, trained, held_out = (as_float(numbers, name) for name, numbers in given.items())
     if tried.ndim != 1 or not tried.shape == trained.shape == held_out.shape:
         raise ShapeError(
             "values, train and validation: expected one number of each per setting, got shapes "
@@ -245,12 +143,13 @@ def validation_curve(
     order = np.argsort(tried, kind="stable")
     order = order[finite[order]]
     best = order[held_out[order].argmin()]
-    as_axes(ax).plot(tried[order], trained[order], label="training", **TRAINING)
+    _check_axes(ax)
+    ax.plot(tried[order], trained[order], label="training", **TRAINING)
     ax.plot(tried[order], held_out[order], label="validation", **HELD_OUT)
     label = f"best: {held_out[best]:.4g} at {tried[best]:g}"
-    ax.plot(tried[best], held_out[best], "*", markersize=14, color=HELD_OUT["color"], label=label)
+    ax.plot(tried[best], held_out[best], "*", markersize=14, color=ORANGE, label=label)
     if not finite.all():
-        top = ax.get_xaxis_transform()  # x as in the data, y from 0 to 1
+        top = ax.get_xaxis_transform()  # x in data coordinates, y from 0 to 1
         crosses = np.full((~finite).sum(), 0.96)
         ax.plot(tried[~finite], crosses, "kx", transform=top, label="diverged")
     ax.set(xscale="log", xlabel=xlabel, ylabel=LOSS)
@@ -259,54 +158,111 @@ def validation_curve(
     return ax
 
 
-def _curve(history: History, ax: Axes, field: str, ylabel: str) -> Axes:
-    if not isinstance(history, Sequence) or not history:
-        raise InputError(
-            f"history: expected a sequence of at least one record, got {history!r:.80}; "
-            "train first, then pass trainer.history"
-        )
-    unit = history[0].UNIT
-    places = [getattr(record, unit) for record in history]
-    marker = "." if len(history) <= MOST_MARKERS else ""
-    as_axes(ax)
-    for prefix, label, style in (("train", "training", TRAINING), ("test", "test", HELD_OUT)):
-        values = np.array([getattr(record, f"{prefix}_{field}") for record in history], float)
-        if not np.isnan(values).all():
-            ax.plot(places, values, label=label, **{**style, "marker": marker})
-    ax.set(xlabel=unit, ylabel=ylabel)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    ax.grid(alpha=0.3)
-    ax.legend()
-    return ax
+Record = TypeVar("Record", EpochRecord, IterationRecord)
+
+PAUSE = 4  # between two drawings, in durations of a drawing
 
 
-# Samples and weights as the square images that they are.
+def live(records: Iterable[Record]) -> Iterator[Record]:
+    """Draw loss and accuracy in the notebook while a model trains.
 
-TITLE_SIZE = 9
+    The figure below the cell is replaced in place. Between two drawings it waits at least four
+    times as long as a drawing takes, so training is hardly slowed. The last record is always drawn,
+    also after ``break``, an error or an interruption. Outside a notebook nothing is drawn.
+
+    Parameters
+    ----------
+    records : iterable of EpochRecord or IterationRecord
+        The iterator that ``Trainer.run`` or ``FullBatchTrainer.run`` returns.
+
+    Yields
+    ------
+    EpochRecord or IterationRecord
+        The same records.
+
+    Examples
+    --------
+    >>> from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer
+    >>> loader = DataLoader([[-1.0, 1.0, -2.0, 2.0]], [0, 1, 0, 1], batch_size=2)
+    >>> trainer = Trainer(SoftmaxRegression(1, 2), Descent(1.0), loader)
+    >>> for record in live(trainer.run(epochs=3)):
+    ...     print(record.epoch)
+    1
+    2
+    3
+    """
+    display = _notebook_display()
+    if display is None:
+        yield from records
+        return
+    board = _Board(display)
+    try:
+        for record in records:
+            board.history.append(record)
+            if perf_counter() >= board.due:
+                board.draw()
+            yield record
+    finally:
+        if board.num_drawn < len(board.history):
+            board.draw()
+
+
+def _notebook_display() -> Any:
+    """Return the module ``IPython.display``, or None where IPython shows no images."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None or "image/png" not in shell.display_formatter.active_types:
+        return None
+    return import_module("IPython.display")
+
+
+class _Board:
+    """The figure below a cell."""
+
+    def __init__(self, display: Any) -> None:
+        self.display, self.handle = display, None
+        self.history: list[Any] = []
+        self.num_drawn, self.due = 0, 0.0
+
+    def draw(self) -> None:
+        """Draw the history so far, in place of the previous drawing."""
+        started = perf_counter()
+        picture = self.display.Image(_as_png(self.history), retina=True)
+        if self.handle is None:
+            self.handle = self.display.display(picture, display_id=True)
+        else:
+            self.handle.update(picture)
+        self.num_drawn = len(self.history)
+        self.due = perf_counter() + PAUSE * (perf_counter() - started)
+
+
+def _as_png(history: Sequence[Any]) -> bytes:
+    figure = Figure(figsize=(9, 3.4))
+    # Fixed margins: finding them would draw everything a second time.
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.15, top=0.95, wspace=0.25)
+    left, right = figure.subplots(1, 2)
+    loss_curve(history, left)
+    accuracy_curve(history, right)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    return file.getvalue()
+
+
+# Images and weights.
 
 
 def image(column: ArrayLike, ax: Axes) -> Axes:
-    """Draw one sample as a grey image, upright.
+    """Draw one sample as a square grey image.
 
-    Black is 0 and white 255 for ``uint8``. For other dtypes black is 0, or the smallest number
-    if that is below, and white is 1, or the largest number if that is above.
+    For ``uint8``, 0 is black and 255 white. For other dtypes, 0 is black (or the smallest number,
+    if that is negative), and 1 is white (or the largest number, if that is above 1).
 
     Parameters
     ----------
     column : array_like
         The pixels row by row, shape ``(d,)`` or ``(d, 1)``, with ``d`` a square number.
     ax : matplotlib Axes
-        Where to draw.
-
-    Returns
-    -------
-    Axes
-        ``ax``, without ticks.
-
-    Raises
-    ------
-    ShapeError, InputError
-        The pixels make no square, or are not finite numbers; ``ax`` is no Axes.
+        The Axes to draw on.
 
     Examples
     --------
@@ -319,7 +275,8 @@ def image(column: ArrayLike, ax: Axes) -> Axes:
     black, white = 0.0, 255.0
     if pixels.dtype != np.uint8:
         black, white = min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))
-    as_axes(ax).imshow(pixels, cmap="gray", vmin=black, vmax=white, interpolation="nearest")
+    _check_axes(ax)
+    ax.imshow(pixels, cmap="gray", vmin=black, vmax=white, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     return ax
 
@@ -327,27 +284,16 @@ def image(column: ArrayLike, ax: Axes) -> Axes:
 def weights(model: "SoftmaxRegression", axes: Grid) -> Grid:
     """Draw the weights of each class as an image: red speaks for the class, blue against it.
 
-    One scale, symmetric about 0, and one colour bar serve all classes, so they can be compared.
-    It ends where all but the largest 0.5 % of the weights lie, which have its last colours.
+    All classes share one scale, symmetric about 0, and one colour bar. The scale ends at the 99.5th
+    percentile of the absolute weights; the few beyond it have the last colours.
 
     Parameters
     ----------
     model : SoftmaxRegression
-        For square images.
+        A model of square images.
     axes : Axes, or array or sequence of them
-        One for each class, as ``Figure.subplots(rows, columns)`` returns them; those left over
-        are switched off. The colour bar takes some of their room.
-
-    Returns
-    -------
-    Axes, or array or sequence of them
-        ``axes``.
-
-    Raises
-    ------
-    ShapeError, InputError
-        The images of the model are not square, a weight is not finite, or there are fewer Axes
-        than classes.
+        At least one for each class, as ``Figure.subplots(rows, columns)`` returns them. The rest
+        is switched off. The colour bar takes some of their space.
 
     Examples
     --------
@@ -358,18 +304,19 @@ def weights(model: "SoftmaxRegression", axes: Grid) -> Grid:
     >>> left.get_title(), left.images[0].get_array().shape
     ('up', (2, 2))
     """
-    grid = as_grid(axes, model.num_outputs)
+    grid = _as_grid(axes, model.num_outputs)
     squares = [_as_square(row, "weights of a class") for row in model.W]
-    # A few pixels stand out so far that the others would fade beside them.
+    # The largest weights of all would leave the others pale.
     limit = float(np.quantile(np.abs(model.W), 0.995)) or 1.0
     for ax, square in zip(grid, squares, strict=False):
         shown = ax.imshow(square, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
-    blank(grid[len(squares) :])
+    for ax in grid[len(squares) :]:
+        ax.set_axis_off()
     label = "weight (above 0: for the class)"
     grid[0].figure.colorbar(shown, ax=grid, extend="both", pad=0.03, label=label)
     for ax, name in zip(grid, model.classes, strict=False):
-        ax.set_title(fitted(name, size_of(ax)[0], TITLE_SIZE), fontsize=TITLE_SIZE)
+        _set_title(ax, _shorten(name, _title_letters(ax)))
     return axes
 
 
@@ -389,32 +336,18 @@ def _as_square(column: ArrayLike, name: str) -> NDArray[Any]:
     return pixels.reshape(side, side)
 
 
-# What a model says of single images.
-
-RIGHT, WRONG = "#333333", "#b2182b"
-NAME_SIZE, NAME_POINTS = 10, 120  # about 20 letters beside a bar
+# Predictions.
 
 
 def top_k_bars(guesses: Sequence[tuple[str, float]], ax: Axes) -> Axes:
-    """Draw the probabilities of an image's likeliest classes as bars, the first on top.
+    """Draw the probabilities of the most likely classes of one sample as bars, the first on top.
 
     Parameters
     ----------
     guesses : sequence of (str, float)
-        Class names with their probabilities, as
-        :meth:`npsoftmax.SoftmaxRegression.top_k` returns for each sample.
+        Class names and probabilities, one entry of ``SoftmaxRegression.top_k(X)``.
     ax : matplotlib Axes
-        Where to draw.
-
-    Returns
-    -------
-    Axes
-        ``ax``, from 0 to 1, with the probabilities written beside the bars.
-
-    Raises
-    ------
-    InputError
-        No guess, a probability outside 0 to 1, or ``ax`` is no Axes.
+        The Axes to draw on.
 
     Examples
     --------
@@ -424,10 +357,10 @@ def top_k_bars(guesses: Sequence[tuple[str, float]], ax: Axes) -> Axes:
     ['Bag', 'Shirt']
     """
     names, shares = _as_guesses(guesses)
-    places = np.arange(shares.size)
-    as_axes(ax).barh(places, shares, height=0.7, color="#4477aa")
-    for place, share in zip(places, shares, strict=True):
-        inside = share > 0.8  # a long bar has no room beside it
+    _check_axes(ax)
+    ax.barh(range(len(names)), shares, height=0.7, color=BLUE)
+    for place, share in enumerate(shares):
+        inside = share > 0.8  # no space to the right of a long bar
         ax.annotate(
             f"{share:.3f}",
             (share, place),
@@ -437,37 +370,40 @@ def top_k_bars(guesses: Sequence[tuple[str, float]], ax: Axes) -> Axes:
             horizontalalignment="right" if inside else "left",
             color="white" if inside else "black",
         )
-    labels = [fitted(name, NAME_POINTS, NAME_SIZE) for name in names]
-    ax.set_yticks(places, labels, fontsize=NAME_SIZE)
-    ax.set(xlim=(0, 1), ylim=(shares.size - 0.5, -0.5), xlabel="probability")
+    labels = [_shorten(name) for name in names]
+    ax.set_yticks(range(len(names)), labels, fontsize=10, parse_math=False)
+    ax.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="probability")
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
+def _as_guesses(guesses: Sequence[tuple[str, float]]) -> tuple[list[str], list[float]]:
+    try:
+        names, shares = [str(name) for name, _ in guesses], [float(share) for _, share in guesses]
+    except (TypeError, ValueError):
+        names, shares = [], []
+    if not names or not all(0 <= share <= 1 for share in shares):
+        raise InputError(
+            f"guesses: expected names with probabilities from 0 to 1, got {guesses!r:.200}; "
+            "pass one entry of model.top_k(X)"
+        )
+    return names, shares
+
+
 def prediction_grid(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes: Grid) -> Grid:
-    """Draw samples with the predicted class, its probability, and the true class; errors in red.
+    """Draw samples with their predicted class, its probability and the true class; errors in red.
 
     Parameters
     ----------
     model : SoftmaxRegression
-        For square images.
+        A model of square images.
     X : array_like
         Samples, shape ``(d, n)``; the first ones are drawn, one on each of the Axes.
     y : array_like
         Their labels, shape ``(n,)``.
     axes : Axes, or array or sequence of them
-        As ``Figure.subplots(rows, columns)`` returns them; those left over are switched off.
-
-    Returns
-    -------
-    Axes, or array or sequence of them
-        ``axes``.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        The samples do not fit the model or the labels, or make no square images; no Axes.
+        As ``Figure.subplots(rows, columns)`` returns them. The rest is switched off.
 
     Examples
     --------
@@ -478,29 +414,17 @@ def prediction_grid(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes
     >>> ax.get_title().splitlines()
     ['up 0.500', 'true: down']
     """
-    grid = as_grid(axes)
+    grid = _as_grid(axes)
     columns, labels = _as_samples(model, X, y)
-    _draw_outcomes(model, columns[:, : len(grid)], labels, grid)
+    _draw_predictions(model, columns[:, : len(grid)], labels[: len(grid)], grid)
     return axes
 
 
 def misclassified(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes: Grid) -> Grid:
-    """Draw the samples that the model gets wrong, the error it is surest of first.
+    """Draw the misclassified samples, the most confident error first.
 
-    Parameters
-    ----------
-    model, X, y, axes
-        As for :func:`prediction_grid`, but all samples are looked at.
-
-    Returns
-    -------
-    Axes, or array or sequence of them
-        ``axes``; those for which no error is left are switched off.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`prediction_grid`.
+    The parameters are those of :func:`prediction_grid`, and so are the pictures. Axes are switched
+    off if there are fewer errors.
 
     Examples
     --------
@@ -511,26 +435,13 @@ def misclassified(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes: 
     >>> left.get_title().splitlines(), right.axison
     (['up 0.500', 'true: down'], False)
     """
-    grid = as_grid(axes)
+    grid = _as_grid(axes)
     columns, labels = _as_samples(model, X, y)
     P = model.probabilities(columns)
     wrong = np.flatnonzero(P.argmax(axis=0) != labels)
     worst = wrong[np.argsort(-P.max(axis=0)[wrong], kind="stable")][: len(grid)]
-    _draw_outcomes(model, columns[:, worst], labels[worst], grid)
+    _draw_predictions(model, columns[:, worst], labels[worst], grid)
     return axes
-
-
-def _as_guesses(guesses: Sequence[tuple[str, float]]) -> tuple[list[str], NDArray[np.float64]]:
-    try:
-        names, shares = [str(name) for name, _ in guesses], [float(share) for _, share in guesses]
-    except (TypeError, ValueError):
-        names, shares = [], []
-    if not names or not all(0 <= share <= 1 for share in shares):
-        raise InputError(
-            f"guesses: expected names with probabilities from 0 to 1, got {guesses!r:.200}; "
-            "pass one entry of model.top_k(X)"
-        )
-    return names, np.array(shares)
 
 
 def _as_samples(
@@ -541,52 +452,41 @@ def _as_samples(
     return columns, labels
 
 
-def _draw_outcomes(
+def _draw_predictions(
     model: "SoftmaxRegression", X: NDArray[Any], y: NDArray[Any], grid: list[Axes]
 ) -> None:
-    """Draw as many samples as there are of both samples and Axes."""
     P = model.probabilities(X)
     for ax, column, p, label in zip(grid, X.T, P.T, y, strict=False):
-        predicted, room = p.argmax(), size_of(ax)[0]
-        lines = (
-            fitted(model.classes[predicted], room, TITLE_SIZE, after=f" {p[predicted]:.3f}"),
-            fitted(model.classes[label], room, TITLE_SIZE, before="true: "),
+        predicted, letters = p.argmax(), _title_letters(ax)
+        image(column, ax)
+        _set_title(
+            ax,
+            f"{_shorten(model.classes[predicted], letters - 6)} {p[predicted]:.3f}\n"
+            f"true: {_shorten(model.classes[label], letters - 6)}",
+            color="#333333" if predicted == label else "#b2182b",
         )
-        colour = RIGHT if predicted == label else WRONG
-        image(column, ax).set_title("\n".join(lines), fontsize=TITLE_SIZE, color=colour)
-    blank(grid[X.shape[1] :])
+    for ax in grid[len(y) :]:
+        ax.set_axis_off()
 
 
-# Where a model errs, and whether its probabilities can be believed.
-
-LARGEST, SMALL, SMALLEST = 9.0, 7.0, 5.0  # points; smaller text is left out
-MATRIX_NAME_POINTS = 100  # about 18 letters
+# Evaluation.
 
 
 def confusion(counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
-    """Draw a confusion matrix: a row for each true class, coloured by its share of the row.
+    """Draw a confusion matrix, a row for each true class, coloured by its share of the row.
+
+    The colours follow the square root of the share, which shows errors of a few per cent next to a
+    diagonal of nearly one. Counts other than 0 are written into the cells, and names along the
+    axes, unless the cells are too small.
 
     Parameters
     ----------
     counts : array_like of int
-        Shape ``(k, k)``, from :func:`npsoftmax.metrics.confusion_matrix`. All but zeros are
-        written into the cells where there is room to read them.
+        Shape ``(k, k)``, from :func:`npsoftmax.metrics.confusion_matrix`.
     classes : sequence of str
-        The ``k`` names; where there is no room for them, ticks count the classes.
+        The ``k`` names.
     ax : matplotlib Axes
-        Where to draw; the colour bar stands to its right.
-
-    Returns
-    -------
-    Axes
-        ``ax``.
-
-    Raises
-    ------
-    InputError
-        ``counts`` is not a square matrix of counts, or ``ax`` is no Axes.
-    ShapeError
-        Not one name for each class.
+        The Axes to draw on; the colour bar is to its right.
 
     Examples
     --------
@@ -602,23 +502,50 @@ def confusion(counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
             f"classes: expected a name for each of the {support.size} classes, got {len(classes)}"
         )
     shares = cells / np.maximum(support, 1)[:, None]
-    # The square root shows errors of a few per cent beside a diagonal of nearly one.
-    shown = as_axes(ax).imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    _check_axes(ax)
+    shown = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     bar = ax.inset_axes((1.03, 0, 0.04, 1))
     ax.figure.colorbar(shown, cax=bar, label="share of the true class")
-    cell = min(size_of(ax)) / support.size
-    _write_numbers(cells, shares, cell, ax)
-    _write_names(classes, cell, ax)
     ax.set(xlabel="predicted class", ylabel="true class")
+    cell = min(_size_in_points(ax)) / support.size
+    _write_counts(cells, shares, cell, ax)
+    _write_names(classes, cell, ax)
     return ax
 
 
-def reliability(probabilities: ArrayLike, y: ArrayLike, ax: Axes, num_bins: int = 15) -> Axes:
-    """Draw accuracy against confidence: where bars end below the diagonal, a model is too sure.
+MIN_FONT_POINTS = 5.0
 
-    The bins are those of :func:`npsoftmax.metrics.expected_calibration_error`, which stands in
-    the title: the mean length of the red gaps between accuracy and mean confidence, each
-    weighted by the number of samples above it.
+
+def _write_counts(cells: NDArray[Any], shares: NDArray[Any], cell: float, ax: Axes) -> None:
+    size = min(9.0, 1.25 * cell / len(str(cells.max())))  # digits are 0.64 times as wide as high
+    if size < MIN_FONT_POINTS:
+        return
+    for (row, column), count in np.ndenumerate(cells):
+        if count:
+            colour = "white" if shares[row, column] > 0.3 else "black"
+            ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
+
+
+def _write_names(classes: Sequence[str], cell: float, ax: Axes) -> None:
+    size = min(9.0, 0.75 * cell)
+    if size < MIN_FONT_POINTS:
+        return
+    is_spacious = cell > 2 * size
+    names = [_shorten(str(name), 20 if is_spacious else 12) for name in classes]
+    style: dict[str, Any] = {"fontsize": size, "parse_math": False}
+    ax.set_yticks(range(len(names)), names, **style)
+    if max(map(len, names)) * 0.7 * size > cell:
+        angle = 45 if is_spacious else 90
+        style |= {"rotation": angle, "rotation_mode": "anchor", "ha": "right", "va": "center"}
+    ax.set_xticks(range(len(names)), names, **style)
+
+
+def reliability(probabilities: ArrayLike, y: ArrayLike, ax: Axes, num_bins: int = 15) -> Axes:
+    """Draw accuracy against confidence; bars below the diagonal mean an overconfident model.
+
+    The bins are those of :func:`npsoftmax.metrics.expected_calibration_error`. That error, in the
+    title, is the mean length of the red gaps between accuracy and mean confidence, weighted by the
+    numbers of samples, which are written above the bins (up to 30 bins).
 
     Parameters
     ----------
@@ -627,19 +554,9 @@ def reliability(probabilities: ArrayLike, y: ArrayLike, ax: Axes, num_bins: int 
     y : array_like
         Labels, shape ``(n,)``.
     ax : matplotlib Axes
-        Where to draw.
+        The Axes to draw on.
     num_bins : int
-        Bins of equal width.
-
-    Returns
-    -------
-    Axes
-        ``ax``.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`npsoftmax.metrics.expected_calibration_error`; ``ax`` is no Axes.
+        The number of bins, of equal width.
 
     Examples
     --------
@@ -654,165 +571,73 @@ def reliability(probabilities: ArrayLike, y: ArrayLike, ax: Axes, num_bins: int 
     sizes = bins.sizes[full]
     accuracy, confidence = bins.hits[full] / sizes, bins.confidence[full] / sizes
     middles, width = (full + 0.5) / num_bins, 0.9 / num_bins
-    as_axes(ax).bar(middles, accuracy, width, color="#4477aa", label="accuracy")
+    _check_axes(ax)
+    ax.bar(middles, accuracy, width, color=BLUE, label="accuracy")
     gap = ax.bar(middles, confidence - accuracy, width, accuracy, label="gap to mean confidence")
     for bar in gap:
         bar.set(facecolor="#cc331133", edgecolor="#cc3311", hatch="////", linewidth=0.8)
     ax.plot([0, 1], [0, 1], "--", color="#333333", linewidth=1, label="calibrated")
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
-    taken = _write_sizes(middles, sizes, size_of(ax)[0] / num_bins, ax)
-    ax.set_title(f"expected calibration error {error:.4f}", pad=6 + taken)
+    if num_bins <= 30:
+        texts = [str(size) if size < 10_000 else f"{size / 1000:.0f}k" for size in sizes]
+        top = ax.secondary_xaxis("top")
+        top.set_xticks(middles, texts, fontsize=7, rotation=0 if num_bins <= 15 else 90)
+        top.tick_params(length=0, pad=2)
+        top.set_xlabel("samples", fontsize=7, loc="right")
+    ax.set_title(f"expected calibration error {error:.4f}")
     ax.legend(loc="upper left")
     return ax
 
 
-def _write_numbers(cells: NDArray[Any], shares: NDArray[Any], room: float, ax: Axes) -> None:
-    widest = text_width(str(cells.max()), LARGEST)
-    size = LARGEST * min(1, 0.85 * room / widest)
-    if size < SMALLEST:
-        return
-    for (row, column), count in np.ndenumerate(cells):
-        if count:
-            colour = "white" if shares[row, column] > 0.3 else "black"
-            ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
+# Axes and names.
 
 
-def _write_names(classes: Sequence[str], room: float, ax: Axes) -> None:
-    size = min(LARGEST, 0.75 * room)
-    if size < SMALLEST:
-        return
-    names = [fitted(str(name), MATRIX_NAME_POINTS, size) for name in classes]
-    places = np.arange(len(names))
-    ax.set_yticks(places, names, fontsize=size)
-    ax.set_xticks(places, names, fontsize=size)
-    if max(text_width(name, size) for name in names) > 0.9 * room:
-        angle = 45 if room > 2 * size else 90
-        ax.tick_params(axis="x", labelrotation=angle)
-        for label in ax.get_xticklabels():
-            label.set(rotation_mode="anchor", ha="right", va="center")
-
-
-def _write_sizes(middles: NDArray[Any], sizes: NDArray[Any], room: float, ax: Axes) -> float:
-    """Write how many samples each bin has above it; return the height that takes in points."""
-    if room < SMALL:
-        return 0
-    texts = [str(size) if size < 10_000 else f"{size / 1000:.0f}k" for size in sizes]
-    widest = max(text_width(text, SMALL) for text in texts)
-    flat = widest < 0.95 * room
-    above: dict[str, Any] = {
-        "xycoords": ax.get_xaxis_transform(),  # x as in the data, y from 0 to 1
-        "textcoords": "offset points",
-        "fontsize": SMALL,
-    }
-    angle = 0 if flat else 90
-    for middle, text in zip(middles, texts, strict=True):
-        ax.annotate(text, (middle, 1), xytext=(0, 3), ha="center", rotation=angle, **above)
-    ax.annotate("samples", (1, 1), xytext=(4, 3), **above)
-    return 3 + (SMALL if flat else widest)
-
-
-# Curves that grow in a notebook while a model trains.
-
-Record = TypeVar("Record", EpochRecord, IterationRecord)
-
-INTERVAL_SECONDS, PAUSE_PER_DRAWING = 0.5, 4
-WIDTH, HEIGHT = 9.0, 3.4  # inches
-DPI, SCREEN_DPI = 150, 75  # two pixels for each of an ordinary screen
-
-
-def live(records: Iterable[Record]) -> Iterator[Record]:
-    """Pass on the records of a training run, and draw them in the notebook as they come.
-
-    One figure with the curves of loss and accuracy stands below the cell and is replaced in
-    place, at most twice a second, and at the end, however the run ends. Between two drawings it
-    waits at least four times as long as one takes. Outside a notebook the records are passed on,
-    and nothing is drawn.
-
-    Parameters
-    ----------
-    records : iterable of EpochRecord or IterationRecord
-        What ``Trainer.run`` or ``FullBatchTrainer.run`` yields.
-
-    Yields
-    ------
-    EpochRecord or IterationRecord
-        The same records.
-
-    Examples
-    --------
-    >>> from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer
-    >>> loader = DataLoader([[-1.0, 1.0, -2.0, 2.0]], [0, 1, 0, 1], batch_size=2)
-    >>> trainer = Trainer(SoftmaxRegression(1, 2), Descent(1.0), loader)
-    >>> for record in live(trainer.run(epochs=3)):
-    ...     print(record.epoch)
-    1
-    2
-    3
-    """
-    shell = _notebook()
-    if shell is None:
-        yield from records
-        return
-    board = _Board(shell)
-    try:
-        for record in records:
-            board.add(record)
-            yield record
-    finally:
-        board.finish()
-
-
-class _Board:
-    """The figure below the cell."""
-
-    def __init__(self, shell: Any) -> None:
-        self.shell = shell
-        self.name = secrets.token_hex(16)
-        self.history: list[Any] = []
-        self.num_shown = 0
-        self.due = 0.0
-
-    def add(self, record: EpochRecord | IterationRecord) -> None:
-        """Take one more record; draw if the last drawing is long enough ago."""
-        self.history.append(record)
-        if perf_counter() >= self.due:
-            self.show()
-
-    def finish(self) -> None:
-        """Draw what has not been drawn."""
-        if self.num_shown < len(self.history):
-            self.show()
-
-    def show(self) -> None:
-        """Draw, in place of the drawing before."""
-        started = perf_counter()
-        self.shell.display_pub.publish(
-            {"image/png": _as_png(self.history), "text/plain": str(self.history[-1])},
-            {"image/png": {"width": WIDTH * SCREEN_DPI, "height": HEIGHT * SCREEN_DPI}},
-            transient={"display_id": self.name},
-            update=self.num_shown > 0,
+def _check_axes(ax: object) -> None:
+    if not isinstance(ax, Axes):
+        raise InputError(
+            f"ax: expected one matplotlib Axes, got {type(ax).__name__}; "
+            "make it with matplotlib.figure.Figure().subplots()"
         )
-        self.num_shown = len(self.history)
-        drawing = perf_counter() - started
-        self.due = perf_counter() + max(INTERVAL_SECONDS, PAUSE_PER_DRAWING * drawing)
 
 
-def _as_png(history: Sequence[Any]) -> str:
-    figure = Figure(figsize=(WIDTH, HEIGHT))
-    # Fixed margins: finding them would draw everything a second time.
-    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.15, top=0.95, wspace=0.25)
-    left, right = figure.subplots(1, 2)
-    loss_curve(history, left)
-    accuracy_curve(history, right)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI)
-    return base64.b64encode(file.getvalue()).decode()
+def _as_grid(axes: object, needed: int = 1) -> list[Axes]:
+    """Return the Axes of a grid row by row."""
+    flat: list[Any] = np.ravel(np.array(axes, dtype=object)).tolist()
+    if len(flat) < needed or not all(isinstance(ax, Axes) for ax in flat):
+        kinds = ", ".join(sorted({type(ax).__name__ for ax in flat})) or "none"
+        raise InputError(
+            f"axes: expected at least {needed} matplotlib Axes, got {len(flat)} ({kinds}); "
+            "make them with matplotlib.figure.Figure().subplots(rows, columns)"
+        )
+    if len({ax.figure for ax in flat}) != 1:
+        raise InputError("axes: expected Axes of one figure, got Axes of several; use one")
+    return flat
 
 
-def _notebook() -> Any:
-    """Return the shell of the notebook that runs this; IPython in a terminal shows text only."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    if shell is None or "image/png" not in shell.display_formatter.active_types:
-        return None
-    return shell
+def _shorten(name: str, letters: int = 20) -> str:
+    """Return a name on one line, without the middle if it is long: names often differ at the end.
+
+    Control characters and lone surrogates, which no font can draw, are escaped.
+    """
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+    letters = max(letters, 3)
+    if len(shown) <= letters:
+        return shown
+    return f"{shown[: letters // 2]}…{shown[letters // 2 + 1 - letters :]}"
+
+
+TITLE_POINTS = 9
+
+
+def _set_title(ax: Axes, title: str, **style: Any) -> None:
+    ax.set_title(title, fontsize=TITLE_POINTS, parse_math=False, **style)
+
+
+def _title_letters(ax: Axes) -> int:
+    """Return about how many letters fit above ``ax``."""
+    return int(_size_in_points(ax)[0] / (0.55 * TITLE_POINTS))
+
+
+def _size_in_points(ax: Axes) -> tuple[float, float]:
+    points_per_pixel = 72 / ax.figure.dpi
+    return ax.bbox.width * points_per_pixel, ax.bbox.height * points_per_pixel
