@@ -35,7 +35,7 @@ class Prediction(NamedTuple):
     photo: "Photo"
     guesses: list[tuple[str, float]]
     novelty: float | None
-    doubts: list[str]
+    warnings: list[str]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -185,7 +185,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
             {"class": name, "probability": probability} for name, probability in prediction.guesses
         ],
         "novelty": novelty if novelty is not None and math.isfinite(novelty) else None,
-        "doubts": prediction.doubts,
+        "doubts": prediction.warnings,
     }
 
 
@@ -202,7 +202,7 @@ def print_out(prediction: Prediction, classes: tuple[str, ...]) -> None:
     print(command_line.one_line(prediction.file))
     for place, (name, probability) in enumerate(prediction.guesses, start=1):
         print(f"{place}) {legible(name):{width}}: {probability:.3f}")
-    for doubt in prediction.doubts:
+    for doubt in prediction.warnings:
         print(f"doubtful  {doubt}")
 
 
@@ -249,7 +249,7 @@ def draw_row(
     else:
         right.set_axis_off()
     # Without the numbers, which would not fit.
-    doubts = ", ".join(doubt.partition(":")[0] for doubt in prediction.doubts)
+    doubts = ", ".join(doubt.partition(":")[0] for doubt in prediction.warnings)
     right.set_title(doubts, fontsize=9, color="firebrick", loc="left")
 
 

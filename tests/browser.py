@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 CHROMIUM = "/usr/bin/chromium"
-# Without a display or a sandbox of its own, and without the browser's own errands on the network.
+# Without a display, a sandbox, and requests of the browser itself.
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -18,7 +18,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# In the page, before its own script: what its Content-Security-Policy refuses.
+# Runs in the page before its script: records what the Content-Security-Policy refuses.
 NOTE_VIOLATIONS = """
 window.refused = [];
 document.addEventListener("securitypolicyviolation", (event) =>
@@ -40,40 +40,40 @@ def chromium():
 
 
 class Visit:
-    """One page opened from a file, what it shows, and all that went wrong there."""
+    """A page opened from a file: what it shows, and its problems."""
 
     def __init__(self, browser, path, **context):
         self.context = browser.new_context(**context)
         self.page = self.context.new_page()
         self.page.set_default_timeout(10_000)
-        self.complaints, self.requests = [], []
-        self.page.on("console", self._hear)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.messages, self.requests = [], []
+        self.page.on("console", self._record_message)
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.add_init_script(NOTE_VIOLATIONS)
         self.page.goto(path.as_uri())
 
-    def _hear(self, message):
+    def _record_message(self, message):
         if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
+            self.messages.append(message.text)
 
     def problems(self):
         """Return console errors and warnings, refusals, and requests to anything but the page."""
         local = (self.page.url, "blob:", "data:")
-        asked = [url for url in self.requests if not url.startswith(local)]
-        return self.complaints + asked + self.page.evaluate("window.refused")
+        outside = [url for url in self.requests if not url.startswith(local)]
+        return self.messages + outside + self.page.evaluate("window.refused")
 
     def close(self):
         self.context.close()
 
     def settled(self):
-        """Wait until the page has answered."""
+        """Wait until the page shows its answer."""
         # Not wait_for_function: it evaluates text in the page, which the page's policy forbids.
         self.page.locator("#answer[aria-busy=false]").wait_for(state="attached")
         return self
 
     def choose(self, data, name="photo.png", kind="image/png"):
-        """Give the page a file, as the button does."""
+        """Give the page a file, like the button."""
         file = {"name": name, "mimeType": kind, "buffer": data}
         self.page.locator("#file").set_input_files(file)
         return self.settled()
@@ -110,7 +110,7 @@ class Visit:
         return self.page.locator("#answer .warning").all_text_contents()
 
     def pixels(self):
-        """Return the 784 grey levels that the page shows as what the model sees."""
+        """Return the 784 grey levels that the page shows."""
         return self.page.evaluate(
             """() => {
               const { data } = document.querySelector("#seen").getContext("2d")

@@ -1,4 +1,4 @@
-"""Photos of a data set's items, as a person takes them, and what two recipes make of them.
+"""Simulated photos of the items of a data set, and the accuracy of two recipes on them.
 
 `python tests/photo_set.py MODEL` prints the table of `docs/photos.md`.
 """
@@ -18,21 +18,24 @@ from npsoftmax.ext import photos
 
 @dataclass(frozen=True)
 class Conditions:
-    """How photos are taken; a pair is the range that each photo's own value is drawn from.
+    """How photos are taken; for each photo, a value is drawn from the range that a pair gives.
 
-    ``item`` says how the 28x28 pixels come upon the table: as a ``"print"``, dark on a white
-    square; ``"dark"``, darkening the table; or ``"light"``, lightening it.
+    ``item`` is ``"print"`` (dark on a white square), ``"dark"`` (it darkens the table) or
+    ``"light"`` (it lightens the table).
     """
 
     item: str = "print"
     table: tuple[float, float] = (190, 245)
     enlarged: int = 10
     resample: Image.Resampling = Image.Resampling.NEAREST
-    margins: tuple[float, float] = (0.05, 0.6)  # on each side, in sides of the item's square
+    margins: tuple[float, float] = (
+        0.05,
+        0.6,
+    )  # on each side, relative to the side of the item's square
     noise: tuple[float, float] = (2, 12)  # standard deviation in grey levels
-    quality: tuple[int, int] = (60, 96)  # of the JPEG, without the last
-    gradient: float = 0.0  # of the light across the photo, as a share
-    cast: float = 0.0  # of the colours, as a share
+    quality: tuple[int, int] = (60, 96)  # of the JPEG; the end is excluded
+    gradient: float = 0.0  # relative change of the light across the photo
+    cast: float = 0.0  # relative change of the colours
 
 
 CONDITIONS = {
@@ -83,7 +86,7 @@ def photo(column, seed, conditions=Conditions()):
 
 
 def colab_column(image):
-    """Return what the Colab demo makes of a photo; its model, too, was trained on pixels / 255."""
+    """Return the pixels that the Colab demo computes; its model was trained on pixels / 255 too."""
     grey = np.asarray(image.convert("L"))
     grey = 255 - grey if grey.mean() > 127 else grey
     canvas = np.zeros((28, 28), np.uint8)
@@ -91,28 +94,28 @@ def colab_column(image):
     return (canvas.reshape(784, 1) / 255 - 0.2860) / 0.3530
 
 
-def take(X, conditions):
-    """Return a photo of every item, as bytes: decoded, 2,000 of them would take gigabytes."""
+def take_photos(X, conditions):
+    """Return a photo of every item as bytes; 2,000 decoded ones would take gigabytes."""
     return [photo(X[:, j], j, conditions) for j in range(X.shape[1])]
 
 
 def measure(model, files, y):
-    """Return Top-1, Top-3, and the share of photos of which something is doubtful."""
+    """Return Top-1, Top-3, and the share of photos with a warning."""
     seen = [photos.look(Image.open(BytesIO(file))) for file in files]
     columns = np.hstack([each.pixels for each in seen])
     logits = model.logits(columns)
-    doubted = (model.novelty(columns) > 1) | [bool(each.warnings) for each in seen]
-    return metrics.accuracy(logits, y), metrics.top_k_accuracy(logits, y, 3), doubted.mean()
+    warned = (model.novelty(columns) > 1) | [bool(each.warnings) for each in seen]
+    return metrics.accuracy(logits, y), metrics.top_k_accuracy(logits, y, 3), warned.mean()
 
 
 def measure_colab(model, files, y):
-    """Return Top-1 by the Colab demo's recipe, and the mean of the highest probability."""
+    """Return Top-1 with the recipe of the Colab demo, and the mean of the highest probability."""
     logits = model.logits(np.hstack([colab_column(Image.open(BytesIO(file))) for file in files]))
     return metrics.accuracy(logits, y), npsoftmax.softmax(logits).max(axis=0).mean()
 
 
 def main():
-    """Print a row for each of the conditions."""
+    """Print one row for each of the conditions."""
     parser = argparse.ArgumentParser(description="Measure a model on photos of test items.")
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--data-dir", metavar="DIR")
@@ -124,10 +127,10 @@ def main():
     raw = model.logits(X)
     print(f"the items themselves: Top-1 {metrics.accuracy(raw, y):.3f}, ", end="")
     print(f"Top-3 {metrics.top_k_accuracy(raw, y, 3):.3f}\n")
-    print("| photos | Top-1 | Top-3 | doubted | Colab's recipe, Top-1 | its confidence |")
+    print("| photos | Top-1 | Top-3 | with warnings | Colab's recipe, Top-1 | its confidence |")
     print("|---|---|---|---|---|---|")
     for name, conditions in CONDITIONS.items():
-        files = take(X, conditions)
+        files = take_photos(X, conditions)
         numbers = [*measure(model, files, y), *measure_colab(model, files, y)]
         print(f"| {name} | " + " | ".join(f"{number:.3f}" for number in numbers) + " |", flush=True)
 

@@ -1,7 +1,6 @@
-"""The graph gives what the model gives, to whoever has ONNX Runtime and nothing of this package.
+"""The graph computes the labels and probabilities of the model, with ONNX Runtime alone.
 
-It sums in float64 as the model does: a sum in float32 is 1e-6 away from that, and so far from every
-other float32 sum.
+It sums in float64 like the model. Sums in float32 differ from that, and from each other, by 1e-6.
 """
 
 import copy
@@ -30,7 +29,7 @@ def calibrated(model, temperature):
 
 
 def run(model, X, dtype=np.uint8):
-    """Export the model and give the graph the columns of X as rows; return labels and columns."""
+    """Export a model, and return the labels and probabilities (columns) of the graph for X."""
     onnx_export.save(model, "model.onnx", dtype)
     session = onnxruntime.InferenceSession("model.onnx")
     name = "pixels" if dtype == np.uint8 else "features"
@@ -93,7 +92,7 @@ def test_sizes(rng, d, k, n):
     assert np.abs(probabilities - model(X)).max(initial=0) < 1e-7
 
 
-def test_a_tie_after_rounding_is_the_first_class_here_too():
+def test_the_first_class_wins_a_tie_after_rounding():
     model = SoftmaxRegression(1, 2, sigma=0)
     model.theta[:] = [[1, 5], [np.float32(1.0000001), 5]]
     X = np.array([[0.5]])
@@ -138,7 +137,7 @@ def test_other_scales_of_pixels():
 @pytest.mark.parametrize(
     ("expected", "given"), [(np.uint8, np.float32), (np.uint8, np.int64), (np.float32, np.uint8)]
 )
-def test_the_wrong_kind_of_input_is_a_loud_error(expected, given):
+def test_input_of_another_type_is_an_error(expected, given):
     onnx_export.save(SoftmaxRegression(2, 3), "model.onnx", expected)
     session = onnxruntime.InferenceSession("model.onnx")
     (put,) = session.get_inputs()
@@ -146,7 +145,7 @@ def test_the_wrong_kind_of_input_is_a_loud_error(expected, given):
         session.run(None, {put.name: np.zeros((1, 2), dtype=given)})
 
 
-def test_what_the_graph_says_of_itself():
+def test_the_signature_of_the_graph():
     onnx_export.save(SoftmaxRegression(4, 3), "model.onnx")
     session = onnxruntime.InferenceSession("model.onnx")
     facts = [
@@ -158,7 +157,7 @@ def test_what_the_graph_says_of_itself():
         [("label", "tensor(int64)", ["N"]), ("probabilities", "tensor(float)", ["N", 3])],
     ]
     model = onnx.load("model.onnx")
-    assert model.ir_version == 8  # more is too new for ONNX Runtime before 1.15
+    assert model.ir_version == 8  # higher versions are too new for ONNX Runtime before 1.15
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
     assert {node.op_type for node in model.graph.node} == {
         "Cast", "Mul", "Gemm", "ArgMax", "Softmax",
@@ -222,7 +221,7 @@ def test_refused_models_leave_the_file_alone(tmp_path, model, dtype, message):
     assert path.read_text() == "before"
 
 
-def test_a_graph_that_the_checker_refuses_is_not_written(tmp_path, monkeypatch):
+def test_an_invalid_graph_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "IR_VERSION", 99)
     with pytest.raises(OutputError, match=r"expected a graph that onnx .* finds valid"):
         onnx_export.save(spoilt(), tmp_path / "model.onnx")

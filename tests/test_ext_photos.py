@@ -1,4 +1,4 @@
-"""Any photo to the pixels that a model was trained on."""
+"""From any photo to the pixels that a model was trained on."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("PIL")
 
-from photo_set import CONDITIONS, Conditions, measure, measure_colab, photo, take
+from photo_set import CONDITIONS, Conditions, measure, measure_colab, photo, take_photos
 from PIL import Image, features
 
 from npsoftmax import load, metrics
@@ -50,7 +50,7 @@ def encoded(image, kind, **options):
     return file.getvalue()
 
 
-# --- What the recipe makes of simple scenes ---
+# --- Simple scenes ---
 
 
 @pytest.mark.parametrize(("table", "item"), [(220, 20), (0, 255), (40, 230), (130, 250), (130, 10)])
@@ -61,8 +61,8 @@ def test_a_bar_is_trimmed_enlarged_centred_and_light_on_black(table, item):
     assert seen.warnings == () and not seen.is_blank
 
 
-def test_a_wide_item_lies_in_the_middle_rows():
-    seen = photos.look(bar(box=(10, 10, 38, 17)))  # 28 x 7: 21 rows to share, 11 of them above
+def test_a_wide_item_is_in_the_middle_rows():
+    seen = photos.look(bar(box=(10, 10, 38, 17)))  # 28 x 7: of the 21 other rows, 11 are above
     rows = np.flatnonzero(square_of(seen).any(axis=1))
     assert rows.tolist() == list(range(11, 18))
 
@@ -74,13 +74,13 @@ def test_grey_levels_between_keep_their_order_and_the_brightest_is_white():
     assert square[3, 14] == 128 and square[24, 14] == 255
 
 
-def test_photo_of_many_pixels_is_reduced_for_showing():
+def test_a_large_photo_is_reduced():
     seen = photos.look(bar().resize((1800, 1200), Image.Resampling.NEAREST))
     assert seen.image.size == (450, 300) and seen.image.mode == "RGB"
     assert (square_of(seen) == BAR).all()
 
 
-def test_white_paper_on_a_table_is_taken_for_the_background():
+def test_white_paper_on_a_table_becomes_the_background():
     desk = Image.new("L", (200, 180), 200)
     sheet = bar(255, 60, size=(100, 120), box=(30, 20, 60, 80))
     sheet.paste(225, (60, 20, 70, 80))  # lighter than the desk, darker than the paper
@@ -90,7 +90,7 @@ def test_white_paper_on_a_table_is_taken_for_the_background():
     assert seen[14, 20] == round(255 * 30 / 195)
 
 
-def test_dust_on_the_table_is_not_part_of_the_item():
+def test_dust_on_the_table_is_dropped():
     image = bar(size=(300, 200), box=(100, 50, 150, 150))
     image.paste(0, (10, 10, 13, 13))
     image.paste(0, (280, 190, 282, 192))
@@ -99,7 +99,7 @@ def test_dust_on_the_table_is_not_part_of_the_item():
 
 def test_a_small_part_of_an_item_is_kept():
     image = bar(size=(300, 200), box=(100, 50, 150, 150))
-    image.paste(20, (190, 90, 200, 110))  # 1/25 of the other one's area
+    image.paste(20, (190, 90, 200, 110))  # 1/25 of the area of the bar
     square = square_of(photos.look(image))
     assert square[14, [0, 20, 27]].tolist() == [255, 0, 255]
 
@@ -108,7 +108,7 @@ def test_a_small_part_of_an_item_is_kept():
 def test_cells_that_touch_at_a_corner_are_one_part(corner):
     image = bar(size=(64, 64), box=(17, 17, 47, 47))
     left, top = corner
-    image.paste(20, (left, top, left + 4, top + 4))  # dust, did it not touch
+    image.paste(20, (left, top, left + 4, top + 4))  # dust if it did not touch
     square = square_of(photos.look(image))
     assert (square[14] == 0).sum() == (square[:, 14] == 0).sum() == 3  # of 28, as 4 of 34
 
@@ -116,13 +116,15 @@ def test_cells_that_touch_at_a_corner_are_one_part(corner):
 def test_a_faint_rim_belongs_to_the_item():
     image = Image.new("L", (512, 512), 220)
     image.paste(160, (126, 126, 386, 386))
-    image.paste(20, (128, 128, 384, 384))  # whole cells; of those around, the rim covers a quarter
+    image.paste(
+        20, (128, 128, 384, 384)
+    )  # whole cells; the rim covers a quarter of the cells around
     square = square_of(photos.look(image))
     rim = round(255 * (2 * 60 + (260 / 28 - 2) * 200) / (260 / 28 * 200))
     assert square[0, 14] == square[27, 14] == square[14, 0] == square[14, 27] == rim
 
 
-def test_what_is_lighter_than_the_table_is_no_part_of_a_dark_item():
+def test_light_spots_are_not_part_of_a_dark_item():
     image = bar()
     image.paste(255, (20, 15, 30, 25))
     square = square_of(photos.look(image))
@@ -164,7 +166,7 @@ def test_enlarging_by_a_whole_factor_changes_nothing(item, factor):
 
 
 @given(items, st.tuples(st.integers(1, 35), st.integers(1, 35)))
-def test_where_the_item_lies_does_not_matter(item, at):
+def test_the_position_of_the_item_does_not_matter(item, at):
     there = photos.look(Image.fromarray(placed(item, at=at)))
     assert (there.pixels == photos.look(Image.fromarray(placed(item))).pixels).all()
 
@@ -197,9 +199,9 @@ def test_exif_turns_the_photo_upright(item, orientation):
         assert (turned.pixels == photos.look(Image.fromarray(scene)).pixels).all()
 
 
-def test_a_photo_held_upright_that_jpeg_stores_lying(tmp_path):
+def test_a_portrait_photo_that_jpeg_stores_as_a_landscape(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn it right by a quarter to see it upright
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
     path = saved(bar().rotate(90, expand=True), tmp_path / "bar.jpg", quality=95, exif=exif)
     assert abs(square_of(photos.read(path)).astype(int) - BAR).max() < 20
 
@@ -281,7 +283,7 @@ KINDS |= {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_common_kinds_of_images_are_read(kind, tmp_path):
-    path = tmp_path / "photo"  # the name says nothing
+    path = tmp_path / "photo"  # without an extension
     path.write_bytes(KINDS[kind]())
     seen = photos.read(path)
     assert seen.image.mode == "RGB"
@@ -291,7 +293,7 @@ def test_common_kinds_of_images_are_read(kind, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["AVIF", "JPEG2000"])
-def test_newer_kinds_of_images_are_read_where_pillow_can(format, tmp_path):
+def test_newer_formats_are_read_if_pillow_supports_them(format, tmp_path):
     if not features.check({"AVIF": "avif", "JPEG2000": "jpg_2000"}[format]):
         pytest.skip(f"this Pillow has no {format}")
     path = saved(bar(size=(120, 80), box=(40, 20, 60, 60)), tmp_path / "photo", format=format)
@@ -329,11 +331,11 @@ def test_absurd_sizes(size, item, tmp_path):
     assert seen.is_blank == (seen.pixels.max() == 0) and max(seen.image.size) <= 512
 
 
-# --- What is doubtful ---
+# --- Warnings ---
 
 
 @pytest.mark.parametrize("table", [0, 100, 255])
-def test_blank_images_say_so(table):
+def test_blank_images_have_a_warning(table):
     seen = photos.look(Image.new("RGB", (50, 70), (table,) * 3))
     assert seen.is_blank and not seen.pixels.any()
     assert seen.warnings == ("blank: nothing stands out from the background",)
@@ -346,26 +348,26 @@ def test_a_table_alone_is_blank():
         assert photos.look(Image.open(BytesIO(table))).is_blank
 
 
-def test_low_contrast_is_named():
-    (doubt,) = photos.look(bar(220, 190)).warnings
-    assert doubt.startswith("low in contrast: 30 of 255 grey levels")
+def test_low_contrast_has_a_warning():
+    (warning,) = photos.look(bar(220, 190)).warnings
+    assert warning.startswith("low in contrast: 30 of 255 grey levels")
     assert photos.look(bar(220, 188)).warnings == ()
 
 
-def test_uneven_backgrounds_are_named():
+def test_uneven_backgrounds_have_a_warning():
     rows = np.linspace(170, 210, 200).repeat(300).reshape(200, 300)
     scene = Image.fromarray(rows.astype(np.uint8))
     scene.paste(70, (100, 50, 150, 150))
     seen = photos.look(scene)
-    (doubt,) = seen.warnings
+    (warning,) = seen.warnings
     assert (square_of(seen) == BAR).all()
-    assert doubt == "uneven background: it varies by 19, the item by 120 of 255 grey levels"
+    assert warning == "uneven background: it varies by 19, the item by 120 of 255 grey levels"
 
 
-# --- What cannot be read ---
+# --- Unreadable files ---
 
 
-def test_what_is_no_file_is_refused_without_waiting(tmp_path):
+def test_paths_without_a_regular_file_are_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "missing.png", tmp_path / "pipe", "/dev/zero", "a\0b", ""):
         with pytest.raises(InputError, match="cannot read"):
@@ -374,24 +376,24 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n",
                                      b"<svg xmlns='http://www.w3.org/2000/svg'/>"])  # fmt: skip
-def test_what_is_no_image_is_refused(content, tmp_path):
+def test_files_of_other_kinds_are_refused(content, tmp_path):
     path = tmp_path / "file.jpg"
     path.write_bytes(content)
     with pytest.raises(
-        CorruptFileError, match=rf"expected an image .*, got {len(content)} bytes that are none"
+        CorruptFileError, match=rf"expected an image .*, got {len(content)} bytes in another format"
     ):
         photos.read(path)
 
 
 @pytest.mark.parametrize("kind", ["EPS", "TGA", "PCX"])
-def test_formats_that_are_not_named_are_refused(kind, tmp_path):
+def test_other_formats_of_pillow_are_refused(kind, tmp_path):
     path = saved(bar().convert("RGB"), tmp_path / "bar", format=kind)
-    with pytest.raises(CorruptFileError, match="bytes that are none"):
+    with pytest.raises(CorruptFileError, match="bytes in another format"):
         photos.read(path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
-def test_files_that_are_cut_off_are_refused(kind, tmp_path):
+def test_truncated_files_are_refused(kind, tmp_path):
     rng = np.random.default_rng(0)
     data = encoded(Image.fromarray(rng.integers(0, 256, (90, 90), np.uint8)), kind)
     path = tmp_path / "cut"
@@ -409,7 +411,7 @@ def test_large_files_are_refused_before_they_are_read(tmp_path):
 
 
 def bomb(width, height):
-    """A PNG file that promises so many pixels; they compress to a thousandth."""
+    """A small PNG file whose header announces many pixels."""
 
     def chunk(kind, data):
         checksum = zlib.crc32(kind + data)
@@ -436,12 +438,12 @@ def test_a_user_may_lower_pillows_limit(monkeypatch, tmp_path):
     path = saved(bar(), tmp_path / "bar.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # the bar has 2400, not twice as many
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whatever the user's filters are
+        warnings.simplefilter("ignore")  # with any filters of the user
         with pytest.raises(CorruptFileError, match="at most 2000 pixels"):
             photos.read(path)
 
 
-def test_damage_that_pillow_copes_with_is_no_warning(tmp_path):
+def test_damage_that_pillow_repairs_gives_no_python_warning(tmp_path):
     path = saved(bar(), tmp_path / "bar.png", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
     assert (square_of(photos.read(path)) == BAR).all()
 
@@ -455,7 +457,7 @@ def test_numbers_without_a_white_are_refused(tmp_path):
             photos.look(Image.fromarray(np.array([[least, most]], np.int32)))
 
 
-def test_what_cannot_be_looked_at_is_refused():
+def test_other_objects_and_undecodable_images_are_refused():
     with pytest.raises(InputError, match=r"PIL image, got str; read\(path\)"):
         photos.look("boot.jpg")
     with pytest.raises(CorruptFileError, match=r"pixels, got a size of \(0, 5\)"):
@@ -467,7 +469,7 @@ def test_what_cannot_be_looked_at_is_refused():
 
 
 def mutate(data, random_):
-    """Return the bytes with a few changed, dropped, doubled or cut off; headers the most often."""
+    """Return the bytes with a few changed, dropped, repeated or cut off, mostly in the header."""
     data = bytearray(data)
     for _ in range(random_.randint(1, 6)):
         last = len(data) - 1 if random_.random() < 0.4 else min(len(data) - 1, 100)
@@ -486,8 +488,8 @@ def mutate(data, random_):
 
 
 def fuzz(kind, seeds, folder):
-    """Read damaged files; return how many of them were refused."""
-    complaints = []
+    """Read damaged files and return how many were refused."""
+    refusals = []
     path = folder / "damaged"
     whole = KINDS[kind]()
     for seed in seeds:
@@ -495,11 +497,11 @@ def fuzz(kind, seeds, folder):
         try:
             seen = photos.read(path)
         except CorruptFileError as error:
-            complaints.append(str(error))
+            refusals.append(str(error))
         else:
             assert seen.pixels.shape == (784, 1) and seen.pixels.dtype == np.uint8
-    assert all(text.startswith(f"{path}: expected ") for text in complaints)
-    return len(complaints)
+    assert all(text.startswith(f"{path}: expected ") for text in refusals)
+    return len(refusals)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -513,12 +515,14 @@ def test_many_more_damaged_images_are_read_or_refused(kind, tmp_path):
     assert fuzz(kind, range(500), tmp_path) > 0
 
 
-# --- How good it is ---
+# --- Accuracy ---
 
 
 def test_photos_of_test_items_are_recognised(fashion_model, fashion_mnist):
     X, y = fashion_mnist.X_test[:, :250], fashion_mnist.y_test[:250]
-    images = take(X[:, :125], Conditions("print")) + take(X[:, 125:], Conditions("dark"))
+    images = take_photos(X[:, :125], Conditions("print")) + take_photos(
+        X[:, 125:], Conditions("dark")
+    )
     top_1, top_3, _ = measure(fashion_model, images, y)
     assert top_1 >= 0.78 and top_3 >= 0.96
 
@@ -527,15 +531,13 @@ def test_photos_of_test_items_are_recognised(fashion_model, fashion_mnist):
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_photos_are_recognised_in_all_ordinary_conditions(name, fashion_model, fashion_mnist):
     X, y = fashion_mnist.X_test[:, :500], fashion_mnist.y_test[:500]
-    images = take(X, CONDITIONS[name])
-    top_1, top_3, doubted = measure(fashion_model, images, y)
-    assert top_1 >= 0.78 and top_3 >= 0.96 and doubted < 0.05
+    images = take_photos(X, CONDITIONS[name])
+    top_1, top_3, warned = measure(fashion_model, images, y)
+    assert top_1 >= 0.78 and top_3 >= 0.96 and warned < 0.05
     assert measure_colab(fashion_model, images, y)[0] < 0.4
 
 
-def test_items_as_they_are_and_their_negatives_are_seen_nearly_as_they_are(
-    fashion_model, fashion_mnist
-):
+def test_test_items_and_their_negatives_are_classified_as_before(fashion_model, fashion_mnist):
     X, y = fashion_mnist.X_test[:, :300], fashion_mnist.y_test[:300]
     for level in (np.asarray, np.invert):
         images = [Image.fromarray(level(X[:, j]).reshape(28, 28)) for j in range(300)]

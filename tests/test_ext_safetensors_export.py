@@ -1,4 +1,4 @@
-"""The tensors are the model's, lie as others read them, and load straight into torch."""
+"""The tensors are the parameters of the model, in C order, and load into torch."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ def about(path):
 def test_the_reason_for_copies_in_c_order():
     fortran = np.asfortranarray([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     back = safetensors.numpy.load(safetensors.numpy.save({"W": fortran}))["W"]
-    assert back.tolist() == [[1.0, 4.0, 2.0], [5.0, 3.0, 6.0]]  # without a word
+    assert back.tolist() == [[1.0, 4.0, 2.0], [5.0, 3.0, 6.0]]
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -63,7 +63,7 @@ def test_sizes(d, k):
 
 
 def linear(model):
-    """Export the model, and return the torch layer that reads it."""
+    """Export the model, and return the torch layer that loads it."""
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file
 
@@ -115,34 +115,10 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
-@pytest.mark.parametrize("place", [-1, 20], ids=["numbers", "header"])
-def test_what_reads_back_as_something_else_is_not_published(tmp_path, monkeypatch, place):
-    def spoil(tensors, metadata):
-        content = bytearray(save(tensors, metadata))
-        content[place] ^= 1
-        return bytes(content)
-
-    save = safetensors.numpy.save
-    monkeypatch.setattr(safetensors.numpy, "save", spoil)
-    path = tmp_path / "model.safetensors"
-    path.write_text("before")
-    with pytest.raises(OutputError, match=r"cannot be read back|reads back as something else"):
-        safetensors_export.save(SoftmaxRegression(5, 3), path)
-    assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.skipif(safetensors.__version__ != "0.8.0", reason="other versions may do it right")
-def test_other_orders_of_memory_would_be_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(np, "ascontiguousarray", np.asfortranarray)
-    with pytest.raises(OutputError, match="reads back as something else"):
-        safetensors_export.save(SoftmaxRegression(5, 3), tmp_path / "model.safetensors")
-
-
 @pytest.mark.parametrize(
     ("value", "temperature"), [(np.nan, 1.0), (np.inf, 1.0), (1e30, 1e-20), (-1e30, 1e-20)]
 )
-def test_what_is_not_finite_is_refused(tmp_path, value, temperature):
+def test_parameters_that_are_not_finite_are_refused(tmp_path, value, temperature):
     model = SoftmaxRegression(2, 3)
     model.theta[0, 0], model.temperature = value, temperature
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The page that classifies in the browser: what Python writes, and what Chromium makes of it."""
+"""The page that classifies in the browser: the file, and its behaviour in Chromium."""
 
 import base64
 import hashlib
@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def model():
-    """Return a model that can be checked by eye: is it bright left and right, or at both ends?"""
+    """Return a model that tells images bright at left and right from ones bright at both ends."""
     model = SoftmaxRegression(784, 3, classes=["wide", "tall", "neither"], sigma=0)
     weights = np.zeros((3, 28, 28))
     weights[0, :, :4] = weights[0, :, -4:] = 0.05
@@ -77,7 +77,7 @@ def test_the_same_model_gives_the_same_bytes(model, path):
     assert path.read_bytes() == first and b"\r" not in first
 
 
-def test_only_the_two_texts_of_the_page_are_obeyed(model, path):
+def test_only_the_style_and_script_of_the_page_are_allowed(model, path):
     web_page.save(model, path)
     page = Page(path)
     hashes = {
@@ -97,7 +97,7 @@ def test_only_the_two_texts_of_the_page_are_obeyed(model, path):
     }
 
 
-def test_nothing_in_the_page_points_outside_or_needs_an_exception(model, path):
+def test_the_page_has_no_outside_links_and_no_inline_code(model, path):
     web_page.save(model, path)
     for tag, attributes in Page(path).elements:
         assert attributes.get("href", "data:").startswith("data:"), tag
@@ -128,7 +128,7 @@ def test_a_float64_model_is_rounded_to_float32(path):
     np.testing.assert_array_equal(theta, model.theta.astype(np.float32).ravel("F"))
 
 
-def test_class_names_cannot_leave_the_element_they_stand_in(path):
+def test_class_names_cannot_end_their_element(path):
     web_page.save(SoftmaxRegression(784, 3, classes=HOSTILE), path)
     page = Page(path)
     assert page.model()["classes"] == HOSTILE
@@ -166,7 +166,7 @@ def test_refused_models_leave_no_file(model, error, message, path):
     assert not path.exists()
 
 
-def test_a_page_that_cannot_be_written(model, tmp_path):
+def test_an_unwritable_page(model, tmp_path):
     with pytest.raises(OutputError, match="cannot write"):
         web_page.save(model, tmp_path)
 
@@ -197,7 +197,7 @@ def contrast(one, other):
         ("accent", "track", 3),
     ],
 )
-def test_colours_can_be_told_apart_in_both_themes(theme, front, back, least, model, path):
+def test_colours_are_distinct_in_both_themes(theme, front, back, least, model, path):
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     web_page.save(model, path)
     themes = re.findall(r":root \{(.*?)\}", path.read_text("utf-8"), re.DOTALL)
@@ -216,7 +216,7 @@ def chromium():
 
 @pytest.fixture
 def opened(chromium):
-    """Return what opens a page; no page may have had a problem until the end of the test."""
+    """Return a function that opens a page; at the end of the test, no page may have a problem."""
     visits = []
 
     def visit(path, **context):
@@ -264,8 +264,8 @@ def tall(Image):
     return bar(Image, (25, 10, 35, 50))
 
 
-def python_says(model, data, folder):
-    """Return what `scripts/predict.py` has to say of the bytes of a file."""
+def predict_in_python(model, data, folder):
+    """Return the prediction of `scripts/predict.py` for the bytes of a file."""
     import predict
 
     file = folder / "photo"
@@ -273,12 +273,12 @@ def python_says(model, data, folder):
     return predict.look_at(model, str(file))
 
 
-def assert_same(visit, said, levels=2):
-    """Compare what the page shows with what Python says, but for the order of the guesses."""
-    off = np.abs(np.array(visit.pixels()) - said.photo.pixels[:, 0].astype(int)).max()
+def assert_same(visit, expected, levels=2):
+    """Compare the page with Python, except for the order of the guesses."""
+    off = np.abs(np.array(visit.pixels()) - expected.photo.pixels[:, 0].astype(int)).max()
     assert off <= levels
-    assert visit.warnings() == said.doubts
-    shares = [100 * share for _, share in said.guesses]
+    assert visit.warnings() == expected.warnings
+    shares = [100 * share for _, share in expected.guesses]
     np.testing.assert_allclose(visit.shares(), shares, atol=0.06)
 
 
@@ -294,12 +294,12 @@ def test_fifty_photos_are_classified_as_in_python(
     first = order = 0
     for i in range(50):
         data = photo_set.photo(fashion_mnist.X_test[:, i], i, conditions[i % len(conditions)])
-        said = python_says(fashion_model, data, tmp_path)
+        expected = predict_in_python(fashion_model, data, tmp_path)
         visit.choose(data, "photo.jpg", "image/jpeg")
-        names = [name for name, _ in said.guesses]
+        names = [name for name, _ in expected.guesses]
         first += visit.guesses()[0] == names[0]
         order += visit.guesses() == names
-        assert_same(visit, said)
+        assert_same(visit, expected)
     record_property("top_1", first)
     record_property("top_3_in_order", order)
     assert first == 50 and order >= 48
@@ -333,23 +333,23 @@ def test_kinds_of_files_are_read_as_in_python(model, visit, Image, rng, tmp_path
         "larger than a tile": encoded(image.resize((2200, 2100)), compress_level=1),
     }
     for name, data in files.items():
-        said = python_says(model, data, tmp_path)
-        assert said.guesses and said.photo.pixels.any(), name
-        assert_same(visit.choose(data, name, ""), said)
+        expected = predict_in_python(model, data, tmp_path)
+        assert expected.guesses and expected.photo.pixels.any(), name
+        assert_same(visit.choose(data, name, ""), expected)
 
 
-def test_a_striped_cloth_is_not_taken_for_blank_paper(model, visit, Image, tmp_path):
+def test_striped_cloth_does_not_become_blank_paper(model, visit, Image, tmp_path):
     grey = np.full((64, 64), 130, np.uint8)
     grey[12:52, 12:52] = np.resize(np.repeat([115, 140, 165, 190], 2), 40)
     grey[28:36, 28:36] = 30
     data = encoded(Image.fromarray(grey))
-    said = python_says(model, data, tmp_path)
-    assert said.guesses
-    assert_same(visit.choose(data), said)
+    expected = predict_in_python(model, data, tmp_path)
+    assert expected.guesses
+    assert_same(visit.choose(data), expected)
 
 
 def profile_of_swapped_colours():
-    """Return an ICC profile that would take red for blue, if anybody obeyed it."""
+    """Return an ICC profile that would swap red and blue if it were applied."""
     cms = pytest.importorskip("PIL.ImageCms")
     profile = bytearray(cms.ImageCmsProfile(cms.createProfile("sRGB")).tobytes())
     red, blue = profile.find(b"rXYZ"), profile.find(b"bXYZ")
@@ -357,7 +357,7 @@ def profile_of_swapped_colours():
     return bytes(profile)
 
 
-def test_doubts_are_told_in_the_words_of_python(model, path, opened, Image, wide, tmp_path):
+def test_warnings_are_those_of_python(model, path, opened, Image, wide, tmp_path):
     mean = np.zeros((784, 3))
     model.class_means = ClassMeans(mean, [0, 10, 20])
     web_page.save(model, path)
@@ -374,24 +374,24 @@ def test_doubts_are_told_in_the_words_of_python(model, path, opened, Image, wide
         encoded(Image.fromarray(striped)): ["uneven background: it varies by 8, the item by 64"],
         encoded(Image.new("RGBA", (60, 60))): ["blank"],
     }.items():
-        said = python_says(model, data, tmp_path)
-        assert_same(visit.choose(data), said)
-        assert [doubt[: len(b)] for doubt, b in zip(said.doubts, beginnings, strict=True)] == (
+        expected = predict_in_python(model, data, tmp_path)
+        assert_same(visit.choose(data), expected)
+        assert [text[: len(b)] for text, b in zip(expected.warnings, beginnings, strict=True)] == (
             beginnings
         )
     model.class_means = ClassMeans(mean, [0, 10, 13])
     web_page.save(model, path)
-    said = python_says(model, wide, tmp_path)
-    assert said.doubts[0].startswith("unlike the training data")
-    assert_same(opened(path).choose(wide), said)
+    expected = predict_in_python(model, wide, tmp_path)
+    assert expected.warnings[0].startswith("unlike the training data")
+    assert_same(opened(path).choose(wide), expected)
 
 
-def test_temperature_and_scale_count(model, path, opened, wide, tmp_path):
+def test_temperature_and_scale_are_applied(model, path, opened, wide, tmp_path):
     model.temperature, model.pixel_scale = 3.0, 1 / 100
     web_page.save(model, path)
-    said = python_says(model, wide, tmp_path)
-    assert 0.34 < said.guesses[0][1] < 0.999
-    assert_same(opened(path).choose(wide), said)
+    expected = predict_in_python(model, wide, tmp_path)
+    assert 0.34 < expected.guesses[0][1] < 0.999
+    assert_same(opened(path).choose(wide), expected)
 
 
 def test_equal_classes_stay_in_their_order(path, opened, wide):
@@ -404,7 +404,7 @@ def test_equal_classes_stay_in_their_order(path, opened, wide):
     )
 
 
-def test_bad_files_are_named_and_the_page_goes_on(visit, Image, wide):
+def test_bad_files_have_an_error_and_the_page_continues(visit, Image, wide):
     whole = encoded(Image.effect_noise((60, 60), 50))
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:9/"/></svg>'
     bomb = encoded(Image.new("1", (10_000, 9_000)))
@@ -439,7 +439,7 @@ def test_paste_and_drop(visit, wide, tall):
     for event, word in (("paste", "pasted"), ("drop", "dropped")):
         visit.bring(event, [])
         assert visit.warnings() == [f"What was {word} holds no picture. Choose a file instead."]
-    # Else the browser would leave the page and open what was dropped.
+    # Otherwise the browser would leave the page and open the dropped file.
     options = "{ dataTransfer: new DataTransfer(), bubbles: true, cancelable: true }"
     for event in ("dragover", "drop"):
         made = f"new DragEvent('{event}', {options})"
@@ -447,7 +447,7 @@ def test_paste_and_drop(visit, wide, tall):
 
 
 class SlowDecoding:
-    """Holds back the decoding of the next picture that the page is given."""
+    """Delays the decoding of the next picture."""
 
     def __init__(self, page, data):
         self.page = page
@@ -538,7 +538,7 @@ def test_drawing(visit):
     assert visit.settled().guesses()[0] == "tall"
 
 
-def test_a_touch_makes_a_dot_as_broad_as_the_brush(visit):
+def test_a_touch_makes_a_dot_as_wide_as_the_brush(visit):
     visit.page.locator("#brush").fill("40")
     stroke(visit, (140, 140))
     visit.page.mouse.up()
@@ -549,9 +549,9 @@ def test_a_touch_makes_a_dot_as_broad_as_the_brush(visit):
     assert 38 <= sum(level < 128 for level in line[::4]) <= 42
 
 
-def test_all_of_it_by_keyboard(visit, wide, tmp_path):
+def test_everything_but_drawing_works_by_keyboard(visit, wide, tmp_path):
     page = visit.page
-    # Listening takes a moment to reach the browser; from here on there is time enough.
+    # Early, because listening takes a moment to reach the browser.
     page.on("filechooser", lambda chooser: None)
     focused = "() => document.activeElement.id"
     page.keyboard.press("Tab")
@@ -578,7 +578,7 @@ def test_all_of_it_by_keyboard(visit, wide, tmp_path):
 
 
 def heard(visit):
-    """Return role and name of all that the browser tells a screen reader, and its live regions."""
+    """Return roles and names that the browser gives to a screen reader, and its live regions."""
     session = visit.context.new_cdp_session(visit.page)
     nodes = session.send("Accessibility.getFullAXTree")["nodes"]
     nodes = [node for node in nodes if not node["ignored"]]
@@ -593,7 +593,7 @@ def heard(visit):
     }, live
 
 
-def test_what_a_screen_reader_meets(visit, wide):
+def test_the_accessibility_tree(visit, wide):
     at_first, live = heard(visit)
     assert live == ["status"]
     assert at_first >= {
@@ -659,7 +659,7 @@ def test_hostile_class_names_are_shown_as_text(path, opened, wide):
         ("document.body.setAttribute('style', 'color: red')", "style-src"),
     ],
 )
-def test_the_browser_refuses_what_the_page_does_not_need(chromium, model, path, attempt, refusal):
+def test_the_browser_refuses_other_requests_and_code(chromium, model, path, attempt, refusal):
     web_page.save(model, path)
     visit = browser.Visit(chromium, path)
     assert visit.problems() == []

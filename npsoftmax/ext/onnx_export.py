@@ -1,11 +1,10 @@
-r"""A model as an ONNX graph, for ONNX Runtime and whatever else reads ONNX.
+r"""Export of a model to an ONNX graph, for ONNX Runtime and others.
 
-The graph takes **rows**, as ONNX users have them, and does what its user would otherwise have to
-know of: it scales pixels, and the temperature is in its weights.
+The graph takes **rows**, as is usual with ONNX. It applies the pixel scale and the temperature:
 
 .. math:: P = \mathrm{softmax}(s X W_T^\top + b_T), \qquad [W_T \; b_T] = \theta / T
 
-It computes in float64 and rounds logits and probabilities as the model does, for the answer not to
+It computes in float64 and rounds logits and probabilities like the model, so the results do not
 depend on the order in which a runtime sums: in float32, 784 products leave an error of 1e-6 in a
 probability.
 """
@@ -27,44 +26,37 @@ from npsoftmax.model import SoftmaxRegression
 __all__ = ["save"]
 
 OPSET = 17
-IR_VERSION = 8  # the one that came with opset 17; left to onnx, it is too new for older runtimes
+IR_VERSION = 8  # of opset 17; the default of onnx is too new for older runtimes
 INPUT_NAMES = {
     np.dtype(np.uint8): "pixels",
     np.dtype(np.float32): "features",
     np.dtype(np.float64): "features",
 }
-# 2 GB, where protocol buffers end, in float64, less some room for the names of the classes.
-MOST_PARAMETERS = 240_000_000
+# Protocol buffers hold at most 2 GB: float64 parameters, and some space for the class names.
+MAX_PARAMETERS = 240_000_000
 
 
 def save(
     model: SoftmaxRegression, path: str | os.PathLike[str], dtype: DTypeLike = np.uint8
 ) -> None:
-    """Write an ONNX graph that gives the model's labels and probabilities, atomically.
+    """Write an ONNX graph that computes the labels and probabilities of a model, atomically.
 
-    The graph has one input, ``pixels`` of type uint8 or ``features`` of a floating type, shape
+    The graph has one input, ``pixels`` of type uint8 or ``features`` of a floating type, of shape
     ``(N, d)`` with any ``N``, and two outputs: ``label``, int64 ``(N,)``, the first of the most
-    likely classes, and ``probabilities``, ``(N, k)`` of the dtype of ``theta``. Its metadata are
-    ``classes`` (a JSON list), ``pixel_scale`` and ``temperature``; the graph applies the latter two
-    by itself. The same model gives the same bytes.
+    likely classes, and ``probabilities``, ``(N, k)`` of the dtype of ``theta``. The metadata are
+    ``classes`` (a JSON list), ``pixel_scale`` and ``temperature`` (both already applied). The same
+    model gives the same bytes.
 
     Parameters
     ----------
     model : SoftmaxRegression
-        The model.
+        The model. Parameters that are not finite after the division by the temperature, or more
+        than 240 million of them, are an :exc:`~npsoftmax.errors.InputError`.
     path : path
         The file; it is replaced if it exists.
     dtype : uint8, float32 or float64
-        Of the input. ``uint8`` is scaled in the graph, floats are taken as they are. ONNX Runtime
-        refuses input of any other type, so neither can be given in place of the other.
-
-    Raises
-    ------
-    InputError
-        Another ``dtype``; parameters that are NaN, infinite, or become so when they are divided by
-        the temperature; more of them than an ONNX file holds.
-    OutputError
-        The file cannot be written.
+        The type of the input. ``uint8`` is scaled in the graph, floats are not. ONNX Runtime
+        refuses input of another type, so the two cannot be confused.
 
     Examples
     --------
@@ -85,12 +77,25 @@ def save(
         raise InputError(
             f"dtype: expected uint8, float32 or float64 for the input, got {input_dtype}"
         )
-    if model.theta.size > MOST_PARAMETERS:
+    if model.theta.size > MAX_PARAMETERS:
         raise InputError(
-            f"theta: expected at most {MOST_PARAMETERS:,} parameters for an ONNX file, got "
+            f"theta: expected at most {MAX_PARAMETERS:,} parameters for an ONNX file, got "
             f"{model.theta.size:,}; export it to safetensors instead"
         )
-    content = _as_onnx(model, input_dtype).SerializeToString(deterministic=True)
+    proto = helper.make_model(
+        _graph(model, input_dtype),
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        producer_name="npsoftmax",
+        producer_version=__version__,
+    )
+    about = {
+        "classes": json.dumps(model.classes),
+        "pixel_scale": repr(model.pixel_scale),
+        "temperature": repr(model.temperature),
+    }
+    helper.set_model_props(proto, about)
+    content = proto.SerializeToString(deterministic=True)
     try:
         onnx.checker.check_model(content, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -102,28 +107,9 @@ def save(
         file.write(content)
 
 
-def _as_onnx(model: SoftmaxRegression, input_dtype: np.dtype[Any]) -> onnx.ModelProto:
-    proto = helper.make_model(
-        _graph(model, input_dtype),
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        producer_name="npsoftmax",
-        producer_version=__version__,
-    )
-    helper.set_model_props(
-        proto,
-        {
-            "classes": json.dumps(model.classes),
-            "pixel_scale": repr(model.pixel_scale),
-            "temperature": repr(model.temperature),
-        },
-    )
-    return proto
-
-
 def _graph(model: SoftmaxRegression, input_dtype: np.dtype[Any]) -> onnx.GraphProto:
     theta, name = model.calibrated_theta(), INPUT_NAMES[input_dtype]
-    double, given, answered = map(
+    double, given, output = map(
         helper.np_dtype_to_tensor_dtype, (theta.dtype, input_dtype, model.theta.dtype)
     )
     constants = {
@@ -136,18 +122,18 @@ def _graph(model: SoftmaxRegression, input_dtype: np.dtype[Any]) -> onnx.GraphPr
             helper.make_node("Cast", [name], ["numbers"], to=double),
             helper.make_node("Mul", ["numbers", "scale"], ["scaled"]),
             helper.make_node("Gemm", ["scaled", "weight", "bias"], ["sums"], transB=1),
-            helper.make_node("Cast", ["sums"], ["logits"], to=answered),
-            # Of the logits, as predict: different ones may round to the same probability.
+            helper.make_node("Cast", ["sums"], ["logits"], to=output),
+            # From the logits, like predict: different ones may round to the same probability.
             helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0),
             helper.make_node("Cast", ["logits"], ["rounded"], to=double),
             helper.make_node("Softmax", ["rounded"], ["softmax"], axis=1),
-            helper.make_node("Cast", ["softmax"], ["probabilities"], to=answered),
+            helper.make_node("Cast", ["softmax"], ["probabilities"], to=output),
         ],
         "softmax_regression",
         [helper.make_tensor_value_info(name, given, ["N", model.num_inputs])],
         [
             helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["N"]),
-            helper.make_tensor_value_info("probabilities", answered, ["N", model.num_outputs]),
+            helper.make_tensor_value_info("probabilities", output, ["N", model.num_outputs]),
         ],
         [numpy_helper.from_array(array, constant) for constant, array in constants.items()],
     )

@@ -1,6 +1,6 @@
 
 // ---------------------------------------------------------------------------------------------
-// 1. The model: its numbers stand at the end of this file, as base64, column after column
+// 1. The model: its numbers are at the end of this file, as base64, column by column
 
 const model = JSON.parse(document.getElementById("model").textContent);
 const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -12,35 +12,35 @@ const k = model.classes.length;
 // 2. From a photo to 28 x 28 pixels
 //
 // The recipe of npsoftmax/ext/photos.py, step by step and to the last bit: whole numbers only, on
-// the pixels themselves. The browser's own scaling is not used: every browser has its own.
-// An image is { width, height, data }, one byte a pixel, row by row.
+// the pixels of the file. The browser's scaling is not used, because it differs between browsers.
+// An image is { width, height, data }, one byte per pixel, row by row.
 
 const WORKING_SIDE = 512;
 const CELLS = 64;
-const TILE = 2048; // canvases have limits, low ones on phones: large photos are read in tiles
-const MOST_PIXELS = 89478485; // what Pillow decodes without taking it for a decompression bomb
-const MOST_BYTES = 100 * 2 ** 20;
+const TILE = 2048; // phones limit the size of a canvas, so large photos are read in tiles
+const MAX_PIXELS = 89478485; // Pillow's limit
+const MAX_BYTES = 100 * 2 ** 20;
 const LOW_CONTRAST = 32;
-const EVEN = 10;
+const LOW_CONTRAST_TO_SPREAD = 10;
 
 const newImage = (width, height) => ({ width, height, data: new Uint8Array(width * height) });
 const sorted = (values) => Float64Array.from(values).sort();
 const median = (values) => sorted(values)[Math.floor(values.length / 2)];
 
-/** Step 1: decode a file. What it throws is written for the person who brought the file. */
+/** Step 1: decode a file. Its errors are shown on the page. */
 async function decode(file) {
   if (file.size === 0) throw new Error("This file is empty. Choose another picture.");
-  if (file.size > MOST_BYTES) throw new Error("This file has more than 100 MiB. Scale it down.");
+  if (file.size > MAX_BYTES) throw new Error("This file has more than 100 MiB. Scale it down.");
   // An image element knows the size before anything is decoded.
   const peek = new Image();
   peek.src = URL.createObjectURL(file);
   await new Promise((resolve) => { peek.onload = peek.onerror = resolve; });
   URL.revokeObjectURL(peek.src);
-  if (peek.naturalWidth * peek.naturalHeight > MOST_PIXELS) {
+  if (peek.naturalWidth * peek.naturalHeight > MAX_PIXELS) {
     throw new Error("This picture has more than 89 million pixels. Scale it down.");
   }
   try {
-    // Levels as they stand in the file, without colour management, as in Python.
+    // The levels of the file, without colour management, as in Python.
     return await createImageBitmap(file, {
       imageOrientation: "from-image", premultiplyAlpha: "none", colorSpaceConversion: "none",
     });
@@ -49,7 +49,7 @@ async function decode(file) {
   }
 }
 
-/** Steps 1 to 3: a bitmap or canvas laid on white, made smaller by block means, in grey. */
+/** Steps 1 to 3: a bitmap or canvas on white, reduced by block means, in grey. */
 function greyOf(source) {
   const factor = Math.ceil(Math.max(source.width, source.height) / WORKING_SIDE);
   const grey = newImage(Math.ceil(source.width / factor), Math.ceil(source.height / factor));
@@ -77,7 +77,7 @@ function greyOf(source) {
   return grey;
 }
 
-/** The mean of every block of side x side pixels; those at the edge are what is left. */
+/** The mean of every block of side x side pixels; blocks at the edge may be smaller. */
 function blockMeans(width, height, side, levelAt) {
   const means = newImage(Math.ceil(width / side), Math.ceil(height / side));
   means.data.forEach((_, i) => {
@@ -86,11 +86,11 @@ function blockMeans(width, height, side, levelAt) {
     const right = Math.min(width, left + side);
     const bottom = Math.min(height, top + side);
     const count = (right - left) * (bottom - top);
-    let sum = Math.floor(count / 2); // for the quotient to be rounded half up
+    let sum = Math.floor(count / 2); // rounds the quotient half up
     for (let y = top; y < bottom; y++) {
       for (let x = left; x < right; x++) sum += levelAt(y * width + x);
     }
-    // Pillow multiplies by 1 / count with 24 bits, which now and then is 1 less than the quotient.
+    // Pillow multiplies by 1 / count with 24 bits, which is sometimes 1 less than the quotient.
     means.data[i] = Math.floor(sum * Math.floor(2 ** 24 / count) / 2 ** 24);
   });
   return means;
@@ -102,7 +102,7 @@ function border({ width, height, data }) {
     i % width === 0 || i % width === width - 1 || i < width || i >= width * (height - 1));
 }
 
-/** Steps 4 to 8: what a coarse look at a grey image says of the table and of the item on it. */
+/** Steps 4 to 8: background, polarity, contrast and thresholds of a grey image. */
 function sceneOf(grey) {
   const cell = Math.ceil(Math.max(grey.width, grey.height) / CELLS);
   const cells = blockMeans(grey.width, grey.height, cell, (place) => grey.data[place]);
@@ -123,7 +123,7 @@ function sceneOf(grey) {
   };
 }
 
-/** Steps 8 and 9: the box around the item; with `paper`, also around what is lighter by that. */
+/** Steps 8 and 9: the box around the item and, with `paper`, around what is lighter by that. */
 function boxOf({ grey, cell, cells, difference, threshold }, paper = Infinity) {
   const places = withoutDust(
     Array.from(cells.data, difference).map((d) => d > threshold || d < -paper), cells.width);
@@ -141,7 +141,7 @@ function boxOf({ grey, cell, cells, difference, threshold }, paper = Infinity) {
   const [y0, y1] = belonging(top, bottom, left, right, (y, x) => d(x, y));
   return { left: x0, top: y0, width: x1 - x0, height: y1 - y0 };
 
-  /** From the first to the last line on which the sum over some window of that span stands out. */
+  /** From the first to the last line on which the sum over some window of `span` stands out. */
   function belonging(first, end, from, to, at) {
     let found = null;
     for (let line = first; line < end; line++) {
@@ -160,14 +160,14 @@ function boxOf({ grey, cell, cells, difference, threshold }, paper = Infinity) {
   }
 }
 
-/** The marked places that lie in parts of at least 1/50 of the largest part. */
+/** The marked places in parts of at least 1/50 of the largest part. */
 function withoutDust(marked, width) {
   const unseen = new Set(marked.flatMap((isMarked, place) => (isMarked ? [place] : [])));
   const parts = [];
   for (const start of unseen) {
     unseen.delete(start);
     const part = [start];
-    for (const place of part) { // which grows meanwhile
+    for (const place of part) { // grows in this loop
       for (const step of [-1, 0, 1]) {
         if (Math.floor((place + step) / width) !== Math.floor(place / width)) continue;
         for (const next of [place + step - width, place + step, place + step + width]) {
@@ -190,10 +190,10 @@ function cut(image, { left, top, width, height }) {
   return part;
 }
 
-/** Steps 4 to 13: the 784 pixels that the model sees, and the scene that they come from. */
+/** Steps 4 to 13: the 784 pixels that the model sees, and their scene. */
 function see(grey) {
   let scene = sceneOf(grey);
-  if (scene.isDark && !scene.isBlank) { // step 10: does it lie on paper?
+  if (scene.isDark && !scene.isBlank) { // step 10: is it on paper?
     const paper = cut(grey, boxOf(scene, scene.paperThreshold));
     if (median(border(paper)) > scene.background + scene.paperThreshold) {
       const nearer = sceneOf(paper);
@@ -208,7 +208,7 @@ function shrink({ grey, difference }, { left, top, width, height }) {
   const longest = Math.max(width, height);
   const newSize = (side) => Math.max(1, Math.floor((56 * side + longest) / (2 * longest)));
   const [newWidth, newHeight] = [newSize(width), newSize(height)];
-  // How much of old pixel j new pixel i covers, times the new size: a whole number.
+  // How much of old pixel j is covered by new pixel i, times the new size: a whole number.
   const overlap = (i, j, size, old) =>
     Math.min((i + 1) * old, (j + 1) * size) - Math.max(i * old, j * size);
   const sums = new Float64Array(newWidth * newHeight).map((_, place) => {
@@ -246,7 +246,7 @@ function logits(pixels) {
   return z;
 }
 
-/** softmax(z): with the largest logit subtracted first no exponential overflows. */
+/** softmax(z); the largest logit is subtracted first, so no exponential overflows. */
 function softmax(z) {
   const largest = Math.max(...z);
   const powers = z.map((logit) => Math.exp(logit - largest));
@@ -260,7 +260,7 @@ function topThree(pixels) {
   return guesses.sort((a, b) => b.share - a.share).slice(0, 3);
 }
 
-/** The distance to the nearest class mean, in radii of that class; 0 where the model has none. */
+/** The distance to the nearest class mean, in radii of that class; 0 without class means. */
 function novelty(pixels) {
   const ratios = (model.radii ?? []).map((radius, c) => {
     const squares = pixels.reduce((sum, level, i) => sum + (level - means[784 * c + i]) ** 2, 0);
@@ -278,7 +278,7 @@ const drawing = canvas.getContext("2d", { willReadFrequently: true });
 const photo = byId("photo");
 const answer = byId("answer");
 
-// Pictures may come faster than they are decoded. Each has its turn; only the last is shown.
+// Pictures may arrive faster than they are decoded; only the last one is shown.
 let turn = 0;
 
 async function take(files, from) {
@@ -310,26 +310,26 @@ function showPhoto(file) {
 function classify(source) {
   const { pixels, scene } = see(greyOf(source));
   paint(pixels);
-  say(scene.isBlank ? [] : topThree(pixels), doubtsOf(scene, pixels));
+  say(scene.isBlank ? [] : topThree(pixels), warningsOf(scene, pixels));
 }
 
-/** What makes the guesses doubtful, in the words of scripts/predict.py. */
-function doubtsOf({ contrast, spread, isBlank }, pixels) {
+/** Reasons why the guesses may be unreliable, in the words of scripts/predict.py. */
+function warningsOf({ contrast, spread, isBlank }, pixels) {
   if (isBlank) return ["blank: nothing stands out from the background"];
-  const doubts = [];
+  const warnings = [];
   const levels = `${contrast} of 255 grey levels`;
   if (contrast < LOW_CONTRAST) {
-    doubts.push(`low in contrast: ${levels} between the item and the background`);
+    warnings.push(`low in contrast: ${levels} between the item and the background`);
   }
-  if (contrast < EVEN * spread) {
-    doubts.push(`uneven background: it varies by ${spread}, the item by ${levels}`);
+  if (contrast < LOW_CONTRAST_TO_SPREAD * spread) {
+    warnings.push(`uneven background: it varies by ${spread}, the item by ${levels}`);
   }
   const far = novelty(pixels);
   if (far > 1) {
-    doubts.push(`unlike the training data: ${far.toFixed(2)} times as far from the nearest class `
+    warnings.push(`unlike the training data: ${far.toFixed(2)} times as far from the nearest class `
       + "mean as 99 % of that class");
   }
-  return doubts;
+  return warnings;
 }
 
 /** Show what the model sees. */
@@ -340,7 +340,7 @@ function paint(pixels) {
   byId("seen").ariaLabel = `28 by 28 pixels, ${pixels.filter(Boolean).length} of them not black`;
 }
 
-/** Text goes in as text, never as HTML: anybody may have made the file that names the classes. */
+/** Inserts text as text, never as HTML: the class names may come from a stranger's file. */
 function element(name, className, ...content) {
   const made = document.createElement(name);
   made.className = className;
@@ -348,8 +348,8 @@ function element(name, className, ...content) {
   return made;
 }
 
-/** Show guesses as bars, and below them what is doubtful; a screen reader says both. */
-function say(guesses, doubts) {
+/** Show guesses as bars, with warnings below; a screen reader reads both. */
+function say(guesses, warnings) {
   const rows = guesses.map(({ name, share }) => {
     const bar = element("div", "bar");
     bar.style.width = `${100 * share}%`;
@@ -357,9 +357,9 @@ function say(guesses, doubts) {
       element("span", "share", `${(100 * share).toFixed(1)} %`), element("div", "track", bar));
   });
   const list = element("ol", "guesses", ...rows);
-  list.role = "list"; // Safari forgets it where no numbers are shown
+  list.role = "list"; // Safari drops the role of lists without numbers
   answer.replaceChildren(...(rows.length ? [list] : []),
-    ...doubts.map((doubt) => element("p", "warning", doubt)));
+    ...warnings.map((warning) => element("p", "warning", warning)));
   answer.ariaBusy = "false";
 }
 
@@ -374,31 +374,31 @@ function clear() {
   answer.append(element("p", "waiting", "Nothing yet."));
 }
 
-// Drawing: a thick black line on white, classified as it grows.
+// Drawing: a thick black line on white, classified while it is drawn.
 
 let stroking = false;
-let due = false; // whether an answer comes with the next frame
+let due = false; // whether the next frame classifies the drawing
 
 function drawTo({ offsetX, offsetY }) {
   const scale = canvas.width / canvas.clientWidth;
   drawing.lineWidth = byId("brush").value;
   drawing.lineCap = drawing.lineJoin = "round";
   drawing.lineTo(offsetX * scale, offsetY * scale);
-  drawing.lineTo(offsetX * scale + 0.01, offsetY * scale); // a mere touch makes a dot
+  drawing.lineTo(offsetX * scale + 0.01, offsetY * scale); // a touch makes a dot
   drawing.stroke();
   if (due) return;
   due = true;
   requestAnimationFrame(() => {
     due = false;
-    if (canvas.hidden || !byId("hint").hidden) return; // a photo or a clean sheet came in between
+    if (canvas.hidden || !byId("hint").hidden) return; // replaced or cleared meanwhile
     classify(canvas);
-    answer.ariaBusy = String(stroking); // screen readers wait for the end of the line
+    answer.ariaBusy = String(stroking); // screen readers wait until the line ends
   });
 }
 
 canvas.addEventListener("pointerdown", (event) => {
   if (!event.isPrimary || event.button !== 0) return;
-  turn++; // a photo on its way comes too late
+  turn++; // ignores a photo that is still being decoded
   stroking = true;
   byId("hint").hidden = true;
   canvas.setPointerCapture(event.pointerId);
@@ -419,13 +419,13 @@ byId("clear").addEventListener("click", clear);
 for (const input of [byId("file"), byId("camera")]) {
   input.addEventListener("change", () => {
     const files = [...input.files];
-    input.value = ""; // for choosing the same file again to be a change
+    input.value = ""; // so that the same file can be chosen again
     if (files.length) take(files);
   });
 }
 document.addEventListener("paste", (event) => take([...event.clipboardData.files], "pasted"));
 
-// The whole page is the target: beside it, the browser would leave the page and open the file.
+// The whole page is the target; otherwise the browser would leave the page and open the file.
 const mark = (on) => byId("stage").classList.toggle("target", on);
 document.addEventListener("dragover", (event) => { event.preventDefault(); mark(true); });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) mark(false); });

@@ -1,8 +1,7 @@
-"""One HTML file that classifies photos and drawings in the browser, without a server.
+"""Export of a model to one HTML file that classifies photos and drawings, without a server.
 
 The page is ``web_page.html`` with its style and script (``web_page.css``, ``web_page.js``) and the
-numbers of the model written into it. Its preprocessing is the recipe of
-:mod:`npsoftmax.ext.photos`, step by step.
+parameters of the model inserted. It follows the recipe of :mod:`npsoftmax.ext.photos` step by step.
 """
 
 import base64
@@ -23,34 +22,26 @@ from npsoftmax.model import SoftmaxRegression
 __all__ = ["save"]
 
 PIXELS = 28 * 28
-MOST_BYTES = 2 * 2**20
+MAX_BYTES = 2 * 2**20
 
 
 def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
-    """Write a page that does in the browser what the model does here, atomically.
+    """Write a page that classifies images in the browser, atomically.
 
-    The file stands alone: it opens from a disk, asks for nothing over the network (its
-    Content-Security-Policy forbids it), and is the same bytes for the same model. It holds
-    ``theta / temperature`` as float32, so a float64 model answers with float32's accuracy, and the
-    class means as whole grey levels. Without class_means it cannot warn of what is unlike the
-    training data. Ten classes take under 80 kB.
+    The file is self-contained: it opens from a disk and loads nothing over the network (its
+    Content-Security-Policy forbids it). The same model gives the same bytes. The file contains
+    ``theta / temperature`` as float32, also for a float64 model, and the class means as whole grey
+    levels. Without ``class_means`` it cannot warn of images unlike the training data. Ten classes
+    take less than 80 kB.
 
     Parameters
     ----------
     model : SoftmaxRegression
-        Of 784 inputs, the pixels of 28x28 images row by row.
+        A model of 784 inputs, the pixels of 28x28 images row by row. Parameters beyond float32,
+        class means that are not grey levels, and pages above 2 MiB (about 390 classes) are an
+        :exc:`~npsoftmax.errors.InputError`.
     path : path
         The file; it is replaced if it exists.
-
-    Raises
-    ------
-    ShapeError
-        The model does not have 784 inputs.
-    InputError
-        Parameters do not fit float32, class means are not grey levels, or the page would be
-        larger than 2 MiB.
-    OutputError
-        The file cannot be written.
 
     Examples
     --------
@@ -60,9 +51,9 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     '<!DOCTYPE html>'
     """
     page = _page(model).encode()
-    if len(page) > MOST_BYTES:
+    if len(page) > MAX_BYTES:
         raise InputError(
-            f"model: expected a page of at most {MOST_BYTES:,} bytes, got {len(page):,} with "
+            f"model: expected a page of at most {MAX_BYTES:,} bytes, got {len(page):,} with "
             f"{model.num_outputs} classes; export it to ONNX instead"
         )
     with publish(path) as file:
@@ -70,23 +61,24 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
 
 
 def _page(model: SoftmaxRegression) -> str:
-    parts = {name: _text(f"web_page.{name}") for name in ("html", "css", "js")}
+    folder = resources.files(__package__)
+    parts = {
+        name: folder.joinpath(f"web_page.{name}").read_text("utf-8")
+        for name in ("html", "css", "js")
+    }
     blocks = {
         "style": parts["css"],
         "script": parts["js"],
-        "model": _for_script_element(_numbers(model)),
+        # Without any "<", class names cannot end the element that contains them.
+        "model": json.dumps(_numbers(model), indent=1).replace("<", r"\u003c"),
         "policy": _policy(parts["css"], parts["js"]),
     }
-    # In one pass: what is put in is never searched for further places to fill.
+    # In one pass, so that placeholders in the inserted texts, such as class names, stay.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: blocks[place[1]], parts["html"])
 
 
-def _text(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
-
-
 def _policy(style: str, script: str) -> str:
-    """Return a policy under which only these two texts are obeyed, and nothing is fetched."""
+    """Return a policy that allows only this style and script, and no request."""
     style_hash, script_hash = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for text in (style, script)
@@ -96,11 +88,6 @@ def _policy(style: str, script: str) -> str:
         "img-src blob: data:; base-uri 'none'; form-action 'none'; "
         "require-trusted-types-for 'script'"
     )
-
-
-def _for_script_element(numbers: dict[str, Any]) -> str:
-    """Return JSON that cannot end the element it stands in, whatever the classes are called."""
-    return json.dumps(numbers, indent=1).replace("<", r"\u003c")
 
 
 def _numbers(model: SoftmaxRegression) -> dict[str, Any]:
@@ -114,7 +101,7 @@ def _numbers(model: SoftmaxRegression) -> dict[str, Any]:
     if not np.isfinite(theta).all():
         raise InputError(
             "theta / temperature: expected parameters that fit float32, got larger ones; train or "
-            "calibrate anew"
+            "calibrate again"
         )
     numbers = {
         "classes": model.classes,
@@ -138,5 +125,5 @@ def _grey_levels(means: NDArray[Any], pixel_scale: float) -> NDArray[np.uint8]:
 
 
 def _base64(array: NDArray[Any]) -> str:
-    """Return the numbers column after column, little-endian."""
+    """Return the numbers column by column, little-endian."""
     return base64.b64encode(array.tobytes(order="F")).decode()
