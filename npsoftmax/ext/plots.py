@@ -316,7 +316,8 @@ def weights(model: "SoftmaxRegression", axes: Grid) -> Grid:
     label = "weight (above 0: for the class)"
     grid[0].figure.colorbar(shown, ax=grid, extend="both", pad=0.03, label=label)
     for ax, name in zip(grid, model.classes, strict=False):
-        _set_title(ax, _shorten(name, _title_letters(ax)))
+        title = _shorten(name, _title_letters(ax))
+        ax.set_title(title, fontsize=TITLE_POINTS, parse_math=False)
     return axes
 
 
@@ -458,13 +459,12 @@ def _draw_predictions(
     P = model.probabilities(X)
     for ax, column, p, label in zip(grid, X.T, P.T, y, strict=False):
         predicted, letters = p.argmax(), _title_letters(ax)
-        image(column, ax)
-        _set_title(
-            ax,
+        title = (
             f"{_shorten(model.classes[predicted], letters - 6)} {p[predicted]:.3f}\n"
-            f"true: {_shorten(model.classes[label], letters - 6)}",
-            color="#333333" if predicted == label else "#b2182b",
+            f"true: {_shorten(model.classes[label], letters - 6)}"
         )
+        color = "#333333" if predicted == label else "#b2182b"
+        image(column, ax).set_title(title, fontsize=TITLE_POINTS, parse_math=False, color=color)
     for ax in grid[len(y) :]:
         ax.set_axis_off()
 
@@ -627,10 +627,6 @@ def _shorten(name: str, letters: int = 20) -> str:
 
 
 TITLE_POINTS = 9
-
-
-def _set_title(ax: Axes, title: str, **style: Any) -> None:
-    ax.set_title(title, fontsize=TITLE_POINTS, parse_math=False, **style)
 
 
 def _title_letters(ax: Axes) -> int:
