@@ -1,6 +1,6 @@
 """One pinned file by HTTP: what is decided, what is asked, and what is left on the disk.
 
-Covers ``download``, ``_transfer`` and ``remote_file``, which are one piece of work.
+Covers ``download``, ``download`` and ``remote_file``, which are one piece of work.
 """
 
 import errno
@@ -17,6 +17,8 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from pathlib import Path
+from threading import current_thread, main_thread
+from time import monotonic
 from typing import Any, BinaryIO
 
 import pytest
@@ -24,7 +26,7 @@ from faulty_server import FaultyServer, Step
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from npsoftmax.data import _http, _transfer, download
+from npsoftmax.data import download
 from npsoftmax.data.download import RemoteFile, fetch, plan, verify
 from npsoftmax.errors import DataUnavailableError, InputError
 from npsoftmax.files import publish
@@ -53,6 +55,8 @@ class FakeTime:
         self.waits: list[float] = []
 
     def look(self) -> float:
+        if current_thread() is not main_thread():
+            return monotonic()  # the watchdog, which runs in real time
         self.now += self.tick
         return self.now
 
@@ -64,9 +68,9 @@ class FakeTime:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     clock = FakeTime()
-    monkeypatch.setattr(_transfer, "sleep", clock.sleep)
-    monkeypatch.setattr(_transfer, "monotonic", clock.look)
-    monkeypatch.setattr(_transfer, "time", clock.look)
+    monkeypatch.setattr(download, "sleep", clock.sleep)
+    monkeypatch.setattr(download, "monotonic", clock.look)
+    monkeypatch.setattr(download, "time", clock.look)
     return clock
 
 
@@ -373,7 +377,7 @@ def test_four_attempts_are_enough(tmp_path: Path, clock: FakeTime) -> None:
 def test_silence_is_cut_by_the_read_timeout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_transfer, "_READ_SECONDS", 0.05)
+    monkeypatch.setattr(download, "_READ_SECONDS", 0.05)
     before, amid = Step(status=None, ending="silence"), cut(ending="silence")
     with FaultyServer(before, amid, rest()) as server:
         assert_delivered(tmp_path, server.url)
@@ -539,7 +543,7 @@ def test_a_file_that_is_recognised_is_named(tmp_path: Path) -> None:
             FILE,
             tmp_path,
             [server.url],
-            recognise=lambda part: f" ({part.seek(0)}, {part.read()!r})",
+            identify=lambda part: f" ({part.seek(0)}, {part.read()!r})",
         )
     assert "got 6 (0, b'digits')" in str(caught.value)
 
@@ -733,7 +737,7 @@ def test_a_keyboard_interrupt_passes_and_leaves_nothing(
         assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_transfer, "sleep", interrupt)
+    monkeypatch.setattr(download, "sleep", interrupt)
     with FaultyServer(cut()) as server, pytest.raises(KeyboardInterrupt):
         fetch(FILE, tmp_path, [server.url])
     assert list(tmp_path.iterdir()) == []
@@ -751,8 +755,8 @@ def test_only_the_exact_rest_is_appended(
 ) -> None:
     headers = {"Content-Range": f"bytes {start}-{end}/{total}"}
     try:
-        resumed = _transfer._resumes(206, headers, received, size)
-    except _transfer.MirrorError:
+        resumed = download._resumes(206, headers, received, size)
+    except download.MirrorError:
         resumed = False
     assert resumed == ((start, end, total) == (received, size - 1, size))
 
@@ -763,8 +767,8 @@ def test_only_the_exact_rest_is_appended(
     + [(status, math.inf) for status in (204, 300, 302, 304, 400, 401, 403, 404, 410, 451)],
 )
 def test_which_status_may_pass(status: int, wait: float) -> None:
-    with pytest.raises(_transfer.MirrorError) as caught:
-        _transfer._resumes(status, {"Retry-After": "5"}, received=0, size=SIZE)
+    with pytest.raises(download.MirrorError) as caught:
+        download._resumes(status, {"Retry-After": "5"}, received=0, size=SIZE)
     assert caught.value.wait == wait
 
 
@@ -781,18 +785,18 @@ def test_which_status_may_pass(status: int, wait: float) -> None:
     ],
 )
 def test_how_long_to_wait(attempts: int, wait: float, pause: float) -> None:
-    assert _transfer._pause(attempts, wait) == pause
+    assert download._pause(attempts, wait) == pause
 
 
 @given(st.integers(0, 10**9))
 def test_retry_after_reads_seconds(seconds: int) -> None:
-    assert _transfer._retry_after(str(seconds), now=0) == seconds
+    assert download._retry_after(str(seconds), now=0) == seconds
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1)), st.integers(0, 10**10))
 def test_retry_after_reads_dates(date: datetime, now: int) -> None:
     date = date.replace(microsecond=0, tzinfo=timezone.utc)
-    asked = _transfer._retry_after(format_datetime(date, usegmt=True), now)
+    asked = download._retry_after(format_datetime(date, usegmt=True), now)
     assert asked == max(0, date.timestamp() - now)
 
 
@@ -800,7 +804,7 @@ def test_retry_after_reads_dates(date: datetime, now: int) -> None:
 @example("-1")
 @example("Thu, 01 Jan 99999999999999999999 00:00:00 GMT")
 def test_retry_after_takes_any_text(text: str) -> None:
-    assert _transfer._retry_after(text, now=0) >= 0
+    assert download._retry_after(text, now=0) >= 0
 
 
 @pytest.mark.parametrize(
@@ -813,7 +817,7 @@ def test_retry_after_takes_any_text(text: str) -> None:
     ],
 )
 def test_what_if_range_may_carry(headers: dict[str, str], validator: str | None) -> None:
-    assert _transfer._validator(headers) == validator
+    assert download._validator(headers) == validator
 
 
 @pytest.mark.parametrize(
@@ -830,7 +834,7 @@ def test_what_if_range_may_carry(headers: dict[str, str], validator: str | None)
 )
 def test_where_a_redirect_may_lead(url: str, location: str, target: str | None) -> None:
     if target is None:
-        with pytest.raises(_http.MirrorError, match="refused a redirect"):
-            _http._redirect_target(url, location)
+        with pytest.raises(download.MirrorError, match="refused a redirect"):
+            download._redirect_target(url, location)
     else:
-        assert _http._redirect_target(url, location) == target
+        assert download._redirect_target(url, location) == target

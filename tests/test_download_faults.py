@@ -26,7 +26,7 @@ import pytest
 from download_faults import FAULTS, INTERRUPTIONS, NAME, STAMPEDE, Fault, disk_of
 from faulty_server import FaultyServer, Request
 
-from npsoftmax.data import _transfer
+from npsoftmax.data import download
 from npsoftmax.data.datasets import find
 from npsoftmax.data.download import RemoteFile, fetch, plan
 from npsoftmax.errors import DataUnavailableError
@@ -222,10 +222,10 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 def hurry(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
     """Shorten all waiting but for what the server asks for, and its own drips too."""
     monkeypatch.setattr(download_faults, "DRIP_SECONDS", 0.05)
-    monkeypatch.setattr(_transfer, "_CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(_transfer, "_READ_SECONDS", 0.5)
-    monkeypatch.setattr(_transfer, "_PATIENCE_SECONDS", 1.2 + 2 * fault.min_seconds)
-    monkeypatch.setattr(_transfer, "_FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(download, "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(download, "_READ_SECONDS", 0.5)
+    monkeypatch.setattr(download, "_PATIENCE_SECONDS", 1.2 + 2 * fault.min_seconds)
+    monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 0.02)
 
 
 @by_id

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.data import idx
-from npsoftmax.data.download import TIMEOUT_SECONDS, RemoteFile, complaint, fetch, plan, verify
+from npsoftmax.data.download import TIMEOUT_SECONDS, RemoteFile, fetch, plan, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
 from npsoftmax.files import publish, readable
 
@@ -311,7 +311,7 @@ def acquire(
     if offline and missing:
         files_in_words = ", ".join(map(str, missing.values()))
         cause = f"offline; put {files_in_words} into {home}, or go online"
-        raise _refusal(source, list(missing.values()), home, cause)
+        raise _missing_error(source, list(missing.values()), home, cause)
     for role, file in missing.items():
         try:
             paths[role] = fetch(
@@ -320,12 +320,12 @@ def acquire(
                 [*mirrors, *source.mirrors],
                 timeout=timeout,
                 progress=progress,
-                recognise=partial(_mix_up, file.name),
+                identify=partial(_other_dataset, file.name),
             )
         except DataUnavailableError as error:
             # Another process may have brought it meanwhile.
             if plan(home / file.name, file, offline=True).action != "use":
-                raise _refusal(source, [file], home, str(error)) from error
+                raise _missing_error(source, [file], home, str(error)) from error
             paths[role] = home / file.name
     places = {path.parent for role, path in paths.items() if path and role not in missing}
     states = [f"found in {' and '.join(map(str, sorted(places)))}"] if places else []
@@ -364,7 +364,7 @@ def _whole_copy(file: RemoteFile, folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def _refusal(
+def _missing_error(
     source: DatasetSource, missing: list[RemoteFile], home: Path, cause: str
 ) -> CorruptFileError | DataUnavailableError:
     """Say what is missing or wrong, and why it stays so."""
@@ -377,15 +377,15 @@ def _refusal(
 def _complaint(path: Path, file: RemoteFile) -> str:
     text = str(verify(path, file))
     with suppress(InputError), readable(path) as stream:
-        text += _mix_up(file.name, stream)
+        text += _other_dataset(file.name, stream)
     return text
 
 
-def _mix_up(name: str, stream: BinaryIO) -> str:
+def _other_dataset(name: str, stream: BinaryIO) -> str:
     """Name the data set that a file belongs to: MNIST and Fashion-MNIST share file names."""
     for other in DATASETS.values():
         for file in other.files.values():
-            if name == file.name and complaint(stream, file) is None:
+            if name == file.name and file.mismatch(stream) is None:
                 return f" (it is the file of {other.name})"
     return ""
 

@@ -1,4 +1,12 @@
-"""Getting one pinned file: ``plan`` decides from the disk, ``fetch`` acts on the network."""
+"""Verified downloads of single files whose size and SHA-256 are known in advance.
+
+``plan`` decides from the disk and ``fetch`` acts on the network. The SHA-256 alone judges the
+content. Status, headers and lengths only decide whether to ask again, and from which byte:
+servers, caches and captive portals are wrong about all of them.
+
+The HTTP libraries are imported inside functions: they are slow to load, and most runs download
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +20,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse, responses
 from pathlib import Path
-from socket import gaierror
-from ssl import SSLCertVerificationError
 from threading import Event, Thread
 from time import monotonic, sleep, time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import urljoin, urlsplit
-
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
 
 from npsoftmax.errors import DataUnavailableError, InputError, OutputError
 from npsoftmax.files import publish, remove_stale
@@ -35,32 +32,27 @@ from npsoftmax.files import publish, remove_stale
 if TYPE_CHECKING:
     import requests
     from tqdm import tqdm
+    from urllib3.connectionpool import HTTPConnectionPool
 
-__all__ = [
-    "MirrorError",
-    "Plan",
-    "RemoteFile",
-    "TIMEOUT_SECONDS",
-    "Watchdog",
-    "complaint",
-    "download",
-    "fetch",
-    "network",
-    "opened",
-    "plan",
-    "verify",
-    "without_password",
-]
+__all__ = ["TIMEOUT_SECONDS", "Plan", "RemoteFile", "fetch", "plan", "verify"]
 
-
-# A file that is known to the byte before it is there, and the check that it is the one.
+TIMEOUT_SECONDS = 300.0
 
 _HASHED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file known to the byte: bare ``name``, ``size`` in bytes, ``sha256`` in lower-case hex.
+    """A file with a pinned size and SHA-256.
+
+    Attributes
+    ----------
+    name : str
+        Without folders.
+    size : int
+        In bytes.
+    sha256 : str
+        In lower-case hexadecimal.
 
     Examples
     --------
@@ -72,18 +64,30 @@ class RemoteFile:
     size: int
     sha256: str
 
-    def __str__(self) -> str:
-        """Say all that a person needs to find the file elsewhere."""
-        return f"{self.name} ({self.size:,} bytes, SHA-256 {self.sha256})"
-
     def __post_init__(self) -> None:
         """Refuse a name that would leave the data folder."""
         if Path(self.name).name != self.name or self.name in {"", ".."}:
             raise InputError(f"name: expected a bare file name, got {self.name!r}")
 
+    def __str__(self) -> str:
+        """Return everything that is needed to find the file elsewhere."""
+        return f"{self.name} ({self.size:,} bytes, SHA-256 {self.sha256})"
+
+    def mismatch(self, stream: BinaryIO) -> str | None:
+        """Return how the content of ``stream`` differs from this file, None if it does not."""
+        size = stream.seek(0, os.SEEK_END)
+        if size != self.size:
+            return f"expected {self.size:,} bytes, got {size:,}"
+        stream.seek(0)
+        digest = hashlib.sha256()
+        while chunk := stream.read(_HASHED_BYTES):
+            digest.update(chunk)
+        sha256 = digest.hexdigest()
+        return None if sha256 == self.sha256 else f"expected SHA-256 {self.sha256}, got {sha256}"
+
 
 def verify(path: Path, file: RemoteFile) -> str | None:
-    """Return None when ``file`` lies at ``path``, else a sentence saying what is wrong.
+    """Return None if ``path`` holds ``file``, else a sentence that says what is wrong.
 
     Examples
     --------
@@ -95,214 +99,533 @@ def verify(path: Path, file: RemoteFile) -> str | None:
         if not stat.S_ISREG(mode):
             return f"{path} is a {'folder' if stat.S_ISDIR(mode) else 'device'}, expected a file"
         with path.open("rb") as stream:
-            wrong = complaint(stream, file)
+            mismatch = file.mismatch(stream)
     except FileNotFoundError:
         return f"{path} is missing"
-    except (OSError, ValueError) as error:  # a ValueError where a NUL is in the name
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
         return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-    return wrong and f"{path}: {wrong}"
+    return mismatch and f"{path}: {mismatch}"
 
 
-def complaint(stream: BinaryIO, file: RemoteFile) -> str | None:
-    """Return how the size or the SHA-256 of ``stream`` is wrong, None when both are right."""
-    size = stream.seek(0, os.SEEK_END)
-    if size != file.size:
-        return f"expected {file.size:,} bytes, got {size:,}"
-    stream.seek(0)
-    digest = hashlib.sha256()
-    while chunk := stream.read(_HASHED_BYTES):
-        digest.update(chunk)
-    sha256 = digest.hexdigest()
-    return None if sha256 == file.sha256 else f"expected SHA-256 {file.sha256}, got {sha256}"
+@dataclass(frozen=True)
+class Plan:
+    """What to do about a file, and a sentence that says why."""
+
+    action: Literal["use", "download", "refuse"]
+    reason: str
 
 
-# One HTTP request whose every wait is bounded, and whose body stays as it was sent.
-#
-# What ``requests`` does not do by itself: it bounds each single read, not the time that header
-# lines, chunk lines or a handshake take when they drip; and it reads the bodies of redirects into
-# memory, however long they are, even when told not to follow them (psf/requests issue 5529).
+def plan(path: Path, file: RemoteFile, offline: bool) -> Plan:
+    """Decide from the content of ``path`` whether to use it, to download it or to give up.
 
-_MAX_REDIRECTS = 5
-_MAX_INTERIM = 10
-# No repetition mends a machine that is offline, nor a certificate.
-_HOPELESS = (gaierror, SSLCertVerificationError)
-# The watchdog looks so often in the time that it allows.
-_LOOKS = 4
+    A whole file is used. A missing or wrong one is downloaded, unless ``offline`` forbids it or a
+    folder has its name.
+
+    Examples
+    --------
+    >>> plan(Path("no/hello.txt"), RemoteFile("hello.txt", 5, 64 * "0"), offline=False)
+    Plan(action='download', reason='no/hello.txt is missing')
+    """
+    wrong = verify(path, file)
+    if wrong is None:
+        return Plan("use", f"{path} has the expected size and SHA-256")
+    if os.path.isdir(path):
+        return Plan("refuse", f"{wrong}; move it away or name another folder")
+    if offline:
+        return Plan("refuse", f"{wrong}; go online, or put the right file there by hand")
+    return Plan("download", wrong)
+
+
+def fetch(
+    file: RemoteFile,
+    folder: Path,
+    mirrors: Sequence[str],
+    *,
+    timeout: float = TIMEOUT_SECONDS,
+    progress: bool = False,
+    identify: Callable[[BinaryIO], str] = lambda _: "",
+) -> Path:
+    """Download ``file`` into ``folder`` from the first mirror that delivers it, and verify it.
+
+    The file gets its name only when its SHA-256 is right; an existing file stays until then. No
+    more than ``file.size`` bytes are written.
+
+    Parameters
+    ----------
+    file, folder : RemoteFile, Path
+        The file, and where to store it; a missing folder is created.
+    mirrors : sequence of str
+        Base URLs to which the file name is appended. They take turns in this order: after a
+        failure the next mirror is asked at once, and the same one again after a pause.
+    timeout : float
+        Seconds for all mirrors, attempts and pauses together. No single wait is longer than a
+        quarter of it, or than 20 s. The download also ends after 100 s without progress.
+    progress : bool
+        Whether to show a progress bar on stderr.
+    identify : callable
+        Called with a wrong file; returns text to append to the error message.
+
+    Returns
+    -------
+    Path
+        Where the file is.
+
+    Raises
+    ------
+    DataUnavailableError
+        No mirror delivered the file, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> fetch(RemoteFile("hello.txt", 5, 64 * "0"), Path("data"), mirrors=[])
+    ... # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    npsoftmax.errors.DataUnavailableError: cannot download hello.txt: no mirror was named; ...
+    """
+    from tqdm import tqdm
+
+    if not 0 < timeout < math.inf:
+        raise InputError(f"timeout: expected a positive number of seconds, got {timeout}")
+    path = folder / file.name
+    remove_stale(folder)
+    places = [_Mirror(f"{mirror.rstrip('/')}/{file.name}") for mirror in mirrors]
+    try:
+        with (
+            publish(path) as part,
+            tqdm(
+                total=file.size, desc=file.name, unit="B", unit_scale=True, disable=not progress
+            ) as bar,
+        ):
+            _Transfer(file, part, bar, identify, timeout).run(places)
+    except MirrorError as error:
+        raise DataUnavailableError(
+            f"cannot download {file.name}: {error}; name another mirror, or put a file of "
+            f"{file.size:,} bytes with SHA-256 {file.sha256} into {folder} by hand"
+        ) from error
+    except OutputError as error:
+        raise DataUnavailableError(f"cannot download {file.name} to {folder}: {error}") from error
+    return path
+
+
+# From several mirrors to one file: turns, retries, resumed transfers and deadlines.
 
 
 class MirrorError(Exception):
-    """Why a file did not come; asking again is of no use before ``wait`` seconds."""
+    """A mirror failed; it may be asked again after ``wait`` seconds (inf: never)."""
 
     def __init__(self, reason: str, wait: float = math.inf) -> None:
         super().__init__(reason)
         self.wait = wait
 
 
-class Watchdog:
-    """Cut the connections of one request when too little comes, or when it takes too long.
+class WrongBodyError(MirrorError):
+    """A mirror sent a whole body that is not the file."""
 
-    Parameters
-    ----------
-    least, seconds : int, float
-        How many bytes of the body must come in how many seconds, the first ones included.
-    left : float
-        Seconds for the whole request.
 
-    Attributes
-    ----------
-    received : int
-        Bytes of the body so far; whoever reads it counts them.
-    num_asked : int
-        Requests so far, those of redirects included.
-    reason : str or None
-        Why it cut, if it did.
-    """
+@dataclass
+class _Mirror:
+    """A mirror, its failures, and when it may be asked again."""
 
-    def __init__(self, least: int, seconds: float, left: float) -> None:
-        self.received = self.num_asked = 0
-        self.reason: str | None = None
-        self._least, self._seconds, self._left = least, seconds, left
-        self._connections = ExitStack()
-        self._sockets: list[socket.socket] = []
-        self._over = Event()
-        self._thread = Thread(target=self._watch, daemon=True)
+    url: str
+    ready: float = 0.0
+    attempts: int = 0
+    num_requests: int = 1  # of the last attempt, redirects included
+    furthest: int = 0  # the largest number of bytes that it has delivered
+    wrong_bodies: int = 0
+    undo_gzip: bool = False
+    failures: list[str] = field(default_factory=list)
 
-    def __enter__(self) -> Watchdog:
-        """Begin to watch."""
-        self._thread.start()
-        return self
+    def __str__(self) -> str:
+        """Return the address and the reasons of all failures."""
+        return f"{_without_password(self.url)}: {'; then '.join(dict.fromkeys(self.failures))}"
 
-    def __exit__(
+
+# Failed attempts at one mirror, and failed requests to all of them once each has been asked.
+_MAX_ATTEMPTS = 4
+_MAX_REQUESTS = 10
+# A wrong body of full length is requested again: the network on the way may have changed it.
+_MAX_WRONG_BODIES = 2
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 20.0
+_PATIENCE_SECONDS = 100.0
+_FIRST_PAUSE_SECONDS = 1.0
+_MAX_PAUSE_SECONDS = 30.0
+# Fewer bytes in _READ_SECONDS count as silence.
+_MIN_BYTES = 16 * 1024
+# A mirror that delivers this many bytes more than ever before is asked for the rest at once.
+_PROGRESS_BYTES = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
+
+
+class _Transfer:
+    """The bytes received so far in ``part``, their origin, and the time left."""
+
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        file: RemoteFile,
+        part: BinaryIO,
+        bar: tqdm[Any],
+        identify: Callable[[BinaryIO], str],
+        timeout: float,
     ) -> None:
-        """Go home."""
-        self._over.set()
-        self._thread.join()
-        self._connections.close()
+        self.file, self.part, self.bar, self.identify = file, part, bar, identify
+        self.timeout = timeout
+        self._deadline = monotonic() + timeout
+        self._patience = monotonic() + _PATIENCE_SECONDS
+        # A short timeout must leave time for a second attempt.
+        self._max_wait = min(_READ_SECONDS, timeout / 4)
+        self._failed_requests = 0
+        # The mirror that sent ``part``, and the validator for the rest.
+        self._origin: tuple[_Mirror, str] | None = None
 
-    def attach(self, connection: socket.socket) -> None:
-        """Watch a connection, by a duplicate that outlives the wrapping by TLS."""
-        self._sockets.append(self._connections.enter_context(connection.dup()))
+    def run(self, mirrors: Sequence[_Mirror]) -> None:
+        """Ask the mirrors in turn until the file is whole; raise MirrorError if none delivers."""
+        while mirror := self._next(mirrors):
+            if self._succeeds(mirror):
+                return
+        reasons = [str(mirror) for mirror in mirrors if mirror.failures]
+        if self._seconds_left() <= 0:
+            reasons.append(f"gave up when {self._limit}")
+        raise MirrorError("; ".join(reasons) or "no mirror was named")
 
-    def _watch(self) -> None:
-        seen = deque([0], maxlen=1 + _LOOKS)
-        end = monotonic() + self._left
-        while not self._over.wait(max(0.01, min(self._seconds / _LOOKS, end - monotonic()))):
-            seen.append(self.received)
-            if monotonic() >= end:
-                self.reason = "it took too long"
-            elif len(seen) > _LOOKS and seen[-1] - seen[0] < self._least:
-                self.reason = f"fewer than {self._least:,} bytes came in {self._seconds:g} s"
-            # At each look: a redirect or a second address may have opened another one.
-            for connection in list(self._sockets) if self.reason else []:
-                with suppress(OSError):  # the other side has closed it already
-                    connection.shutdown(socket.SHUT_RDWR)
+    def _next(self, mirrors: Sequence[_Mirror]) -> _Mirror | None:
+        """Wait for the next mirror; return None if no further attempt makes sense."""
+        # Asking again must stay within the limit if the mirror redirects as often as last time.
+        left = [
+            mirror
+            for mirror in mirrors
+            if not mirror.attempts or self._failed_requests + mirror.num_requests <= _MAX_REQUESTS
+        ]
+        mirror = min(left, key=lambda mirror: mirror.ready, default=None)
+        if mirror is None:
+            return None
+        pause = max(0.0, mirror.ready - monotonic())
+        if pause >= self._seconds_left():
+            return None
+        if pause:
+            sleep(pause)
+        return mirror
+
+    def _succeeds(self, mirror: _Mirror) -> bool:
+        """Ask once; return whether the file is whole now."""
+        before = mirror.furthest
+        try:
+            self._ask(mirror)
+        except MirrorError as error:
+            mirror.failures.append(str(error))
+            if error.wait == 0 and mirror.furthest > before:
+                mirror.ready = 0.0  # it delivers the file in pieces
+            else:
+                self._failed_requests += mirror.num_requests
+                mirror.attempts += 1
+                mirror.ready = monotonic() + _pause(mirror.attempts, error.wait)
+            return False
+        return True
+
+    def _ask(self, mirror: _Mirror) -> None:
+        """Make one request; raise MirrorError unless it completes the file."""
+        left = self._deadline - monotonic()
+        with _Watchdog(_MIN_BYTES, self._max_wait, left) as watchdog:
+            try:
+                self._receive(mirror, watchdog)
+                self._check(watchdog)
+            except WrongBodyError as error:
+                mirror.wrong_bodies += 1
+                error.wait = 0 if mirror.wrong_bodies < _MAX_WRONG_BODIES else math.inf
+                raise
+            except MirrorError as error:
+                raise (MirrorError(watchdog.reason, 0) if watchdog.reason else error) from error
+            finally:
+                mirror.num_requests = max(1, watchdog.num_requests)
+
+    def _receive(self, mirror: _Mirror, watchdog: _Watchdog) -> None:
+        """Append one response to ``part``, or replace ``part`` by it."""
+        wait = min(self._max_wait, self._seconds_left())
+        if wait <= 0:
+            raise MirrorError(self._limit)
+        timeouts = min(_CONNECT_SECONDS, wait), wait
+        with _open_url(mirror.url, self._range(mirror), timeouts, watchdog) as response:
+            status, headers = response.status_code, response.headers
+            self._origin = None
+            if not _resumes(status, headers, self.part.tell(), self.file.size):
+                self.part.seek(0)
+                self.part.truncate()
+                self.bar.reset()
+            labelled = headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
+            inflater = zlib.decompressobj(31) if labelled and mirror.undo_gzip else None
+            mirror.undo_gzip = labelled  # in case the bytes as sent are not the file
+            validator = _validator(headers)
+            if validator and not inflater:
+                self._origin = mirror, validator
+            for chunk in self._body(response, inflater, watchdog):
+                if self.part.tell() + len(chunk) > self.file.size:
+                    raise WrongBodyError(f"expected {self.file.size:,} bytes, got more")
+                self.part.write(chunk)
+                self.bar.update(len(chunk))
+                if self.part.tell() >= mirror.furthest + _PROGRESS_BYTES:
+                    mirror.furthest = self.part.tell()
+                    self._patience = monotonic() + _PATIENCE_SECONDS
+
+    def _range(self, mirror: _Mirror) -> dict[str, str]:
+        """Return the headers that request the rest of ``part`` from the mirror that sent it."""
+        received = self.part.tell()
+        if self._origin and self._origin[0] is mirror and 0 < received < self.file.size:
+            return {"Range": f"bytes={received}-", "If-Range": self._origin[1]}
+        return {}
+
+    def _body(
+        self, response: requests.Response, inflater: Any, watchdog: _Watchdog
+    ) -> Iterator[bytes]:
+        """Yield the body as it was sent, or inflated, until its end, an error or a limit."""
+        size = self.file.size
+        try:
+            with _network_errors_as_ours():
+                # read1 returns what has arrived, so a dripping server meets the deadline too.
+                while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
+                    watchdog.received += len(chunk)
+                    if self._seconds_left() <= 0:
+                        raise MirrorError(self._limit)
+                    if watchdog.received > size + _CHUNK_BYTES:
+                        raise WrongBodyError(f"expected {size:,} bytes, got more")
+                    if inflater:
+                        chunk = inflater.decompress(chunk, size + 1 - self.part.tell())
+                    yield chunk
+        except zlib.error as error:
+            raise WrongBodyError(f"its Content-Encoding is not what it says: {error}") from error
+        except MirrorError:
+            # A wrong Content-Length must not cost a file that has arrived completely.
+            if self.part.tell() < size:
+                raise
+
+    def _check(self, watchdog: _Watchdog) -> None:
+        """Raise MirrorError unless ``part`` is the file."""
+        mismatch = self.file.mismatch(self.part)
+        if mismatch:
+            mismatch += self.identify(self.part)
+            size = self.part.seek(0, os.SEEK_END)
+            if watchdog.reason or size < self.file.size:
+                raise MirrorError(mismatch, 0)
+            raise WrongBodyError(mismatch)
+
+    @property
+    def _limit(self) -> str:
+        """The limit that is reached first, in words."""
+        if self._patience < self._deadline:
+            return f"nothing new had come for {_PATIENCE_SECONDS:g} s"
+        return f"the timeout of {self.timeout:g} s for the whole file was over"
+
+    def _seconds_left(self) -> float:
+        return min(self._deadline, self._patience) - monotonic()
+
+
+def _resumes(status: int, headers: Mapping[str, str], received: int, size: int) -> bool:
+    """Return whether the body starts at byte ``received`` instead of 0; raise if at neither."""
+    from http.client import responses
+
+    if status == 200:
+        return False
+    if status == 206 and headers.get("Content-Range") == f"bytes {received}-{size - 1}/{size}":
+        return True
+    again = status >= 500 or status in (206, 408, 416, 429)
+    wait = _retry_after(headers.get("Retry-After", "0"), time()) if again else math.inf
+    asks = f", asks to wait {wait:.0f} s" if 0 < wait < math.inf else ""
+    raise MirrorError(f"HTTP {status} {responses.get(status, '')}{asks}", wait)
+
+
+def _pause(attempts: int, wait: float) -> float:
+    """Return the seconds to wait after ``attempts`` failed attempts, infinity to give up."""
+    pause = max(_FIRST_PAUSE_SECONDS * 2.0 ** (attempts - 1), wait)
+    return math.inf if attempts >= _MAX_ATTEMPTS or pause > _MAX_PAUSE_SECONDS else pause
+
+
+def _retry_after(value: str, now: float) -> float:
+    """Return the seconds that a Retry-After header asks for, 0 if it makes no sense."""
+    from email.utils import parsedate_to_datetime
+
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _validator(headers: Mapping[str, str]) -> str | None:
+    """Return the value for If-Range: a strong ETag, or the date if there is no ETag."""
+    validator = headers.get("ETag", headers.get("Last-Modified", "W/"))
+    return None if validator.startswith("W/") else validator
+
+
+# One HTTP request with bounded waits, and with its body as it was sent. ``requests`` by itself
+# bounds each single read, but not the time of header lines, chunk lines or a handshake that drip;
+# and it reads the bodies of redirects into memory, whatever their length, even when it is told not
+# to follow them (psf/requests issue 5529).
+
+_MAX_REDIRECTS = 5
+_MAX_INTERIM_ANSWERS = 10
 
 
 @contextmanager
-def opened(
-    url: str, headers: dict[str, str], timeouts: tuple[float, float], watchdog: Watchdog
+def _open_url(
+    url: str, headers: dict[str, str], timeouts: tuple[float, float], watchdog: _Watchdog
 ) -> Iterator[requests.Response]:
-    """Yield the answer at the end of at most five redirects, its body unread."""
-    with _Session(watchdog) as session:
+    """Follow at most five redirects, and yield the last response with its body unread."""
+    with _watched_session(watchdog) as session:
         session.headers["Accept-Encoding"] = "identity"
         for hop in range(_MAX_REDIRECTS + 1):
             try:
-                watchdog.num_asked += 1
-                with network():
+                watchdog.num_requests += 1
+                with _network_errors_as_ours():
                     response = session.get(url, headers=headers, stream=True, timeout=timeouts)
                 with response:
                     if not response.is_redirect:
                         yield response
                         return
-                    with network():
+                    with _network_errors_as_ours():
                         url = _redirect_target(url, response.headers["Location"])
             except MirrorError as error:
                 if hop:
-                    error.args = (f"{error} (redirected to {without_password(url)[:200]!r})",)
+                    error.args = (f"{error} (redirected to {_without_password(url)[:200]!r})",)
                 raise
         raise MirrorError(
-            f"more than {_MAX_REDIRECTS} redirects, the last to {without_password(url)[:200]!r}"
+            f"more than {_MAX_REDIRECTS} redirects, the last to {_without_password(url)[:200]!r}"
         )
 
 
-def without_password(url: str) -> str:
-    """Return an address as it may be shown.
+def _redirect_target(url: str, location: str) -> str:
+    target = urljoin(url, location)
+    allowed = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
+    if urlsplit(target).scheme not in allowed:
+        raise MirrorError(f"refused a redirect to {target[:200]!r}")
+    return target
 
-    Examples
-    --------
-    >>> without_password("https://me:secret@example.org/data")
-    'https://example.org/data'
-    """
+
+def _without_password(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
 @contextmanager
-def network() -> Iterator[None]:
-    """Turn network errors into a MirrorError; ``publish`` would take an OSError for the disk's."""
+def _network_errors_as_ours() -> Iterator[None]:
+    """Raise network errors as MirrorError; ``publish`` would take an OSError for a disk error."""
+    from http.client import HTTPException
+    from ssl import SSLCertVerificationError
+
+    from urllib3.exceptions import HTTPError
+
     try:
         yield
     except (OSError, HTTPError, HTTPException, ValueError) as error:
         cause = _root_cause(error)
-        # No repetition mends a wrong address or header.
-        hopeless = isinstance(error, ValueError) or isinstance(cause, _HOPELESS)
-        # It may quote the server, whose bytes may be anything.
+        # Retrying cannot fix DNS or certificate errors, nor an invalid address or header.
+        final = isinstance(cause, socket.gaierror | SSLCertVerificationError)
+        wait = math.inf if final or isinstance(error, ValueError) else 0
+        # The text may quote any bytes of the server.
         text = str(cause)[:200].encode("unicode_escape").decode("ascii")
-        reason = f"{type(cause).__name__}: {text}"
-        raise MirrorError(reason, math.inf if hopeless else 0) from error
+        raise MirrorError(f"{type(cause).__name__}: {text}", wait) from error
 
 
-class _Session(requests.Session):
-    def __init__(self, watchdog: Watchdog) -> None:
-        super().__init__()
-        for scheme in ("http://", "https://"):
-            self.mount(scheme, _Adapter(watchdog))
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Follow no redirect, and so read no redirect's body."""
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the innermost error; each layer passes its cause as __cause__ or as an argument."""
+    inner = next((e for e in (error.__cause__, *error.args) if isinstance(e, BaseException)), None)
+    return _root_cause(inner) if inner else error
 
 
-class _Adapter(HTTPAdapter):
-    """Make connections that a watchdog watches, through a proxy too."""
-
-    def __init__(self, watchdog: Watchdog) -> None:
-        self._pools = _watched_pools(watchdog)
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        """Make the pools of direct connections."""
-        super().init_poolmanager(*args, **options)
-        self.poolmanager.pool_classes_by_scheme = self._pools
-
-    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
-        """Return the pools of connections through a proxy."""
-        manager = super().proxy_manager_for(*args, **options)
-        manager.pool_classes_by_scheme = self._pools
-        return manager
+_LOOKS_PER_PERIOD = 4
 
 
-class _Answer(HTTPResponse):
-    """An answer that may be announced by a few interim ones, not by an endless row of them."""
+class _Watchdog:
+    """Cut the connections of one request if it gets too few bytes or takes too long.
 
-    num_statuses = 0
+    At least ``min_bytes`` of the body must arrive in every ``period`` of seconds, the first one
+    included, and the whole request may take ``max_seconds``.
+    """
 
-    def _read_status(self) -> tuple[str, int, str]:
-        self.num_statuses += 1
-        if self.num_statuses > _MAX_INTERIM:
-            raise HTTPException(f"more than {_MAX_INTERIM} interim answers")
-        return super()._read_status()  # type: ignore[misc,no-any-return]
+    def __init__(self, min_bytes: int, period: float, max_seconds: float) -> None:
+        self.received = 0  # bytes of the body; the reader counts them
+        self.num_requests = 0  # redirects included
+        self.reason: str | None = None  # why the connections were cut
+        self._min_bytes, self._period, self._max_seconds = min_bytes, period, max_seconds
+        self._connections = ExitStack()
+        self._sockets: list[socket.socket] = []
+        self._done = Event()
+        self._thread = Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Watchdog:
+        """Start watching."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop watching."""
+        self._done.set()
+        self._thread.join()
+        self._connections.close()
+
+    def attach(self, connection: socket.socket) -> None:
+        """Watch a connection through a duplicate, which survives the wrapping by TLS."""
+        self._sockets.append(self._connections.enter_context(connection.dup()))
+
+    def _watch(self) -> None:
+        seen = deque([0], maxlen=1 + _LOOKS_PER_PERIOD)
+        end = monotonic() + self._max_seconds
+        pause = self._period / _LOOKS_PER_PERIOD
+        while not self._done.wait(max(0.01, min(pause, end - monotonic()))):
+            seen.append(self.received)
+            if monotonic() >= end:
+                self.reason = "it took too long"
+            elif len(seen) > _LOOKS_PER_PERIOD and seen[-1] - seen[0] < self._min_bytes:
+                self.reason = f"fewer than {self._min_bytes:,} bytes came in {self._period:g} s"
+            # At each look: a redirect or a second address may have opened another connection.
+            for connection in list(self._sockets) if self.reason else []:
+                with suppress(OSError):  # the other side has closed it already
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
-def _watched_pools(watchdog: Watchdog) -> dict[str, type[HTTPConnectionPool]]:
+def _watched_session(watchdog: _Watchdog) -> requests.Session:
+    """Return a session whose connections are watched, through a proxy too."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> None:
+            """Follow no redirect, so that no body of one is read."""
+
+    class Adapter(HTTPAdapter):
+        def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+            manager = super().proxy_manager_for(*args, **options)
+            manager.pool_classes_by_scheme = pools
+            return manager
+
+    pools = _watched_pools(watchdog)
+    session, adapter = Session(), Adapter()
+    adapter.poolmanager.pool_classes_by_scheme = pools
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def _watched_pools(watchdog: _Watchdog) -> dict[str, type[HTTPConnectionPool]]:
+    from http.client import HTTPException, HTTPResponse
+
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    class Response(HTTPResponse):
+        num_statuses = 0
+
+        def _read_status(self) -> tuple[str, int, str]:
+            """Read a status line; a server may send interim answers (1xx) without end."""
+            self.num_statuses += 1
+            if self.num_statuses > _MAX_INTERIM_ANSWERS:
+                raise HTTPException(f"more than {_MAX_INTERIM_ANSWERS} interim answers")
+            return super()._read_status()  # type: ignore[misc,no-any-return]
+
     class Plain(HTTPConnection):
-        response_class = _Answer
+        response_class = Response
 
-        # Here and not in connect(), so that a handshake is watched too.
+        # Not in connect(), so that a TLS handshake is watched too.
         def _new_conn(self) -> socket.socket:
             connection = super()._new_conn()
             watchdog.attach(connection)
@@ -318,363 +641,3 @@ def _watched_pools(watchdog: Watchdog) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
-
-
-def _redirect_target(url: str, location: str) -> str:
-    target = urljoin(url, location)
-    allowed = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
-    if urlsplit(target).scheme not in allowed:
-        raise MirrorError(f"refused a redirect to {target[:200]!r}")
-    return target
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """Return the innermost error; each layer hands its cause over as __cause__ or argument."""
-    inner = next((e for e in (error.__cause__, *error.args) if isinstance(e, BaseException)), None)
-    return _root_cause(inner) if inner else error
-
-
-# How the bytes of a file come from its mirrors: turns, attempts, pauses, Range, deadlines.
-#
-# The SHA-256 alone judges the content. Status, headers and lengths only decide whether to ask
-# again, and from which byte: servers, caches and captive portals lie about all of them.
-
-# A mirror is asked so often in vain, and all of them together, once each has been asked.
-_ATTEMPTS = 4
-_REQUESTS = 10
-# A whole body that is not the file is asked for once more, in case the way to here spoilt it.
-_WRONG_BODIES = 2
-_CONNECT_SECONDS = 10.0
-_READ_SECONDS = 20.0
-_PATIENCE_SECONDS = 100.0
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 30.0
-# Fewer bytes in _READ_SECONDS are taken for silence.
-_LEAST_BYTES = 16 * 1024
-# A mirror that came so much further than ever before is asked for the rest at once.
-_NEW_GROUND_BYTES = 64 * 1024
-_CHUNK_BYTES = 64 * 1024
-
-
-class WrongBodyError(MirrorError):
-    """A whole body came, and it is not the file."""
-
-
-@dataclass
-class Mirror:
-    """A place to ask, what became of it, and from when on it may be asked again."""
-
-    url: str
-    ready: float = 0.0
-    attempts: int = 0
-    num_asked: int = 1
-    furthest: int = 0
-    wrong_bodies: int = 0
-    undo_gzip: bool = False
-    failures: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """Say where and why."""
-        return f"{without_password(self.url)}: {'; then '.join(dict.fromkeys(self.failures))}"
-
-
-def download(
-    file: RemoteFile,
-    part: BinaryIO,
-    mirrors: Sequence[str],
-    timeout: float,
-    progress: bool,
-    recognise: Callable[[BinaryIO], str],
-) -> None:
-    """Write ``file`` to ``part`` from the first mirror that delivers it, or raise MirrorError."""
-    from tqdm import tqdm
-
-    places = [Mirror(f"{mirror.rstrip('/')}/{file.name}") for mirror in mirrors]
-    bar = tqdm(total=file.size, desc=file.name, unit="B", unit_scale=True, disable=not progress)
-    with bar:
-        transfer = Transfer(file, part, bar, recognise, timeout)
-        while mirror := transfer.next_of(places):
-            if transfer.succeeds(mirror):
-                return
-    reasons = [str(mirror) for mirror in places if mirror.failures]
-    if transfer.seconds_left() <= 0:
-        reasons.append(f"gave up when {transfer.limit}")
-    raise MirrorError("; ".join(reasons) or "no mirror was named")
-
-
-class Transfer:
-    """The bytes that have arrived in ``part``, where they came from, and the time that is left."""
-
-    def __init__(
-        self,
-        file: RemoteFile,
-        part: BinaryIO,
-        bar: tqdm[Any],
-        recognise: Callable[[BinaryIO], str],
-        timeout: float,
-    ) -> None:
-        self.file, self.part, self.bar, self.recognise = file, part, bar, recognise
-        self.timeout = timeout
-        self._deadline = monotonic() + timeout
-        self._patience = monotonic() + _PATIENCE_SECONDS
-        # For a second attempt to have a chance in a short time.
-        self._longest_wait = min(_READ_SECONDS, timeout / 4)
-        self._in_vain = 0
-        # Whom the part is from, and by what its rest can be asked for.
-        self._origin: tuple[Mirror, str] | None = None
-
-    @property
-    def limit(self) -> str:
-        """What ends it all first, in words."""
-        if self._patience < self._deadline:
-            return f"nothing new had come for {_PATIENCE_SECONDS:g} s"
-        return f"the timeout of {self.timeout:g} s for the whole file was over"
-
-    def seconds_left(self) -> float:
-        """Return the time left for everything."""
-        return min(self._deadline, self._patience) - monotonic()
-
-    def next_of(self, mirrors: Sequence[Mirror]) -> Mirror | None:
-        """Wait for the mirror whose turn it is; None if no further attempt makes sense."""
-        # Each is asked once; again only if that stays within what is asked in vain of all of them,
-        # should it redirect as often as the last time.
-        left = [m for m in mirrors if not m.attempts or self._in_vain + m.num_asked <= _REQUESTS]
-        mirror = min(left, key=lambda mirror: mirror.ready, default=None)
-        if mirror is None:
-            return None
-        pause = max(0.0, mirror.ready - monotonic())
-        if pause >= self.seconds_left():
-            return None
-        if pause:
-            sleep(pause)
-        return mirror
-
-    def succeeds(self, mirror: Mirror) -> bool:
-        """Ask once; return whether the right file has come, else note when to ask again."""
-        before = mirror.furthest
-        try:
-            self._ask(mirror)
-        except MirrorError as error:
-            mirror.failures.append(str(error))
-            if error.wait == 0 and mirror.furthest > before:
-                mirror.ready = 0.0  # it brings the file, if only in pieces
-            else:
-                self._in_vain += mirror.num_asked
-                mirror.attempts += 1
-                mirror.ready = monotonic() + _pause(mirror.attempts, error.wait)
-            return False
-        return True
-
-    def _ask(self, mirror: Mirror) -> None:
-        left = self._deadline - monotonic()
-        with Watchdog(_LEAST_BYTES, self._longest_wait, left) as watchdog:
-            try:
-                self._receive(mirror, watchdog)
-            except WrongBodyError as error:
-                mirror.wrong_bodies += 1
-                error.wait = 0 if mirror.wrong_bodies < _WRONG_BODIES else math.inf
-                raise
-            except MirrorError as error:
-                raise (MirrorError(watchdog.reason, 0) if watchdog.reason else error) from error
-            finally:
-                mirror.num_asked = max(1, watchdog.num_asked)
-
-    def _receive(self, mirror: Mirror, watchdog: Watchdog) -> None:
-        """Take in what one request brings; return only when it is the right file."""
-        wait = min(self._longest_wait, self.seconds_left())
-        if wait <= 0:
-            raise MirrorError(self.limit)
-        timeouts = min(_CONNECT_SECONDS, wait), wait
-        with opened(mirror.url, self._range(mirror), timeouts, watchdog) as response:
-            self._origin = None
-            if not _resumes(
-                response.status_code, response.headers, self.part.tell(), self.file.size
-            ):
-                self.part.seek(0)
-                self.part.truncate()
-                self.bar.reset()
-            labelled = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
-            inflater = zlib.decompressobj(31) if labelled and mirror.undo_gzip else None
-            mirror.undo_gzip = labelled  # should what comes now be wrong
-            validator = _validator(response.headers)
-            if validator and not inflater:
-                self._origin = mirror, validator
-            for chunk in self._body(response, inflater, watchdog):
-                self._take(chunk)
-                if self.part.tell() >= mirror.furthest + _NEW_GROUND_BYTES:
-                    mirror.furthest = self.part.tell()
-                    self._patience = monotonic() + _PATIENCE_SECONDS
-        wrong = complaint(self.part, self.file)
-        if wrong:
-            short = self.part.seek(0, os.SEEK_END) < self.file.size
-            wrong += self.recognise(self.part)
-            self.part.seek(0, os.SEEK_END)
-            if watchdog.reason or short:
-                raise MirrorError(wrong, 0)
-            raise WrongBodyError(wrong)
-
-    def _take(self, chunk: bytes) -> None:
-        size = self.file.size
-        if self.part.tell() + len(chunk) > size:
-            raise WrongBodyError(f"expected {size:,} bytes, got more")
-        self.part.write(chunk)
-        self.bar.update(len(chunk))
-
-    def _range(self, mirror: Mirror) -> dict[str, str]:
-        """Return the headers that ask for the rest of the part, if it is of this mirror."""
-        received = self.part.tell()
-        if self._origin and self._origin[0] is mirror and 0 < received < self.file.size:
-            return {"Range": f"bytes={received}-", "If-Range": self._origin[1]}
-        return {}
-
-    def _body(
-        self, response: requests.Response, inflater: Any, watchdog: Watchdog
-    ) -> Iterator[bytes]:
-        """Yield the bytes as they were sent, or unpacked, until the end, a fault or a limit."""
-        size = self.file.size
-        try:
-            with network():
-                # read1 gives what has come, so that a dripping server meets the deadline too.
-                while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
-                    watchdog.received += len(chunk)
-                    if self.seconds_left() <= 0:
-                        raise MirrorError(self.limit)
-                    if watchdog.received > size + _CHUNK_BYTES:
-                        raise WrongBodyError(f"expected {size:,} bytes, got more")
-                    if inflater:
-                        chunk = inflater.decompress(chunk, size + 1 - self.part.tell())
-                    yield chunk
-        except zlib.error as error:
-            raise WrongBodyError(f"its Content-Encoding is not what it says: {error}") from error
-        except MirrorError:
-            # A Content-Length that lies must not cost a file of which every byte has come.
-            if self.part.tell() < size:
-                raise
-
-
-def _resumes(status: int, headers: Mapping[str, str], received: int, size: int) -> bool:
-    """Return whether the body goes on at byte ``received``, not at 0; raise if it is neither."""
-    if status == 200:
-        return False
-    if status == 206 and headers.get("Content-Range") == f"bytes {received}-{size - 1}/{size}":
-        return True
-    again = status >= 500 or status in (206, 408, 416, 429)
-    wait = _retry_after(headers.get("Retry-After", "0"), time()) if again else math.inf
-    asks = f", asks to wait {wait:.0f} s" if 0 < wait < math.inf else ""
-    raise MirrorError(f"HTTP {status} {responses.get(status, '')}{asks}", wait)
-
-
-def _pause(attempts: int, wait: float) -> float:
-    """Return the seconds to wait after so many attempts in vain, infinity to ask no more."""
-    pause = max(_FIRST_PAUSE * 2.0 ** (attempts - 1), wait)
-    return math.inf if attempts >= _ATTEMPTS or pause > _LONGEST_PAUSE else pause
-
-
-def _retry_after(value: str, now: float) -> float:
-    """Return the seconds that a Retry-After header asks for, 0 when it makes no sense."""
-    if value.isdecimal():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):
-        return 0.0
-
-
-def _validator(headers: Mapping[str, str]) -> str | None:
-    """Return what If-Range may carry: a strong ETag, or the date where there is no ETag."""
-    validator = headers.get("ETag", headers.get("Last-Modified", "W/"))
-    return None if validator.startswith("W/") else validator
-
-
-TIMEOUT_SECONDS = 300.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to do about a file, and a sentence that says why."""
-
-    action: Literal["use", "download", "refuse"]
-    reason: str
-
-
-def plan(path: Path, file: RemoteFile, offline: bool) -> Plan:
-    """Decide from what lies at ``path`` whether to use it, to download it or to give up.
-
-    A whole file is used; a missing or wrong one is downloaded, unless ``offline`` forbids it
-    or a folder stands in the way.
-
-    Examples
-    --------
-    >>> plan(Path("no/hello.txt"), RemoteFile("hello.txt", 5, 64 * "0"), offline=False)
-    Plan(action='download', reason='no/hello.txt is missing')
-    """
-    complaint = verify(path, file)
-    if complaint is None:
-        return Plan("use", f"{path} has the expected size and SHA-256")
-    if os.path.isdir(path):
-        return Plan("refuse", f"{complaint}; move it away or name another folder")
-    if offline:
-        return Plan("refuse", f"{complaint}; go online, or put the right file there by hand")
-    return Plan("download", complaint)
-
-
-def fetch(
-    file: RemoteFile,
-    folder: Path,
-    mirrors: Sequence[str],
-    *,
-    timeout: float = TIMEOUT_SECONDS,
-    progress: bool = False,
-    recognise: Callable[[BinaryIO], str] = lambda _: "",
-) -> Path:
-    """Download ``file`` into ``folder`` from the first mirror that delivers it, and verify it.
-
-    The file takes its name only when its SHA-256 is right; until then whatever stood there
-    stays. Never more than ``file.size`` bytes are written.
-
-    Parameters
-    ----------
-    file, folder : RemoteFile, Path
-        What to download, and where to; the folder is created if it is missing.
-    mirrors : sequence of str
-        Base URLs to which the file name is appended. They take turns, in this order: after a
-        failure the next one is asked at once, and the same one again after a pause.
-    timeout : float
-        Seconds for everything together: all mirrors, attempts and pauses. No single wait is
-        longer than a quarter of it, or 20 s; when nothing new comes for 100 s, it is over too.
-    progress : bool
-        Whether to show a bar on stderr.
-    recognise : callable
-        Given a wrong file, returns what to add to the complaint about it.
-
-    Raises
-    ------
-    InputError
-        The timeout is not a positive number.
-    DataUnavailableError
-        No mirror delivered the file, or the folder cannot be written.
-
-    Examples
-    --------
-    >>> fetch(RemoteFile("hello.txt", 5, 64 * "0"), Path("data"), mirrors=[])
-    ... # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    npsoftmax.errors.DataUnavailableError: cannot download hello.txt: no mirror was named; ...
-    """
-    # Here: the modules of HTTP take a while to load, and most runs download nothing.
-
-    if not 0 < timeout < math.inf:
-        raise InputError(f"timeout: expected a positive number of seconds, got {timeout}")
-    path = folder / file.name
-    remove_stale(folder)
-    try:
-        with publish(path) as part:
-            download(file, part, mirrors, timeout, progress, recognise)
-    except MirrorError as error:
-        raise DataUnavailableError(
-            f"cannot download {file.name}: {error}; name another mirror, or put a file of "
-            f"{file.size:,} bytes with SHA-256 {file.sha256} into {folder} by hand"
-        ) from error
-    except OutputError as error:
-        raise DataUnavailableError(f"cannot download {file.name} to {folder}: {error}") from error
-    return path
