@@ -23,7 +23,7 @@ from typing import Any
 
 import measure
 
-from npsoftmax.data import datasets, registry
+from npsoftmax.data import datasets
 
 Command = list[str]
 Run = dict[str, Any]
@@ -52,7 +52,7 @@ runpy.run_module("train", run_name="__main__")
 
 def programs(epochs: int) -> dict[str, Command]:
     """Return the commands of the first table."""
-    source = registry.find("fashion-mnist")
+    source = datasets.find("fashion-mnist")
     paths, _ = datasets.acquire(source, source.files)
     data = paths["train-images"].resolve().parent.parent
     unpacked = datasets.cache_folder().resolve() / "unpacked" / source.name

@@ -1,8 +1,9 @@
-"""Finding, verifying, unpacking and refusing data sets, on a tiny stand-in for the real files."""
+"""Data sets by name, on small stand-ins for the real files; and the pins of the real ones."""
 
 import gzip
 import hashlib
 import os
+import re
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from npsoftmax import load
-from npsoftmax.data import datasets, registry
+from npsoftmax.data import datasets
 from npsoftmax.data.download import RemoteFile
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError
 
@@ -38,17 +39,17 @@ def make_source(name, folder, seed):
         (folder / file_name).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         files[role] = RemoteFile(file_name, len(content), digest)
-    source = registry.DatasetSource(name, tuple("abcdefghij"), files, (), ())
+    source = datasets.DatasetSource(name, tuple("abcdefghij"), files, (), ())
     return source, arrays
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Put small twins of both data sets in the registry; only Fashion-MNIST's lies in ``data``."""
+    """Replace both data sets by small twins; only that of Fashion-MNIST is stored in ``data``."""
     fashion, arrays = make_source("fashion-mnist", tmp_path / "data" / "fashion-mnist", 1)
     digits, _ = make_source("mnist", tmp_path / "elsewhere", 2)
-    monkeypatch.setitem(registry.DATASETS, "fashion-mnist", fashion)
-    monkeypatch.setitem(registry.DATASETS, "mnist", digits)
+    monkeypatch.setitem(datasets.DATASETS, "fashion-mnist", fashion)
+    monkeypatch.setitem(datasets.DATASETS, "mnist", digits)
     return tmp_path / "data", arrays
 
 
@@ -72,7 +73,7 @@ def test_data_dir_comes_from_the_environment(small, monkeypatch):
     assert load("fashion-mnist").X_train.shape == (784, 6)
 
 
-def test_second_start_reads_the_unpacked_copy(small, private_folders, monkeypatch):
+def test_the_second_start_reads_the_unpacked_copy(small, private_folders, monkeypatch):
     folder, arrays = small
     assert load("fashion-mnist", folder).origin.endswith("verified; 0 of 4 unpacked copies reused")
     copies = private_folders / "npsoftmax" / "unpacked" / "fashion-mnist"
@@ -89,7 +90,7 @@ def test_second_start_reads_the_unpacked_copy(small, private_folders, monkeypatc
 
 
 @pytest.mark.parametrize("damage", ["zeros", "cut", "empty", "longer", "folder", "other"])
-def test_damaged_copy_is_made_anew(small, private_folders, damage):
+def test_a_damaged_copy_is_unpacked_again(small, private_folders, damage):
     folder, arrays = small
     load("fashion-mnist", folder)
     copy = private_folders / "npsoftmax" / "unpacked" / "fashion-mnist" / "train-images-idx3-ubyte"
@@ -112,14 +113,14 @@ def test_damaged_copy_is_made_anew(small, private_folders, damage):
     assert damage == "folder" or copy.read_bytes() == good
 
 
-def test_works_without_a_place_for_the_cache(small, private_folders):
+def test_a_cache_folder_that_cannot_be_written_is_no_error(small, private_folders):
     folder, arrays = small
     (private_folders / "npsoftmax").write_bytes(b"a file where the folder would be")
     data = load("fashion-mnist", folder)
     np.testing.assert_array_equal(data.y_test, arrays["test-labels"])
 
 
-def test_works_without_a_home_folder(small, monkeypatch):
+def test_a_user_without_a_home_folder_is_no_error(small, monkeypatch):
     folder, arrays = small
 
     def homeless(*_):
@@ -139,13 +140,13 @@ def test_a_folder_that_cannot_be_named_is_unavailable():
 
 def test_copies_of_other_libraries_are_found(small, tmp_path, monkeypatch):
     folder, _ = small
-    source = registry.DATASETS["fashion-mnist"]
+    source = datasets.DATASETS["fashion-mnist"]
     other = tmp_path / "home" / ".keras"
     other.parent.mkdir()
     (folder / "fashion-mnist").rename(other)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    twin = registry.DatasetSource(source.name, source.classes, source.files, (), ("~/.keras",))
-    monkeypatch.setitem(registry.DATASETS, "fashion-mnist", twin)
+    twin = datasets.DatasetSource(source.name, source.classes, source.files, (), ("~/.keras",))
+    monkeypatch.setitem(datasets.DATASETS, "fashion-mnist", twin)
     assert str(other) in load("fashion-mnist", folder).origin
 
 
@@ -162,7 +163,7 @@ def test_offline_names_what_is_wrong_and_what_to_do(small, damage):
     with pytest.raises(expected) as caught:
         load("fashion-mnist", folder, offline=True)
     message = str(caught.value)
-    file = registry.DATASETS["fashion-mnist"].files["train-labels"]
+    file = datasets.DATASETS["fashion-mnist"].files["train-labels"]
     for part in (file.name, file.sha256, str(path.parent), "offline; put "):
         assert part in message
     assert {"missing": "is missing", "flipped": "got "}.get(damage, "bytes, got") in message
@@ -170,7 +171,7 @@ def test_offline_names_what_is_wrong_and_what_to_do(small, damage):
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_a_failed_download_says_what_stood_there(small, damage):
+def test_a_failed_download_describes_the_existing_file(small, damage):
     folder, _ = small
     path = folder / "fashion-mnist" / "train-labels-idx1-ubyte.gz"
     good = path.read_bytes()
@@ -214,23 +215,23 @@ def test_missing_files_are_downloaded_into_the_data_folder(small, tmp_path):
     assert "found" in load("fashion-mnist", tmp_path / "fresh", offline=True).origin
 
 
-def test_a_file_that_another_process_brought_meanwhile_is_used(small, monkeypatch):
+def test_a_file_that_another_process_has_downloaded_meanwhile_is_used(small, monkeypatch):
     folder, arrays = small
     path = folder / "fashion-mnist" / "train-labels-idx1-ubyte.gz"
     content = path.read_bytes()
     path.unlink()
 
-    def beaten(*_, **__):
+    def too_late(*_, **__):
         path.write_bytes(content)
         raise DataUnavailableError("silence")
 
-    monkeypatch.setattr(datasets, "fetch", beaten)
+    monkeypatch.setattr(datasets, "fetch", too_late)
     np.testing.assert_array_equal(
         load("fashion-mnist", folder, offline=False).y_train, arrays["train-labels"]
     )
 
 
-def test_strange_places_and_mirrors_are_refused(small):
+def test_unusable_folders_and_mirrors_are_refused(small):
     folder, _ = small
     with pytest.raises(DataUnavailableError, match="cannot be read"):
         load("fashion-mnist", "a\0b", offline=True)
@@ -238,9 +239,35 @@ def test_strange_places_and_mirrors_are_refused(small):
         load("fashion-mnist", folder, mirrors="http://x")
 
 
-def test_unknown_name():
+ROLES = set(FILES)
+
+
+@pytest.mark.parametrize("source", datasets.DATASETS.values(), ids=datasets.DATASETS)
+def test_every_row_of_the_table_is_complete(source):
+    assert set(source.files) == ROLES
+    assert len(source.classes) == len(set(source.classes)) == 10
+    assert len(source.mirrors) >= 2
+    for mirror in source.mirrors:
+        assert re.fullmatch(r"https?://\S+/", mirror)
+    for file in source.files.values():
+        assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
+        assert file.name.endswith("-ubyte.gz")
+        assert file.size > 0
+
+
+def test_the_data_sets_share_file_names_but_no_content():
+    fashion, digits = datasets.find("fashion-mnist").files, datasets.find("mnist").files
+    for role in ROLES:
+        assert fashion[role].name == digits[role].name
+        assert fashion[role].sha256 != digits[role].sha256
+        assert fashion[role].size != digits[role].size
+
+
+def test_an_unknown_name_is_refused():
     with pytest.raises(InputError, match="one of fashion-mnist, mnist, garments, got 'cifar'"):
         load("cifar")
+    with pytest.raises(InputError, match="one of fashion-mnist, mnist, got 'cifar'"):
+        datasets.find("cifar")
 
 
 def test_the_real_files(fashion_mnist):

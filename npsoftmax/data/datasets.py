@@ -1,4 +1,4 @@
-"""Data sets by name: found on this machine, downloaded, or drawn; always verified."""
+"""Data sets by name: found locally, downloaded and verified, or drawn by code."""
 
 import os
 import struct
@@ -6,7 +6,7 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,28 +19,37 @@ from npsoftmax.data.download import TIMEOUT_SECONDS, RemoteFile, fetch, plan, ve
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
 from npsoftmax.files import publish, readable
 
-__all__ = ["DATASETS", "Dataset", "DatasetSource", "NAMES", "acquire", "find", "load"]
-
-
-# The data sets that can be had by name: files, sizes, hashes, mirrors, class names.
+__all__ = [
+    "DATASETS",
+    "NAMES",
+    "Dataset",
+    "DatasetSource",
+    "acquire",
+    "cache_folder",
+    "find",
+    "load",
+]
 
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """Where a data set comes from and what it must be.
+    """A data set to download: one row of the table ``DATASETS``.
+
+    A new data set needs a row with every attribute below, and nothing else.
 
     Attributes
     ----------
     name : str
-        As on the command line, and the folder below a data folder.
+        Its name on the command line, and the name of its folder in a data folder.
     classes : tuple of str
-        The name of class 0, 1, ...
+        The names of class 0, 1, ...
     files : dict of str to RemoteFile
-        By role: ``train-images``, ``train-labels``, ``test-images``, ``test-labels``.
+        The IDX files, compressed with gzip, with their sizes and SHA-256. The keys are
+        ``train-images``, ``train-labels``, ``test-images`` and ``test-labels``.
     mirrors : tuple of str
         Base addresses, tried in this order.
     other_homes : tuple of str
-        Folders where other libraries leave the same files, ``~`` being the home folder.
+        Folders where other libraries store the same files; ``~`` is the home folder.
     """
 
     name: str
@@ -50,7 +59,19 @@ class DatasetSource:
     other_homes: tuple[str, ...]
 
 
-# Fashion-MNIST took over MNIST's file names; only size and hash tell the two apart.
+def _mnist_files(*pins: tuple[int, str]) -> dict[str, RemoteFile]:
+    """Return files with the names of MNIST from their sizes and hashes."""
+    # Fashion-MNIST took over these names; only size and hash tell the two apart.
+    names = {
+        "train-images": "train-images-idx3-ubyte.gz",
+        "train-labels": "train-labels-idx1-ubyte.gz",
+        "test-images": "t10k-images-idx3-ubyte.gz",
+        "test-labels": "t10k-labels-idx1-ubyte.gz",
+    }
+    pinned = zip(names.items(), pins, strict=True)
+    return {role: RemoteFile(name, *pin) for (role, name), pin in pinned}
+
+
 FASHION_MNIST = DatasetSource(
     name="fashion-mnist",
     classes=(
@@ -65,28 +86,12 @@ FASHION_MNIST = DatasetSource(
         "Bag",
         "Ankle boot",
     ),
-    files={
-        "train-images": RemoteFile(
-            "train-images-idx3-ubyte.gz",
-            26_421_880,
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        ),
-        "train-labels": RemoteFile(
-            "train-labels-idx1-ubyte.gz",
-            29_515,
-            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        ),
-        "test-images": RemoteFile(
-            "t10k-images-idx3-ubyte.gz",
-            4_422_102,
-            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        ),
-        "test-labels": RemoteFile(
-            "t10k-labels-idx1-ubyte.gz",
-            5_148,
-            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        ),
-    },
+    files=_mnist_files(
+        (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+    ),
     mirrors=(
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
@@ -98,28 +103,12 @@ FASHION_MNIST = DatasetSource(
 MNIST = DatasetSource(
     name="mnist",
     classes=tuple("0123456789"),
-    files={
-        "train-images": RemoteFile(
-            "train-images-idx3-ubyte.gz",
-            9_912_422,
-            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        ),
-        "train-labels": RemoteFile(
-            "train-labels-idx1-ubyte.gz",
-            28_881,
-            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        ),
-        "test-images": RemoteFile(
-            "t10k-images-idx3-ubyte.gz",
-            1_648_877,
-            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        ),
-        "test-labels": RemoteFile(
-            "t10k-labels-idx1-ubyte.gz",
-            4_542,
-            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-        ),
-    },
+    files=_mnist_files(
+        (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+        (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+    ),
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -131,21 +120,7 @@ DATASETS = {source.name: source for source in (FASHION_MNIST, MNIST)}
 
 
 def find(name: str) -> DatasetSource:
-    """Return the source of a data set by its name.
-
-    Parameters
-    ----------
-    name : str
-        ``"fashion-mnist"`` or ``"mnist"``.
-
-    Returns
-    -------
-    DatasetSource
-
-    Raises
-    ------
-    InputError
-        There is no such data set to download.
+    """Return the row of a data set in ``DATASETS``.
 
     Examples
     --------
@@ -169,18 +144,27 @@ class Dataset:
     Attributes
     ----------
     name : str
-        One of ``NAMES``.
+        One of ``NAMES``, or a name for arrays of your own.
     classes : tuple of str
-        The name of class 0, 1, ...
+        The names of class 0, 1, ...
     X_train, X_test : ndarray of uint8
         Images as columns, shape ``(784, n)``, Fortran-ordered; ``X[:, j].reshape(28, 28)`` is
         upright.
     y_train, y_test : ndarray of int64
         Labels, shape ``(n,)``.
     sha256 : dict of str to str
-        The hash of each file that the data came from, by file name.
+        The SHA-256 of the files with the data, by file name.
     origin : str
-        Where the data came from, for people.
+        A description of where the data came from.
+
+    Examples
+    --------
+    A data set from arrays of your own:
+
+    >>> X, y = np.zeros((784, 6), np.uint8), np.array([0, 1, 0, 1, 0, 1])
+    >>> data = Dataset("mine", ("cat", "dog"), X[:, :4], y[:4], X[:, 4:], y[4:])
+    >>> data.X_test.shape
+    (784, 2)
     """
 
     name: str
@@ -189,8 +173,8 @@ class Dataset:
     y_train: NDArray[np.int64]
     X_test: NDArray[np.uint8]
     y_test: NDArray[np.int64]
-    sha256: dict[str, str]
-    origin: str
+    sha256: dict[str, str] = field(default_factory=dict)
+    origin: str = ""
 
 
 def load(
@@ -203,22 +187,23 @@ def load(
     """Load a data set by its name.
 
     The compressed files are looked for in ``data_dir/name``, in the user's cache folder, and
-    where torchvision and Keras leave them, and count only if their SHA-256 is the pinned one.
-    What is missing is downloaded. Unpacked copies are kept in the user's cache folder; a copy
-    that does not match the checksum in its ``.gz`` file is made anew.
+    where torchvision and Keras store them. They are used only if their SHA-256 is the pinned one.
+    Missing files are downloaded. Unpacked copies are kept in the user's cache folder; a copy
+    that does not match the checksum in its ``.gz`` file is unpacked again.
 
     Parameters
     ----------
     name : str
         ``"fashion-mnist"``, ``"mnist"``, or ``"garments"``, which is drawn by code.
     data_dir : path, optional
-        Else ``$NPSOFTMAX_DATA``, else the user's cache folder. May be read-only if it is complete.
+        A data folder, which may be read-only if it is complete. Default: ``$NPSOFTMAX_DATA``,
+        else the user's cache folder.
     mirrors : sequence of str
         Base addresses to try before the built-in ones.
     offline : bool, optional
-        Never open a socket; else as ``$NPSOFTMAX_OFFLINE`` says (1 for yes).
+        Whether to use no network. Default: true if ``$NPSOFTMAX_OFFLINE`` is set to 1.
     progress : bool
-        Show a bar on stderr while downloading.
+        Whether to show a progress bar on stderr while downloading.
 
     Returns
     -------
@@ -226,12 +211,10 @@ def load(
 
     Raises
     ------
-    InputError
-        There is no data set of this name.
     DataUnavailableError
-        A file lies nowhere on this machine and could not be downloaded.
+        A file was not found locally and could not be downloaded.
     CorruptFileError
-        The file in its place is another or damaged, and could not be replaced.
+        An existing file is damaged or a different one, and could not be replaced.
 
     Examples
     --------
@@ -248,7 +231,7 @@ def load(
     copies = cache_folder() / "unpacked" / name
     arrays, num_reused = {}, 0
     for role, path in paths.items():
-        arrays[role], reused = _unpacked(path, copies)
+        arrays[role], reused = _unpack(path, copies)
         num_reused += reused
     return Dataset(
         name,
@@ -278,66 +261,42 @@ def acquire(
     source : DatasetSource
         The data set.
     files : dict of str to RemoteFile
-        Those of its files that are wanted, by role.
+        The files of ``source`` that are needed, by role.
     data_dir, mirrors, offline, progress
-        As for :func:`load`.
+        See :func:`load`.
     timeout : float
-        Seconds for the download of each file, as for :func:`npsoftmax.data.download.fetch`.
+        Seconds for the download of each file; see :func:`npsoftmax.data.download.fetch`.
 
     Returns
     -------
     paths : dict of str to Path
-        Where each file lies, by role; each was verified just now.
+        Where the files are, by role; each has just been verified.
     origin : str
-        Where the files came from, for people.
-
-    Raises
-    ------
-    InputError
-        The mirrors are a single text.
-    DataUnavailableError
-        A file lies nowhere on this machine and could not be downloaded.
-    CorruptFileError
-        The file in its place is another or damaged, and could not be replaced.
+        A description of where the files came from.
     """
     if isinstance(mirrors, str):
         raise InputError(f"mirrors: expected a sequence of addresses, got {mirrors!r}; write [...]")
-    home = _home(source, data_dir)
+    home = _expand(data_dir or os.environ.get("NPSOFTMAX_DATA") or cache_folder()) / source.name
     if offline is None:
         offline = os.environ.get("NPSOFTMAX_OFFLINE", "").lower() not in ("", "0", "false", "no")
-    folders = [home, cache_folder() / source.name, *map(_expanded, source.other_homes)]
-    paths = {role: _whole_copy(file, folders) for role, file in files.items()}
-    missing = {role: file for role, file in files.items() if paths[role] is None}
+    folders = [home, cache_folder() / source.name, *map(_expand, source.other_homes)]
+    copies = {role: _find_copy(file, folders) for role, file in files.items()}
+    paths = {role: path for role, path in copies.items() if path}
+    places = sorted({path.parent for path in paths.values()})
+    missing = {role: file for role, file in files.items() if role not in paths}
     if offline and missing:
-        files_in_words = ", ".join(map(str, missing.values()))
-        cause = f"offline; put {files_in_words} into {home}, or go online"
+        names = ", ".join(map(str, missing.values()))
+        cause = f"offline; put {names} into {home}, or go online"
         raise _missing_error(source, list(missing.values()), home, cause)
     for role, file in missing.items():
-        try:
-            paths[role] = fetch(
-                file,
-                home,
-                [*mirrors, *source.mirrors],
-                timeout=timeout,
-                progress=progress,
-                identify=partial(_other_dataset, file.name),
-            )
-        except DataUnavailableError as error:
-            # Another process may have brought it meanwhile.
-            if plan(home / file.name, file, offline=True).action != "use":
-                raise _missing_error(source, [file], home, str(error)) from error
-            paths[role] = home / file.name
-    places = {path.parent for role, path in paths.items() if path and role not in missing}
-    states = [f"found in {' and '.join(map(str, sorted(places)))}"] if places else []
+        paths[role] = _download(source, file, home, mirrors, progress, timeout)
+    states = [f"found in {' and '.join(map(str, places))}"] if places else []
     states += [f"{len(missing)} files downloaded to {home}"] if missing else []
-    return (
-        {role: path for role, path in paths.items() if path},
-        f"{', '.join(states)}, SHA-256 verified",
-    )
+    return {role: paths[role] for role in files}, f"{', '.join(states)}, SHA-256 verified"
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for this package, which need not exist."""
+    """Return the user's cache folder for this package, which may not exist yet."""
     from platformdirs import user_cache_dir
 
     try:
@@ -346,68 +305,84 @@ def cache_folder() -> Path:
         return Path(tempfile.gettempdir(), "npsoftmax")
 
 
-def _home(source: DatasetSource, data_dir: str | os.PathLike[str] | None) -> Path:
-    """Return the folder that files of this data set belong in."""
-    chosen = data_dir or os.environ.get("NPSOFTMAX_DATA") or cache_folder()
-    return _expanded(chosen) / source.name
-
-
-def _expanded(folder: str | os.PathLike[str]) -> Path:
-    # os.path leaves a ~ that it cannot resolve; pathlib raises.
+def _expand(folder: str | os.PathLike[str]) -> Path:
+    # os.path keeps a ~ that it cannot resolve; pathlib raises.
     return Path(os.path.expanduser(folder))
 
 
-def _whole_copy(file: RemoteFile, folders: Sequence[Path]) -> Path | None:
-    for folder in folders:
-        if plan(folder / file.name, file, offline=True).action == "use":
-            return folder / file.name
-    return None
+def _find_copy(file: RemoteFile, folders: Sequence[Path]) -> Path | None:
+    paths = (folder / file.name for folder in folders)
+    return next((path for path in paths if plan(path, file, offline=True).action == "use"), None)
+
+
+def _download(
+    source: DatasetSource,
+    file: RemoteFile,
+    home: Path,
+    mirrors: Sequence[str],
+    progress: bool,
+    timeout: float,
+) -> Path:
+    """Download a file, or raise an error that describes the existing file too."""
+    try:
+        return fetch(
+            file,
+            home,
+            [*mirrors, *source.mirrors],
+            timeout=timeout,
+            progress=progress,
+            identify=partial(_other_dataset, file.name),
+        )
+    except DataUnavailableError as error:
+        # Another process may have downloaded it in the meantime.
+        if plan(home / file.name, file, offline=True).action == "use":
+            return home / file.name
+        raise _missing_error(source, [file], home, str(error)) from error
 
 
 def _missing_error(
-    source: DatasetSource, missing: list[RemoteFile], home: Path, cause: str
+    source: DatasetSource, missing: Sequence[RemoteFile], home: Path, cause: str
 ) -> CorruptFileError | DataUnavailableError:
-    """Say what is missing or wrong, and why it stays so."""
-    reasons = "; ".join(_complaint(home / file.name, file) for file in missing)
+    """Return the error for files that are missing or wrong, with the reason why they stay so."""
+    reasons = []
+    for file in missing:
+        path = home / file.name
+        reason = str(verify(path, file))
+        with suppress(InputError), readable(path) as stream:
+            reason += _other_dataset(file.name, stream)
+        reasons.append(reason)
     wrong = any(os.path.lexists(home / file.name) for file in missing)
     kind = CorruptFileError if wrong else DataUnavailableError
-    return kind(f"{source.name}: {reasons}; {cause}")
-
-
-def _complaint(path: Path, file: RemoteFile) -> str:
-    text = str(verify(path, file))
-    with suppress(InputError), readable(path) as stream:
-        text += _other_dataset(file.name, stream)
-    return text
+    return kind(f"{source.name}: {'; '.join(reasons)}; {cause}")
 
 
 def _other_dataset(name: str, stream: BinaryIO) -> str:
-    """Name the data set that a file belongs to: MNIST and Fashion-MNIST share file names."""
-    for other in DATASETS.values():
-        for file in other.files.values():
+    """Return a remark if the content is that of the file ``name`` in a known data set."""
+    for source in DATASETS.values():
+        for file in source.files.values():
             if name == file.name and file.mismatch(stream) is None:
-                return f" (it is the file of {other.name})"
+                return f" (it is the file of {source.name})"
     return ""
 
 
-def _unpacked(path: Path, folder: Path) -> tuple[NDArray[Any], bool]:
-    """Return the array in a verified ``.gz`` file, and whether a whole copy of it was there.
+def _unpack(path: Path, folder: Path) -> tuple[NDArray[Any], bool]:
+    """Return the array in a verified ``.gz`` file, and whether an unpacked copy was reused.
 
-    A copy is mapped into memory: what is not used is not held, and processes share the rest.
+    A copy is mapped into memory: unused parts are not loaded, and processes share the rest.
     """
     copy = folder / path.stem
     with open(path, "rb") as file:
         file.seek(-8, os.SEEK_END)
         # A gzip file ends with the CRC-32 and the length of its content (RFC 1952).
         checksum, size = struct.unpack("<II", file.read(8))
-    with suppress(InputError, CorruptFileError):  # no copy, or none that can be read
+    with suppress(InputError, CorruptFileError):  # a missing or unreadable copy
         array = idx.memory_map(copy)
         header = idx.header_bytes(array)
         found = zlib.crc32(array.data, zlib.crc32(header)), len(header) + array.nbytes
         if found == (checksum, size):
             return array, True
     content = idx.unpack(path.read_bytes(), path)
-    # Without a place to keep the copy, the next start just unpacks again.
+    # If the copy cannot be stored, the next start unpacks again.
     with suppress(OutputError), publish(copy) as target:
         target.write(content)
     return idx.parse(content, path), False
