@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its descendants, read behind a wall of checks.
+"""The IDX file format of MNIST and its successors, with full checks.
 
 ===========  ==========================================================================
 bytes        meaning (all numbers big-endian)
@@ -10,8 +10,8 @@ bytes        meaning (all numbers big-endian)
 4+4a ...     the numbers in C order
 ===========  ==========================================================================
 
-Memory is taken for bytes that are there, never for what a header claims: the file, and at most
-twice its content.
+Memory is allocated for bytes that exist, never for sizes that a header claims: the file itself,
+and at most twice its content. A damaged file raises DataCorrupt with the byte offset.
 """
 
 import errno
@@ -28,11 +28,21 @@ from numpy.typing import NDArray
 from npsoftmax.errors import DataCorrupt, InputError
 from npsoftmax.files import publish, readable
 
-__all__ = ["Header", "memory_map", "parse", "parse_header", "read", "unpack", "write"]
+__all__ = [
+    "Header",
+    "header_bytes",
+    "memory_map",
+    "parse",
+    "parse_header",
+    "read",
+    "unpack",
+    "write",
+]
 
 MAX_BYTES = 2**30
-_MAX_AXES = 64  # NumPy's limit; the format goes on to 255
-_MAX_HEADER = 4 + 4 * _MAX_AXES
+
+_MAX_AXES = 64  # the limit of NumPy; the format allows 255
+_MAX_HEADER_BYTES = 4 + 4 * _MAX_AXES
 _TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(np.uint8),
     0x09: np.dtype(np.int8),
@@ -42,135 +52,6 @@ _TYPES: dict[int, np.dtype[Any]] = {
     0x0E: np.dtype(np.float64),
 }
 _CODES = {dtype: code for code, dtype in _TYPES.items()}
-_FIRST_BYTES = (
-    ("00", b"\0"),
-    ("00", b"\0"),
-    ("the type 08, 09 or 0b to 0e", bytes(_TYPES)),
-    (f"01 to {_MAX_AXES:02x} (hexadecimal) axes", bytes(range(1, _MAX_AXES + 1))),
-)
-_CHUNK = 2**16  # compressed bytes taken at once, at most 64 MiB unpacked
-
-
-class Header(NamedTuple):
-    """What an IDX file claims first: a native ``dtype``; numbers from ``start`` to ``stop``."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-
-def parse_header(content: bytes, source: object) -> Header:
-    """Read the header at the beginning of ``content``.
-
-    Parameters
-    ----------
-    content : bytes
-        At least the header; 260 bytes always suffice.
-    source : object
-        What to call the file in an error.
-
-    Returns
-    -------
-    Header
-
-    Raises
-    ------
-    DataCorrupt
-        Not the header of an IDX file with 1 to 64 axes that NumPy can hold.
-
-    Examples
-    --------
-    >>> parse_header(bytes([0, 0, 8, 1, 0, 0, 0, 3]), "labels")
-    Header(dtype=dtype('uint8'), shape=(3,), start=8, stop=11)
-    """
-    for place, (expected, allowed) in enumerate(_FIRST_BYTES):
-        if place >= len(content) or content[place] not in allowed:
-            raise _corrupt(source, place, expected, content[place:4].hex(" ") or "the end")
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise _corrupt(source, len(content), f"the lengths of {content[3]} axes", "the end")
-    shape = struct.unpack(f">{content[3]}I", content[4:start])
-    dtype = _TYPES[content[2]]
-    # NumPy counts like this for an array without elements too.
-    if math.prod(max(length, 1) for length in shape) * dtype.itemsize >= 2**63:
-        claim = f"{dtype} of shape {shape!s:.200}"
-        raise _corrupt(source, 4, "an array that NumPy can hold", claim)
-    return Header(dtype, shape, start, start + math.prod(shape) * dtype.itemsize)
-
-
-def parse(content: bytes, source: object = "IDX data") -> NDArray[Any]:
-    """Turn the bytes of an IDX file into an array.
-
-    Parameters
-    ----------
-    content : bytes
-        The whole file, not compressed.
-    source : object
-        What to call the file in an error.
-
-    Returns
-    -------
-    ndarray
-        In native byte order and C order. ``uint8`` and ``int8`` are a read-only view of
-        ``content``, wider types a copy.
-
-    Raises
-    ------
-    DataCorrupt
-        Not an IDX file, or longer or shorter than its header says.
-
-    Examples
-    --------
-    >>> parse(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
-    array([7, 8, 9], dtype=uint8)
-    """
-    import idx2numpy
-
-    header = parse_header(content, source)
-    _check_length(len(content), header, source)
-    array: NDArray[Any] = idx2numpy.convert_from_file(_Views(content))
-    return array.astype(header.dtype, copy=False)
-
-
-def unpack(content: bytes, source: object, max_bytes: int = MAX_BYTES) -> bytes:
-    """Decompress a gzip file that holds one IDX file, never more than its header announces.
-
-    Parameters
-    ----------
-    content : bytes
-        The compressed file.
-    source, max_bytes
-        As for :func:`parse` and :func:`read`.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    DataCorrupt
-        As for :func:`parse`, or larger than ``max_bytes``; or not one whole gzip member and
-        nothing else, and then the offset counts compressed bytes.
-
-    Examples
-    --------
-    >>> import gzip
-    >>> unpack(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 1, 5])), "labels").hex(" ")
-    '00 00 08 01 00 00 00 01 05'
-    """
-    inflater, file = zlib.decompressobj(wbits=31), io.BytesIO(content)
-    head = _inflate(inflater, file, _MAX_HEADER, source)
-    header = parse_header(head, source)
-    if header.stop > max_bytes:
-        raise _corrupt(source, 4, f"at most max_bytes={max_bytes}", f"a claim of {header.stop}")
-    # One byte more than announced shows whether the content goes on.
-    unpacked = head + _inflate(inflater, file, header.stop + 1 - len(head), source)
-    _check_length(len(unpacked), header, source)
-    end = file.tell() - len(inflater.unused_data)
-    if end < len(content):
-        raise _corrupt(source, end, "the end of the compressed file", "more bytes behind it")
-    return unpacked
 
 
 def read(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> NDArray[Any]:
@@ -179,7 +60,7 @@ def read(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> NDArray[An
     Parameters
     ----------
     path : path
-        The file; gzip is recognised by its first two bytes.
+        The file. The first two bytes tell whether it is compressed.
     max_bytes : int
         The largest IDX file to accept.
 
@@ -187,13 +68,6 @@ def read(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> NDArray[An
     -------
     ndarray
         As :func:`parse` returns it.
-
-    Raises
-    ------
-    InputError
-        The file does not exist or cannot be read.
-    DataCorrupt
-        As for :func:`parse` and :func:`unpack`, or larger than ``max_bytes``.
 
     Examples
     --------
@@ -217,20 +91,13 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
     Parameters
     ----------
     path : path
-        The file, of type ``uint8`` or ``int8``: wider types are big-endian on disk and must be
+        A file of type ``uint8`` or ``int8``. Wider types are stored big-endian and must be
         converted by :func:`read`.
 
     Returns
     -------
     ndarray
-        Read-only, C order. May be larger than memory: its pages come and go as they are used.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, holds a wider type, or finds no room in the address space.
-    DataCorrupt
-        Not an IDX file, or longer or shorter than its header says.
+        Read-only, in C order. It may be larger than memory: pages are loaded as they are used.
 
     Examples
     --------
@@ -239,7 +106,7 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
     np.uint64(4)
     """
     with readable(path) as file:
-        header = parse_header(file.read(_MAX_HEADER), path)
+        header = parse_header(file.read(_MAX_HEADER_BYTES), path)
         _check_length(os.fstat(file.fileno()).st_size, header, path)
         if header.dtype.itemsize > 1:
             raise InputError(f"{path}: expected bytes, got {header.dtype}; use read")
@@ -254,22 +121,179 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
             ) from error
 
 
+def parse(content: bytes, source: object = "IDX data") -> NDArray[Any]:
+    """Convert the content of an IDX file to an array.
+
+    Parameters
+    ----------
+    content : bytes
+        The whole file, not compressed.
+    source : object
+        The name of the file in error messages.
+
+    Returns
+    -------
+    ndarray
+        In native byte order and C order. ``uint8`` and ``int8`` arrays are read-only views of
+        ``content``; wider types are copied.
+
+    Examples
+    --------
+    >>> parse(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+    array([7, 8, 9], dtype=uint8)
+    """
+    import idx2numpy
+
+    header = parse_header(content, source)
+    _check_length(len(content), header, source)
+    array: NDArray[Any] = idx2numpy.convert_from_file(_Views(content))
+    return array.astype(header.dtype, copy=False)
+
+
+class _Views:
+    """A file whose ``read`` returns views instead of copies."""
+
+    def __init__(self, content: bytes) -> None:
+        self.rest = memoryview(content)
+
+    def read(self, size: int) -> memoryview:
+        """Return a view of the next bytes."""
+        part, self.rest = self.rest[:size], self.rest[size:]
+        return part
+
+
+class Header(NamedTuple):
+    """The header of an IDX file: a native ``dtype``, and numbers from ``start`` to ``stop``."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+_FIRST_BYTES = (
+    ("00", b"\0"),
+    ("00", b"\0"),
+    ("the type 08, 09 or 0b to 0e", bytes(_TYPES)),
+    (f"01 to {_MAX_AXES:02x} (hexadecimal) axes", bytes(range(1, _MAX_AXES + 1))),
+)
+
+
+def parse_header(content: bytes, source: object) -> Header:
+    """Read the header at the start of ``content``.
+
+    Parameters
+    ----------
+    content : bytes
+        At least the header; 260 bytes are always enough.
+    source : object
+        The name of the file in error messages.
+
+    Returns
+    -------
+    Header
+
+    Examples
+    --------
+    >>> parse_header(bytes([0, 0, 8, 1, 0, 0, 0, 3]), "labels")
+    Header(dtype=dtype('uint8'), shape=(3,), start=8, stop=11)
+    """
+    for offset, (expected, allowed) in enumerate(_FIRST_BYTES):
+        if offset >= len(content) or content[offset] not in allowed:
+            raise _corrupt(source, offset, expected, content[offset:4].hex(" ") or "the end")
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise _corrupt(source, len(content), f"the lengths of {content[3]} axes", "the end")
+    shape = struct.unpack(f">{content[3]}I", content[4:start])
+    dtype = _TYPES[content[2]]
+    # NumPy has this limit for arrays without elements too.
+    if math.prod(max(length, 1) for length in shape) * dtype.itemsize >= 2**63:
+        claim = f"{dtype} of shape {shape!s:.200}"
+        raise _corrupt(source, 4, "an array that NumPy can hold", claim)
+    return Header(dtype, shape, start, start + math.prod(shape) * dtype.itemsize)
+
+
+def _check_length(size: int, header: Header, source: object) -> None:
+    if size != header.stop:
+        expected = f"{header.stop} bytes ({header.dtype} of shape {header.shape!s:.200})"
+        found = "more" if size > header.stop else str(size)
+        raise _corrupt(source, min(size, header.stop), expected, found)
+
+
+def _corrupt(source: object, offset: int, expected: str, found: str) -> DataCorrupt:
+    reason = f"expected {expected}, got {found}; the file is damaged or not IDX, fetch it again"
+    return DataCorrupt(source, offset, reason)
+
+
+def unpack(content: bytes, source: object, max_bytes: int = MAX_BYTES) -> bytes:
+    """Decompress a gzip file that contains one IDX file, up to the length in its header.
+
+    Parameters
+    ----------
+    content : bytes
+        The compressed file: one gzip member and nothing else.
+    source : object
+        The name of the file in error messages.
+    max_bytes : int
+        The largest IDX file to accept.
+
+    Returns
+    -------
+    bytes
+
+    Examples
+    --------
+    >>> import gzip
+    >>> unpack(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 1, 5])), "labels").hex(" ")
+    '00 00 08 01 00 00 00 01 05'
+    """
+    inflater, file = zlib.decompressobj(wbits=31), io.BytesIO(content)
+    head = _inflate(inflater, file, _MAX_HEADER_BYTES, source)
+    header = parse_header(head, source)
+    if header.stop > max_bytes:
+        raise _corrupt(source, 4, f"at most max_bytes={max_bytes}", f"a claim of {header.stop}")
+    # One byte more than announced shows whether there is more.
+    unpacked = head + _inflate(inflater, file, header.stop + 1 - len(head), source)
+    _check_length(len(unpacked), header, source)
+    end = file.tell() - len(inflater.unused_data)
+    if end < len(content):
+        raise _corrupt(source, end, "the end of the compressed file", "more bytes behind it")
+    return unpacked
+
+
+_CHUNK_BYTES = 2**16  # compressed; they unpack to at most 64 MiB
+
+
+def _inflate(inflater: "zlib._Decompress", file: io.BytesIO, size: int, source: object) -> bytes:
+    """Return the next ``size`` bytes, or all bytes that are left before a correct checksum."""
+    pieces, step = [], _CHUNK_BYTES
+    while size > 0 and not inflater.eof:
+        start, before, chunk = file.tell(), inflater.copy(), file.read(step)
+        if not chunk:
+            raise _corrupt(source, start, "more of the compressed file", "its end")
+        try:
+            pieces.append(inflater.decompress(chunk, size))
+        except zlib.error as error:
+            if step == 1:
+                raise _corrupt(source, start, "whole gzip data", str(error)) from error
+            # Repeat in smaller steps to find the offset of the damage.
+            inflater, step = before, step // 16
+            file.seek(start)
+            continue
+        file.seek(-len(inflater.unconsumed_tail), io.SEEK_CUR)
+        size -= len(pieces[-1])
+    return b"".join(pieces)
+
+
 def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     """Write an array as an uncompressed IDX file, atomically.
 
     Parameters
     ----------
     path : path
-        The file; it is replaced if it exists.
+        The file; an existing one is replaced.
     array : ndarray
-        One of the six types of the format, 1 to 64 axes.
-
-    Raises
-    ------
-    InputError
-        An array that the format cannot hold; a file that stood at ``path`` stays as it was.
-    OutputError
-        The file cannot be written.
+        One of the six types of the format, with 1 to 64 axes.
 
     Examples
     --------
@@ -290,51 +314,6 @@ def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
 
 
 def header_bytes(array: NDArray[Any]) -> bytes:
-    """Return what stands before the numbers of an array in its file."""
+    """Return the header of the file that :func:`write` makes of an array."""
     code = _CODES[array.dtype.newbyteorder("=")]
     return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-
-
-def _inflate(inflater: "zlib._Decompress", file: io.BytesIO, size: int, source: object) -> bytes:
-    """Return the next ``size`` bytes, or all that are left before a checksum that is right."""
-    pieces, step = [], _CHUNK
-    while size > 0 and not inflater.eof:
-        start, before, chunk = file.tell(), inflater.copy(), file.read(step)
-        if not chunk:
-            raise _corrupt(source, start, "more of the compressed file", "its end")
-        try:
-            pieces.append(inflater.decompress(chunk, size))
-        except zlib.error as error:
-            if step == 1:
-                raise _corrupt(source, start, "whole gzip data", str(error)) from error
-            # Once more in finer steps, to say where.
-            inflater, step = before, step // 16
-            file.seek(start)
-            continue
-        file.seek(-len(inflater.unconsumed_tail), io.SEEK_CUR)
-        size -= len(pieces[-1])
-    return b"".join(pieces)
-
-
-class _Views:
-    """A file whose reads copy nothing."""
-
-    def __init__(self, content: bytes) -> None:
-        self.rest = memoryview(content)
-
-    def read(self, size: int) -> memoryview:
-        """Return a view of the next bytes."""
-        part, self.rest = self.rest[:size], self.rest[size:]
-        return part
-
-
-def _check_length(size: int, header: Header, source: object) -> None:
-    if size != header.stop:
-        expected = f"{header.stop} bytes ({header.dtype} of shape {header.shape!s:.200})"
-        found = "more" if size > header.stop else str(size)
-        raise _corrupt(source, min(size, header.stop), expected, found)
-
-
-def _corrupt(source: object, offset: int, expected: str, found: str) -> DataCorrupt:
-    reason = f"expected {expected}, got {found}; the file is damaged or not IDX, fetch it again"
-    return DataCorrupt(source, offset, reason)

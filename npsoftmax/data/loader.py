@@ -1,4 +1,4 @@
-"""Shuffled batches of columns, gathered into buffers that are reused, ahead of their use."""
+"""Shuffled minibatches of columns, gathered ahead of their use into reused buffers."""
 
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -13,8 +13,8 @@ from npsoftmax.errors import InputError
 
 __all__ = ["DataLoader"]
 
-# Bytes of samples gathered in one go. Small batches share a chunk, so that handing it over from
-# one thread to the other costs them little; two chunks fit into a last-level cache.
+# Bytes of samples gathered at once. Small batches share a chunk, so that passing it from one
+# thread to the other costs little; two chunks fit into a last-level cache.
 CHUNK_BYTES = 1024 * 1024
 
 
@@ -22,40 +22,37 @@ class DataLoader:
     """Iterate over ``(X, y)`` in batches of columns.
 
     Each epoch visits every sample once. With ``shuffle`` the order is a permutation that depends
-    on ``(seed, epoch)`` alone: epoch 7 can be replayed without the six before it, and a run
-    resumes in the middle of an epoch. The last batch holds what is left over unless ``drop_last``.
+    on ``(seed, epoch)`` alone: epoch 7 can be replayed without the previous six, and a run can
+    resume in the middle of an epoch.
 
     Parameters
     ----------
     X : array_like
-        Samples, shape ``(d, n)``; its dtype is kept, so ``uint8`` images stay ``uint8``.
-        Fortran order, as the bytes of an IDX file have it, is used as it is: each sample is then
-        one run of memory. Other orders are copied into it, once.
+        Samples, shape ``(d, n)``. The dtype is kept, so ``uint8`` images stay ``uint8``.
+        Fortran order, which the images of an IDX file have, is used as it is: each sample is then
+        contiguous in memory. Other orders are copied into it once.
     y : array_like
         Integer labels, shape ``(n,)``; copied.
     batch_size : int
         Columns per batch.
     shuffle : bool
-        Whether to permute the samples, anew in each epoch. Say True to train, above all where the
+        Whether to permute the samples in each epoch. Use it for training, above all if the
         samples are sorted by class.
     drop_last : bool
         Whether to leave out a last batch of fewer than ``batch_size`` samples.
     seed : int
         Seed of the permutations.
 
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        Shapes do not fit, no samples, labels that are not integers from 0 up, NaN or infinities
-        in ``X``, ``batch_size`` below one.
-
     Notes
     -----
-    The arrays of a batch are valid until the next batch is drawn; copy what must last. A thread
-    gathers the next samples while the batches before them are computed on; NumPy lets go of the
-    interpreter's lock while it copies.
-    Iterating over the loader runs through epoch 0 the first time, epoch 1 the second time, and
-    so on; ``batches(epoch)`` runs through a given one.
+    The arrays of a batch are views of buffers that are reused. They are valid until the next
+    batch is drawn; copy them to keep them longer.
+
+    A thread gathers the next samples during the computation on the current ones; NumPy releases
+    the interpreter lock while it copies.
+
+    Each iteration over the loader is one epoch: epoch 0 the first time, then epoch 1, and so on.
+    ``batches(epoch)`` iterates over a given epoch.
 
     Examples
     --------
@@ -77,7 +74,7 @@ class DataLoader:
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
-        # Aligned too: np.take copies the whole of an array that is not, each time.
+        # np.take copies the whole of an array that is not aligned, each time.
         self.X = np.require(as_columns(X), requirements=["F", "A"])
         self.y = as_labels(y, None).copy()
         same_samples(self.X, self.y)
@@ -89,7 +86,7 @@ class DataLoader:
 
     @property
     def num_samples(self) -> int:
-        """Samples in the data, visited or not."""
+        """Number of samples in the data."""
         return int(self.X.shape[1])
 
     def __len__(self) -> int:
@@ -98,9 +95,43 @@ class DataLoader:
         return full + (1 if rest and not self.drop_last else 0)
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Run through the next epoch."""
+        """Iterate over the next epoch."""
         self.epoch += 1
         return self.batches(self.epoch - 1)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Iterate over one epoch, starting with its batch ``start``.
+
+        Parameters
+        ----------
+        epoch : int
+            The permutation to follow, counting from 0.
+        start : int
+            The number of batches to skip.
+
+        Yields
+        ------
+        X, y : ndarray
+            Shapes ``(d, b)``, Fortran-ordered, and ``(b,)``. Views of buffers that the next batch
+            overwrites.
+
+        Examples
+        --------
+        >>> loader = DataLoader(np.eye(3), [0, 1, 2], batch_size=2)
+        >>> [y.tolist() for _, y in loader.batches(epoch=0, start=1)]
+        [[2]]
+        """
+        start = as_count(start, "start", minimum=0)
+        order = self.permutation(as_count(epoch, "epoch", minimum=0))
+        stop = min(len(self) * self.batch_size, self.num_samples)
+        sample_bytes = max(1, self.X.shape[0] * self.X.itemsize)
+        chunk = max(1, CHUNK_BYTES // (sample_bytes * self.batch_size)) * self.batch_size
+        first = range(start * self.batch_size, stop, chunk)
+        chunks = [order[i : min(i + chunk, stop)] for i in first]
+        for X, y in _one_ahead(self._gather(chunks)):
+            for column in range(0, y.size, self.batch_size):
+                batch = slice(column, column + self.batch_size)
+                yield X[:, batch], y[batch]
 
     def permutation(self, epoch: int) -> NDArray[np.int64]:
         """Return the order of the samples in an epoch, a function of ``(seed, epoch)`` alone.
@@ -124,88 +155,55 @@ class DataLoader:
             return np.arange(self.num_samples)
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Run through one epoch, from its batch ``start`` on.
-
-        Parameters
-        ----------
-        epoch : int
-            Which permutation to follow, counting from 0.
-        start : int
-            How many batches to skip.
-
-        Yields
-        ------
-        X, y : ndarray
-            Shapes ``(d, b)``, Fortran-ordered, and ``(b,)``; overwritten by the next batch.
-
-        Examples
-        --------
-        >>> loader = DataLoader(np.eye(3), [0, 1, 2], batch_size=2)
-        >>> [y.tolist() for _, y in loader.batches(epoch=0, start=1)]
-        [[2]]
-        """
-        start = as_count(start, "start", minimum=0)
-        order = self.permutation(as_count(epoch, "epoch", minimum=0))
-        stop = min(len(self) * self.batch_size, self.num_samples)
-        sample_bytes = max(1, self.X.shape[0] * self.X.itemsize)
-        chunk = max(1, CHUNK_BYTES // (sample_bytes * self.batch_size)) * self.batch_size
-        first = range(start * self.batch_size, stop, chunk)
-        chunks = [order[i : min(i + chunk, stop)] for i in first]
-        for X, y in _one_ahead(self._gathered(chunks)):
-            for column in range(0, y.size, self.batch_size):
-                batch = slice(column, column + self.batch_size)
-                yield X[:, batch], y[batch]
-
-    def _gathered(
+    def _gather(
         self, chunks: list[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield the samples of each chunk and their labels, in two buffers that take turns."""
+        """Yield the samples and labels of each chunk, in two alternating buffers."""
         largest = max((chunk.size for chunk in chunks), default=0)
         X_buffers = np.empty((2, largest, self.X.shape[0]), dtype=self.X.dtype)
         y_buffers = np.empty((2, largest), dtype=self.y.dtype)
-        for number, chosen in enumerate(chunks):
-            X, y = X_buffers[number % 2, : chosen.size], y_buffers[number % 2, : chosen.size]
-            # Samples are rows of the transposed view, each one run of memory; taking columns of X
-            # itself would make NumPy copy the whole array first. mode="clip" writes straight into
-            # the buffer; the indices are in range already.
-            np.take(self.X.T, chosen, axis=0, out=X, mode="clip")
-            np.take(self.y, chosen, out=y, mode="clip")
+        for number, chunk in enumerate(chunks):
+            X, y = X_buffers[number % 2, : chunk.size], y_buffers[number % 2, : chunk.size]
+            # Samples are contiguous rows of the transposed view; to take columns of X itself,
+            # NumPy would copy the whole array first. mode="clip" writes directly into the buffer;
+            # the indices are in range already.
+            np.take(self.X.T, chunk, axis=0, out=X, mode="clip")
+            np.take(self.y, chunk, out=y, mode="clip")
             yield X.T, y
 
 
 def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
     """Yield the items while a thread makes the next one.
 
-    A thread and no executor, which would refuse to work for a thread that outlives the main one.
+    An executor would not do: it accepts no work from a thread that outlives the main thread.
     """
-    asked: SimpleQueue[bool] = SimpleQueue()
-    made: SimpleQueue[Any] = SimpleQueue()
+    requests: SimpleQueue[bool] = SimpleQueue()
+    results: SimpleQueue[Any] = SimpleQueue()
     end = object()
 
     def make() -> None:
-        while asked.get():
+        while requests.get():
             try:
-                made.put(next(items, end))
+                results.put(next(items, end))
             except Exception as error:
-                made.put(error)
+                results.put(error)
 
-    # A daemon: an iteration that nobody finished must not keep the program from ending.
+    # A daemon: an unfinished iteration must not keep the program from ending.
     maker = Thread(target=make, daemon=True)
-    asked.put(True)
+    requests.put(True)
     try:
         maker.start()
-        while (item := made.get()) is not end:
+        while (item := results.get()) is not end:
             if isinstance(item, Exception):
                 raise item
-            asked.put(True)
+            requests.put(True)
             yield item
             if not maker.is_alive():
                 raise InputError(
-                    "DataLoader: expected an iteration to go on in the process that began it, got "
-                    "a fork of that process, without its threads; begin a new iteration"
+                    "DataLoader: expected an iteration to continue in the process that started "
+                    "it, got a fork of that process, without its threads; start a new iteration"
                 )
     finally:
-        asked.put(False)
+        requests.put(False)
         if maker.is_alive():
             maker.join()
