@@ -1,4 +1,4 @@
-"""splitobs on arrays that one checks by eye."""
+"""splitobs on arrays that are easy to check by eye."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_an_array_gives_arrays_and_a_tuple_of_one_gives_tuples():
     assert [piece[0].tolist() for piece in splitobs((Y,), at=2)] == [[0, 1], [2, 3, 4]]
 
 
-def test_the_last_axis_counts_whatever_its_depth():
+def test_the_last_axis_is_split_for_any_number_of_axes():
     images = np.zeros((2, 3, 5))
     for shuffle in (False, True):
         assert [piece.shape for piece in splitobs(images, 0.4, shuffle)] == [(2, 3, 2), (2, 3, 3)]
@@ -117,7 +117,7 @@ def test_pieces_are_disjoint_and_cover_everything(data, n, shuffle, by_label):
     ("data", "arguments", "error", "message"),
     [
         ((X, Y[:4]), {"at": 0.5}, ShapeError, r"\(2, 5\), \(4,\)"),
-        ((X.T, Y), {"at": 0.5}, ShapeError, "rows of samples are X.T"),
+        ((X.T, Y), {"at": 0.5}, ShapeError, "pass X.T if rows are samples"),
         ((), {"at": 0.5}, ShapeError, r"got shapes \[\]"),
         (3.0, {"at": 0.5}, ShapeError, r"got shapes \[\(\)\]"),
         (X[:, :0], {"at": 0.5}, ShapeError, "at least one observation"),

@@ -1,4 +1,4 @@
-"""Cut data into pieces, for instance for training and validation, as MLUtils.jl does."""
+"""Splits of data into disjoint pieces, for instance for training and validation."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ from npsoftmax.errors import InputError, ShapeError
 
 __all__ = ["splitobs"]
 
-Cuts = tuple[int, ...] | tuple[float, ...]
-Places = slice | NDArray[np.int64]
+Sizes = tuple[int, ...] | tuple[float, ...]
 
 
 def splitobs(
@@ -24,40 +23,33 @@ def splitobs(
     stratified: ArrayLike | None = None,
     rng: np.random.Generator | int | None = None,
 ) -> tuple[Any, ...]:
-    """Cut ``data`` into disjoint pieces along the last axis, which counts the observations.
+    """Split ``data`` into disjoint pieces along the last axis, which counts the observations.
 
-    Of ``n`` observations a fraction ``f`` takes ``n f``, rounded, a half to the even neighbour;
-    the last piece takes the rest.
+    A fraction ``f`` of ``n`` observations takes ``n f``, rounded half to even. The last piece
+    takes the rest.
 
     Parameters
     ----------
     data : array_like or tuple of array_like
         Observations along the last axis: ``X (d, n)``, ``(X, y)``.
     at : float, int, or tuple of either
-        The size of every piece but the last: fractions of ``n``, or counts. ``1.0`` is all
+        The sizes of all pieces except the last: fractions of ``n``, or counts. ``1.0`` is all
         observations, ``1`` is one.
     shuffle : bool
-        Whether to permute the observations first, the same way in all arrays.
+        Whether to permute the observations first, in the same way for all arrays.
     stratified : array_like, optional
-        Labels, shape ``(n,)``. The observations of each label, in order, are cut as ``at`` says
-        (a count becomes a fraction of ``n``), so every piece has each label's share. A piece
-        holds its labels one after the other, so shuffle them again to train.
+        Labels, shape ``(n,)``. The observations of each label, in order, are split according to
+        ``at`` (a count becomes a fraction of ``n``), so every piece has its share of each label.
+        The labels of a piece are sorted, so shuffle again for training.
     rng : Generator or int, optional
-        What to shuffle with, or its seed; without it every call shuffles differently.
+        The generator for shuffling, or its seed. Default: a different order in every call.
 
     Returns
     -------
     tuple
-        One piece more than ``at`` has entries; each is an array, or a tuple of arrays, as
-        ``data`` is. Runs of neighbours are views; shuffled or stratified pieces are copies,
-        Fortran-ordered.
-
-    Raises
-    ------
-    ShapeError
-        Numbers of observations that differ or are zero; not one label per observation.
-    InputError
-        ``at`` is neither fractions in [0, 1] nor counts, or adds up to more than there is.
+        One piece more than ``at`` has entries. Each is an array, or a tuple of arrays, as
+        ``data`` is. Pieces are views without ``shuffle`` and ``stratified``, and Fortran-ordered
+        copies with either.
 
     References
     ----------
@@ -74,25 +66,17 @@ def splitobs(
     """
     arrays = [np.asarray(array) for array in (data if isinstance(data, tuple) else (data,))]
     n = _num_observations(arrays)
-    cuts = _as_cuts(at, n)
-    order = _permutation(n, rng) if shuffle else None
-    places: Sequence[Places]
+    sizes = _as_sizes(at, n)
+    order = _permutation(n, rng) if shuffle else np.arange(n)
+    places: Sequence[slice | NDArray[np.int64]]
     if stratified is not None:
-        places = _places_by_label(_as_groups(stratified, n), order, cuts)
+        places = _stratify(order, _label_numbers(stratified, n), sizes)
+    elif shuffle:
+        places = [order[run] for run in _runs(n, sizes)]
     else:
-        runs = _runs(n, cuts)
-        places = runs if order is None else [order[run] for run in runs]
-    pieces = [tuple(_observations(array, chosen) for array in arrays) for chosen in places]
+        places = _runs(n, sizes)
+    pieces = [tuple(_take(array, chosen) for array in arrays) for chosen in places]
     return tuple(piece if isinstance(data, tuple) else piece[0] for piece in pieces)
-
-
-def _observations(array: NDArray[Any], places: Places) -> NDArray[Any]:
-    if isinstance(places, slice):
-        return array[..., places]
-    # Rows of the transposed view are runs of memory where the array is Fortran-ordered, and their
-    # copies always are; array[..., places] takes longer and promises no order.
-    columns: NDArray[Any] = np.take(array.T, places, axis=0).T
-    return columns
 
 
 def _num_observations(arrays: list[NDArray[Any]]) -> int:
@@ -100,7 +84,7 @@ def _num_observations(arrays: list[NDArray[Any]]) -> int:
     if not shapes or () in shapes or len({shape[-1] for shape in shapes}) > 1:
         raise ShapeError(
             f"data: expected arrays with one number of observations, got shapes {shapes}; "
-            "observations lie along the last axis, rows of samples are X.T"
+            "observations are along the last axis, so pass X.T if rows are samples"
         )
     if shapes[0][-1] == 0:
         raise ShapeError(
@@ -110,17 +94,17 @@ def _num_observations(arrays: list[NDArray[Any]]) -> int:
     return int(shapes[0][-1])
 
 
-def _as_cuts(at: object, n: int) -> Cuts:
-    """Return ``at`` as a tuple of counts, or one of fractions, that ``n`` observations allow."""
+def _as_sizes(at: object, n: int) -> Sizes:
+    """Return ``at`` as a tuple of counts or of fractions, checked against ``n`` observations."""
     given = at if isinstance(at, tuple) else (at,)
-    cuts: Cuts
-    if all(isinstance(cut, int | np.integer) and not isinstance(cut, bool) for cut in given):
-        cuts = tuple(map(int, given))
-        fits = all(cut >= 0 for cut in cuts) and sum(cuts) <= n
-    elif all(isinstance(cut, float | np.floating) for cut in given):
-        cuts = tuple(map(float, given))
+    sizes: Sizes
+    if all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in given):
+        sizes = tuple(map(int, given))
+        fits = all(size >= 0 for size in sizes) and sum(sizes) <= n
+    elif all(isinstance(size, float | np.floating) for size in given):
+        sizes = tuple(map(float, given))
         # Fractions that add up to 1 in decimals may exceed it by their rounding.
-        fits = all(0 <= cut <= 1 for cut in cuts) and math.fsum(cuts) <= 1 + 1e-12
+        fits = all(0 <= size <= 1 for size in sizes) and math.fsum(sizes) <= 1 + 1e-12
     else:
         raise InputError(
             f"at: expected a fraction like 0.7, a count like 7, or a tuple of one kind, got {at!r}"
@@ -130,31 +114,7 @@ def _as_cuts(at: object, n: int) -> Cuts:
             "at: expected fractions from 0 to 1 that add up to at most 1, or counts from 0 that "
             f"add up to at most {n}, got {at!r}; leave out the last piece, it takes the rest"
         )
-    return cuts
-
-
-def _runs(n: int, cuts: Cuts) -> list[slice]:
-    ends = accumulate(_lengths(n, cuts), initial=0)
-    return [slice(start, stop) for start, stop in pairwise(ends)]
-
-
-def _lengths(n: int, cuts: Cuts) -> list[int]:
-    """Return the lengths of all pieces.
-
-    As in MLUtils.jl, later fractions become fractions of what earlier pieces leave, so that ties
-    round the same way. Where those were rounded up and leave too little, a piece takes all of it
-    (MLUtils.jl raises an error).
-    """
-    if all(isinstance(cut, int) for cut in cuts):
-        return [*map(int, cuts), n - int(sum(cuts))]
-    lengths, fractions = [], list(cuts)
-    while fractions:
-        length = min(round(n * fractions.pop(0)), n)
-        rest = n - length
-        fractions = [fraction * n / max(rest, 1) for fraction in fractions]
-        lengths.append(length)
-        n = rest
-    return [*lengths, n]
+    return sizes
 
 
 def _permutation(n: int, rng: np.random.Generator | int | None) -> NDArray[np.int64]:
@@ -163,29 +123,53 @@ def _permutation(n: int, rng: np.random.Generator | int | None) -> NDArray[np.in
     return np.random.default_rng(rng).permutation(n)
 
 
-def _as_groups(stratified: ArrayLike, n: int) -> NDArray[np.intp]:
-    """Return the number of each observation's label among the sorted labels."""
+def _label_numbers(stratified: ArrayLike, n: int) -> NDArray[np.intp]:
+    """Return the position of each observation's label among the sorted labels."""
     labels = np.asarray(stratified)
     if labels.shape != (n,):
         raise ShapeError(
             f"stratified: expected one label per observation, shape ({n},), got {labels.shape}"
         )
     try:
-        groups: NDArray[np.intp] = np.unique(labels, return_inverse=True)[1]
+        numbers: NDArray[np.intp] = np.unique(labels, return_inverse=True)[1]
     except TypeError as error:
         raise InputError(f"stratified: expected labels of one kind, got {error}") from error
-    return groups
+    return numbers
 
 
-def _places_by_label(
-    groups: NDArray[np.intp], order: NDArray[np.int64] | None, cuts: Cuts
+def _stratify(
+    order: NDArray[np.int64], labels: NDArray[np.intp], sizes: Sizes
 ) -> list[NDArray[np.int64]]:
-    n = groups.size
-    order = np.arange(n) if order is None else order
-    # A group has fewer than n observations: a count of n becomes a fraction of the group.
-    fractions = tuple(cut / n if isinstance(cut, int) else cut for cut in cuts)
-    parts = []
-    for group in range(groups.max() + 1):
-        members = order[groups[order] == group]
-        parts.append([members[run] for run in _runs(members.size, fractions)])
+    fractions = tuple(size / order.size if isinstance(size, int) else size for size in sizes)
+    labels = labels[order]
+    groups = [order[labels == label] for label in range(labels.max() + 1)]
+    parts = [[group[run] for run in _runs(group.size, fractions)] for group in groups]
     return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+
+
+def _runs(n: int, sizes: Sizes) -> list[slice]:
+    """Return the slices of all pieces.
+
+    As in MLUtils.jl, later fractions become fractions of what earlier pieces leave, so that ties
+    are rounded in the same way. If earlier pieces were rounded up and leave too little, a piece
+    takes all of it (MLUtils.jl raises an error).
+    """
+    lengths: list[int] = []
+    left = list(sizes)
+    while left:
+        size = left.pop(0)
+        if isinstance(size, float):
+            size = min(round(n * size), n)
+            left = [later * n / max(n - size, 1) for later in left]
+        lengths.append(size)
+        n -= size
+    return [slice(*ends) for ends in pairwise(accumulate([*lengths, n], initial=0))]
+
+
+def _take(array: NDArray[Any], places: slice | NDArray[np.int64]) -> NDArray[Any]:
+    if isinstance(places, slice):
+        return array[..., places]
+    # Rows of the transposed view are contiguous if the array is Fortran-ordered, and their copies
+    # always are; array[..., places] is slower and promises no order.
+    columns: NDArray[Any] = np.take(array.T, places, axis=0).T
+    return columns
