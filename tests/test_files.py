@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""Atomic writes and bounded reads."""
 
 import os
 import shutil
@@ -10,8 +10,10 @@ import pytest
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
 from npsoftmax.files import publish, read_bytes, readable, remove_stale
 
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
 
-def test_publishes_on_success(tmp_path):
+
+def test_a_file_appears_at_the_end_of_the_block(tmp_path):
     path = tmp_path / "new" / "folder" / "file"
     with publish(path) as file:
         file.write(b"whole")
@@ -21,7 +23,7 @@ def test_publishes_on_success(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, ConnectionError])
-def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, error):
+def test_an_error_keeps_the_old_file_and_leaves_nothing_else(tmp_path, error):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(error), publish(path) as file:  # noqa: PT012
@@ -31,7 +33,7 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, error):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_mode_follows_the_umask(tmp_path):
+def test_the_mode_follows_the_umask(tmp_path):
     before = os.umask(0o022)
     try:
         with publish(tmp_path / "file"):
@@ -41,7 +43,7 @@ def test_mode_follows_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
-def test_unwritable_places(tmp_path):
+def test_unwritable_places_are_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder" / "inside").mkdir(parents=True)
     for path in (tmp_path / "file" / "below", tmp_path / "folder"):
@@ -50,8 +52,8 @@ def test_unwritable_places(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
-def test_reading(tmp_path):
+@needs_pipes
+def test_only_regular_files_of_limited_size_are_read(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
     assert read_bytes(path, 5) == b"12345"
@@ -65,7 +67,7 @@ def test_reading(tmp_path):
             read_bytes(strange, 4)
 
 
-def test_disk_full_says_so(tmp_path, monkeypatch):
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
     def no_space(descriptor):
         raise OSError(28, "No space left on device")
 
@@ -75,38 +77,35 @@ def test_disk_full_says_so(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
-
-
 def no_links(source, target):
     raise OSError(1, "Operation not permitted")
 
 
 def no_copies(source, target):
-    raise AssertionError("a copy where a second name does")
+    raise AssertionError("a copy where a hard link is possible")
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_the_file_before_is_kept_under_another_name(tmp_path, monkeypatch, links):
+def test_the_previous_file_is_kept_under_another_name(tmp_path, monkeypatch, links):
     if links:
         monkeypatch.setattr(shutil, "copyfileobj", no_copies)
-    else:  # a file system that knows one name for a file only
+    else:  # a file system without hard links
         monkeypatch.setattr(os, "link", no_links)
-    path, kept = tmp_path / "file", tmp_path / "before"
+    path, backup = tmp_path / "file", tmp_path / "previous"
     for number in range(4):
-        with publish(path, kept) as file:
+        with publish(path, backup) as file:
             file.write(b"%d" % number)
             assert not path.exists() or path.read_bytes() == b"%d" % (number - 1)
         assert path.read_bytes() == b"%d" % number
-        assert not kept.exists() if number == 0 else kept.read_bytes() == b"%d" % (number - 1)
-        assert sorted(os.listdir(tmp_path)) == ["file"] if number == 0 else ["before", "file"]
+        assert not backup.exists() if number == 0 else backup.read_bytes() == b"%d" % (number - 1)
+        assert sorted(os.listdir(tmp_path)) == ["file"] if number == 0 else ["file", "previous"]
 
 
 @pytest.mark.parametrize("broken", ["fsync", "link", "replace"])
 def test_a_failure_leaves_both_files(tmp_path, monkeypatch, broken):
-    path, kept = tmp_path / "file", tmp_path / "before"
+    path, backup = tmp_path / "file", tmp_path / "previous"
     path.write_bytes(b"new")
-    kept.write_bytes(b"old")
+    backup.write_bytes(b"old")
 
     def fail(*_):
         raise OSError(28, "No space left on device")
@@ -114,25 +113,25 @@ def test_a_failure_leaves_both_files(tmp_path, monkeypatch, broken):
     monkeypatch.setattr(os, broken, fail)
     if broken == "link":
         monkeypatch.setattr(shutil, "copyfileobj", fail)
-    with pytest.raises(OutputError, match="No space left"), publish(path, kept) as file:
+    with pytest.raises(OutputError, match="No space left"), publish(path, backup) as file:
         file.write(b"newest")
-    assert (path.read_bytes(), kept.read_bytes()) == (b"new", b"old")
-    assert sorted(os.listdir(tmp_path)) == ["before", "file"]
+    assert (path.read_bytes(), backup.read_bytes()) == (b"new", b"old")
+    assert sorted(os.listdir(tmp_path)) == ["file", "previous"]
 
 
-def test_there_is_always_a_file_under_either_name(tmp_path, monkeypatch):
-    path, kept = tmp_path / "file", tmp_path / "before"
+def test_there_is_always_a_file_under_both_names(tmp_path, monkeypatch):
+    path, backup = tmp_path / "file", tmp_path / "previous"
     path.write_bytes(b"1")
-    kept.write_bytes(b"0")
+    backup.write_bytes(b"0")
     seen, replace = [], os.replace
 
     def watched(source, target):
-        seen.append((path.read_bytes(), kept.read_bytes()))
+        seen.append((path.read_bytes(), backup.read_bytes()))
         replace(source, target)
-        seen.append((path.read_bytes(), kept.read_bytes()))
+        seen.append((path.read_bytes(), backup.read_bytes()))
 
     monkeypatch.setattr(os, "replace", watched)
-    with publish(path, kept) as file:
+    with publish(path, backup) as file:
         file.write(b"2")
     assert seen == [(b"1", b"0"), (b"2", b"0"), (b"2", b"0"), (b"2", b"1")]
 
@@ -144,11 +143,11 @@ def test_a_pipe_or_a_folder_is_never_replaced(tmp_path):
     for target in ("pipe", "folder"):
         (tmp_path / f"link to {target}").symlink_to(target)
     for name in ("pipe", "folder", "link to pipe", "link to folder"):
-        for kept in (None, tmp_path / "before"):
+        for backup in (None, tmp_path / "previous"):
             found = "a folder" if "folder" in name else "a device or a pipe"
             with (
                 pytest.raises(OutputError, match=f"cannot write .*{name}: expected .*{found}"),
-                publish(tmp_path / name, kept) as file,
+                publish(tmp_path / name, backup) as file,
             ):
                 file.write(b"never")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
@@ -156,7 +155,7 @@ def test_a_pipe_or_a_folder_is_never_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["file", "nothing", "link"])
-def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path, target):
+def test_a_link_is_replaced_and_its_target_stays(tmp_path, target):
     link, elsewhere = tmp_path / "link", tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "file").write_bytes(b"not mine")
@@ -171,7 +170,7 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path, target):
 PART = ".checkpoint.npz.0123456789abcdef.part"
 
 
-def test_remove_stale_removes_what_was_left_behind_and_nothing_else(tmp_path):
+def test_remove_stale_removes_temporary_files_and_nothing_else(tmp_path):
     others = [
         "checkpoint.npz",
         "0123456789abcdef.part",
@@ -192,7 +191,7 @@ def test_remove_stale_removes_what_was_left_behind_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path / "below") == [PART]
 
 
-def test_remove_stale_spares_the_young_unless_told_otherwise(tmp_path):
+def test_remove_stale_keeps_young_files_unless_told_otherwise(tmp_path):
     part = tmp_path / PART
     part.write_bytes(b"x")
     now = part.stat().st_mtime
@@ -203,7 +202,7 @@ def test_remove_stale_spares_the_young_unless_told_otherwise(tmp_path):
     assert not part.exists()
 
 
-def test_remove_stale_passes_over_what_it_cannot_remove(tmp_path):
+def test_remove_stale_skips_what_it_cannot_remove(tmp_path):
     (tmp_path / PART).mkdir()
     target = tmp_path / "target"
     target.write_bytes(b"x")
@@ -215,7 +214,7 @@ def test_remove_stale_passes_over_what_it_cannot_remove(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [PART, "target"]
 
 
-def test_remove_stale_leaves_a_file_that_is_being_written(tmp_path):
+def test_remove_stale_keeps_a_file_that_is_being_written(tmp_path):
     with publish(tmp_path / "file") as file:
         file.write(b"x")
         remove_stale(tmp_path)
@@ -223,7 +222,7 @@ def test_remove_stale_leaves_a_file_that_is_being_written(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["", ".", "/", ".."])
-def test_a_path_that_names_no_file_is_refused(path):
+def test_a_path_without_a_file_name_is_refused(path):
     with pytest.raises(OutputError, match="cannot write"), publish(path) as file:
         file.write(b"x")
 
@@ -234,9 +233,7 @@ def test_a_name_with_a_nul_is_refused():
 
 
 @pytest.mark.parametrize(("number", "harmless"), [(22, True), (95, True), (5, False), (28, False)])
-def test_a_folder_that_cannot_be_forced_to_the_disk_is_no_failure(
-    tmp_path, monkeypatch, number, harmless
-):
+def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch, number, harmless):
     fsync = os.fsync
 
     def only_files(descriptor):

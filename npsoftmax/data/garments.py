@@ -1,11 +1,18 @@
-"""The embedded data set: ten kinds of garment, drawn by code and nothing else.
+"""The embedded data set: ten kinds of garment, drawn by code alone.
 
-Its classes are those of Fashion-MNIST, and so is its difficulty: a linear classifier gets 80 to
-90 % of the test images right and takes shirts for T-shirts and pullovers for coats.
+Its classes and its difficulty are those of Fashion-MNIST: a linear classifier gets 80 to 90 % of
+the test images right, and mistakes shirts for T-shirts and pullovers for coats.
 
-Each garment has a pattern, a function that says how it is cut and what is painted in which order.
-Measures are in pixels of a 28x28 image. Clothes are cut from ``half``, a sheet folded along the
-middle, so that both sides match; shoes stand on the ``floor``, where y is 0, and point left.
+Each garment has a pattern, a function that cuts shapes and paints them one after the other on a
+sheet of small images. A shape is an array of signed distances to its outline in pixels, one row
+per image and one column per pixel: negative inside, positive outside. Shapes combine by minimum
+and maximum, and paint fades out within half a pixel of the outline, which makes smooth edges.
+Away from the outline the distances are only roughly right; only their sign matters there.
+
+Lengths are in pixels of a 28x28 image: x counts from the middle to the right, y from the top edge
+down. Every measure is one number, or a column of shape (images, 1) with one number per image.
+Clothes are cut from ``half``, a sheet folded along the middle, so that both sides match; shoes
+stand on the ``floor``, where y is 0, and point left.
 """
 
 import copy
@@ -18,30 +25,7 @@ from numpy.typing import NDArray
 
 from npsoftmax._checks import as_count
 
-__all__ = [
-    "CLASSES",
-    "Floats",
-    "Measure",
-    "SIDE",
-    "Sheet",
-    "cut",
-    "generate",
-    "join",
-    "only",
-    "overlap",
-    "ring",
-]
-
-
-# A sheet of small images drawn at once: shapes, cloth and paint.
-#
-# A shape is an array of signed distances to its outline in pixels, one row per image and one
-# column per pixel: negative inside, positive outside. Shapes combine by minimum and maximum, and
-# paint fades out within half a pixel of the outline, which makes smooth edges. Away from the
-# outline the distances are only roughly right; nothing but their sign matters there.
-#
-# Lengths are in pixels: x counts from the middle to the right, y from the top edge down.
-# Every measure may be one number, or a column of shape (images, 1) with one number per image.
+__all__ = ["CLASSES", "generate"]
 
 SIDE = 28
 
@@ -50,59 +34,56 @@ Booleans: TypeAlias = NDArray[np.bool_]
 Measure: TypeAlias = float | Floats
 Point: TypeAlias = tuple[Measure, Measure]
 
-_FAR_OUTSIDE = np.float32(99)
+# The arrays of one sheet fit into the processor's cache.
+_IMAGES_PER_SHEET = 256
 
 
-def join(*shapes: Floats) -> Floats:
-    """Return what at least one of the shapes covers."""
-    union = shapes[0]
-    for shape in shapes[1:]:
-        union = np.minimum(union, shape)
-    return union
+def generate(num_samples: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw images of garments, bright on black, with their labels.
 
-
-def overlap(shape: Floats, other: Floats) -> Floats:
-    """Return what both shapes cover."""
-    return np.maximum(shape, other)
-
-
-def cut(shape: Floats, hole: Floats) -> Floats:
-    """Return the shape without the part that the hole covers."""
-    return np.maximum(shape, -hole)
-
-
-def ring(shape: Floats, thickness: Measure) -> Floats:
-    """Return a band of that thickness along the outline of the shape."""
-    return np.abs(shape) - thickness / 2
-
-
-def only(chosen: Booleans, shape: Floats) -> Floats:
-    """Return the shape on the chosen images and nothing on the others."""
-    return np.where(chosen, shape, _FAR_OUTSIDE)
-
-
-def _polyline(t: Floats, points: tuple[Point, ...]) -> Floats:
-    """Interpolate linearly between (t, value) points; beyond the ends the value stays."""
-    value = np.full_like(t, points[0][1])
-    for (left, low), (right, high) in pairwise(points):
-        value += (high - low) / (right - left) * (np.clip(t, left, right) - left)
-    return value
-
-
-class Sheet:
-    """Black images that are drawn on together, each in a pose of its own.
+    Cut, pose, cloth and light of every image are random. The classes are balanced and shuffled.
+    The same arguments always give the same bytes.
 
     Parameters
     ----------
-    num_images : int
-        How many images the sheet holds.
-    rng : numpy.random.Generator
-        Decides the poses and everything that varies from image to image.
+    num_samples : int
+        The number of images, at least 1.
+    seed : int
+        The seed of all random numbers, at least 0. Use different seeds for training and test.
 
-    Attributes
-    ----------
-    x, y : ndarray of float32, shape (images, pixels)
-        Where each pixel lies on the garment, in pixels.
+    Returns
+    -------
+    X : ndarray of uint8, shape (784, num_samples), Fortran-ordered
+        One image per column, 0 black to 255 white; ``X[:, i].reshape(28, 28)`` is upright.
+    y : ndarray of uint8, shape (num_samples,)
+        The label of each column, an index into `CLASSES`.
+
+    Examples
+    --------
+    >>> X, y = generate(20, seed=1)
+    >>> X.shape, X.dtype, X.flags.f_contiguous
+    ((784, 20), dtype('uint8'), True)
+    >>> np.bincount(y)
+    array([2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
+    """
+    num_samples = as_count(num_samples, "num_samples")
+    rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
+    y = rng.permutation(np.arange(num_samples) % len(CLASSES)).astype(np.uint8)
+    images = np.empty((num_samples, SIDE * SIDE), np.uint8)
+    for label, draw in enumerate(_PATTERNS.values()):
+        of_this_class = np.flatnonzero(y == label)
+        for start in range(0, len(of_this_class), _IMAGES_PER_SHEET):
+            chunk = of_this_class[start : start + _IMAGES_PER_SHEET]
+            sheet = Sheet(len(chunk), rng)
+            draw(sheet)
+            images[chunk] = sheet.pixels()
+    return images.T, y
+
+
+class Sheet:
+    """Black images to draw on together, each in a random pose.
+
+    ``x`` and ``y``, shape (images, pixels), are the coordinates of each pixel on the garment.
 
     Examples
     --------
@@ -118,7 +99,7 @@ class Sheet:
         self.x, self.y = self._posed_grid()
 
     def _posed_grid(self) -> tuple[Floats, Floats]:
-        """Return the pixel centres, shifted, turned, sheared and scaled at random."""
+        """Return the pixel centres, randomly shifted, turned, sheared and scaled."""
         row, column = np.divmod(np.arange(SIDE * SIDE, dtype=np.float32), np.float32(SIDE))
         middle = SIDE / 2
         right = column + 0.5 - middle - self.vary(-1.3, 1.3)
@@ -129,28 +110,28 @@ class Sheet:
         return x, y
 
     def vary(self, low: float, high: float) -> Floats:
-        """Return one number per image, spread evenly from low to high."""
+        """Return one random number per image, uniform from low to high."""
         spread = self._rng.random((len(self._image), 1), np.float32)
         return low + (high - low) * spread
 
     def chance(self, share: float) -> Booleans:
-        """Return for each image whether it is one of a random share of them."""
+        """Return for each image whether it belongs to a random share of them."""
         return self._rng.random((len(self._image), 1), np.float32) < share
 
     def fold(self, at: Measure = 0) -> "Sheet":
-        """Return the sheet folded upright at x: what is cut on the right appears on both sides."""
+        """Return the sheet folded at x, so that shapes on the right appear on both sides."""
         folded = copy.copy(self)
         folded.x = np.abs(self.x - at)
         return folded
 
     def drape(self, *points: Point) -> "Sheet":
-        """Return the sheet hung over the line through the (x, y) points: on the line, y is 0."""
+        """Return the sheet hung over the line through the (x, y) points, where y becomes 0."""
         draped = copy.copy(self)
         draped.y = self.y - _polyline(self.x, points)
         return draped
 
     def panel(self, *rows: Point) -> Floats:
-        """Return a piece around the middle, given from top to bottom as (y, half width)."""
+        """Return a shape around the middle, given from top to bottom as (y, half width)."""
         sideways = np.abs(self.x) - _polyline(self.y, rows)
         return np.maximum(sideways, self.band(rows[0][0], rows[-1][0]))
 
@@ -190,8 +171,8 @@ class Sheet:
     ) -> Floats:
         """Return the shades of a softly lit cloth, 0 black to 1 white.
 
-        ``rows``, ``columns`` and ``prints`` are the shares of images whose cloth is striped
-        across, striped upright, and printed with a pattern; both stripes together are checks.
+        ``rows``, ``columns`` and ``prints`` are the shares of images with horizontal stripes,
+        vertical stripes and a printed pattern; both kinds of stripes together are checks.
         """
         folds = self.vary(0.4, 0.9) * self.x + self.vary(-0.3, 0.3) * self.y + self.vary(0, 6.3)
         shade = self.vary(dark, bright) + self.vary(0, 0.08) * np.sin(folds)
@@ -222,55 +203,43 @@ class Sheet:
         return (255 * np.clip(grainy, 0, 1)).astype(np.uint8)
 
 
-# Few enough for the arrays of one sheet to stay in the processor's cache.
-_IMAGES_PER_SHEET = 256
+def _polyline(t: Floats, points: tuple[Point, ...]) -> Floats:
+    """Interpolate linearly between (t, value) points; beyond the ends the value stays."""
+    value = np.full_like(t, points[0][1])
+    for (left, low), (right, high) in pairwise(points):
+        value += (high - low) / (right - left) * (np.clip(t, left, right) - left)
+    return value
 
 
-def generate(num_samples: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw images of garments, bright on black, with their labels.
+_FAR_OUTSIDE = np.float32(99)
 
-    Cut, pose, cloth and light of every image are drawn from the seed. The classes are balanced
-    and their order is shuffled. The same arguments give the same bytes each time.
 
-    Parameters
-    ----------
-    num_samples : int
-        How many images to draw, at least 1.
-    seed : int
-        Where the random numbers start, at least 0. Use different seeds for training and test.
+def join(*shapes: Floats) -> Floats:
+    """Return the union of the shapes."""
+    union = shapes[0]
+    for shape in shapes[1:]:
+        union = np.minimum(union, shape)
+    return union
 
-    Returns
-    -------
-    X : ndarray of uint8, shape (784, num_samples), Fortran-ordered
-        One image per column, 0 black to 255 white; ``X[:, i].reshape(28, 28)`` stands upright.
-    y : ndarray of uint8, shape (num_samples,)
-        The label of each column, an index into `CLASSES`.
 
-    Raises
-    ------
-    InputError
-        ``num_samples`` is not a whole number of at least 1, or ``seed`` not one of at least 0.
+def overlap(shape: Floats, other: Floats) -> Floats:
+    """Return the intersection of two shapes."""
+    return np.maximum(shape, other)
 
-    Examples
-    --------
-    >>> X, y = generate(20, seed=1)
-    >>> X.shape, X.dtype, X.flags.f_contiguous
-    ((784, 20), dtype('uint8'), True)
-    >>> np.bincount(y)
-    array([2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
-    """
-    num_samples = as_count(num_samples, "num_samples")
-    rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
-    y = rng.permutation(np.arange(num_samples) % len(CLASSES)).astype(np.uint8)
-    images = np.empty((num_samples, SIDE * SIDE), np.uint8)
-    for label, draw in enumerate(_PATTERNS.values()):
-        of_this_class = np.flatnonzero(y == label)
-        for start in range(0, len(of_this_class), _IMAGES_PER_SHEET):
-            chunk = of_this_class[start : start + _IMAGES_PER_SHEET]
-            sheet = Sheet(len(chunk), rng)
-            draw(sheet)
-            images[chunk] = sheet.pixels()
-    return images.T, y
+
+def cut(shape: Floats, hole: Floats) -> Floats:
+    """Return the shape without the hole."""
+    return np.maximum(shape, -hole)
+
+
+def ring(shape: Floats, thickness: Measure) -> Floats:
+    """Return a band along the outline of the shape."""
+    return np.abs(shape) - thickness / 2
+
+
+def only(chosen: Booleans, shape: Floats) -> Floats:
+    """Return the shape on the chosen images and nothing on the others."""
+    return np.where(chosen, shape, _FAR_OUTSIDE)
 
 
 def _t_shirt(sheet: Sheet) -> None:
@@ -457,7 +426,7 @@ def _ankle_boot(sheet: Sheet) -> None:
 def _bodice(
     half: Sheet, top: Measure, shoulder: Measure, waist: Measure, bottom: Measure, hem: Measure
 ) -> Floats:
-    """Return what covers the trunk, with sloping shoulders."""
+    """Return the trunk, with sloping shoulders."""
     slope = (top, 2.6), (top + 1.2, 0.75 * shoulder), (top + 3, shoulder)
     chest = (shoulder + waist) / 2
     return half.panel(*slope, (top + 8, chest), (16, waist), (bottom, hem))
@@ -472,7 +441,7 @@ def _sleeves(
     armhole: Measure,
     cuff: Measure,
 ) -> Floats:
-    """Return two sleeves that hang from the shoulders at an angle (radians) to the upright."""
+    """Return two sleeves that hang from the shoulders at an angle (radians) to the vertical."""
     out, down = np.sin(hang), np.cos(hang)
     start = shoulder - armhole / 2 * down, top + 1.3 + armhole / 2 * out
     return half.strip(start, (start[0] + length * out, start[1] + length * down), armhole, cuff)
