@@ -1,6 +1,7 @@
-"""One pinned file by HTTP: what is decided, what is asked, and what is left on the disk.
+"""One pinned file by HTTP: decisions, requests, pauses, and the files left on the disk.
 
-Covers ``download``, ``download`` and ``remote_file``, which are one piece of work.
+Faults of servers and disks are injected in ``test_download_faults``; here are the details that it
+does not see.
 """
 
 import errno
@@ -47,7 +48,7 @@ ENDLESS_BYTES = 512 * 65_536
 
 
 class FakeTime:
-    """A clock that only moves when somebody sleeps, or by ``tick`` seconds at each look."""
+    """A clock that advances by sleeping, and by ``tick`` seconds at each look."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
@@ -130,7 +131,7 @@ def test_verify_accepts_the_right_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "mismatch"),
     [
         (b"", f"expected {SIZE:,} bytes, got 0"),
         (CONTENT[:-1], f"expected {SIZE:,} bytes, got {SIZE - 1:,}"),
@@ -138,14 +139,14 @@ def test_verify_accepts_the_right_file(tmp_path: Path) -> None:
     ],
     ids=["empty", "short", "flipped"],
 )
-def test_verify_says_what_it_expected_and_got(
-    tmp_path: Path, content: bytes, complaint: str
+def test_verify_reports_expected_and_actual_content(
+    tmp_path: Path, content: bytes, mismatch: str
 ) -> None:
     (tmp_path / NAME).write_bytes(content)
-    assert verify(tmp_path / NAME, FILE) == f"{tmp_path / NAME}: {complaint}"
+    assert verify(tmp_path / NAME, FILE) == f"{tmp_path / NAME}: {mismatch}"
 
 
-def test_verify_names_what_is_no_file(tmp_path: Path) -> None:
+def test_verify_refuses_anything_that_is_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     assert verify(tmp_path / NAME, FILE) == f"{tmp_path / NAME} is missing"
     assert verify(tmp_path, FILE) == f"{tmp_path} is a folder, expected a file"
@@ -187,10 +188,10 @@ def test_plan_does_not_replace_a_folder(tmp_path: Path) -> None:
     assert "is a folder" in decided.reason
 
 
-# When all is well
+# Without faults
 
 
-def test_one_request_brings_the_file_and_none_follows(tmp_path: Path) -> None:
+def test_one_request_is_enough(tmp_path: Path) -> None:
     with FaultyServer(WHOLE) as server:
         assert_delivered(tmp_path, f"{server.url}/fashion")
     assert [request.path for request in server.requests] == [f"/fashion/{NAME}"]
@@ -210,12 +211,6 @@ def test_the_folder_is_created(tmp_path: Path) -> None:
         assert_delivered(tmp_path / "new" / "folder", server.url)
 
 
-def test_a_wrong_file_is_replaced_by_the_right_one(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(FLIPPED)
-    with FaultyServer(WHOLE) as server:
-        assert_delivered(tmp_path, server.url)
-
-
 def test_an_empty_file_can_be_fetched(tmp_path: Path) -> None:
     empty = RemoteFile("empty", 0, hashlib.sha256(b"").hexdigest())
     with FaultyServer(Step()) as server:
@@ -223,22 +218,16 @@ def test_an_empty_file_can_be_fetched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "step",
+    "headers",
     [
-        Step(CONTENT, headers=NO_LENGTH),
-        Step(CONTENT, headers={"Content-Length": "abc"}),
-        Step(CONTENT, headers={"Content-Length": str(SIZE + 1000)}),
-        Step(CONTENT, headers={"Content-Encoding": "gzip"}),
-        Step(CONTENT, headers={"Content-Type": "text/html"}),
-        Step(
-            b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (CUT, CONTENT[:CUT], SIZE - CUT, CONTENT[CUT:]),
-            headers={**NO_LENGTH, "Transfer-Encoding": "chunked"},
-        ),
+        {"Content-Length": "abc"},
+        {"Content-Length": str(SIZE + 1000)},
+        {"Content-Type": "text/html"},
     ],
-    ids=["no length", "bad length", "false length", "mislabelled gzip", "wrong type", "chunked"],
+    ids=["bad length", "false length", "wrong type"],
 )
-def test_right_bytes_in_a_wrong_wrapping_are_right(tmp_path: Path, step: Step) -> None:
-    with FaultyServer(step) as server:
+def test_right_bytes_under_wrong_headers_are_right(tmp_path: Path, headers: dict[str, str]) -> None:
+    with FaultyServer(Step(CONTENT, headers=headers)) as server:
         assert_delivered(tmp_path, server.url)
     assert len(server.requests) == 1
 
@@ -256,37 +245,17 @@ def test_the_bar_goes_to_stderr_and_only_on_request(
     assert "100%" in err
 
 
-# Asking again
+# Retries
 
 
 @pytest.mark.parametrize(
     "step",
-    [
-        Step(status=500),
-        Step(status=503),
-        Step(status=408),
-        Step(status=429),
-        Step(b"<html>Welcome to the airport</html>"),
-        Step(b""),
-        Step(status=None),
-        Step(status=None, ending="reset"),
-        Step(b"SSH-2.0-OpenSSH_9.6\r\n", status=None),
-        Step(CONTENT, status=206),
-    ],
-    ids=[
-        "500",
-        "503",
-        "408",
-        "429",
-        "portal",
-        "empty",
-        "hang-up",
-        "reset",
-        "no HTTP",
-        "unasked 206",
-    ],
+    [Step(status=500), Step(b"<html>Welcome to the airport</html>"), Step(status=None)],
+    ids=["500", "portal", "hang-up"],
 )
-def test_what_may_pass_is_asked_again(tmp_path: Path, clock: FakeTime, step: Step) -> None:
+def test_a_temporary_failure_is_retried_after_a_pause(
+    tmp_path: Path, clock: FakeTime, step: Step
+) -> None:
     with FaultyServer(step, step, WHOLE) as server:
         assert_delivered(tmp_path, server.url)
     assert len(server.requests) == 3
@@ -294,17 +263,8 @@ def test_what_may_pass_is_asked_again(tmp_path: Path, clock: FakeTime, step: Ste
     assert not any("Range" in request.headers for request in server.requests)
 
 
-@pytest.mark.parametrize("body", [FLIPPED, CONTENT + b"sixteen bytes..."])
-def test_a_whole_but_wrong_body_is_asked_for_once_more(
-    tmp_path: Path, clock: FakeTime, body: bytes
-) -> None:
-    with FaultyServer(Step(body, headers=NO_LENGTH), WHOLE) as server:
-        assert_delivered(tmp_path, server.url)
-    assert clock.waits == [1]
-
-
-@pytest.mark.parametrize("mirrors", [2, 3, 9])
-def test_mirrors_take_turns_and_ten_requests_in_vain_are_enough(
+@pytest.mark.parametrize("mirrors", [1, 2, 3, 9])
+def test_mirrors_take_turns_until_ten_requests_have_failed(
     tmp_path: Path, clock: FakeTime, mirrors: int
 ) -> None:
     with ExitStack() as stack:
@@ -335,9 +295,7 @@ def test_a_password_in_an_address_is_not_shown(tmp_path: Path) -> None:
     assert "secret" not in message
 
 
-def test_new_ground_is_progress_and_the_rest_is_asked_for_at_once(
-    tmp_path: Path, clock: FakeTime
-) -> None:
+def test_after_progress_the_rest_is_requested_at_once(tmp_path: Path, clock: FakeTime) -> None:
     content = random.Random(1).randbytes(20 * 65_536)
     file = RemoteFile(NAME, len(content), hashlib.sha256(content).hexdigest())
     steps = [Step(content[:65_536], headers={**ETAG, "Content-Length": str(len(content))})]
@@ -361,17 +319,9 @@ def test_patience_ends_before_the_timeout(tmp_path: Path, clock: FakeTime) -> No
 
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf])
-def test_an_absurd_timeout_is_refused(tmp_path: Path, timeout: float) -> None:
+def test_a_timeout_must_be_positive_and_finite(tmp_path: Path, timeout: float) -> None:
     with pytest.raises(InputError, match="timeout: expected a positive number"):
         fetch(FILE, tmp_path, [], timeout=timeout)
-
-
-def test_four_attempts_are_enough(tmp_path: Path, clock: FakeTime) -> None:
-    with FaultyServer(*[Step(status=502)] * 4) as server:
-        message = refused(tmp_path, server.url)
-    assert f"{server.url}/{NAME}: HTTP 502 Bad Gateway" in message
-    assert len(server.requests) == 4
-    assert clock.waits == [1, 2, 4]
 
 
 def test_silence_is_cut_by_the_read_timeout(
@@ -385,8 +335,8 @@ def test_silence_is_cut_by_the_read_timeout(
     assert server.requests[2].headers["Range"] == f"bytes={CUT}-"
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 204, 304, 302])
-def test_a_final_answer_sends_to_the_next_mirror_at_once(
+@pytest.mark.parametrize("status", [404, 204, 302])
+def test_after_a_permanent_failure_the_next_mirror_is_asked_at_once(
     tmp_path: Path, clock: FakeTime, status: int
 ) -> None:
     with FaultyServer(Step(status=status)) as bad, FaultyServer(WHOLE) as good:
@@ -430,37 +380,19 @@ def test_a_mirror_that_is_no_web_address_is_passed_over(
     assert clock.waits == []
 
 
-def test_retry_after_in_seconds_and_as_a_date(tmp_path: Path, clock: FakeTime) -> None:
-    date = format_datetime(datetime.fromtimestamp(clock.now + 7 + 12, timezone.utc), usegmt=True)
-    busy = [Step(status=503, headers={"Retry-After": value}) for value in ("7", date)]
-    with FaultyServer(*busy, WHOLE) as server:
-        assert_delivered(tmp_path, server.url)
-    assert clock.waits == [7, 12]
+# Resuming
 
 
-def test_an_hour_of_retry_after_is_not_waited_for(tmp_path: Path, clock: FakeTime) -> None:
-    with FaultyServer(Step(status=429, headers={"Retry-After": "3600"})) as busy:
-        assert "HTTP 429" in refused(tmp_path, busy.url)
-    assert len(busy.requests) == 1
-    assert clock.waits == []
-
-
-# Going on after a cut
-
-
-@pytest.mark.parametrize("ending", ["close", "reset"])
 @pytest.mark.parametrize("headers", [ETAG, {"Last-Modified": "Thu, 01 Jan 1970 00:00:00 GMT"}])
-def test_a_cut_transfer_goes_on_where_it_ended(
-    tmp_path: Path, ending: str, headers: dict[str, str]
-) -> None:
-    with FaultyServer(cut(ending=ending, headers=headers), rest()) as server:
+def test_a_cut_transfer_is_resumed(tmp_path: Path, headers: dict[str, str]) -> None:
+    with FaultyServer(cut(ending="reset", headers=headers), rest()) as server:
         assert_delivered(tmp_path, server.url)
     assert server.requests[1].headers["Range"] == f"bytes={CUT}-"
     assert [server.requests[1].headers["If-Range"]] == list(headers.values())
     assert len(server.requests) == 2
 
 
-def test_a_transfer_cut_twice_goes_on_twice(tmp_path: Path) -> None:
+def test_a_transfer_that_is_cut_twice_is_resumed_twice(tmp_path: Path) -> None:
     further = CUT + 2_000
     middle = rest(body=CONTENT[CUT:further], headers={"Content-Length": str(SIZE - CUT)})
     last = rest(f"bytes {further}-{SIZE - 1}/{SIZE}", body=CONTENT[further:])
@@ -469,7 +401,7 @@ def test_a_transfer_cut_twice_goes_on_twice(tmp_path: Path) -> None:
     assert server.requests[2].headers["Range"] == f"bytes={further}-"
 
 
-def test_a_short_body_goes_on_where_it_ended_not_where_a_wrong_one_did(tmp_path: Path) -> None:
+def test_a_short_body_is_resumed_after_a_wrong_one(tmp_path: Path) -> None:
     short = Step(CONTENT[:CUT], headers={**ETAG, **NO_LENGTH})
     with FaultyServer(Step(FLIPPED), short, rest()) as server:
         assert_delivered(tmp_path, server.url)
@@ -483,31 +415,7 @@ def test_without_a_strong_validator_it_starts_over(tmp_path: Path, headers: dict
     assert "Range" not in server.requests[1].headers
 
 
-def test_a_range_that_is_ignored_starts_over(tmp_path: Path) -> None:
-    with FaultyServer(cut(), WHOLE) as server:
-        assert_delivered(tmp_path, server.url)
-    assert "Range" in server.requests[1].headers
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        rest(f"bytes {CUT + 1}-{SIZE - 1}/{SIZE}"),
-        rest(f"bytes {CUT}-{SIZE}/{SIZE + 1}"),
-        rest(f"bytes {CUT}-{SIZE - 1}/*"),
-        rest(None),
-        Step(status=416),
-        rest(body=FLIPPED[: SIZE - CUT]),
-    ],
-    ids=["start", "total", "no total", "no header", "416", "right header, wrong bytes"],
-)
-def test_a_wrong_rest_is_thrown_away_and_all_asked_for_again(tmp_path: Path, step: Step) -> None:
-    with FaultyServer(cut(), step, WHOLE) as server:
-        assert_delivered(tmp_path, server.url)
-    assert ["Range" in request.headers for request in server.requests] == [False, True, False]
-
-
-def test_the_next_mirror_is_not_asked_for_the_rest_of_another_one(tmp_path: Path) -> None:
+def test_the_rest_is_only_requested_from_the_same_mirror(tmp_path: Path) -> None:
     hang_up = Step(status=None)
     with FaultyServer(cut(), *[hang_up] * 3) as first, FaultyServer(WHOLE) as second:
         assert_delivered(tmp_path, first.url, second.url)
@@ -519,25 +427,24 @@ def test_the_next_mirror_is_not_asked_for_the_rest_of_another_one(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("body", "complaint", "requests"),
+    ("body", "mismatch", "requests"),
     [
         (FLIPPED, f"expected SHA-256 {FILE.sha256}, got {hashlib.sha256(FLIPPED).hexdigest()}", 2),
         (gzip.compress(b"digits", mtime=0), f"expected {SIZE:,} bytes, got 26", 4),
-        (b"<html>" + bytes(2 * SIZE), f"expected {SIZE:,} bytes, got more", 2),
         (CONTENT + b"sixteen bytes...", f"expected {SIZE:,} bytes, got more", 2),
     ],
-    ids=["flipped", "another data set of the same name", "long portal", "16 bytes too many"],
+    ids=["flipped", "short", "long"],
 )
-def test_wrong_bytes_are_refused_for_ever(
-    tmp_path: Path, body: bytes, complaint: str, requests: int
+def test_a_wrong_body_of_full_length_is_requested_twice(
+    tmp_path: Path, body: bytes, mismatch: str, requests: int
 ) -> None:
     with FaultyServer(*[Step(body)] * 4) as server:
         message = refused(tmp_path, server.url)
-    assert complaint in message
+    assert mismatch in message
     assert len(server.requests) == requests
 
 
-def test_a_file_that_is_recognised_is_named(tmp_path: Path) -> None:
+def test_a_wrong_file_can_be_identified(tmp_path: Path) -> None:
     with FaultyServer(Step(b"digits")) as server, pytest.raises(DataUnavailableError) as caught:
         fetch(
             FILE,
@@ -548,38 +455,24 @@ def test_a_file_that_is_recognised_is_named(tmp_path: Path) -> None:
     assert "got 6 (0, b'digits')" in str(caught.value)
 
 
-GZIP = {"Content-Encoding": "gzip"}
-
-
 @pytest.mark.parametrize(
-    ("body", "delivered", "requests"),
+    ("body", "delivered"),
     [
-        (CONTENT, True, 1),
-        (gzip.compress(CONTENT, mtime=0), True, 2),
-        (gzip.compress(FLIPPED, mtime=0), False, 2),
-        (gzip.compress(bytes(10_000_000), mtime=0), False, 2),
-        (b"\x1f\x8b" + bytes(SIZE - 2), False, 2),
+        (gzip.compress(CONTENT, mtime=0), True),
         # Blocks that unpack to nothing, without end.
-        (gzip.compress(b"", mtime=0)[:10] + b"\0\0\0\xff\xff" * 20_000, False, 2),
+        (gzip.compress(b"", mtime=0)[:10] + b"\0\0\0\xff\xff" * 20_000, False),
     ],
-    ids=["mislabelled", "encoded", "encoded and wrong", "bomb", "damaged", "empty blocks"],
+    ids=["encoded", "empty blocks"],
 )
-def test_a_content_encoding_is_undone_only_if_that_gives_the_file(
-    tmp_path: Path, body: bytes, delivered: bool, requests: int
+def test_a_content_encoding_is_undone_in_the_second_attempt(
+    tmp_path: Path, body: bytes, delivered: bool
 ) -> None:
-    with FaultyServer(*[Step(body, headers=GZIP)] * 4) as server:
+    with FaultyServer(*[Step(body, headers={"Content-Encoding": "gzip"})] * 4) as server:
         if delivered:
             assert_delivered(tmp_path, server.url)
         else:
             refused(tmp_path, server.url)
-    assert len(server.requests) == requests
-
-
-def test_a_wrong_file_stays_when_nothing_better_comes(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(FLIPPED)
-    with FaultyServer(Step(status=404)) as server:
-        refused(tmp_path, server.url)
-    assert (tmp_path / NAME).read_bytes() == FLIPPED
+    assert len(server.requests) == 2
 
 
 def test_an_endless_body_is_cut_at_the_size(
@@ -592,7 +485,7 @@ def test_an_endless_body_is_cut_at_the_size(
     assert max(request.sent for request in server.requests) < ENDLESS_BYTES
 
 
-def test_every_mirror_is_named_with_its_reasons_and_the_way_out(tmp_path: Path) -> None:
+def test_every_mirror_is_named_with_its_reasons_and_the_next_step(tmp_path: Path) -> None:
     with FaultyServer(Step(FLIPPED), Step(status=403)) as a, FaultyServer(Step(status=404)) as b:
         message = refused(tmp_path, a.url, b.url)
     assert f"{a.url}/{NAME}: expected SHA-256" in message
@@ -606,7 +499,7 @@ def test_every_mirror_is_named_with_its_reasons_and_the_way_out(tmp_path: Path) 
 
 
 def redirect(location: str) -> Step:
-    """Redirect with an endless body, which nobody has to read."""
+    """Redirect with an endless body, which must not be read."""
     return replace(ENDLESS, status=302, headers={"Location": location, **NO_LENGTH})
 
 
@@ -620,13 +513,9 @@ def test_a_redirect_to_another_host_is_followed_without_reading_its_body(tmp_pat
     assert there.requests[0].path == f"/cdn/{NAME}?v=1"
 
 
-def test_a_redirect_to_an_endless_body_is_cut_too(tmp_path: Path) -> None:
-    with (
-        FaultyServer(*[ENDLESS] * 4) as there,
-        FaultyServer(*[redirect(f"{there.url}/{NAME}")] * 4) as here,
-    ):
-        assert f"got more (redirected to '{there.url}/{NAME}')" in refused(tmp_path, here.url)
-    assert max(request.sent for request in there.requests) < ENDLESS_BYTES
+def test_an_error_after_a_redirect_names_the_target(tmp_path: Path) -> None:
+    with FaultyServer(Step(status=404)) as there, FaultyServer(redirect(f"{there.url}/x")) as here:
+        assert f"Not Found (redirected to '{there.url}/x')" in refused(tmp_path, here.url)
 
 
 @pytest.mark.parametrize(("redirects", "delivered"), [(5, True), (6, False)])
@@ -640,19 +529,6 @@ def test_five_redirects_are_followed_and_no_more(
             message = refused(tmp_path, server.url)
             assert f"more than 5 redirects, the last to '{server.url}/again'" in message
     assert len(server.requests) == 6
-
-
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x"])
-def test_a_redirect_elsewhere_than_to_the_web_is_refused(tmp_path: Path, location: str) -> None:
-    with FaultyServer(redirect(location)) as server:
-        assert f"refused a redirect to {location!r}" in refused(tmp_path, server.url)
-    assert len(server.requests) == 1
-
-
-def test_a_redirect_to_a_broken_address_is_refused(tmp_path: Path) -> None:
-    with FaultyServer(redirect("http://[")) as server:
-        assert "Invalid IPv6" in refused(tmp_path, server.url)
-    assert len(server.requests) == 1
 
 
 # Time
@@ -675,7 +551,7 @@ def test_the_timeout_ends_a_body_and_everything_after_it(tmp_path: Path, clock: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pause_beyond_the_timeout_is_not_begun(tmp_path: Path, clock: FakeTime) -> None:
+def test_a_pause_beyond_the_timeout_is_not_started(tmp_path: Path, clock: FakeTime) -> None:
     with FaultyServer(Step(status=503, headers={"Retry-After": "20"})) as server:
         refused(tmp_path, server.url, timeout=10)
     assert clock.waits == []
@@ -721,15 +597,6 @@ def test_a_full_disk_is_named_and_no_other_mirror_is_asked(
     assert (len(first.requests), len(second.requests)) == (1, 0)
 
 
-def test_a_folder_below_a_file_is_named_and_nothing_is_asked(tmp_path: Path) -> None:
-    (tmp_path / "plain").write_bytes(b"")
-    with FaultyServer(WHOLE) as server, pytest.raises(DataUnavailableError) as caught:
-        fetch(FILE, tmp_path / "plain" / "data", [server.url])
-    assert str(tmp_path / "plain" / "data") in str(caught.value)
-    assert "Not a directory" in str(caught.value)
-    assert server.requests == []
-
-
 def test_a_keyboard_interrupt_passes_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -766,7 +633,7 @@ def test_only_the_exact_rest_is_appended(
     [(status, 5) for status in (206, 408, 416, 429, 500, 503, 599)]
     + [(status, math.inf) for status in (204, 300, 302, 304, 400, 401, 403, 404, 410, 451)],
 )
-def test_which_status_may_pass(status: int, wait: float) -> None:
+def test_which_status_is_retried(status: int, wait: float) -> None:
     with pytest.raises(download.MirrorError) as caught:
         download._resumes(status, {"Retry-After": "5"}, received=0, size=SIZE)
     assert caught.value.wait == wait
@@ -803,7 +670,7 @@ def test_retry_after_reads_dates(date: datetime, now: int) -> None:
 @given(st.text(st.characters(max_codepoint=255)))
 @example("-1")
 @example("Thu, 01 Jan 99999999999999999999 00:00:00 GMT")
-def test_retry_after_takes_any_text(text: str) -> None:
+def test_retry_after_accepts_any_text(text: str) -> None:
     assert download._retry_after(text, now=0) >= 0
 
 
@@ -816,7 +683,7 @@ def test_retry_after_takes_any_text(text: str) -> None:
         ({"Last-Modified": "yesterday"}, "yesterday"),
     ],
 )
-def test_what_if_range_may_carry(headers: dict[str, str], validator: str | None) -> None:
+def test_the_validator_for_if_range(headers: dict[str, str], validator: str | None) -> None:
     assert download._validator(headers) == validator
 
 
