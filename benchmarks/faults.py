@@ -1,10 +1,10 @@
-"""What happens under faults? Downloads, data files, models and checkpoints that are made to fail.
+"""Outcomes of injected faults: downloads, data files, models, checkpoints and crashes.
 
-Runs the tests that inject the faults, the slow ones too, and shows what each of them saw: they
-hand it over by ``record_property``. Nothing is written unless all of them pass.
+Runs the tests that inject the faults, the slow ones included, and tabulates the outcomes that
+they record with ``record_property``. Nothing is written unless all tests pass.
 
     python benchmarks/faults.py            # prints the tables, writes results/faults.json
-    python benchmarks/faults.py --docs     # and puts them into docs/reliability.md
+    python benchmarks/faults.py --docs     # also updates results/faults.md
     python benchmarks/faults.py --quick    # the quick half, nothing written
 """
 
@@ -31,15 +31,15 @@ COUNTED = {"kills": "kills", "inputs": "hostile inputs, errors", "bytes_lost": "
 
 
 def observed(quick: bool) -> list[dict[str, Any]]:
-    """Return what the tests of all parts recorded, a row each."""
-    # At the same time: downloads that are made to fail mostly wait.
+    """Return the records of the tests of all parts, one row each."""
+    # In parallel: most failing downloads only wait.
     with ThreadPoolExecutor(len(TESTS)) as executor:
         parts = executor.map(partial(observed_in, quick=quick), TESTS)
         return [row for part in parts for row in part]
 
 
 def observed_in(part: str, quick: bool) -> list[dict[str, Any]]:
-    """Run the tests of a part and return what they recorded; end with them if one fails."""
+    """Run the tests of a part and return their records; exit if a test fails."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -54,22 +54,24 @@ def observed_in(part: str, quick: bool) -> list[dict[str, Any]]:
 
 
 def rows(part: str, report: ElementTree.Element, quick: bool) -> list[dict[str, Any]]:
-    """Return the properties of each test that recorded a fault, but for halves of slow ones."""
+    """Return the records of faults; quick variants of slow tests count only if ``quick``."""
     found = []
     for case in report.iter("testcase"):
         properties = {p.get("name"): p.get("value") for p in case.iter("property")}
         if "fault" in properties and (quick or "quick" not in str(case.get("name"))):
-            found.append({"part": part, **properties, "happened": told(properties["happened"])})
+            found.append(
+                {"part": part, **properties, "happened": without_folders(properties["happened"])}
+            )
     return found
 
 
-def told(text: str | None) -> str:
-    """Return what happened without the folders in which it did."""
+def without_folders(text: str | None) -> str:
+    """Return an outcome without the temporary folders of the tests."""
     return re.sub(r"/\S*pytest-of-\S*/", "", str(text))
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """Return the tables of ``docs/reliability.md`` by name."""
+    """Return the tables of ``results/faults.md`` by name."""
     found = results["faults"]
     return {
         "faults machine": measure.described(results["machine"]),
@@ -79,7 +81,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """Return one line for each fault; what the library and the command saw stand in one cell."""
+    """Return one line per fault, with the outcomes of library and command in one cell."""
     lines: dict[tuple[str, ...], list[str]] = {}
     for row in found:
         key = row["id"], row["fault"], row["expected"]
@@ -90,7 +92,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 
 def counts(found: Sequence[dict[str, Any]]) -> str:
-    """Return how much was tried, part by part; a dash where nobody counted."""
+    """Return the numbers of faults in each part; a dash means not counted."""
     lines = []
     for part in TESTS:
         mine = [row for row in found if row["part"] == part]
@@ -103,13 +105,13 @@ def counts(found: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Inject, print, save."""
+    """Inject the faults, print the tables and save the results."""
     arguments = measure.flags(__doc__, rounds=1).parse_args()
     results = {
         "machine": measure.machine("requests", "urllib3"),
         "faults": observed(arguments.quick),
     }
-    page = measure.ROOT / "docs" / "reliability.md"
+    page = measure.RESULTS / "faults.md"
     measure.publish("faults", results, tables(results), None, arguments, page)
 
 

@@ -1,6 +1,6 @@
-"""The faults that a download must survive: what the server does, what lies in the folder.
+"""Faults of servers, networks and folders that a download must survive.
 
-Each ends in one of two ways, never a third: the right file, or an error and nothing changed.
+Each one ends in one of two ways: with the right file, or with an error and nothing changed.
 """
 
 from __future__ import annotations
@@ -22,48 +22,49 @@ from faulty_server import Answer, Request, Step
 
 __all__ = ["FAULTS", "INTERRUPTIONS", "NAME", "STAMPEDE", "Fault", "disk_of"]
 
-# Fashion-MNIST's name, which MNIST has too.
+# A file name that Fashion-MNIST and MNIST share.
 NAME = "t10k-images-idx3-ubyte.gz"
-# As an interrupted download of this package would leave it
+# The name of a temporary file that an interrupted download leaves.
 PART = f".{NAME}.0123456789abcdef.part"
 DRIP_SECONDS = 0.5
 MEGABYTE = 1_000_000
 
 Answers = Callable[[bytes], Sequence[Answer]]
-# A context in which the download runs, given the data folder and the right bytes.
+# A context manager around the download, called with the data folder and the right bytes.
 Surroundings = Callable[[Path, bytes], AbstractContextManager[None]]
 
 
 @contextmanager
 def empty(folder: Path, right: bytes) -> Iterator[None]:
-    """Let the folder be empty."""
+    """Create an empty folder."""
     folder.mkdir()
     yield
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, how a download may end that meets it, and what it may cost.
+    """One fault, the outcome that is expected, and the limits of its cost.
 
     Attributes
     ----------
     id, fault : str
         A name and a description.
     expected : "file", "error" or "either"
-        How it must end.
+        The expected outcome.
     answers : callable, optional
-        From the right bytes, what the server does with each request, the last one for ever;
+        Returns the answers to successive requests from the right bytes; the last one is repeated.
         None if nothing listens.
     says : str
         A pattern that the error must match.
     surroundings : callable, optional
-        What lies in the folder before, and other conditions; else nothing.
+        The content of the folder before the download, and other conditions. Default: empty.
     obeys_modes : bool
-        Whether it must run as a user whom the mode of a folder binds, unlike root.
+        Whether the download must run as a user for whom the mode of a folder matters, unlike root.
     max_requests, max_sent, max_seconds : int, int, float
-        Requests and bytes of bodies that the server may see; seconds, by default settings.
+        Limits of the requests, of the bytes of bodies that the server sends, and of the seconds
+        with default settings.
     min_seconds : float
-        How long the client must have waited.
+        The least time that the client must wait.
     """
 
     id: str
@@ -79,34 +80,34 @@ class Fault:
     min_seconds: float = 0
 
 
-# What the server does
+# Answers
 
 
 def whole(right: bytes) -> list[Answer]:
-    """Answer as it should be."""
+    """Answer correctly."""
     return [Step(right)]
 
 
 def always(*answers: Answer) -> Answers:
-    """Do this, and the last of it for ever."""
+    """Give these answers, and repeat the last one."""
     return lambda right: answers
 
 
 def once(*answers: Answer) -> Answers:
-    """Do this, and then what is right."""
+    """Give these answers, then the right one."""
     return lambda right: [*answers, Step(right)]
 
 
 def cut(right: bytes, at: int | None = None, **options: Any) -> Step:
-    """Break off in the middle, or there, what is declared whole and Range could go on with."""
+    """Stop a body in the middle, or at byte ``at``; Range can request the rest."""
     headers = {"Content-Length": str(len(right)), **ETAG}
     return Step(right[: len(right) // 2 if at is None else at], headers=headers, **options)
 
 
-def resumed(right: bytes, request: Request, most: int, **options: Any) -> Step:
-    """Honour Range, but send at most so many bytes."""
+def resume(right: bytes, request: Request, max_bytes: int, **options: Any) -> Step:
+    """Honour Range, but send at most ``max_bytes``."""
     start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-    step = part_of(start, len(right) - 1, len(right), right[start : start + most])
+    step = part_of(start, len(right) - 1, len(right), right[start : start + max_bytes])
     length = {"Content-Length": str(len(right) - start)}
     return replace(
         step, status=206 if start else 200, headers={**step.headers, **length}, **options
@@ -115,11 +116,11 @@ def resumed(right: bytes, request: Request, most: int, **options: Any) -> Step:
 
 def reset_every_megabyte(right: bytes) -> list[Answer]:
     """Honour Range, but never send more than a megabyte."""
-    return [lambda request: resumed(right, request, MEGABYTE, ending="reset")]
+    return [lambda request: resume(right, request, MEGABYTE, ending="reset")]
 
 
 def cut_then(rest: Callable[[bytes, int, int], Step]) -> Answers:
-    """Cut the first answer; answer a Range with ``rest(right, received, size)``, else as due."""
+    """Cut the first answer; answer a Range with ``rest(right, received, size)``."""
 
     def answers(right: bytes) -> list[Answer]:
         received, size = len(right) // 2, len(right)
@@ -134,7 +135,7 @@ def cut_then(rest: Callable[[bytes, int, int], Step]) -> Answers:
 
 
 def part_of(start: int, end: int, total: object, body: bytes, tag: str = '"v1"') -> Step:
-    """Say which part of the file the body is."""
+    """Send a part of the file."""
     headers = {"ETag": tag, "Content-Range": f"bytes {start}-{end}/{total}"}
     return Step(body, status=206, headers=headers)
 
@@ -151,33 +152,33 @@ def to_another_host(request: Request) -> Step:
 
 
 def portal(request: Request) -> Step:
-    """Redirect to a page that wants a password, as in hotels."""
+    """Redirect to a login page, as in hotels."""
     return LOGIN if request.path == "/login" else redirect("/login")
 
 
-def by_two_stations(request: Request) -> Step:
-    """Redirect to a server that redirects to one that is out of order."""
-    next_stop = {f"/{NAME}": "/first", "/first": "/second"}.get(request.path)
-    return redirect(next_stop) if next_stop else Step(status=500)
+def redirect_twice(request: Request) -> Step:
+    """Redirect to a server that redirects to a broken one."""
+    target = {f"/{NAME}": "/first", "/first": "/second"}.get(request.path)
+    return redirect(target) if target else Step(status=500)
 
 
 def busy(retry_after: str, status: int = 503) -> Step:
-    """Ask to come back later."""
+    """Refuse for now, with a Retry-After header."""
     return Step(status=status, headers={"Retry-After": retry_after})
 
 
 def busy_until(request: Request) -> Step:
-    """Answer 503, and name the second after the next."""
+    """Answer 503 with a Retry-After date in two seconds."""
     return busy(formatdate(time() + 2, usegmt=True))
 
 
 def raw(reply: bytes, **options: Any) -> Step:
-    """Send bytes without a status line and headers of the server's own."""
+    """Send bytes without adding a status line or headers."""
     return Step(reply, status=None, **options)
 
 
 def good_reply(right: bytes, length: bytes = b"") -> bytes:
-    """Return all of a good reply, with other lines than the usual one for its length."""
+    """Return a whole correct reply, with given header lines for its length."""
     length = length or b"Content-Length: %d\r\n" % len(right)
     return b"HTTP/1.1 200 OK\r\n" + length + b"\r\n" + right
 
@@ -193,17 +194,17 @@ def halves(right: bytes) -> tuple[bytes, bytes]:
 
 
 def dripping(body: bytes, **options: Any) -> Step:
-    """Send one byte after the other."""
+    """Send single bytes with pauses."""
     return Step(body, drip=DRIP_SECONDS, **options)
 
 
 def flood(block: bytes, **options: Any) -> Step:
-    """Repeat the block until 256 MiB have gone: more than anybody may take, yet not for ever."""
+    """Repeat the block up to 256 MiB, which is more than any client may accept."""
     block *= max(1, 65_536 // len(block))
     return Step(block, repeat=(1 << 28) // len(block), **options)
 
 
-# What comes instead of the right bytes
+# Wrong bodies
 
 
 def flipped(right: bytes) -> bytes:
@@ -219,7 +220,7 @@ def zero_tail(right: bytes) -> bytes:
 
 @cache
 def foreign() -> bytes:
-    """Return a good file of another data set, of the size that MNIST's has under this name."""
+    """Return a valid file of about the size that MNIST has under this name."""
     return gzip.compress(random.Random(1).randbytes(1_648_000), mtime=0)
 
 
@@ -241,16 +242,16 @@ HANG_UP = Step(status=None)
 AGAIN = {"Location": "again"}
 LINE = b"X-Header: and another\r\n"
 
-# What an error must say
+# Patterns of errors
 WRONG_BODY = r"expected (SHA-256|[\d,]+ bytes).*, got"
 TOO_LITTLE = r"(?i)timeout|timed out|fewer|nothing new"
 
 
-# What lies in the folder
+# The folder
 
 
-def lying(content: Callable[[bytes], bytes], name: str = NAME, age: float = 0) -> Surroundings:
-    """Put a file into the folder, written so many seconds ago."""
+def existing(content: Callable[[bytes], bytes], name: str = NAME, age: float = 0) -> Surroundings:
+    """Put a file into the folder, written ``age`` seconds ago."""
 
     @contextmanager
     def surroundings(folder: Path, right: bytes) -> Iterator[None]:
@@ -278,14 +279,14 @@ def folder_for_file(folder: Path, right: bytes) -> Iterator[None]:
 
 @contextmanager
 def pipe_for_file(folder: Path, right: bytes) -> Iterator[None]:
-    """Put a pipe where the file should be; who opens it, waits."""
+    """Put a pipe where the file should be; opening it blocks."""
     folder.mkdir()
     os.mkfifo(folder / NAME)
     yield
 
 
 def linked(content: bytes | None) -> Surroundings:
-    """Put a link where the file should be: to somebody else's file, or to nothing."""
+    """Put a link where the file should be: to another file, or to nothing."""
 
     @contextmanager
     def surroundings(folder: Path, right: bytes) -> Iterator[None]:
@@ -300,14 +301,14 @@ def linked(content: bytes | None) -> Surroundings:
 
 @contextmanager
 def linked_folder(folder: Path, right: bytes) -> Iterator[None]:
-    """Let the folder be a link to another one."""
+    """Make the folder a link to another one."""
     (folder.parent / "elsewhere").mkdir()
     folder.symlink_to(folder.parent / "elsewhere")
     yield
 
 
 def read_only(content: Callable[[bytes], bytes] | None) -> Surroundings:
-    """Put a file, or none, into a folder that must not be written."""
+    """Put a file, or none, into a read-only folder."""
 
     @contextmanager
     def surroundings(folder: Path, right: bytes) -> Iterator[None]:
@@ -325,7 +326,7 @@ def read_only(content: Callable[[bytes], bytes] | None) -> Surroundings:
 
 @contextmanager
 def disk_of(size: int) -> Iterator[None]:
-    """Let this process and its children write no file beyond so many bytes."""
+    """Limit the size of the files that this process and its children write."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -336,14 +337,14 @@ def disk_of(size: int) -> Iterator[None]:
 
 @contextmanager
 def full_disk(folder: Path, right: bytes) -> Iterator[None]:
-    """Let the disk be full when half the file has come."""
+    """Make the disk full after half of the file."""
     folder.mkdir()
     with disk_of(len(right) // 2):
         yield
 
 
 def umask(mask: int) -> Surroundings:
-    """Set which permissions new files lack."""
+    """Set the umask."""
 
     @contextmanager
     def surroundings(folder: Path, right: bytes) -> Iterator[None]:
@@ -431,7 +432,7 @@ TRANSPORT = (
           lambda r: [Step(r, drip=0.1, piece=1 << 17)], max_requests=1),
     Fault("T28", "the right bytes without any HTTP", "error", lambda r: [raw(r)]),
     Fault("T29", "silence in mid-body every time, Range honoured", "either",
-          lambda r: [lambda request: resumed(r, request, MEGABYTE, ending="silence")]),
+          lambda r: [lambda request: resume(r, request, MEGABYTE, ending="silence")]),
     Fault("T30", "103 Early Hints, then what is right", "either",
           lambda r: [raw(b"HTTP/1.1 103 Early Hints\r\n\r\n" + good_reply(r))]),
 )
@@ -539,7 +540,7 @@ REDIRECTS = (
           once(*[redirect("again", code) for code in (301, 302, 303, 307, 308)]), max_requests=6),
     Fault("R12", "a redirect with silence as its body", "either",
           once(Step(b"", 302, {"Content-Length": "9", **AGAIN}, ending="silence"))),
-    Fault("R13", "two redirects to a 500 for ever", "error", always(by_two_stations), "HTTP 500"),
+    Fault("R13", "two redirects to a 500 for ever", "error", always(redirect_twice), "HTTP 500"),
 )
 
 RANGES = (
@@ -556,13 +557,13 @@ RANGES = (
     Fault("P07", "a new ETag, and so the whole file", "file",
           cut_then(lambda r, cut, size: Step(r, headers={"ETag": '"v2"'}))),
     Fault("P08", "other bytes behind an If-Range that lies", "error",
-          lambda r: [cut(r), lambda request: resumed(zero_tail(r), request, len(r))], WRONG_BODY),
+          lambda r: [cut(r), lambda request: resume(zero_tail(r), request, len(r))], WRONG_BODY),
     Fault("P09", "a rest of other bytes under a new ETag", "file",
           cut_then(lambda r, cut, size: part_of(cut, size - 1, size, zero_tail(r)[cut:], '"v2"'))),
     Fault("P10", "a rest of unknown total", "file",
           cut_then(lambda r, cut, size: part_of(cut, size - 1, "*", r[cut:]))),
     Fault("P11", "Range honoured", "file",
-          lambda r: [cut(r), lambda request: resumed(r, request, len(r))], max_requests=2),
+          lambda r: [cut(r), lambda request: resume(r, request, len(r))], max_requests=2),
     Fault("P12", "a rest with 16 bytes appended", "file",
           cut_then(lambda r, cut, size: part_of(cut, size - 1, size, r[cut:] + bytes(16)))),
     Fault("P13", "416 for ever, to all that follows a cut", "error",
@@ -573,16 +574,16 @@ RANGES = (
 
 CACHE = (
     Fault("C01", "a truncated file lies there", "file",
-          whole, surroundings=lying(lambda r: r[:-1000])),
+          whole, surroundings=existing(lambda r: r[:-1000])),
     Fault("C02", "a file of the right size, one bit flipped, lies there", "file",
-          whole, surroundings=lying(flipped)),
-    Fault("C03", "an empty file lies there", "file", whole, surroundings=lying(lambda r: b"")),
+          whole, surroundings=existing(flipped)),
+    Fault("C03", "an empty file lies there", "file", whole, surroundings=existing(lambda r: b"")),
     Fault("C04", "the right file lies there, and nothing listens", "file",
-          surroundings=lying(bytes)),
+          surroundings=existing(bytes)),
     Fault("C05", "a wrong file lies there, and nothing listens", "error",
-          None, "refused", lying(flipped)),
+          None, "refused", existing(flipped)),
     Fault("C06", "a part of another download lies there", "file",
-          whole, surroundings=lying(zero_tail, PART)),
+          whole, surroundings=existing(zero_tail, PART)),
     Fault("C07", "a file in place of the folder", "error",
           whole, "[Nn]ot a (directory|folder)|is a file|exists", file_for_folder,
           max_requests=0),
@@ -598,14 +599,14 @@ CACHE = (
     Fault("C13", "umask 022: everybody may read the file", "file",
           whole, surroundings=umask(0o022)),
     Fault("C14", "a part from two days ago lies there: it is swept away", "file",
-          whole, surroundings=lying(zero_tail, PART, age=2 * 86_400)),
+          whole, surroundings=existing(zero_tail, PART, age=2 * 86_400)),
     Fault("C15", "a symbolic link to nothing under the file's name", "file",
           whole, surroundings=linked(None)),
     Fault("C16", "umask 007: the group may write the file", "file",
           whole, surroundings=umask(0o007)),
     Fault("C17", "a pipe under the file's name", "either", whole, surroundings=pipe_for_file),
     Fault("C18", "another data set's file of the same name lies there", "file",
-          whole, surroundings=lying(lambda r: foreign())),
+          whole, surroundings=existing(lambda r: foreign())),
     Fault("C19", "the folder is a symbolic link", "file", whole, surroundings=linked_folder),
     Fault("C20", "the folder is read-only and holds a wrong file", "error",
           whole, "Permission denied", read_only(flipped), obeys_modes=True),

@@ -1,4 +1,4 @@
-"""A loopback HTTP server that misbehaves exactly as a test tells it to."""
+"""A loopback HTTP server that misbehaves as a test prescribes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Answer", "FaultyServer", "Request", "Step"]
 
 @dataclass(frozen=True)
 class Step:
-    """What the server does with one request: status line and headers, the body, the ending.
+    """The answer to one request: status line and headers, body, ending.
 
     ``status=None`` sends no status line and no headers. The true Content-Length is declared
     unless ``headers`` holds another one, or None for no such header. ``repeat`` sends the body
     that many times. ``drip`` is the pause, in seconds, before each ``piece`` bytes of the body.
-    The ending closes the connection, resets it, or falls silent until the client hangs up.
+    The ending closes the connection, resets it, or is silent until the client hangs up.
     """
 
     body: bytes = b""
@@ -38,7 +38,7 @@ class Step:
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it is sent."""
-        # Not all at once: what is sent before the client hangs up shall be counted.
+        # In pieces, so that ``sent`` counts what was sent before the client hung up.
         size = self.piece if self.drip else 65_536
         for _ in range(self.repeat):
             for start in range(0, len(self.body), size):
@@ -47,9 +47,9 @@ class Step:
 
 @dataclass
 class Request:
-    """What the client asked, the bytes of the body that it let the server send, and its leave.
+    """A request, and the number of bytes of the body that the server could send.
 
-    ``hung_up`` says whether the client closed the connection on a server that was silent.
+    ``hung_up`` tells whether the client closed the connection while the server was silent.
     """
 
     path: str
@@ -59,14 +59,14 @@ class Request:
     hung_up: bool = False
 
 
-# A step that depends on what is asked, such as one that honours Range.
+# A step may depend on the request, for instance on Range.
 Answer = Step | Callable[[Request], Step]
 
 
 class FaultyServer(ThreadingHTTPServer):
-    """Answer the n-th request with the n-th step, and those that no step foresees with 418.
+    """Answer the n-th request with the n-th step, and further requests with status 418.
 
-    With ``forever`` the last step answers all further requests. HEAD is always refused.
+    With ``forever`` the last step answers all further requests instead. HEAD is always refused.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class FaultyServer(ThreadingHTTPServer):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop serving, and wait for the answers under way to break off."""
+        """Stop serving, and wait until all answers have ended."""
         self.closing.set()
         self.shutdown()
         self._thread.join()
@@ -114,13 +114,13 @@ class FaultyServer(ThreadingHTTPServer):
         self.server_close()
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Accept a connection, and remember it."""
+        """Accept a connection, and record it."""
         connection, address = super().get_request()
         self._connections.append(connection)
         return connection, address
 
     def next_answer(self) -> Answer:
-        """Return what the request whose turn it is gets."""
+        """Return the answer to the next request."""
         turn = next(self._turn)
         if self.forever:
             turn = min(turn, len(self.steps) - 1)
@@ -129,7 +129,7 @@ class FaultyServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # A client that does not read, or has the patience for whatever drips, must not block the suite.
+    # A client that does not read, or that waits for every dripping byte, must not block the suite.
     timeout = 10
     longest_answer = 60.0
     server: FaultyServer
@@ -174,17 +174,17 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.closing.wait(pause) or monotonic() > self._end
 
     def _is_left(self) -> bool:
-        """Wait for the client to hang up, which it may not do before the server closes."""
+        """Return whether the client hangs up before the server closes."""
         while not select([self.connection], [], [], 0.01)[0]:
             if self._is_over():
                 return False
         return self.connection.recv(1) == b""
 
     def _reset(self, step: Step) -> None:
-        # A reset drops what is still on its way; the client shall have got what was sent.
+        # A reset drops bytes in transit; give them time to arrive.
         if step.body:
             self.server.closing.wait(0.05)
-        # Closing a socket that lingers for no time drops the connection without a farewell.
+        # Closing a socket with a linger time of 0 sends a reset.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()
         self.connection.close()

@@ -1,4 +1,4 @@
-"""The report of faults: what the tests recorded, and nothing else."""
+"""The report of faults shows the records of the tests."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -34,20 +34,20 @@ def found():
     return faults.rows("downloads", ElementTree.fromstring(REPORT), quick=True)
 
 
-def test_a_line_a_fault_with_what_both_ways_saw(found):
+def test_the_table_has_one_line_per_fault_with_both_outcomes(found):
     assert faults.table(found).splitlines()[2:] == [
         "| T01 | a reset | file | library: file; command: a \\| b |",
         "| K01 | kills | file | file |",
     ]
 
 
-def test_counts_add_up_and_a_dash_stands_where_nobody_counted(found):
+def test_counts_are_added_up_and_a_dash_means_not_counted(found):
     downloads, *others = faults.counts(found).splitlines()[2:]
     assert downloads == "| downloads | 2 | 3 | 1,000 | - | 7 |"
     assert [line.split(" | ", 1)[1] for line in others] == ["0 | 0 | - | - | - |"] * 3
 
 
-def test_the_quick_half_of_a_slow_test_is_left_out_of_the_whole_report():
+def test_quick_variants_of_slow_tests_are_left_out_of_the_full_report():
     whole = faults.rows("downloads", ElementTree.fromstring(REPORT), quick=False)
     assert [row["id"] for row in whole] == ["T01", "T01"]
 
@@ -60,18 +60,18 @@ def test_a_failing_test_ends_the_report(monkeypatch, tmp_path):
         faults.observed_in("downloads", quick=True)
 
 
-def test_the_folders_of_the_tests_are_not_shown():
+def test_temporary_folders_are_not_shown():
     text = "exit 2: /var/pytest-of-me/pytest-7/test_a0/run/checkpoint.npz: no"
-    assert faults.told(text) == "exit 2: checkpoint.npz: no"
+    assert faults.without_folders(text) == "exit 2: checkpoint.npz: no"
 
 
-def test_every_part_names_tests_that_are_there():
+def test_every_part_names_existing_tests():
     for paths in faults.TESTS.values():
         assert all((Path(__file__).parents[1] / path).exists() for path in paths)
 
 
-def test_the_page_shows_what_was_recorded():
-    text = (measure.ROOT / "docs" / "reliability.md").read_text()
+def test_the_page_shows_the_stored_results():
+    text = (measure.RESULTS / "faults.md").read_text()
     for mark, table in faults.tables(measure.load("faults")).items():
         assert f"<!-- {mark} -->\n{table}\n<!-- /{mark} -->" in text, mark
 

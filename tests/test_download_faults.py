@@ -1,7 +1,7 @@
-"""Whatever goes wrong, a download ends with the right file, or with an error and nothing changed.
+"""Under every fault a download ends with the right file, or with an error and nothing changed.
 
-Each fault is met twice: by the library, in a hurry, with bytes made up here; and by the command,
-as a user runs it, with the real file and the real pauses.
+Each fault is injected twice: into the library, with shortened pauses and random bytes; and into
+the command, as a user runs it, with the real file and the real pauses.
 """
 
 import gzip
@@ -37,18 +37,18 @@ SYNTHETIC_FILE = RemoteFile(NAME, len(SYNTHETIC), hashlib.sha256(SYNTHETIC).hexd
 DATA_SET = find("fashion-mnist")
 REAL_FILE = DATA_SET.files["test-images"]
 
-# For the whole download by the library, which may not take much longer.
+# Seconds for a whole download by the library.
 TIMEOUT = 10
-MOST_MEMORY = 300e6
+MAX_MEMORY_BYTES = 300e6
 DAY = 86_400
 
-# Root obeys the mode bits only without these powers.
+# Mode bits bind root only without these capabilities.
 BOUND_BY_MODES = (
     ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
     if os.geteuid() == 0
     else []
 )
-# The memory of a child counts what its parent held when it was started: this parent is small.
+# The peak of a child includes the memory of its parent when it was started: this parent is small.
 MEASURED = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[2:])
@@ -56,12 +56,11 @@ peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 open(sys.argv[1], "w").write(str(peak if sys.platform == "darwin" else 1024 * peak))
 sys.exit(code)
 """
-# The library in a process of its own.
+# The library in another process.
 DRIVER = """
 import sys
 from pathlib import Path
-from npsoftmax.data.download import fetch, plan
-from npsoftmax.data.download import RemoteFile
+from npsoftmax.data.download import RemoteFile, fetch, plan
 from npsoftmax.errors import DataUnavailableError
 name, size, sha256, folder, url = sys.argv[1:]
 file = RemoteFile(name, int(size), sha256)
@@ -77,7 +76,7 @@ by_id = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
 
 @dataclass
 class Trial:
-    """A fault, and what a download made of it; ``error`` is empty if there was none."""
+    """A fault and the outcome of the download; ``error`` is empty if there was none."""
 
     fault: Fault
     file: RemoteFile
@@ -91,7 +90,7 @@ class Trial:
     error: str
 
     def happened(self) -> str:
-        """Say how it ended in a few words that are the same at each run."""
+        """Return the outcome in a few words that are the same in each run."""
         if not self.error:
             return "file"
         place = rf"{re.escape(self.url)}\S*|cannot write \S+"
@@ -106,7 +105,7 @@ class Trial:
         return f"error: {text[:80]}"
 
     def record(self, record_property: Callable[[str, object], None], way: str) -> None:
-        """Leave a row for the table of faults."""
+        """Record a row of the table of faults."""
         record_property("id", self.fault.id)
         record_property("fault", self.fault.fault)
         record_property("expected", self.fault.expected)
@@ -115,7 +114,7 @@ class Trial:
         record_property("bytes_lost", self.bytes_lost())
 
     def bytes_lost(self) -> int:
-        """Return how many bytes under the final name are neither what they were nor right."""
+        """Return the number of bytes under the final name that are neither old nor right."""
         name = self.final_name()
         found = self.after.get(name, "")
         if found == self.before.get(name, "") or found.endswith(self.right_content()):
@@ -123,7 +122,7 @@ class Trial:
         return self.file.size
 
     def judge(self) -> None:
-        """Hold what happened to what the fault allows."""
+        """Check the outcome against what the fault allows."""
         fault = self.fault
         assert fault.expected in ("either", "error" if self.error else "file"), self.error
         assert self.after == (self.before if self.error else self.with_file())
@@ -135,7 +134,7 @@ class Trial:
             self.judge_error()
 
     def judge_error(self) -> None:
-        """Hold the error to what a person needs who reads it."""
+        """Check that the error says what its reader needs."""
         # In one line, and without the escape sequences that a server may send to a terminal.
         assert self.error.isprintable(), ascii(self.error)
         assert "Traceback" not in self.error
@@ -147,7 +146,7 @@ class Trial:
             assert part in self.error
 
     def with_file(self) -> dict[str, str]:
-        """Return what was there before, with the right file and without parts of days ago."""
+        """Return the previous content with the right file and without old temporary files."""
         name, content = self.final_name(), self.right_content()
         kept = {name: what for name, what in self.before.items() if "days old" not in what}
         if kept.get(name, "").endswith(content):
@@ -155,7 +154,7 @@ class Trial:
         return {**kept, name: f"{0o666 & ~self.umask:o} {content}"}
 
     def final_name(self) -> str:
-        """Return where the file belongs, below the folder of all data sets."""
+        """Return the path of the file relative to the folder of all data sets."""
         return f"{self.folder.resolve().relative_to(self.folder.parent.resolve())}/{NAME}"
 
     def right_content(self) -> str:
@@ -166,16 +165,16 @@ class Trial:
 def attempt(
     fault: Fault, right: bytes, file: RemoteFile, folder: Path, get: Callable[[str], str]
 ) -> Trial:
-    """Let ``get`` meet the fault; it takes the URL of the mirror and returns the error."""
+    """Inject the fault into ``get``, which takes the URL of the mirror and returns the error."""
     folder.parent.mkdir()
     with disk_of(len(right) + (1 << 20)), fault.surroundings(folder, right):
         umask = os.umask(0)
         os.umask(umask)
         before = contents(folder.parent)
         with serving(fault, right) as server:
-            start = monotonic()
+            begin = monotonic()
             error = get(server.url)
-            seconds = monotonic() - start
+            seconds = monotonic() - begin
         after = contents(folder.parent)
     return Trial(
         fault, file, folder, server.url, server.requests, before, after, umask, seconds, error
@@ -184,7 +183,7 @@ def attempt(
 
 @contextmanager
 def serving(fault: Fault, right: bytes) -> Iterator[FaultyServer]:
-    """Yield the server of a fault, which is gone already where nothing listens."""
+    """Yield the server of a fault, already stopped if nothing is to listen."""
     with FaultyServer(*fault.answers(right) if fault.answers else (), forever=True) as server:
         if fault.answers:
             yield server
@@ -193,12 +192,12 @@ def serving(fault: Fault, right: bytes) -> Iterator[FaultyServer]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return what lies in a folder and below, by name."""
+    """Return a description of everything in a folder, by relative path."""
     return {str(path.relative_to(folder)): description(path) for path in folder.rglob("*")}
 
 
 def description(path: Path) -> str:
-    """Say what a path is, without following it."""
+    """Describe a path without following links."""
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
         return f"link to {path.readlink()}"
@@ -220,7 +219,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
-    """Shorten all waiting but for what the server asks for, and its own drips too."""
+    """Shorten all pauses, except those that the server asks for."""
     monkeypatch.setattr(download_faults, "DRIP_SECONDS", 0.05)
     monkeypatch.setattr(download, "_CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(download, "_READ_SECONDS", 0.5)
@@ -247,7 +246,7 @@ def test_the_library_ends_in_one_of_two_ways(
         return ""
 
     def elsewhere(url: str) -> str:
-        child = driven(folder, url, bound_by_modes())
+        child = start_driver(folder, url, bound_by_modes())
         out, err = child.communicate(timeout=60)
         assert (out, child.returncode) == ("", 1 if err else 0), err
         return err.rstrip("\n")
@@ -265,28 +264,28 @@ def test_eight_processes_at_once_get_the_file(
     folder = tmp_path / "data" / "fashion-mnist"
 
     def stampede(url: str) -> str:
-        return finished([driven(folder, url) for _ in range(8)])
+        return wait_for([start_driver(folder, url) for _ in range(8)])
 
     trial = attempt(STAMPEDE, SYNTHETIC, SYNTHETIC_FILE, folder, stampede)
     trial.record(record_property, "library")
     trial.judge()
 
 
-def driven(folder: Path, url: str, prefix: list[str] | None = None) -> subprocess.Popen[str]:
+def start_driver(folder: Path, url: str, prefix: list[str] | None = None) -> subprocess.Popen[str]:
     """Start a process that gets the synthetic file."""
     file = SYNTHETIC_FILE
     words = [file.name, str(file.size), file.sha256, str(folder), url]
-    return started([*(prefix or []), sys.executable, "-c", DRIVER, *words])
+    return start([*(prefix or []), sys.executable, "-c", DRIVER, *words])
 
 
 def bound_by_modes() -> list[str]:
-    """Return what to put before a command that must obey the mode bits."""
+    """Return a command prefix under which mode bits bind root too."""
     if BOUND_BY_MODES and shutil.which("setpriv") is None:
         pytest.skip("needs setpriv, or to be run by another user than root")
     return BOUND_BY_MODES
 
 
-def started(words: list[str], **options: Any) -> subprocess.Popen[str]:
+def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
     """Start a process in a group of its own, so that it can be stopped with its children."""
     return subprocess.Popen(
         words,
@@ -299,11 +298,11 @@ def started(words: list[str], **options: Any) -> subprocess.Popen[str]:
     )
 
 
-def finished(children: list[subprocess.Popen[str]]) -> str:
-    """Wait for processes that must all succeed; return their complaints."""
-    complaints = [child.communicate(timeout=120)[1] for child in children]
-    assert [child.returncode for child in children] == [0] * len(children), complaints
-    return "".join(complaints)
+def wait_for(children: list[subprocess.Popen[str]]) -> str:
+    """Wait for processes that must all succeed; return their error output."""
+    errors = [child.communicate(timeout=120)[1] for child in children]
+    assert [child.returncode for child in children] == [0] * len(children), errors
+    return "".join(errors)
 
 
 # The command
@@ -316,13 +315,13 @@ def real(fashion_mnist_folder: str) -> bytes:
 
 
 def command(folder: Path, url: str) -> list[str]:
-    """Return the words that a user types."""
+    """Return the command line of a user."""
     place = ["--data-dir", str(folder.parent), "--mirror", url]
     return [sys.executable, str(FETCH), DATA_SET.name, NAME, *place, "--timeout", "40"]
 
 
 def private_environment(home: Path) -> dict[str, Any]:
-    """Return where a command must run for neither this user's files nor the network to matter."""
+    """Return a folder and variables that keep out this user's files and the network."""
     home.mkdir()
     unusable = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "nowhere://127.0.0.1:9")
     direct = {"no_proxy": "127.0.0.1,localhost"}
@@ -350,7 +349,7 @@ def test_the_command_ends_in_one_of_two_ways(
 
     def run(url: str) -> str:
         something_wrong = os.path.lexists(folder / NAME)
-        child = started(
+        child = start(
             [*measured, *prefix, *command(folder, url)], **private_environment(tmp_path / "home")
         )
         try:
@@ -366,7 +365,7 @@ def test_the_command_ends_in_one_of_two_ways(
     trial = attempt(fault, real, REAL_FILE, folder, run)
     trial.record(record_property, "command")
     trial.judge()
-    assert int((tmp_path / "memory").read_text()) <= MOST_MEMORY
+    assert int((tmp_path / "memory").read_text()) <= MAX_MEMORY_BYTES
 
 
 @pytest.mark.slow
@@ -378,7 +377,7 @@ def test_ctrl_c_ends_the_command_at_once_and_leaves_nothing(
 
     with serving(fault, real) as server:
         folder.mkdir(parents=True)
-        child = started(command(folder, server.url), **private_environment(tmp_path / "home"))
+        child = start(command(folder, server.url), **private_environment(tmp_path / "home"))
         while not server.requests and child.poll() is None:
             sleep(0.01)
         sleep(0.5)  # for the client to take in the answer, and to wait for more
@@ -405,7 +404,7 @@ def test_eight_commands_at_once_get_the_file(
 
     def stampede(url: str) -> str:
         options = private_environment(tmp_path / "home")
-        return finished([started(command(folder, url), **options) for _ in range(8)])
+        return wait_for([start(command(folder, url), **options) for _ in range(8)])
 
     trial = attempt(STAMPEDE, real, REAL_FILE, folder, stampede)
     trial.record(record_property, "command")

@@ -1,4 +1,4 @@
-"""A process that downloads is killed at random moments; the next one finds nothing wrong."""
+"""A download is killed at random moments; the next one works as usual."""
 
 import os
 import random
@@ -7,7 +7,7 @@ from time import sleep, time
 
 import pytest
 from faulty_server import FaultyServer, Step
-from test_download_faults import NAME, SYNTHETIC, SYNTHETIC_FILE, driven
+from test_download_faults import NAME, SYNTHETIC, SYNTHETIC_FILE, start_driver
 
 # Takes about half a second.
 SLOW = Step(SYNTHETIC, drip=0.01, piece=65_536)
@@ -24,9 +24,9 @@ def test_no_kill_leaves_a_wrong_file(kills, tmp_path, monkeypatch, record_proper
     with FaultyServer(SLOW, forever=True) as server:
         for number in range(kills):
             asked = len(server.requests)
-            child = driven(tmp_path, server.url)
+            child = start_driver(tmp_path, server.url)
             while number % 3 and len(server.requests) == asked:
-                sleep(0.01)  # two of three are killed while the file arrives, or just after it
+                sleep(0.01)  # kill two of three while the file arrives, or just after it
             sleep(rng.uniform(0, 0.7))
             child.kill()
             child.communicate()
@@ -40,14 +40,14 @@ def test_no_kill_leaves_a_wrong_file(kills, tmp_path, monkeypatch, record_proper
                 (tmp_path / NAME).unlink()
         for path in tmp_path.iterdir():
             os.utime(path, (YESTERDAY, YESTERDAY))
-        _, complaint = driven(tmp_path, server.url).communicate()
+        _, error = start_driver(tmp_path, server.url).communicate()
     record_property("id", "K01")
     record_property("fault", "kill -9 at random moments, then a good run a day later")
     record_property("expected", "file, and nothing left of the others")
     record_property("happened", f"{killed} of {kills} killed at work, {parts_before} parts left")
     record_property("kills", killed)
     record_property("bytes_lost", wrong_bytes)
-    assert (complaint, wrong_bytes) == ("", 0)
+    assert (error, wrong_bytes) == ("", 0)
     assert [path.name for path in tmp_path.iterdir()] == [SYNTHETIC_FILE.name]
     assert (tmp_path / NAME).read_bytes() == SYNTHETIC
     assert killed > kills / 3 and parts_before > 0
