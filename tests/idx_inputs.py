@@ -1,4 +1,4 @@
-"""IDX files whole and broken, and what they hold, worked out without the reader under test."""
+"""Whole and broken IDX files, and their content, decoded without the reader under test."""
 
 import gzip
 import math
@@ -14,7 +14,7 @@ import numpy as np
 NUMBERS = {8: "u1", 9: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 TEXT, CHECKED, EXTRA, NAME, COMMENT, RESERVED = 1, 2, 4, 8, 16, 32
 LENGTHS = (0, 0, 1, 1, 2, 3, 5, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 1)
-# With nothing in them, and with 2^63 - 2^31, 2^63 - 1 and 2^63 elements.
+# Without elements, and with 2^63 - 2^31, 2^63 - 1 and 2^63 elements.
 EDGES = (
     *((0, 2**31, 2**32 - 1), (0, 153_092_023, 92_737, 649_657), (2**31, 0, 2**31, 2)),
     *((2**31, 2**32 - 1), (153_092_023, 92_737, 649_657), (2**31, 2**31, 2)),
@@ -30,7 +30,7 @@ def header(code: int, *shape: int, axes: int | None = None) -> bytes:
 
 
 def array_in(content: bytes) -> np.ndarray | None:
-    """Return the array in an uncompressed IDX file, big-endian; None if it is none."""
+    """Return the array in an uncompressed IDX file, big-endian, or None."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in NUMBERS:
         return None
     axes = content[3]
@@ -44,7 +44,7 @@ def array_in(content: bytes) -> np.ndarray | None:
 
 
 def content_of(blob: bytes) -> bytes | None:
-    """Return the content of a gzip file of one member, read as RFC 1952 has it, else None."""
+    """Return the content of a gzip file of one member according to RFC 1952, or None."""
     if blob[:3] != b"\x1f\x8b\x08":
         return None
     try:
@@ -85,7 +85,7 @@ def packed(content: bytes, rng: random.Random, flags: int = 0) -> bytes:
 
 
 def grammar(count: int, rng: random.Random) -> Iterator[bytes]:
-    """Yield files derived from the format; each number of axes and each type first, unspoilt."""
+    """Yield files derived from the format, starting with each number of axes and each type."""
     for number in range(count):
         if number < 256:
             content = _content(rng, rng.choice([*NUMBERS]), [1] * number)
@@ -93,12 +93,12 @@ def grammar(count: int, rng: random.Random) -> Iterator[bytes]:
             content = _content(rng, number - 256, [2, 3])
         else:
             code = rng.choice([*NUMBERS]) if rng.random() < 0.9 else rng.randrange(256)
-            content = _spoilt(_content(rng, code, _shape(rng)), rng)
+            content = _damage(_content(rng, code, _shape(rng)), rng)
         yield rng.choice([_plain, packed, _wrapped if number >= 512 else _plain])(content, rng)
 
 
 def mutants(count: int, rng: random.Random) -> Iterator[bytes]:
-    """Yield files that were whole until some of their bytes were changed."""
+    """Yield whole files with some bytes changed."""
     whole = [*_whole_files(rng)]
     for _ in range(count):
         content = bytearray(rng.choice(whole))
@@ -121,12 +121,12 @@ def _shape(rng: random.Random) -> list[int]:
 
 
 def _content(rng: random.Random, code: int, shape: list[int]) -> bytes:
-    """Return a header, and what it claims unless that is too much."""
+    """Return a header and the content that it announces, unless that is too large."""
     claim = math.prod(shape) * np.dtype(NUMBERS.get(code, "u1")).itemsize
     return header(code, *shape) + rng.randbytes(claim if claim <= LARGEST_BODY else 100)
 
 
-def _spoilt(content: bytes, rng: random.Random) -> bytes:
+def _damage(content: bytes, rng: random.Random) -> bytes:
     """Make half of the files longer, shorter, or not IDX."""
     ways = (
         lambda: content[:-1],
@@ -144,7 +144,7 @@ def _plain(content: bytes, rng: random.Random) -> bytes:
 
 
 def _wrapped(content: bytes, rng: random.Random) -> bytes:
-    """Compress in one of the ways that are right, or in one of those that are not."""
+    """Compress in one of several right or wrong ways."""
     flags = rng.choice([0, 0, TEXT, CHECKED, EXTRA, NAME, COMMENT, rng.randrange(RESERVED)])
     whole = packed(content, rng, flags)
     ways = {
@@ -174,7 +174,7 @@ def _whole_files(rng: random.Random) -> Iterator[bytes]:
 
 
 def _span(content: bytearray, rng: random.Random) -> slice:
-    # Half of them near the beginning, where the headers are.
+    # Half of them near the start, in the headers.
     start = min(rng.randrange(len(content) + 1), rng.choice([24, len(content)]))
     return slice(start, start + rng.choice([1, 2, 4, 50]))
 

@@ -110,7 +110,7 @@ def assert_delivered(folder: Path, *mirrors: str) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {NAME: CONTENT}
 
 
-# What is decided from the disk
+# Decisions from the disk
 
 
 def test_importing_loads_neither_requests_nor_tqdm() -> None:

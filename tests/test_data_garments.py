@@ -1,4 +1,4 @@
-"""The embedded data set: its contract, its looks, its difficulty; and the shapes it is made of."""
+"""The embedded data set: arguments, appearance, difficulty, and the shapes it is made of."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_bad_arguments_are_refused(arguments, message):
         generate(**arguments)
 
 
-# The looks
+# The appearance
 
 
 def test_garments_are_bright_on_a_black_background(train):
@@ -170,7 +170,7 @@ def linear_softmax_predictions(X_train, y_train, X_test, *, epochs=10, batch=256
     return (X_test @ W + b).argmax(axis=1)
 
 
-def test_a_linear_softmax_gets_80_to_90_percent_and_takes_shirts_for_t_shirts(train, test):
+def test_a_linear_softmax_gets_80_to_90_percent_and_mistakes_shirts_for_t_shirts(train, test):
     (X_train, y_train), (X_test, y_test) = train, test
     rows_train, rows_test = (X.T.astype(np.float32) / 255 for X in (X_train, X_test))
     predicted = linear_softmax_predictions(rows_train, y_train, rows_test)
@@ -232,7 +232,7 @@ def test_ellipse_has_its_area_and_contains_its_centre(sheet):
     assert covered(ellipse)[:, 14, 14].all()
 
 
-def test_fold_mirrors_what_is_cut_on_one_side(sheet):
+def test_fold_mirrors_shapes(sheet):
     spots = covered(sheet.fold().ellipse((6, 14), 2, 2))[0]
     assert spots[14, 8] and spots[14, 19] and (spots == spots[:, ::-1]).all()
     aside = covered(sheet.fold(at=4).panel((10, 2), (12, 2)))[0]
@@ -277,7 +277,7 @@ def test_grain_never_turns_white_into_black(sheet):
     assert pixels.min() > 120 and pixels.max() == 255 and len(np.unique(pixels)) > 3
 
 
-def test_cloth_is_striped_only_where_asked_for(rng):
+def test_cloth_is_striped_only_on_request(rng):
     def roughness(axis, **shares):
         shades = Sheet(200, rng).cloth(**shares).reshape(-1, SIDE, SIDE)
         assert shades.min() >= 0 and shades.max() <= 1

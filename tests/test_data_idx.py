@@ -1,4 +1,4 @@
-"""IDX: round trips, hostile headers, damaged files."""
+"""The IDX format: round trips, hostile headers, damaged files."""
 
 import gzip
 import os
@@ -26,7 +26,7 @@ TYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
 SMALL = header(8, 2, 3) + bytes(range(6))
 
 
-def refusal(read, *arguments):
+def error_of(read, *arguments):
     """Return the DataCorrupt that a reader raises."""
     with pytest.raises(DataCorrupt) as caught:
         read(*arguments)
@@ -73,9 +73,9 @@ def test_memory_map(tmp_path):
     with pytest.raises(InputError, match="expected bytes, got int32"):
         idx.memory_map(path)
     path.write_bytes(SMALL[:-1])
-    assert refusal(idx.memory_map, path).offset == 17
+    assert error_of(idx.memory_map, path).offset == 17
     path.write_bytes(gzip.compress(SMALL))
-    assert "expected 00, got 1f 8b 08 00" in refusal(idx.memory_map, path).reason
+    assert "expected 00, got 1f 8b 08 00" in error_of(idx.memory_map, path).reason
 
 
 LIMITED = """
@@ -106,7 +106,7 @@ print(trainer.fit(1)[0].train_loss)
 
 @pytest.fixture(scope="module")
 def sparse_file(tmp_path_factory):
-    """Write 0.8 GB of zeros, which take no room on a disk with holes."""
+    """Write 0.8 GB of zeros as a sparse file."""
     path = tmp_path_factory.mktemp("sparse") / "images"
     with open(path, "wb") as file:
         file.write(header(8, 8_000, 320, 320))
@@ -114,16 +114,16 @@ def sparse_file(tmp_path_factory):
     return path
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
-def test_a_file_larger_than_the_memory_allowed_is_trained_on(sparse_file):
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")
+def test_training_on_a_file_larger_than_the_memory_limit(sparse_file):
     command = [sys.executable, "-c", LIMITED, str(sparse_file), "RLIMIT_DATA"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stderr == ""
     assert float(done.stdout) < np.log(3)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
-def test_a_map_that_finds_no_room_in_the_address_space_says_so(sparse_file):
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")
+def test_a_map_larger_than_the_address_space_raises_an_error(sparse_file):
     command = [sys.executable, "-c", LIMITED, str(sparse_file), "RLIMIT_AS"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert re.fullmatch(r"cannot map .*819,200,016 bytes.*ulimit -v.*\n", done.stderr)
@@ -151,19 +151,19 @@ def test_a_map_that_finds_no_room_in_the_address_space_says_so(sparse_file):
     ],
 )
 @pytest.mark.parametrize("compressed", [False, True])
-def test_hostile_content_is_refused_before_memory_is_taken(
+def test_hostile_content_is_refused_before_memory_is_allocated(
     tmp_path, content, offset, reason, compressed
 ):
     path = tmp_path / "file"
     path.write_bytes(gzip.compress(content) if compressed else content)
     tracemalloc.start()
     try:
-        error = refusal(idx.read, path)
+        error = error_of(idx.read, path)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
     if compressed and "a claim" in error.reason:
-        offset = 4  # where the lengths stand, which claim more than max_bytes
+        offset = 4  # of the lengths, which claim more than max_bytes
     assert error.source == str(path) and error.offset == offset
     assert re.search(reason, error.reason)
 
@@ -178,29 +178,29 @@ def test_hostile_content_is_refused_before_memory_is_taken(
         (header(8, 1000) + bytes(2**26), 2**30, 1008, "expected 1008 bytes .* got more"),
     ],
 )
-def test_gzip_bombs_are_refused_before_memory_is_taken(
+def test_gzip_bombs_are_refused_before_memory_is_allocated(
     tmp_path, content, max_bytes, offset, reason
 ):
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(content))
     tracemalloc.start()
     try:
-        error = refusal(idx.read, path, max_bytes)
+        error = error_of(idx.read, path, max_bytes)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
     assert error.offset == offset and re.search(reason, error.reason)
 
 
-def test_the_largest_file_accepted(tmp_path):
+def test_the_size_of_a_file_is_limited(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(SMALL)
     assert idx.read(path, 18).shape == (2, 3)
-    error = refusal(idx.read, path, 17)
+    error = error_of(idx.read, path, 17)
     assert error.offset == 17 and "max_bytes=17, got 18 bytes" in error.reason
     compressed = gzip.compress(SMALL)
     assert idx.unpack(compressed, path, 18) == SMALL
-    error = refusal(idx.unpack, compressed, path, 17)
+    error = error_of(idx.unpack, compressed, path, 17)
     assert error.offset == 4 and "max_bytes=17, got a claim of 18" in error.reason
 
 
@@ -224,25 +224,25 @@ def test_at_most_two_copies_of_the_content_are_in_memory(tmp_path, rng, code, no
         assert peak < 2 * len(content) + compressed + 2**18
 
 
-def test_a_claim_below_the_limit_takes_no_memory_before_the_bytes_are_there():
+def test_a_header_alone_allocates_no_memory():
     for content in (header(8, 2**30 - 8), header(8, 2**30 - 8) + bytes(500)):
         compressed = gzip.compress(content)
         tracemalloc.start()
         try:
-            assert refusal(idx.unpack, compressed, "claim.gz").offset == len(content)
-            assert refusal(idx.parse, content, "claim").offset == len(content)
+            assert error_of(idx.unpack, compressed, "claim.gz").offset == len(content)
+            assert error_of(idx.parse, content, "claim").offset == len(content)
             assert tracemalloc.get_traced_memory()[1] < 2**18
         finally:
             tracemalloc.stop()
 
 
-def test_arrays_without_elements_up_to_the_limit_of_numpy():
+def test_empty_arrays_up_to_the_limit_of_numpy():
     for content, shape in (
         (header(0x0E, 3, 0), (3, 0)),
         (header(8, 0, 2**31, 2**32 - 1), (0, 2**31, 2**32 - 1)),
     ):
         assert idx.parse(content).shape == shape and idx.parse(content).dtype.isnative
-    assert refusal(idx.parse, header(9, 2**31, 0, 2**31, 2), "empty").offset == 4
+    assert error_of(idx.parse, header(9, 2**31, 0, 2**31, 2), "empty").offset == 4
 
 
 def test_every_number_of_axes(tmp_path):
@@ -258,8 +258,8 @@ def test_every_number_of_axes(tmp_path):
             assert path.read_bytes() == header(0x0C, *[1] * axes) + b"\0\0\0\7"
             assert idx.read(path).shape == (1,) * axes
         else:
-            assert refusal(idx.read, path).offset == 3
-            assert refusal(idx.memory_map, path).offset == 3
+            assert error_of(idx.read, path).offset == 3
+            assert error_of(idx.memory_map, path).offset == 3
 
 
 @given(st.integers(0, 10**6), st.integers(0, 7))
@@ -278,18 +278,18 @@ def test_any_flipped_bit_of_a_gzip_file_is_refused_or_harmless(tmp_path_factory,
     assert array.tolist() == [*range(256), *[0] * 44]
 
 
-def test_what_else_zlib_writes_is_not_gzip():
+def test_other_formats_of_zlib_are_refused():
     for blob in (zlib.compress(SMALL), SMALL, b""):
-        error = refusal(idx.unpack, blob, "f.gz")
+        error = error_of(idx.unpack, blob, "f.gz")
         assert error.offset == min(len(blob), 1)
 
 
 @pytest.mark.parametrize("cut", [1, 5, 8, 9, 20])
-def test_cut_gzip(tmp_path, cut):
+def test_a_cut_gzip_file_is_refused_at_its_end(tmp_path, cut):
     good = gzip.compress(SMALL)
     path = tmp_path / "f.gz"
     path.write_bytes(good[:-cut])
-    error = refusal(idx.read, path)
+    error = error_of(idx.read, path)
     assert error.offset == len(good) - cut
     assert "expected more of the compressed file, got its end" in error.reason
 
@@ -301,14 +301,14 @@ def test_the_optional_fields_of_gzip(flags):
     assert gzip.decompress(good) == SMALL == idx.unpack(good, "f.gz")
     bad = bytearray(good)
     bad[3] |= 32
-    error = refusal(idx.unpack, bytes(bad), "f.gz")
+    error = error_of(idx.unpack, bytes(bad), "f.gz")
     assert error.offset == 3 and "unknown header flags" in error.reason
 
 
 def test_a_damaged_gzip_header_that_has_a_checksum():
     bad = bytearray(packed(SMALL, random.Random(0), CHECKED))
-    bad[5] ^= 1  # the time stamp, which harms nobody otherwise
-    error = refusal(idx.unpack, bytes(bad), "f.gz")
+    bad[5] ^= 1  # the time stamp, otherwise harmless
+    error = error_of(idx.unpack, bytes(bad), "f.gz")
     assert error.offset == 11 and "header crc mismatch" in error.reason
 
 
@@ -323,22 +323,22 @@ def test_a_damaged_gzip_header_that_has_a_checksum():
         bytes(2**17),
     ],
 )
-def test_nothing_may_stand_behind_a_gzip_member(tmp_path, tail):
+def test_bytes_after_a_gzip_member_are_refused(tmp_path, tail):
     good = gzip.compress(SMALL)
     path = tmp_path / "f.gz"
     path.write_bytes(good + tail)
-    error = refusal(idx.read, path)
-    assert error.offset == len(good) and "got more bytes behind it" in error.reason
+    error = error_of(idx.read, path)
+    assert error.offset == len(good) and "got more bytes after it" in error.reason
 
 
 def test_a_file_of_several_gzip_members_is_refused():
     first, empty = gzip.compress(SMALL[:9]), gzip.compress(b"")
-    error = refusal(idx.unpack, first + gzip.compress(SMALL[9:]), "f.gz")
+    error = error_of(idx.unpack, first + gzip.compress(SMALL[9:]), "f.gz")
     assert error.offset == 9 and "the lengths of 2 axes" in error.reason
-    assert refusal(idx.unpack, empty + gzip.compress(SMALL), "f.gz").offset == 0
+    assert error_of(idx.unpack, empty + gzip.compress(SMALL), "f.gz").offset == 0
 
 
-def test_where_a_gzip_file_is_damaged():
+def test_the_offset_of_damage_in_a_gzip_file():
     content = header(8, 150_000) + bytes(150_000)
     blocks = [content[i : i + 50_000] for i in range(0, len(content), 50_000)]
     stored = [
@@ -350,19 +350,19 @@ def test_where_a_gzip_file_is_damaged():
     assert idx.parse(idx.unpack(good, "f.gz")).shape == (150_000,)
     third = 10 + 2 * 50_005
     trailer = len(good) - 8
-    # What is damaged, and the byte at which zlib can tell.
-    for damaged, told in ((third, third), (third + 1, third + 4), (trailer, trailer + 3)):
+    # The damaged byte, and the byte at which zlib detects it.
+    for damaged, detected in ((third, third), (third + 1, third + 4), (trailer, trailer + 3)):
         bad = bytearray(good)
         bad[damaged] ^= 6
-        error = refusal(idx.unpack, bytes(bad), "f.gz")
-        assert error.source == "f.gz" and error.offset == told
+        error = error_of(idx.unpack, bytes(bad), "f.gz")
+        assert error.source == "f.gz" and error.offset == detected
         assert "gzip" in error.reason
 
 
 @pytest.mark.parametrize(
     "array", [np.zeros(2, np.int64), np.zeros(2, bool), np.zeros(()), np.array(["a"])]
 )
-def test_what_the_format_cannot_hold_leaves_the_old_file(tmp_path, array):
+def test_an_unsupported_array_leaves_the_old_file(tmp_path, array):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(InputError, match="IDX: expected uint8"):
@@ -370,7 +370,7 @@ def test_what_the_format_cannot_hold_leaves_the_old_file(tmp_path, array):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
-def test_missing_file_and_folder(tmp_path):
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for read in (idx.read, idx.memory_map):
         with pytest.raises(InputError, match="none"):
             read(tmp_path / "none")

@@ -1,7 +1,7 @@
-"""IDX files made to break the reader: it returns the right array or raises DataCorrupt.
+"""Fuzzing of the IDX reader: it returns the right array or raises DataCorrupt.
 
-Run as a script, this file reads as many inputs as it is told in a process whose address space is
-limited, and prints what happened as JSON.
+As a script, this file reads a given number of inputs in a process with limited address space, and
+prints the outcomes as JSON.
 """
 
 import json
@@ -21,13 +21,13 @@ from npsoftmax.data import idx
 from npsoftmax.errors import DataCorrupt, InputError
 
 ADDRESS_SPACE = 128 * 2**20  # a quarter was enough, most of it for inflating bombs by hand
-# No input is larger, compressed or not, but for the bombs, which inflate to 4 MiB.
+# No input is larger, compressed or not, except the bombs, which inflate to 4 MiB.
 LARGEST = 2**16
 # Two copies of the largest input, zlib's windows, a chunk, and an exception's texts.
 MEMORY = 2 * LARGEST + 256 * 2**10
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")
 @pytest.mark.parametrize(
     "count",
     [pytest.param(1_200, id="quick"), pytest.param(10_000, id="slow", marks=pytest.mark.slow)],
@@ -58,7 +58,7 @@ def test_fuzz(count, record_property):
 
 
 def examine(blob: bytes, path: Path) -> tuple[bool, int]:
-    """Read an input in every way; return whether it holds an array, and the most memory taken."""
+    """Read an input in every way; return whether it contains an array, and the peak of memory."""
     path.write_bytes(blob)
     plain, content = array_in(blob), content_of(blob)
     inner = None if content is None else array_in(content)
@@ -75,7 +75,7 @@ def examine(blob: bytes, path: Path) -> tuple[bool, int]:
 
 
 def outcome(read, *arguments):
-    """Return what ``read`` returns, or how it complains."""
+    """Return the result of ``read``, or its error."""
     try:
         return read(*arguments)
     except (DataCorrupt, InputError) as error:
@@ -83,14 +83,14 @@ def outcome(read, *arguments):
 
 
 def expect(right, path, read, *arguments) -> int:
-    """Hold ``read`` to what is right, None for a refusal; return the memory that it took."""
+    """Compare ``read`` with the right result, None for an error; return the memory it took."""
     tracemalloc.reset_peak()
     before, _ = tracemalloc.get_traced_memory()
     found = outcome(read, *arguments)
     peak = tracemalloc.get_traced_memory()[1] - before
     assert peak < MEMORY, f"{read.__name__} took {peak} bytes"
     if right is None:
-        assert_honest(found, path)
+        assert_located(found, path)
     elif read is idx.memory_map and right.itemsize > 1:
         assert type(found) is InputError and "use read" in str(found)
     else:
@@ -108,32 +108,32 @@ def assert_same(found, right) -> None:
     assert found.astype(right.dtype).tobytes() == right.tobytes()
 
 
-def assert_honest(found, path: Path) -> None:
-    assert type(found) is DataCorrupt, f"expected a refusal, got {found!r}"
+def assert_located(found, path: Path) -> None:
+    assert type(found) is DataCorrupt, f"expected an error, got {found!r}"
     assert found.source == str(path)
     assert type(found.offset) is int and 0 <= found.offset <= LARGEST
     assert found.reason.startswith("expected") and str(found.offset) in str(found)
 
 
 def expect_header(right, blob: bytes, path: Path) -> None:
-    """Hold the header to the array, and the place of a complaint to what stands before it."""
+    """Compare the header with the array, and the offset of an error with the bytes before it."""
     claim = outcome(idx.parse_header, blob[:260], path)
     if right is not None:
         assert claim[:2] == (right.dtype.newbyteorder("="), right.shape)
         assert claim.stop == len(blob)
         return
     if not isinstance(claim, idx.Header):
-        assert_honest(claim, path)
+        assert_located(claim, path)
     place = outcome(idx.parse, blob, path).offset
     before = outcome(idx.parse, blob[:place], path)
-    # The beginning of a file, at whose end something is missing; or a whole file.
+    # The start of a file that ends too early, or a whole file.
     assert isinstance(before, np.ndarray) or before.offset == place, f"byte {place} is not it"
     if isinstance(claim, idx.Header) and array_in(blob[: claim.stop]) is not None:
         assert place == claim.stop, f"byte {place} is not the end"
 
 
 def expect_same_place(content: bytes, blob: bytes, path: Path) -> None:
-    """Hold a complaint about what is in a whole gzip file to the one about the content itself."""
+    """Compare the error about a whole gzip file with the error about its content."""
     claim = outcome(idx.parse_header, content, path)
     too_large = isinstance(claim, idx.Header) and claim.stop > LARGEST
     place = 4 if too_large else outcome(idx.parse, content, path).offset
@@ -141,10 +141,10 @@ def expect_same_place(content: bytes, blob: bytes, path: Path) -> None:
 
 
 def fuzz(count: int, path: Path) -> dict[str, object]:
-    """Examine half as many inputs of either kind, in bounded memory."""
+    """Examine ``count`` inputs, half of each kind, in limited memory."""
     import resource
 
-    examine(header(0x0C, 1) + bytes(4), path)  # what is imported late is no input's memory
+    examine(header(0x0C, 1) + bytes(4), path)  # late imports must not count as memory of an input
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + ADDRESS_SPACE

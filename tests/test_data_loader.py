@@ -1,4 +1,4 @@
-"""The loader on a 2 x 5 matrix that one checks by eye."""
+"""DataLoader on a 2 x 5 matrix that is easy to check by eye."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def collect(batches):
     return [(X.copy(), y.copy()) for X, y in batches]
 
 
-def test_partial_batch_is_kept_or_dropped():
+def test_a_partial_batch_is_kept_or_dropped():
     batches = collect(DataLoader(X, Y, 2))
     assert [y.tolist() for _, y in batches] == [[0, 1], [2, 3], [4]]
     np.testing.assert_array_equal(batches[0][0], [[1, 3], [2, 4]])
@@ -37,7 +37,7 @@ def test_bytes_stay_bytes_in_fortran_order():
         assert y.dtype == Y.dtype
 
 
-def test_two_buffers_take_turns(monkeypatch):
+def test_two_buffers_alternate(monkeypatch):
     monkeypatch.setattr("npsoftmax.data.loader.CHUNK_BYTES", 1)  # one batch each
     (X0, y0), (X1, y1), (X2, y2) = DataLoader(X, Y, 2).batches(0)
     assert np.shares_memory(X0, X2) and np.shares_memory(y0, y2)
@@ -74,17 +74,17 @@ def test_labels_are_the_loaders_own():
     assert next(loader.batches(0))[1].tolist() == Y.tolist()
 
 
-def test_a_thread_may_go_on_after_the_main_one():
+def test_a_thread_may_iterate_after_the_main_thread_has_ended():
     code = """
 import threading
 import numpy as np
 from npsoftmax import DataLoader
 
-def go_on():
+def iterate():
     threading.main_thread().join()
     print(sum(y.size for _, y in DataLoader(np.eye(9), np.arange(9), 2)))
 
-threading.Thread(target=go_on).start()
+threading.Thread(target=iterate).start()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("9\n", "")
@@ -115,7 +115,7 @@ def test_an_iteration_does_not_hang_in_a_fork(monkeypatch):
     batches.close()
 
 
-def test_samples_out_of_line_are_copied_once():
+def test_misaligned_samples_are_copied_once():
     misaligned = np.frombuffer(b"0" * 41, np.uint8)[1:].view(np.float32).reshape(5, 2).T
     assert not misaligned.flags.aligned
     loader = DataLoader(misaligned, Y)
@@ -123,7 +123,7 @@ def test_samples_out_of_line_are_copied_once():
     np.testing.assert_array_equal(loader.X, misaligned)
 
 
-def test_what_fails_in_the_gathering_thread_is_raised():
+def test_an_error_in_the_gathering_thread_is_raised():
     loader = DataLoader(X, Y, 2)
     loader.permutation = lambda epoch: np.full(5, 0.5)
     with pytest.raises(TypeError, match="Cannot cast"):
@@ -143,7 +143,7 @@ def test_every_sample_once_with_its_label(n, batch_size, shuffle, seed, epoch):
     assert [y.tolist() for _, y in rest] == [y.tolist() for _, y in batches[len(batches) // 2 :]]
 
 
-def test_fortran_order_is_taken_as_it_is_and_other_orders_are_copied_once():
+def test_fortran_order_is_used_directly_and_other_orders_are_copied_once():
     fortran, c_order = np.asfortranarray(X), np.ascontiguousarray(X)
     assert DataLoader(fortran, Y).X is fortran
     loader = DataLoader(c_order, Y)
@@ -151,7 +151,7 @@ def test_fortran_order_is_taken_as_it_is_and_other_orders_are_copied_once():
     np.testing.assert_array_equal(loader.X, X)
 
 
-def test_order_is_a_function_of_seed_and_epoch_alone():
+def test_the_order_is_a_function_of_seed_and_epoch_alone():
     def orders(seed):
         loader = DataLoader(np.zeros((1, 50)), np.zeros(50, int), 7, shuffle=True, seed=seed)
         return [loader.permutation(epoch).tolist() for epoch in range(3)]
@@ -174,7 +174,7 @@ def test_memory_order_and_read_only_input(order):
         np.testing.assert_array_equal(batch, X[:, y])
 
 
-def test_places_before_the_first_batch_are_refused():
+def test_negative_epochs_and_starts_are_refused():
     loader = DataLoader(X, Y, 2)
     for place in ({"epoch": -1}, {"epoch": 0, "start": -1}):
         with pytest.raises(InputError, match="at least 0"):

@@ -148,7 +148,11 @@ class Trial:
     def with_file(self) -> dict[str, str]:
         """Return the previous content with the right file and without old temporary files."""
         name, content = self.final_name(), self.right_content()
-        kept = {name: what for name, what in self.before.items() if "days old" not in what}
+        kept = {
+            name: description
+            for name, description in self.before.items()
+            if "days old" not in description
+        }
         if kept.get(name, "").endswith(content):
             return kept
         return {**kept, name: f"{0o666 & ~self.umask:o} {content}"}

@@ -109,7 +109,7 @@ def verify(path: Path, file: RemoteFile) -> str | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do about a file, and a sentence that says why."""
+    """A decision about a file, and the reason in a sentence."""
 
     action: Literal["use", "download", "refuse"]
     reason: str

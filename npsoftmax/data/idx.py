@@ -257,7 +257,7 @@ def unpack(content: bytes, source: object, max_bytes: int = MAX_BYTES) -> bytes:
     _check_length(len(unpacked), header, source)
     end = file.tell() - len(inflater.unused_data)
     if end < len(content):
-        raise _corrupt(source, end, "the end of the compressed file", "more bytes behind it")
+        raise _corrupt(source, end, "the end of the compressed file", "more bytes after it")
     return unpacked
 
 
