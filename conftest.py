@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
@@ -22,21 +23,45 @@ import pytest
 from hypothesis import settings
 
 import npsoftmax
-from npsoftmax.data.datasets import acquire
-from npsoftmax.data.datasets import find
+from npsoftmax.data.datasets import acquire, find
 from npsoftmax.errors import DataUnavailableError
 
 # It imports torch, which is optional; the tests that use it skip without.
 collect_ignore = ["tests/reference/make_torch_reference.py"]
 
+LEFT_BY_DASK = {v: os.environ.get(v) for v in ("MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED")}
+
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="session")
+def drawn_garments() -> Path:
+    """Return a folder with the drawn images of the data set garments, drawn once on this machine.
+
+    Drawing takes longer than most tests. `load` verifies what lies there, and draws it again after
+    a change of the code that draws.
+    """
+    folder = Path(gettempdir()) / "npsoftmax-tests-garments"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        npsoftmax.load("garments")
+    return folder / "npsoftmax" / "drawn" / "garments"
+
+
 @pytest.fixture(autouse=True)
-def private_folders(tmp_path_factory, monkeypatch) -> Path:
-    """Give every test a working and a cache folder of its own; return the cache folder."""
+def private_folders(tmp_path_factory, drawn_garments, monkeypatch) -> Path:
+    """Give every test a working and a cache folder of its own; return the cache folder.
+
+    The drawn garments lie in the cache folder already.
+    """
     folder = tmp_path_factory.mktemp("cache")
+    # A test that changes one of the files in place would change it for all: remove it first.
+    with suppress(OSError):  # another file system than that of the drawn files: drawn anew, slowly
+        kept = folder / "npsoftmax" / "drawn" / "garments"
+        kept.mkdir(parents=True)
+        for path in drawn_garments.iterdir():
+            os.link(path, kept / path.name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     monkeypatch.setenv("NPSOFTMAX_OFFLINE", "1")
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
@@ -44,11 +69,20 @@ def private_folders(tmp_path_factory, monkeypatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_blas_thread(monkeypatch) -> None:
-    """Give what a test starts one BLAS thread, whatever a benchmark or a cluster has set before."""
+def own_environment(monkeypatch) -> None:
+    """Give what a test starts one BLAS thread, whatever a benchmark or a cluster has set before.
+
+    Dask sets two variables more when it starts a worker: one makes every process that is started
+    later three times as slow, the other fixes its hashes. Both become what they were at first.
+    """
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     for variable in ("MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(variable, raising=False)
+    for variable, value in LEFT_BY_DASK.items():
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, value)
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,14 @@ from running import SCRIPT, told
 from npsoftmax import storage
 from npsoftmax.checkpoint import Checkpoint, SolverCheckpoint
 
-# The real command, but for a data set that is drawn in a moment, and for the picture.
+# The real command, but for a data set that is drawn in a moment, and for the picture. What it has
+# drawn is kept nowhere: a second start must call the system as the first one does.
 DRIVER = """
-import runpy, sys
+import os, runpy, sys
 from pathlib import Path
 from npsoftmax.data import datasets
-datasets._GARMENTS_SIZES = {"train": 512, "test": 50}
+datasets._GARMENTS = {"train": (512, 0), "test": (50, 1)}
+datasets.cache_folder = lambda: Path(os.devnull)
 sys.modules["matplotlib"] = None
 sys.argv = sys.argv[1:]
 sys.path[0] = str(Path(sys.argv[0]).parent)

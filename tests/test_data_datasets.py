@@ -4,14 +4,16 @@ import gzip
 import hashlib
 import os
 import re
+import shutil
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pytest
 
 from npsoftmax import load
-from npsoftmax.data import datasets
+from npsoftmax.data import datasets, garments
 from npsoftmax.data.download import RemoteFile
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError
 
@@ -115,6 +117,7 @@ def test_a_damaged_copy_is_unpacked_again(small, private_folders, damage):
 
 def test_a_cache_folder_that_cannot_be_written_is_no_error(small, private_folders):
     folder, arrays = small
+    shutil.rmtree(private_folders / "npsoftmax")
     (private_folders / "npsoftmax").write_bytes(b"a file where the folder would be")
     data = load("fashion-mnist", folder)
     np.testing.assert_array_equal(data.y_test, arrays["test-labels"])
@@ -238,6 +241,86 @@ def test_unusable_folders_and_mirrors_are_refused(small):
     with pytest.raises(InputError, match="expected a sequence of addresses, got 'http://x'"):
         load("fashion-mnist", folder, mirrors="http://x")
 
+
+# The drawn data set
+
+
+@pytest.fixture
+def few(private_folders, monkeypatch):
+    """Make garments few and not drawn yet; return the folder in which they are stored."""
+    shutil.rmtree(private_folders / "npsoftmax")
+    monkeypatch.setattr(datasets, "_GARMENTS", {"train": (20, 0), "test": (10, 1)})
+    return private_folders / "npsoftmax" / "drawn" / "garments"
+
+
+def check_few(data):
+    for part, number, seed in (("train", 20, 0), ("test", 10, 1)):
+        X, y = garments.generate(number, seed)
+        found = getattr(data, f"X_{part}")
+        np.testing.assert_array_equal(found, X)
+        np.testing.assert_array_equal(getattr(data, f"y_{part}"), y)
+        assert found.flags.f_contiguous and found.dtype == np.uint8
+        assert not found.flags.writeable and getattr(data, f"y_{part}").dtype == np.int64
+
+
+def test_drawn_images_are_stored_and_reused(few, monkeypatch):
+    first = load("garments")
+    assert first.origin == "drawn by npsoftmax.data.garments, seeds 0 and 1"
+    check_few(first)
+    with monkeypatch.context() as context:
+        context.setattr(garments, "generate", lambda *_: pytest.fail("drawn again"))
+        second = load("garments")
+    assert second.origin == f"{first.origin}, by an earlier start; reused from {few}"
+    check_few(second)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "folder", "missing"])
+@pytest.mark.parametrize("name", ["train-images", "test-labels", "checksums.json"])
+def test_damaged_drawn_images_are_drawn_again(few, name, damage):
+    load("garments")
+    good = (few / name).read_bytes()
+    (few / name).unlink()
+    if damage == "folder":
+        (few / name).mkdir()
+    elif damage != "missing":
+        flipped = good[:-9] + bytes([good[-9] ^ 1]) + good[-8:]
+        (few / name).write_bytes({"flipped": flipped, "cut": good[:-1], "empty": b""}[damage])
+    data = load("garments")
+    check_few(data)
+    assert "reused" not in data.origin
+    assert damage == "folder" or (few / name).read_bytes() == good
+
+
+def test_images_of_other_code_sizes_or_seeds_are_drawn_again(few, monkeypatch):
+    load("garments")
+    changes = (
+        (datasets, "_GARMENTS", {"train": (20, 3), "test": (10, 1)}),
+        (datasets, "_GARMENTS", {"train": (30, 0), "test": (10, 1)}),
+        (garments, "edition", lambda: "that of tomorrow"),
+    )
+    for where, name, value in changes:
+        with monkeypatch.context() as context:
+            context.setattr(where, name, value)
+            assert "reused" not in load("garments").origin
+            assert "reused" in load("garments").origin
+    check_few(load("garments"))
+
+
+def test_garments_are_drawn_again_if_they_cannot_be_stored(few, private_folders):
+    (private_folders / "npsoftmax").write_bytes(b"a file where the folder would be")
+    for _ in range(2):
+        data = load("garments")
+        check_few(data)
+        assert "reused" not in data.origin
+
+
+def test_the_edition_identifies_the_drawing_code():
+    assert np.__version__ in garments.edition()
+    source = Path(garments.__file__).read_bytes()
+    assert hashlib.sha256(source).hexdigest() in garments.edition()
+
+
+# The table of data sets
 
 ROLES = set(FILES)
 

@@ -1,5 +1,6 @@
 """Data sets by name: found locally, downloaded and verified, or drawn by code."""
 
+import json
 import os
 import struct
 import tempfile
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from npsoftmax.data import idx
 from npsoftmax.data.download import TIMEOUT_SECONDS, RemoteFile, fetch, plan, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
-from npsoftmax.files import publish, readable
+from npsoftmax.files import publish, read_bytes, readable
 
 __all__ = [
     "DATASETS",
@@ -133,8 +134,9 @@ def find(name: str) -> DatasetSource:
 
 
 NAMES = (*DATASETS, "garments")
-# 40 batches of 256: a short last batch would swing the look-alike classes.
-_GARMENTS_SIZES = {"train": 10_240, "test": 2_000}
+# Number of images, and seed. 40 batches of 256: a short last batch would favour one of two similar
+# classes.
+_GARMENTS = {"train": (10_240, 0), "test": (2_000, 1)}
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,7 @@ def load(
     where torchvision and Keras store them. They are used only if their SHA-256 is the pinned one.
     Missing files are downloaded. Unpacked copies are kept in the user's cache folder; a copy
     that does not match the checksum in its ``.gz`` file is unpacked again.
+    The images of ``garments`` are drawn at the first start and kept there too.
 
     Parameters
     ----------
@@ -225,7 +228,7 @@ def load(
     if name not in NAMES:
         raise InputError(f"data set: expected one of {', '.join(NAMES)}, got {name!r}")
     if name == "garments":
-        return _draw_garments()
+        return _load_garments()
     source = find(name)
     paths, origin = acquire(source, source.files, data_dir, mirrors, offline, progress)
     copies = cache_folder() / "unpacked" / name
@@ -377,9 +380,8 @@ def _unpack(path: Path, folder: Path) -> tuple[NDArray[Any], bool]:
         checksum, size = struct.unpack("<II", file.read(8))
     with suppress(InputError, CorruptFileError):  # a missing or unreadable copy
         array = idx.memory_map(copy)
-        header = idx.header_bytes(array)
-        found = zlib.crc32(array.data, zlib.crc32(header)), len(header) + array.nbytes
-        if found == (checksum, size):
+        length = len(idx.header_bytes(array)) + array.nbytes
+        if (_crc32(array), length) == (checksum, size):
             return array, True
     content = idx.unpack(path.read_bytes(), path)
     # If the copy cannot be stored, the next start unpacks again.
@@ -388,23 +390,60 @@ def _unpack(path: Path, folder: Path) -> tuple[NDArray[Any], bool]:
     return idx.parse(content, path), False
 
 
+def _crc32(array: NDArray[Any]) -> int:
+    """Return the CRC-32 of the IDX file of an array."""
+    return zlib.crc32(array.data, zlib.crc32(idx.header_bytes(array)))
+
+
 def _as_columns(images: NDArray[Any]) -> NDArray[Any]:
     columns: NDArray[Any] = images.reshape(len(images), -1).T
     return columns
 
 
-def _draw_garments() -> Dataset:
+def _load_garments() -> Dataset:
+    """Draw the embedded data set, or reuse the images that an earlier start has stored."""
     from npsoftmax.data import garments
 
-    X_train, y_train = garments.generate(_GARMENTS_SIZES["train"], seed=0)
-    X_test, y_test = garments.generate(_GARMENTS_SIZES["test"], seed=1)
+    origin = "drawn by npsoftmax.data.garments, seeds 0 and 1"
+    folder, edition = cache_folder() / "drawn" / "garments", f"{garments.edition()} {_GARMENTS}"
+    arrays = _read_drawn(folder, edition)
+    if arrays:
+        origin = f"{origin}, by an earlier start; reused from {folder}"
+    else:
+        for part, (number, seed) in _GARMENTS.items():
+            X, y = garments.generate(number, seed)
+            X.setflags(write=False)  # as the stored images are
+            arrays[f"{part}-images"], arrays[f"{part}-labels"] = X.T, y
+        # If the images cannot be stored, the next start draws again.
+        with suppress(OutputError):
+            for role, array in arrays.items():
+                idx.write(folder / role, array)
+            with publish(folder / "checksums.json") as file:
+                file.write(_checksums(arrays, edition))
     return Dataset(
         "garments",
         garments.CLASSES,
-        X_train,
-        y_train.astype(np.int64),
-        X_test,
-        y_test.astype(np.int64),
+        _as_columns(arrays["train-images"]),
+        arrays["train-labels"].astype(np.int64),
+        _as_columns(arrays["test-images"]),
+        arrays["test-labels"].astype(np.int64),
         sha256={},
-        origin="drawn by npsoftmax.data.garments, seeds 0 and 1",
+        origin=origin,
     )
+
+
+def _read_drawn(folder: Path, edition: str) -> dict[str, NDArray[Any]]:
+    """Return the stored arrays by role, mapped into memory; empty unless all are valid."""
+    roles = [f"{part}-{kind}" for part in _GARMENTS for kind in ("images", "labels")]
+    with suppress(InputError, CorruptFileError):  # missing or unreadable files
+        arrays = {role: idx.memory_map(folder / role) for role in roles}
+        expected = _checksums(arrays, edition)
+        if read_bytes(folder / "checksums.json", len(expected)) == expected:
+            return arrays
+    return {}
+
+
+def _checksums(arrays: dict[str, NDArray[Any]], edition: str) -> bytes:
+    """Return the content of the file that detects damaged images, and images of other code."""
+    checksums = {role: _crc32(array) for role, array in arrays.items()}
+    return json.dumps({"edition": edition, "crc32": checksums}).encode()

@@ -16,8 +16,11 @@ stand on the ``floor``, where y is 0, and point left.
 """
 
 import copy
+import hashlib
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from pkgutil import get_data
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 
 from npsoftmax._checks import as_count
 
-__all__ = ["CLASSES", "generate"]
+__all__ = ["CLASSES", "edition", "generate"]
 
 SIDE = 28
 
@@ -78,6 +81,13 @@ def generate(num_samples: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArra
             draw(sheet)
             images[chunk] = sheet.pixels()
     return images.T, y
+
+
+def edition() -> str:
+    """Return what the images depend on besides the arguments: NumPy's version and this code."""
+    # Not open(): the package may be inside an archive.
+    code = get_data("npsoftmax.data", Path(__file__).name) or b""
+    return f"numpy {np.__version__}, code {hashlib.sha256(code).hexdigest()}"
 
 
 class Sheet:
