@@ -1,5 +1,8 @@
 """Splits of data into disjoint pieces, for instance for training and validation."""
 
+# Evaluated annotations would load numpy.random.
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
