@@ -1,4 +1,8 @@
-"""The checks that several modules share, each with its words."""
+"""Checks of shapes, dtypes, labels and weights, with their error messages.
+
+Each returns what it accepts as an array, an int or a float, and raises an
+:class:`npsoftmax.errors.InputError` of the form "expected X, got Y; do Z" otherwise.
+"""
 
 import math
 import operator
@@ -20,13 +24,12 @@ __all__ = [
     "as_samples",
     "as_single_axis",
     "as_size",
+    "as_weights",
     "check_not_calibrated",
     "floating_dtype",
     "same_samples",
+    "unusable_weights",
 ]
-
-# Numbers that are no labels would take all memory when they are counted.
-MOST_CLASSES = 2**24
 
 
 def floating_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
@@ -44,7 +47,7 @@ def floating_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
 
 
 def as_float(x: ArrayLike, name: str) -> NDArray[Any]:
-    """Return ``x`` as an array of floating dtype, without a copy where it already is one."""
+    """Return ``x`` as an array of floating dtype, without a copy if it already is one."""
     array = np.asarray(x)
     dtype = floating_dtype(array.dtype, name)
     if array.ndim == 0:
@@ -74,14 +77,14 @@ def as_axis(axis: int | tuple[int, ...] | None, x: NDArray[Any]) -> tuple[int, .
 
 
 def as_single_axis(axis: object, x: NDArray[Any]) -> int:
-    """Return ``axis`` as one non-negative axis of ``x``, not an empty one."""
+    """Return ``axis`` as one non-negative axis of ``x`` that is not empty."""
     if not isinstance(axis, int | np.integer):
         raise ShapeError(f"axis: expected one axis of shape {x.shape}, got {axis!r}")
     return as_axis(int(axis), x)[0]
 
 
 def as_out(out: NDArray[Any] | None, shape: tuple[int, ...], like: NDArray[Any]) -> NDArray[Any]:
-    """Return the array to write into: ``out``, or a new one laid out in memory as ``like``."""
+    """Return the array to write into: ``out``, or a new one in the memory order of ``like``."""
     if out is None:
         return np.empty_like(like, shape=shape)
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype.kind != "f":
@@ -112,11 +115,11 @@ def as_columns(
         )
     floating_dtype(array.dtype, name)
     if finite and array.dtype.kind == "f":
-        refuse_non_finite(array, name)
+        _check_finite(array, name)
     return array
 
 
-def refuse_non_finite(X: NDArray[Any], name: str) -> None:
+def _check_finite(X: NDArray[Any], name: str) -> None:
     """Raise InputError at the first sample that holds a NaN or an infinity."""
     # Column blocks keep the Boolean mask small next to a large X.
     for start in range(0, X.shape[1] if X.size else 0, 4096):
@@ -129,12 +132,16 @@ def refuse_non_finite(X: NDArray[Any], name: str) -> None:
             )
 
 
+# Counting larger numbers, which are not labels, would exhaust the memory.
+MAX_LABELS = 2**24
+
+
 def as_labels(
     y: ArrayLike, num_outputs: int | None, shape: tuple[int, ...] | None = None
 ) -> NDArray[Any]:
     """Return ``y`` as integer labels in ``0..num_outputs-1``, shape ``(n,)`` or ``shape``.
 
-    With ``num_outputs=None`` the upper end of the range is the most that can be counted.
+    With ``num_outputs=None`` every label below ``MAX_LABELS`` is accepted.
     """
     labels = np.asarray(y)
     if labels.ndim != 1 if shape is None else labels.shape != shape:
@@ -150,13 +157,13 @@ def as_labels(
         )
     if labels.size:
         low, high = np.minimum.reduce(labels, axis=None), np.maximum.reduce(labels, axis=None)
-        if low < 0 or high >= (MOST_CLASSES if num_outputs is None else num_outputs):
-            most = f", k at most {MOST_CLASSES:,}" if num_outputs is None and low >= 0 else ""
+        if low < 0 or high >= (MAX_LABELS if num_outputs is None else num_outputs):
+            limit = f", k at most {MAX_LABELS:,}" if num_outputs is None and low >= 0 else ""
             raise LabelError(
-                f"y: expected labels 0..{_last(num_outputs)}{most}, got labels from {low} to "
+                f"y: expected labels 0..{_last(num_outputs)}{limit}, got labels from {low} to "
                 f"{high}; labels count from 0, and num_outputs must be the number of classes"
             )
-    # uint64 does not fit an index safely, and np.take may refuse it.
+    # np.take may refuse uint64 labels, which do not cast to an index safely.
     return labels if np.can_cast(labels.dtype, np.intp) else labels.astype(np.intp)
 
 
@@ -176,6 +183,29 @@ def same_samples(X: NDArray[Any], y: NDArray[Any]) -> None:
             f"X and y: expected at least one sample, got X {X.shape} and y {y.shape}; "
             "check the file or the slice that they come from"
         )
+
+
+def as_weights(sample_weight: ArrayLike, num_samples: int) -> NDArray[np.float64]:
+    """Return finite weights of at least 0 in float64, one for each sample."""
+    given = np.asarray(sample_weight)
+    if given.shape != (num_samples,):
+        raise ShapeError(
+            f"sample_weight: expected one number for each of {num_samples} samples, got shape "
+            f"{given.shape}; leave it out for equal weights"
+        )
+    floating_dtype(given.dtype, "sample_weight")
+    weights = given.astype(np.float64)
+    if not ((weights >= 0) & (weights < np.inf)).all():
+        raise unusable_weights(f"numbers from {weights.min()} to {weights.max()}")
+    return weights
+
+
+def unusable_weights(got: str) -> InputError:
+    """Return the error for weights that are negative, not finite, or all 0."""
+    return InputError(
+        f"sample_weight: expected finite numbers of at least 0, not all 0, got {got}; leave it out "
+        "for equal weights"
+    )
 
 
 def as_samples(

@@ -25,12 +25,11 @@ from dask import delayed
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from npsoftmax._checks import as_columns, as_labels
+from npsoftmax._checks import as_columns, as_labels, as_weights
 from npsoftmax.data import idx
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, ShapeError
 from npsoftmax.files import readable
 from npsoftmax.objective import Workspace
-from npsoftmax.objective.full_batch import as_weights
 from npsoftmax.objective.samples import Samples, draws_in, one_blas_thread
 
 __all__ = [

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 import npsoftmax
 from npsoftmax import SoftmaxRegression, metrics, objective, softmax
-from npsoftmax._checks import as_count, as_size
+from npsoftmax._checks import as_count, as_size, unusable_weights
 from npsoftmax.errors import ClusterError, InputError, NpsoftmaxError, ShapeError, SlowWorkerWarning
 from npsoftmax.ext._cluster_worker import (
     Answer,
@@ -58,7 +58,6 @@ from npsoftmax.ext._cluster_worker import (
 )
 from npsoftmax.objective import Workspace
 from npsoftmax.objective.batch import as_scale
-from npsoftmax.objective.full_batch import unusable_weights
 from npsoftmax.objective.samples import Draw, Samples, Summary, add, cores, draws_in
 
 __all__ = [

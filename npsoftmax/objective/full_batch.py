@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_labels, as_size, floating_dtype, same_samples
+from npsoftmax._checks import (
+    as_columns,
+    as_labels,
+    as_size,
+    as_weights,
+    same_samples,
+    unusable_weights,
+)
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.objective.batch import (
     Evaluation,
@@ -37,7 +44,7 @@ from npsoftmax.objective.preconditioner import (
 )
 from npsoftmax.objective.samples import LocalSamples, Samples, SampleStore, add
 
-__all__ = ["FullBatch", "as_weights", "unusable_weights"]
+__all__ = ["FullBatch"]
 
 
 class FullBatch:
@@ -293,26 +300,3 @@ def _product(
 def _check_finite(theta: NDArray[Any]) -> None:
     if not np.isfinite(theta).all():
         raise InputError("theta: expected finite parameters, got NaN or infinities; begin at 0")
-
-
-def as_weights(sample_weight: ArrayLike, num_samples: int) -> NDArray[np.float64]:
-    """Return weights in float64, if there is one of at least 0 for each sample."""
-    given = np.asarray(sample_weight)
-    if given.shape != (num_samples,):
-        raise ShapeError(
-            f"sample_weight: expected one number for each of {num_samples} samples, got shape "
-            f"{given.shape}; leave it out for equal weights"
-        )
-    floating_dtype(given.dtype, "sample_weight")
-    weights = given.astype(np.float64)
-    if not ((weights >= 0) & (weights < np.inf)).all():
-        raise unusable_weights(f"numbers from {weights.min()} to {weights.max()}")
-    return weights
-
-
-def unusable_weights(got: str) -> InputError:
-    """Return the error for weights that are negative, not finite, or all 0."""
-    return InputError(
-        f"sample_weight: expected finite numbers of at least 0, not all 0, got {got}; leave it out "
-        "for equal weights"
-    )
