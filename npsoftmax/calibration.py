@@ -1,9 +1,8 @@
-r"""One temperature that makes probabilities mean what they say.
+r"""Temperature scaling: one number that calibrates the probabilities of a classifier.
 
-Probabilities of a classifier that was trained to its end on few samples are too sure, those of
-one that stopped early not sure enough. Dividing all logits by one number ``T`` mends most of it
-and changes no prediction. With :math:`\beta = 1/T`, the loss on held-out samples and its
-derivative are
+A classifier trained to convergence on few samples is overconfident; one stopped early is
+underconfident. Dividing all logits by a temperature ``T`` corrects most of this and changes no
+prediction. With :math:`\beta = 1/T`, the loss on held-out samples and its derivative are
 
 .. math::
 
@@ -13,8 +12,8 @@ derivative are
     P = \mathrm{softmax}(\beta Z),
 
 by the chain rule through :func:`npsoftmax.functional.logitcrossentropy`. The second derivative is
-the mean variance of a sample's logits under its probabilities, so ``L`` is convex: it has a lowest
-point at a finite :math:`\beta > 0` exactly where the derivative is negative at 0 and positive at
+the mean variance of a sample's logits under its probabilities, so ``L`` is convex. It has a
+minimum at a finite :math:`\beta > 0` exactly if the derivative is negative at 0 and positive at
 infinity,
 
 .. math::
@@ -22,110 +21,47 @@ infinity,
     \frac1n \sum_j \Bigl( \frac1k \sum_i z_{ij} - z_{y_j j} \Bigr) < 0 <
     \frac1n \sum_j \bigl( \max_i z_{ij} - z_{y_j j} \bigr) .
 
-As the derivative only ever grows, halving an interval around its root finds it.
+The derivative is increasing, so bisection finds its root.
 """
+
+from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_float, as_labels, as_size, same_samples
+from npsoftmax._checks import as_columns, as_labels, same_samples
 from npsoftmax.errors import InputError
-from npsoftmax.functional import logitcrossentropy, logitcrossentropy_grad
+from npsoftmax.functional import logitcrossentropy_grad
 
-__all__ = ["fit_temperature", "temperature_loss", "temperature_loss_grad"]
+__all__ = ["fit_temperature"]
 
-_PRECISION = 1e-10
-
-
-def temperature_loss(beta: float, logits: ArrayLike, y: ArrayLike) -> float:
-    r"""Compute the mean cross-entropy of logits that are multiplied by :math:`\beta`.
-
-    .. math:: L = \frac1n \sum_j \ell(\beta z_j, y_j)
-
-    Parameters
-    ----------
-    beta : float
-        :math:`\beta = 1/T`, at least 0.
-    logits : array_like
-        Shape ``(k, n)``.
-    y : array_like
-        Labels, shape ``(n,)``.
-
-    Returns
-    -------
-    float
-        In nats.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        The arrays do not fit each other, or ``beta`` is no such number.
-
-    Examples
-    --------
-    >>> round(temperature_loss(2.0, [[0.5, 0.5], [0.0, 0.0]], [0, 1]), 6)
-    0.813262
-    """
-    return float(logitcrossentropy(_scaled(beta, logits), y))
-
-
-def temperature_loss_grad(beta: float, logits: ArrayLike, y: ArrayLike) -> float:
-    r"""Compute the derivative of :func:`temperature_loss` with respect to :math:`\beta`.
-
-    .. math:: \frac{dL}{d\beta} = \sum_{ij} \frac{\partial L}{\partial (\beta z_{ij})} z_{ij}
-
-    Parameters
-    ----------
-    beta, logits, y
-        As for :func:`temperature_loss`.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`temperature_loss`.
-
-    Examples
-    --------
-    >>> round(temperature_loss_grad(2.0, [[0.5, 0.5], [0.0, 0.0]], [0, 1]), 6)
-    0.115529
-    """
-    grad = logitcrossentropy_grad(_scaled(beta, logits), y)
-    return float((grad * as_float(logits, "logits")).sum())
-
-
-def _scaled(beta: float, logits: ArrayLike) -> NDArray[np.float64]:
-    scaled: NDArray[np.float64] = as_size(beta, "beta") * as_float(logits, "logits").astype(float)
-    return scaled
+RELATIVE_PRECISION = 1e-10
 
 
 def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
-    r"""Find the temperature with which logits fit the labels best.
+    r"""Find the temperature that minimises the cross-entropy.
 
     .. math:: T = \arg\min_{T > 0} \frac1n \sum_j \ell(z_j / T, y_j)
 
     Parameters
     ----------
     logits : array_like
-        Shape ``(k, n)``, of samples that training has not seen.
+        Shape ``(k, n)``, of samples held out from training.
     y : array_like
-        Their labels, shape ``(n,)``.
+        Labels, shape ``(n,)``.
 
     Returns
     -------
     float
-        Above 1 where the logits are too sure, below 1 where they are not sure enough.
+        Above 1 if the logits are overconfident, below 1 if they are underconfident.
 
     Raises
     ------
-    ShapeError, LabelError, InputError
-        The arrays do not fit each other, or no temperature is the best: every sample is classified
-        right, or the logits know no more than chance.
+    InputError
+        There is no minimum: every sample is classified correctly, or the logits are no better
+        than chance.
 
     References
     ----------
@@ -133,7 +69,7 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
 
     Examples
     --------
-    Three of four are right, so the probability should be 3/4, a difference of log 3:
+    Three of four are correct, so the probability should be 3/4, a difference of log 3:
 
     >>> round(fit_temperature([[2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0]], [0, 0, 0, 1]), 6)
     1.820478
@@ -146,20 +82,20 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
     size = float(np.abs(Z).max(initial=0)) or 1.0
     Z /= size
     Z -= Z.mean(axis=0)
-    _refuse_without_optimum(Z, labels)
+    _check_minimum_exists(Z, labels)
     low, high = 0.0, 1.0
-    while temperature_loss_grad(high, Z, labels) < 0:
+    while _loss_grad(high, Z, labels) < 0:
         low, high = high, 2 * high
-    while high - low > _PRECISION * high:
+    while high - low > RELATIVE_PRECISION * high:
         middle = (low + high) / 2
-        if temperature_loss_grad(middle, Z, labels) < 0:
+        if _loss_grad(middle, Z, labels) < 0:
             low = middle
         else:
             high = middle
     return size / high
 
 
-def _refuse_without_optimum(Z: NDArray[np.float64], y: NDArray[Any]) -> None:
+def _check_minimum_exists(Z: NDArray[np.float64], y: NDArray[Any]) -> None:
     own = Z[y, np.arange(y.size)]
     if (own == Z.max(axis=0)).all() and Z.any():
         raise InputError(
@@ -168,6 +104,11 @@ def _refuse_without_optimum(Z: NDArray[np.float64], y: NDArray[Any]) -> None:
         )
     if not (Z.mean(axis=0) - own).mean() < 0:
         raise InputError(
-            "calibration: expected logits that know more than chance, got logits that are no "
+            "calibration: expected logits that are better than chance, got logits that are no "
             "higher at the labels than elsewhere; check that samples and labels belong together"
         )
+
+
+def _loss_grad(beta: float, Z: NDArray[np.float64], y: NDArray[Any]) -> float:
+    r"""Return :math:`dL/d\beta`, as derived above."""
+    return float((logitcrossentropy_grad(beta * Z, y) * Z).sum())

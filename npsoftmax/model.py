@@ -1,36 +1,66 @@
-"""Softmax regression: a linear map to logits, read as probabilities."""
+"""Softmax regression as an object: parameters, predictions, decisions, calibration and files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npsoftmax import storage
-from npsoftmax._checks import as_columns, as_count, as_float, as_size
+from npsoftmax._checks import as_columns, as_count, as_float, as_labels, as_size, same_samples
 from npsoftmax.calibration import fit_temperature
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.functional import affine, softmax
 from npsoftmax.novelty import ClassMeans
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-__all__ = ["ModelState", "SoftmaxRegression"]
+__all__ = ["SoftmaxRegression"]
 
 
-# What a model is made of, and the file that keeps it.
+class SoftmaxRegression:
+    r"""Multinomial logistic regression on columns: :math:`P = \mathrm{softmax}((s W X + b) / T)`.
 
-DRAWN_AT_ONCE = 64 * 1024
+    Initial weights are independent draws from N(0, sigma), initial biases are 0.
 
+    Parameters
+    ----------
+    num_inputs : int
+        Features per sample, ``d``.
+    num_outputs : int
+        Classes, ``k``.
+    sigma : float
+        Standard deviation of the initial weights.
+    seed : int
+        Seed of the initial weights; the float32 weights are the float64 weights, rounded.
+    dtype : float32 or float64
+        Of the parameters and of everything computed from them.
+    classes : sequence of str, optional
+        Names of the classes, by default "0", "1", ...
+    pixel_scale : float
+        ``s`` for ``uint8`` input; for every other dtype ``s`` is 1. Raw bytes and images that are
+        already scaled therefore give the same result.
 
-class ModelState:
-    """Parameters, names, scaling: all of a :class:`npsoftmax.SoftmaxRegression` that is stored.
+    Attributes
+    ----------
+    theta : ndarray
+        ``[W b]``, shape ``(k, d+1)``, Fortran-ordered; ``W`` and ``b`` are views of it.
+    temperature : float
+        ``T``, the divisor of the logits; 1 before :meth:`calibrate`.
+    class_means : ClassMeans or None
+        The means of the classes for :meth:`novelty`; None before :meth:`fit_class_means`.
 
-    Its parameters and attributes are described there.
+    Examples
+    --------
+    >>> model = SoftmaxRegression(2, 3, classes=["cat", "dog", "owl"])
+    >>> model
+    SoftmaxRegression(2 => 3, float32)
+    >>> model.theta[:] = 0
+    >>> model(np.array([[1.0], [2.0]]))
+    array([[0.33333334],
+           [0.33333334],
+           [0.33333334]], dtype=float32)
     """
 
     def __init__(
@@ -50,8 +80,8 @@ class ModelState:
             raise InputError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
         rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
         self.theta: NDArray[Any] = np.zeros(shape, dtype=dtype, order="F")
-        # In blocks, for the float64 numbers not to take twice the room of theta for a while.
-        step = max(1, DRAWN_AT_ONCE // shape[0])
+        # In blocks, so that the float64 draws need little memory next to a float32 theta.
+        step = max(1, 2**16 // shape[0])
         for start in range(0, shape[1] - 1, step):
             columns = self.W[:, start : start + step]
             columns[...] = sigma * rng.standard_normal(columns.shape[::-1]).T
@@ -59,6 +89,10 @@ class ModelState:
         self.pixel_scale = _as_pixel_scale(pixel_scale)
         self.temperature = 1.0
         self.class_means: ClassMeans | None = None
+
+    def __repr__(self) -> str:
+        """Show the sizes as Flux shows a Dense layer."""
+        return f"{type(self).__name__}({self.num_inputs} => {self.num_outputs}, {self.theta.dtype})"
 
     @property
     def W(self) -> NDArray[Any]:
@@ -80,229 +114,18 @@ class ModelState:
         """Classes, ``k``."""
         return int(self.theta.shape[0])
 
-    def __repr__(self) -> str:
-        """Show the sizes as Flux shows a Dense layer."""
-        return f"{type(self).__name__}({self.num_inputs} => {self.num_outputs}, {self.theta.dtype})"
-
     def input_scale(self, dtype: np.dtype[Any]) -> float:
-        """Return what input of this dtype is multiplied by: the one place where scaling lives.
-
-        Parameters
-        ----------
-        dtype : dtype
-            Of the samples.
-
-        Returns
-        -------
-        float
-            ``pixel_scale`` for ``uint8``, 1 for every other dtype.
+        """Return ``s`` for input of this dtype: ``pixel_scale`` for ``uint8``, else 1.
 
         Examples
         --------
-        >>> from npsoftmax import SoftmaxRegression
         >>> SoftmaxRegression(2, 3).input_scale(np.dtype(np.float32))
         1.0
         """
         return self.pixel_scale if dtype == np.uint8 else 1.0
 
-    @property
-    def temperature(self) -> float:
-        """What the logits are divided by, ``T``; 1 until :meth:`SoftmaxRegression.calibrate`."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        """Refuse what no logits can be divided by."""
-        if not 1e-20 <= as_size(value, "temperature") <= 1e20:
-            raise InputError(f"temperature: expected a number from 1e-20 to 1e20, got {value}")
-        self._temperature = float(value)
-
-    def calibrated_theta(self) -> NDArray[np.float64]:
-        """Return ``theta / T`` in float64: all that is needed to compute the logits elsewhere.
-
-        Returns
-        -------
-        ndarray of float64
-            Shape ``(k, d+1)``, Fortran-ordered.
-
-        Raises
-        ------
-        InputError
-            A parameter is NaN or infinite, or becomes so.
-
-        Examples
-        --------
-        >>> from npsoftmax import SoftmaxRegression
-        >>> model = SoftmaxRegression(1, 2)
-        >>> model.theta[:], model.temperature = [[1, 3], [-1, 0]], 2.0
-        >>> model.calibrated_theta().tolist()
-        [[0.5, 1.5], [-0.5, 0.0]]
-        """
-        with np.errstate(over="ignore"):
-            theta: NDArray[np.float64] = self.theta / np.float64(self.temperature)
-        if not np.isfinite(theta).all():
-            raise InputError(
-                "theta / temperature: expected finite parameters, got NaN or infinities; train or "
-                "calibrate anew"
-            )
-        return theta
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all that the model is to a ``.npz`` file, atomically.
-
-        Parameters
-        ----------
-        path : path
-            The file; it is replaced if it exists.
-
-        Raises
-        ------
-        InputError, ShapeError
-            A parameter is NaN or infinite, or something else is not what a model has.
-        OutputError
-            The file cannot be written.
-
-        Examples
-        --------
-        >>> from npsoftmax import SoftmaxRegression
-        >>> path = "model.npz"
-        >>> SoftmaxRegression(2, 3, seed=1).save(path)
-        >>> SoftmaxRegression.load(path)
-        SoftmaxRegression(2 => 3, float32)
-        """
-        if self.theta.dtype not in (np.float32, np.float64):
-            raise InputError(f"theta: expected float32 or float64, got {self.theta.dtype}")
-        if not np.isfinite(self.theta).all():
-            raise InputError("theta: expected finite parameters, got NaN or infinities; train anew")
-        arrays = {"theta": self.theta}
-        if self.class_means is not None:
-            _refuse_other_shape(self.class_means, self.num_inputs, self.num_outputs)
-            arrays |= {"means": self.class_means.means, "radii": self.class_means.radii}
-        metadata = {
-            "classes": _as_classes(self.classes, self.num_outputs),
-            "pixel_scale": _as_pixel_scale(self.pixel_scale),
-            "temperature": self.temperature,
-        }
-        storage.write(path, "model", arrays, metadata)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a model that :meth:`save` wrote; no code in the file can run.
-
-        Parameters
-        ----------
-        path : path
-            The file.
-
-        Returns
-        -------
-        SoftmaxRegression
-
-        Raises
-        ------
-        InputError, CorruptFileError
-            The file does not exist, is not a model, is damaged, or is of another version.
-        """
-        arrays, metadata = storage.read(path, "model")
-        try:
-            theta = as_columns(arrays.pop("theta"), name="theta")
-            classes, pixel_scale = metadata.pop("classes"), metadata.pop("pixel_scale")
-            if type(classes) is not list or not {type(name) for name in classes} <= {str}:
-                raise TypeError("classes that are no list of texts")
-            num_outputs, columns = theta.shape
-            pixel_scale = _as_stored(pixel_scale, "pixel_scale")
-            model = cls(columns - 1, num_outputs, 0, 0, theta.dtype, classes, pixel_scale)
-            model.theta[...] = theta
-            # Older files have neither of these.
-            model.temperature = _as_stored(metadata.pop("temperature", 1.0), "temperature")
-            if arrays:
-                model.class_means = ClassMeans(arrays.pop("means"), arrays.pop("radii"))
-                _refuse_other_shape(model.class_means, columns - 1, num_outputs)
-            if arrays or metadata:
-                raise ValueError(f"{', '.join((*arrays, *metadata))} besides what makes a model")
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise CorruptFileError(f"{path}: expected a model, got {error!r:.200}") from error
-        return model
-
-
-def _as_classes(classes: Sequence[str] | None, num_outputs: int) -> tuple[str, ...]:
-    names = tuple(map(str, range(num_outputs) if classes is None else classes))
-    if len(names) != num_outputs:
-        raise ShapeError(f"classes: expected {num_outputs} names, got {len(names)}: {names}")
-    return names
-
-
-def _as_pixel_scale(value: float) -> float:
-    if not as_size(value, "pixel_scale") >= 1e-20:
-        raise InputError(f"pixel_scale: expected a finite number of at least 1e-20, got {value}")
-    return float(value)
-
-
-def _refuse_other_shape(class_means: ClassMeans, num_inputs: int, num_outputs: int) -> None:
-    if class_means.means.shape != (num_inputs, num_outputs):
-        raise ShapeError(
-            f"class_means: expected means of shape {(num_inputs, num_outputs)}, got "
-            f"{class_means.means.shape}; call fit_class_means(X_train, y_train)"
-        )
-
-
-def _as_stored(value: object, name: str) -> float:
-    if type(value) is not float:
-        raise TypeError(f"{name} {value!r:.80}")
-    return value
-
-
-class SoftmaxRegression(ModelState):
-    r"""Multinomial logistic regression on columns: :math:`P = \mathrm{softmax}((s W X + b) / T)`.
-
-    Weights start as independent draws from N(0, sigma), biases as 0.
-
-    Parameters
-    ----------
-    num_inputs : int
-        Features per sample, ``d``.
-    num_outputs : int
-        Classes, ``k``.
-    sigma : float
-        Standard deviation of the initial weights.
-    seed : int
-        Seed of the initial weights; the float32 ones are the float64 ones rounded.
-    dtype : float32 or float64
-        Of the parameters and of everything computed from them.
-    classes : sequence of str, optional
-        Names of the classes; "0", "1", ... unless given.
-    pixel_scale : float
-        ``s`` for ``uint8`` input. Input of every other dtype is taken as it is, so images that are
-        already scaled and raw bytes give the same result.
-
-    Attributes
-    ----------
-    theta : ndarray
-        ``[W b]``, shape ``(k, d+1)``, Fortran-ordered; ``W`` and ``b`` are views of it.
-    temperature : float
-        ``T``, what the logits are divided by: 1 until :meth:`calibrate`.
-    class_means : ClassMeans or None
-        What samples of each class look like, once :meth:`fit_class_means` was called.
-
-    Raises
-    ------
-    InputError, ShapeError
-        A size below one, a negative ``sigma``, another dtype, not one name per class.
-
-    Examples
-    --------
-    >>> model = SoftmaxRegression(2, 3, classes=["cat", "dog", "owl"])
-    >>> model
-    SoftmaxRegression(2 => 3, float32)
-    >>> model.theta[:] = 0
-    >>> model(np.array([[1.0], [2.0]]))
-    array([[0.33333334],
-           [0.33333334],
-           [0.33333334]], dtype=float32)
-    """
-
     def logits(self, X: ArrayLike) -> NDArray[Any]:
-        r"""Compute the logits :math:`Z = (s W X + b) / T`, in float64, rounded once.
+        r"""Compute the logits :math:`Z = (s W X + b) / T` in float64 and round them once.
 
         Parameters
         ----------
@@ -312,12 +135,12 @@ class SoftmaxRegression(ModelState):
         Returns
         -------
         ndarray
-            Shape ``(k, n)``, Fortran-ordered.
+            Shape ``(k, n)``, Fortran-ordered, of the dtype of ``theta``.
 
         Raises
         ------
-        ShapeError, InputError
-            ``X`` does not have ``d`` rows, holds NaN or infinities, or overflows; so do parameters.
+        InputError
+            ``X`` holds NaN or infinities, or a logit overflows the dtype of ``theta``.
 
         Examples
         --------
@@ -337,22 +160,7 @@ class SoftmaxRegression(ModelState):
         return Z
 
     def probabilities(self, X: ArrayLike) -> NDArray[Any]:
-        """Compute the probability of each class, ``softmax(logits(X))``; also ``model(X)``.
-
-        Parameters
-        ----------
-        X : array_like
-            As for :meth:`logits`.
-
-        Returns
-        -------
-        ndarray
-            Shape ``(k, n)``; columns sum to one.
-
-        Raises
-        ------
-        ShapeError, InputError
-            As for :meth:`logits`.
+        """Compute the probability of each class, shape ``(k, n)``; ``model(X)`` does the same.
 
         Examples
         --------
@@ -365,22 +173,9 @@ class SoftmaxRegression(ModelState):
     __call__ = probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[np.intp]:
-        """Return the most likely class of each sample, the first on a tie.
+        """Return the most likely class of each sample, shape ``(n,)``; the first on a tie.
 
-        Parameters
-        ----------
-        X : array_like
-            As for :meth:`logits`.
-
-        Returns
-        -------
-        ndarray of int
-            Shape ``(n,)``; ``np.array(model.classes)[labels]`` are their names.
-
-        Raises
-        ------
-        ShapeError, InputError
-            As for :meth:`logits`.
+        ``np.array(model.classes)[labels]`` are their names.
 
         Examples
         --------
@@ -398,7 +193,7 @@ class SoftmaxRegression(ModelState):
         Parameters
         ----------
         X : array_like
-            As for :meth:`logits`.
+            Samples, as for :meth:`logits`.
         k : int
             At most the number of classes.
 
@@ -406,11 +201,6 @@ class SoftmaxRegression(ModelState):
         -------
         list of list of (str, float)
             For each sample, the most likely class first; on a tie the lower class first.
-
-        Raises
-        ------
-        ShapeError, InputError
-            As for :meth:`logits`, or ``k`` outside ``1..num_outputs``.
 
         Examples
         --------
@@ -428,27 +218,22 @@ class SoftmaxRegression(ModelState):
         ]
 
     def decide(self, X: ArrayLike, costs: ArrayLike) -> NDArray[np.intp]:
-        r"""Return for each sample the action whose expected cost is the least.
+        r"""Return the action with the lowest expected cost for each sample.
 
         .. math:: a_j = \arg\min_a \sum_c C_{ac} \, p_{cj}
 
         Parameters
         ----------
         X : array_like
-            As for :meth:`logits`.
+            Samples, as for :meth:`logits`.
         costs : array_like
-            ``C``, shape ``(m, k)``: what action ``a`` costs where class ``c`` is true. Usually row
-            ``i < k`` is to say class ``i``; a further row can be to abstain, at a cost of its own.
+            ``C``, shape ``(m, k)``: the cost of action ``a`` if class ``c`` is true. Usually the
+            action ``i < k`` is to predict class ``i``; a further row can be the cost of abstaining.
 
         Returns
         -------
         ndarray of int
             Shape ``(n,)``, rows of ``costs``; the first on a tie.
-
-        Raises
-        ------
-        ShapeError, InputError
-            As for :meth:`logits`, or ``costs`` has no row, not ``k`` columns, or is not finite.
 
         References
         ----------
@@ -469,8 +254,8 @@ class SoftmaxRegression(ModelState):
         C = as_float(costs, "costs").astype(np.float64)
         if C.ndim != 2 or C.shape[0] == 0 or C.shape[1] != self.num_outputs:
             raise ShapeError(
-                f"costs: expected shape (actions, {self.num_outputs}), what each action costs "
-                f"where each class is true, got {C.shape}"
+                f"costs: expected shape (actions, {self.num_outputs}), the cost of each action if "
+                f"each class is true, got {C.shape}"
             )
         if not np.isfinite(C).all():
             raise InputError("costs: expected finite numbers, got NaN or infinities; repair them")
@@ -478,28 +263,36 @@ class SoftmaxRegression(ModelState):
         actions: NDArray[np.intp] = (C @ self.probabilities(X)).argmin(axis=0)
         return actions
 
-    def calibrate(self, X: ArrayLike, y: ArrayLike) -> float:
-        r"""Fit the temperature to samples that training has not seen.
+    @property
+    def temperature(self) -> float:
+        """The divisor ``T`` of the logits, from 1e-20 to 1e20."""
+        return self._temperature
 
-        Predictions stay what they are; derivation: :mod:`npsoftmax.calibration`.
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        if not 1e-20 <= as_size(value, "temperature") <= 1e20:
+            raise InputError(f"temperature: expected a number from 1e-20 to 1e20, got {value}")
+        self._temperature = float(value)
+
+    def calibrate(self, X: ArrayLike, y: ArrayLike) -> float:
+        r"""Fit the temperature to held-out samples; predictions do not change.
 
         Parameters
         ----------
         X : array_like
-            As for :meth:`logits`.
+            Samples that were not used for training, as for :meth:`logits`.
         y : array_like
             Labels, shape ``(n,)``.
 
         Returns
         -------
         float
-            :attr:`temperature`, above 1 where the model was too sure of itself.
+            :attr:`temperature`, above 1 if the model was overconfident.
 
         Raises
         ------
-        ShapeError, LabelError, InputError
-            As for :meth:`logits`, or no temperature is the best
-            (:func:`npsoftmax.calibration.fit_temperature`).
+        InputError
+            No temperature is the best (:func:`npsoftmax.calibration.fit_temperature`).
 
         Examples
         --------
@@ -514,42 +307,47 @@ class SoftmaxRegression(ModelState):
         self.temperature *= fit_temperature(self.logits(X), y)
         return self.temperature
 
-    def fit_class_means(self, X: ArrayLike, y: ArrayLike) -> None:
-        """Learn what samples of each class look like, for :meth:`novelty`.
+    def calibrated_theta(self) -> NDArray[np.float64]:
+        """Return ``theta / T`` in float64, shape ``(k, d+1)``, Fortran-ordered.
 
-        Parameters
-        ----------
-        X : array_like
-            The training samples, as for :meth:`logits`.
-        y : array_like
-            Labels, shape ``(n,)``.
+        It is all that another program needs to compute the logits.
 
-        Raises
-        ------
-        ShapeError, LabelError, InputError
-            As for :meth:`logits`, or the labels do not fit.
+        Examples
+        --------
+        >>> model = SoftmaxRegression(1, 2)
+        >>> model.theta[:], model.temperature = [[1, 3], [-1, 0]], 2.0
+        >>> model.calibrated_theta().tolist()
+        [[0.5, 1.5], [-0.5, 0.0]]
         """
-        X = as_columns(X, self.num_inputs)
-        self.class_means = ClassMeans.of(X, y, self.num_outputs, self.input_scale(X.dtype))
+        with np.errstate(over="ignore"):
+            theta: NDArray[np.float64] = self.theta / np.float64(self.temperature)
+        if not np.isfinite(theta).all():
+            raise InputError(
+                "theta / temperature: expected finite parameters, got NaN or infinities; train or "
+                "calibrate again"
+            )
+        return theta
+
+    def fit_class_means(self, X: ArrayLike, y: ArrayLike) -> None:
+        """Compute the means and radii of the classes from training samples, for :meth:`novelty`."""
+        X, y = as_columns(X, self.num_inputs), as_labels(y, self.num_outputs)
+        same_samples(X, y)
+        self.class_means = ClassMeans.fit(X, y, self.num_outputs, self.input_scale(X.dtype))
 
     def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Say how unlike the training samples others are.
+        """Compute how different samples are from the training samples.
 
         Parameters
         ----------
         X : array_like
-            As for :meth:`logits`.
+            Samples, as for :meth:`logits`.
 
         Returns
         -------
         ndarray of float64
-            Shape ``(n,)``: the distance to the nearest class mean, in radii of that class
-            (:meth:`npsoftmax.novelty.ClassMeans.novelty`). Above 1 the probabilities say little.
-
-        Raises
-        ------
-        ShapeError, InputError
-            As for :meth:`logits`, or :meth:`fit_class_means` was never called.
+            Shape ``(n,)``: the distance to the nearest class mean, in radii of that class. A value
+            above 1 means that 99 % of the samples of each class are closer to their mean; the
+            probabilities are then unreliable.
 
         Examples
         --------
@@ -565,3 +363,91 @@ class SoftmaxRegression(ModelState):
                 "call fit_class_means(X_train, y_train)"
             )
         return self.class_means.novelty(X, self.input_scale(X.dtype))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a ``.npz`` file, atomically; an existing file is replaced.
+
+        Raises
+        ------
+        InputError
+            A parameter is NaN or infinite, or an attribute was set to an unusable value.
+
+        Examples
+        --------
+        >>> path = "model.npz"
+        >>> SoftmaxRegression(2, 3, seed=1).save(path)
+        >>> SoftmaxRegression.load(path)
+        SoftmaxRegression(2 => 3, float32)
+        """
+        if self.theta.dtype not in (np.float32, np.float64):
+            raise InputError(f"theta: expected float32 or float64, got {self.theta.dtype}")
+        if not np.isfinite(self.theta).all():
+            raise InputError("theta: expected finite parameters, got NaN or infinity; train again")
+        arrays = {"theta": self.theta}
+        if self.class_means is not None:
+            self._check_class_means(self.class_means)
+            arrays |= {"means": self.class_means.means, "radii": self.class_means.radii}
+        metadata = {
+            "classes": _as_classes(self.classes, self.num_outputs),
+            "pixel_scale": _as_pixel_scale(self.pixel_scale),
+            "temperature": self.temperature,
+        }
+        storage.write(path, "model", arrays, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SoftmaxRegression:
+        """Read a model that :meth:`save` wrote; the file cannot execute code.
+
+        Raises
+        ------
+        InputError
+            The file does not exist or cannot be read.
+        CorruptFileError
+            The file is not a model, is damaged, or has another format version.
+        """
+        arrays, metadata = storage.read(path, "model")
+        try:
+            theta = as_columns(arrays.pop("theta"), name="theta")
+            classes, pixel_scale = metadata.pop("classes"), metadata.pop("pixel_scale")
+            if type(classes) is not list or not {type(name) for name in classes} <= {str}:
+                raise TypeError("classes that are not a list of strings")
+            num_outputs, columns = theta.shape
+            pixel_scale = _as_stored_float(pixel_scale, "pixel_scale")
+            model = cls(columns - 1, num_outputs, 0, 0, theta.dtype, classes, pixel_scale)
+            model.theta[...] = theta
+            # Older files have neither of these.
+            model.temperature = _as_stored_float(metadata.pop("temperature", 1.0), "temperature")
+            if arrays:
+                model.class_means = ClassMeans(arrays.pop("means"), arrays.pop("radii"))
+                model._check_class_means(model.class_means)
+            if arrays or metadata:
+                raise ValueError(f"unknown entries {', '.join((*arrays, *metadata))}")
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CorruptFileError(f"{path}: expected a model, got {error!r:.200}") from error
+        return model
+
+    def _check_class_means(self, class_means: ClassMeans) -> None:
+        if class_means.means.shape != (self.num_inputs, self.num_outputs):
+            raise ShapeError(
+                f"class_means: expected means of shape {(self.num_inputs, self.num_outputs)}, got "
+                f"{class_means.means.shape}; call fit_class_means(X_train, y_train)"
+            )
+
+
+def _as_classes(classes: Sequence[str] | None, num_outputs: int) -> tuple[str, ...]:
+    names = tuple(map(str, range(num_outputs) if classes is None else classes))
+    if len(names) != num_outputs:
+        raise ShapeError(f"classes: expected {num_outputs} names, got {len(names)}: {names}")
+    return names
+
+
+def _as_pixel_scale(value: float) -> float:
+    if not as_size(value, "pixel_scale") >= 1e-20:
+        raise InputError(f"pixel_scale: expected a finite number of at least 1e-20, got {value}")
+    return float(value)
+
+
+def _as_stored_float(value: object, name: str) -> float:
+    if type(value) is not float:
+        raise TypeError(f"{name} {value!r:.80}")
+    return value

@@ -1,7 +1,7 @@
-r"""What samples of each class look like: their mean, and how far from it they lie.
+"""Novelty detection: the distance of a sample to the mean of each class.
 
-A classifier spreads its certainty over the classes that it knows, whatever it is shown. The
-distance to the class means is what says that a sample is like none of them.
+A classifier distributes its probability over the classes that it knows, even for a sample that
+belongs to none of them. The distance to the class means shows that such a sample is new.
 """
 
 from __future__ import annotations
@@ -10,40 +10,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from npsoftmax._checks import as_columns, as_float, as_labels, same_samples
+from npsoftmax._checks import as_columns, as_float
 from npsoftmax.errors import InputError, ShapeError
 
 __all__ = ["ClassMeans"]
 
-# So many samples, shared by the classes, tell means and radii well enough, in a tenth of a second.
-MOST_SAMPLES = 10_000
-WITHIN = 0.99
-_BLOCK_NUMBERS = 2**20
-
 
 @dataclass(frozen=True)
 class ClassMeans:
-    r"""The mean of each class, and the radius within which its samples lie.
+    r"""The mean of each class, and the radius around it that contains 99 % of its samples.
+
+    :meth:`fit` and :meth:`novelty` expect arrays that :meth:`SoftmaxRegression.fit_class_means
+    <npsoftmax.SoftmaxRegression.fit_class_means>` and :meth:`SoftmaxRegression.novelty
+    <npsoftmax.SoftmaxRegression.novelty>` have checked.
 
     Attributes
     ----------
     means : ndarray
         :math:`m_c`, of scaled samples, shape ``(d, k)``, float64, Fortran-ordered.
     radii : ndarray
-        :math:`r_c`, shape ``(k,)``, float64: 99 % of the samples of a class are at most so far
-        from its mean. 0 for a class of which no two different samples were seen.
-
-    Raises
-    ------
-    ShapeError, InputError
-        Arrays that do not fit each other, are not finite, or negative radii.
+        :math:`r_c`, the 99 % quantile of the distance of the samples of a class to its mean,
+        shape ``(k,)``, float64; 0 if no two samples of the class differ, or there are none.
 
     Examples
     --------
     >>> X = np.array([[0.0, 2.0, 10.0, 14.0]])
-    >>> class_means = ClassMeans.of(X, [0, 0, 1, 1], num_outputs=2)
+    >>> class_means = ClassMeans.fit(X, np.array([0, 0, 1, 1]), num_outputs=2)
     >>> class_means.means, class_means.radii
     (array([[ 1., 12.]]), array([1., 2.]))
     >>> class_means.novelty(np.array([[1.0, 4.0, 13.0]]))
@@ -66,77 +60,66 @@ class ClassMeans:
         object.__setattr__(self, "radii", radii)
 
     @classmethod
-    def of(cls, X: ArrayLike, y: ArrayLike, num_outputs: int, scale: float = 1.0) -> ClassMeans:
-        r"""Compute them from samples, of each class from some thousands where there are more.
+    def fit(
+        cls, X: NDArray[Any], y: NDArray[Any], num_outputs: int, scale: float = 1.0
+    ) -> ClassMeans:
+        r"""Compute means and radii from at most some 10,000 of the samples.
 
         .. math:: m_c = \frac{1}{n_c} \sum_{j : y_j = c} s x_j
 
         Parameters
         ----------
-        X : array_like
+        X : ndarray
             Samples, shape ``(d, n)``.
-        y : array_like
+        y : ndarray of int
             Labels, shape ``(n,)``.
         num_outputs : int
             The number of classes ``k``.
         scale : float
-            ``s``, what a sample is multiplied by.
+            ``s``, the factor applied to the samples.
 
         Returns
         -------
         ClassMeans
-
-        Raises
-        ------
-        ShapeError, LabelError, InputError
-            The arrays do not fit each other, or hold NaN or infinities.
         """
-        columns, labels = as_columns(X), as_labels(y, num_outputs)
-        same_samples(columns, labels)
-        means, radii = np.zeros((columns.shape[0], num_outputs), order="F"), np.zeros(num_outputs)
-        order, counts = np.argsort(labels, kind="stable"), np.bincount(labels)
+        means, radii = np.zeros((X.shape[0], num_outputs), order="F"), np.zeros(num_outputs)
+        order, counts = np.argsort(y, kind="stable"), np.bincount(y)
         present = np.flatnonzero(counts)
-        most = max(2, MOST_SAMPLES // present.size)
-        for label, places in zip(
+        # 10,000 samples, divided among the classes, are accurate enough and take 0.1 s.
+        max_class_samples = max(2, 10_000 // present.size)
+        for label, indices in zip(
             present, np.split(order, counts[present].cumsum())[:-1], strict=True
         ):
-            step = -(-places.size // most)
-            own = np.float64(scale) * columns.T[places[::step]]
+            step = -(-indices.size // max_class_samples)
+            own = np.float64(scale) * X.T[indices[::step]]
             means[:, label] = own.mean(axis=0)
-            radii[label] = np.quantile(np.linalg.norm(own - means[:, label], axis=1), WITHIN)
+            radii[label] = np.quantile(np.linalg.norm(own - means[:, label], axis=1), 0.99)
         return cls(means, radii)
 
-    def novelty(self, X: ArrayLike, scale: float = 1.0) -> NDArray[np.float64]:
-        r"""Say how far samples are from all that was seen.
+    def novelty(self, X: NDArray[Any], scale: float = 1.0) -> NDArray[np.float64]:
+        r"""Compute the distance of samples to the nearest class mean, in radii of that class.
 
         .. math:: \min_c \frac{\|s x - m_c\|}{r_c}
 
         Parameters
         ----------
-        X : array_like
+        X : ndarray
             Samples, shape ``(d, n)``.
         scale : float
-            As for :meth:`of`.
+            ``s``, as in :meth:`fit`.
 
         Returns
         -------
         ndarray of float64
-            Shape ``(n,)``; above 1 for a sample that is farther from every class than 99 % of
-            that class's own samples.
-
-        Raises
-        ------
-        ShapeError, InputError
-            ``X`` does not have ``d`` rows, or holds NaN or infinities.
+            Shape ``(n,)``.
         """
-        X = as_columns(X, self.means.shape[0])
-        # Near 0 the squares lose no digits to what all numbers have in common.
-        middle, radii = self.means.mean(axis=1, keepdims=True), self.radii[:, None]
+        # Centred, the squares lose no digits to what all samples have in common.
+        centre, radii = self.means.mean(axis=1, keepdims=True), self.radii[:, None]
         novelty = np.empty(X.shape[1])
-        step = max(1, _BLOCK_NUMBERS // max(X.shape[0], 1))
+        step = max(1, 2**20 // max(X.shape[0], 1))  # bounds the float64 copy of a block
         for start in range(0, novelty.size, step):
-            block = X[:, start : start + step] * np.float64(scale) - middle
-            distances = np.sqrt(_squared_distances(block, self.means - middle))
+            block = X[:, start : start + step] * np.float64(scale) - centre
+            distances = np.sqrt(_squared_distances(block, self.means - centre))
             ratios = np.full(distances.shape, np.inf)
             np.divide(distances, radii, out=ratios, where=radii > 0)
             novelty[start : start + step] = ratios.min(axis=0)
@@ -145,7 +128,7 @@ class ClassMeans:
 
 @np.errstate(all="ignore")
 def _squared_distances(X: NDArray[np.float64], means: NDArray[Any]) -> NDArray[np.float64]:
-    r"""Return :math:`\|x\|^2 - 2 m \cdot x + \|m\|^2`, of every mean (row) and sample (column)."""
+    r"""Return :math:`\|x\|^2 - 2 m \cdot x + \|m\|^2` for every mean (row) and sample (column)."""
     squares = np.square(means).sum(axis=0)[:, None] - 2 * (means.T @ X) + np.square(X).sum(axis=0)
-    # Numbers whose squares overflow are far from everything.
+    # Numbers whose squares overflow are far from every mean.
     return np.where(np.isfinite(squares), np.maximum(squares, 0.0), np.inf)

@@ -9,6 +9,7 @@ import pytest
 from gradcheck import check_gradient, check_gradient_complex
 
 from npsoftmax import functional as F
+from npsoftmax.calibration import _loss_grad
 from npsoftmax.objective import FullBatch, hessian_vector_product, loss_and_grad
 
 N, K, D = 5, 4, 3
@@ -226,6 +227,11 @@ def test_temperature(kind):
     )
     check_gradient_complex(
         lambda T: crossentropy(logsoftmax(z / T), hot, "mean"), by_temperature, T
+    )
+    check_gradient_complex(
+        lambda beta: crossentropy(logsoftmax(beta * z), hot, "mean"),
+        lambda beta: np.array([_loss_grad(beta[0], z, y)]),
+        1 / T,
     )
 
 
