@@ -1,7 +1,8 @@
-r"""How good predictions are: accuracy, confusions, likelihood, calibration.
+r"""Quality of predictions: accuracy, confusion matrix, likelihood, calibration.
 
-``scores`` are anything whose largest entry along ``axis=0`` is the prediction: logits or
-probabilities, shape ``(k, n)``. Labels ``y`` are integers, shape ``(n,)``.
+``scores`` are finite logits or probabilities, shape ``(k, n)``; the prediction is the class of the
+largest score, the first on a tie. ``probabilities`` are scores from 0 to 1. Labels ``y`` are
+integers in ``0..k-1``, shape ``(n,)``, of at least one sample.
 """
 
 from typing import Any, NamedTuple
@@ -17,8 +18,6 @@ __all__ = [
     "ClassReport",
     "ConfidenceBins",
     "accuracy",
-    "as_probabilities",
-    "as_scores",
     "brier",
     "confidence_bins",
     "confusion_matrix",
@@ -29,37 +28,15 @@ __all__ = [
 ]
 
 
-# Scores and probabilities beside labels, checked as the metrics need them.
-
-
-def as_scores(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return finite scores ``(k, n)``, and a label for each sample."""
-    columns = as_columns(scores, name="scores")
-    labels = as_labels(y, columns.shape[0])
-    same_samples(columns, labels)
-    return columns, labels
-
-
-def as_probabilities(p: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return scores from 0 to 1, and a label for each sample."""
-    columns, labels = as_scores(p, y)
-    if columns.min() < 0 or columns.max() > 1:
-        raise InputError(
-            f"probabilities: expected numbers from 0 to 1, got {columns.min()} to "
-            f"{columns.max()}; pass softmax(logits)"
-        )
-    return columns, labels
-
-
 def accuracy(scores: ArrayLike, y: ArrayLike) -> float:
-    r"""Compute the share of samples whose largest score is at their label.
+    r"""Compute the fraction of samples whose largest score is at their label.
 
     .. math:: \frac1n \sum_j [\arg\max_i s_{ij} = y_j]
 
     Parameters
     ----------
     scores : array_like
-        Shape ``(k, n)``; on a tie the first class counts.
+        Shape ``(k, n)``.
     y : array_like
         Labels, shape ``(n,)``.
 
@@ -67,52 +44,43 @@ def accuracy(scores: ArrayLike, y: ArrayLike) -> float:
     -------
     float
 
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        Shapes do not fit, no samples, labels outside ``0..k-1``, NaN scores.
-
     Examples
     --------
     >>> accuracy([[0.9, 0.2], [0.1, 0.8]], [0, 0])
     0.5
     """
-    scores, y = as_scores(scores, y)
-    return float((scores.argmax(axis=0) == y).mean())
+    S, labels = _as_scores(scores, y)
+    return float((S.argmax(axis=0) == labels).mean())
 
 
 def top_k_accuracy(scores: ArrayLike, y: ArrayLike, k: int = 3) -> float:
-    """Compute the share of samples whose label is among the ``k`` largest scores.
+    """Compute the fraction of samples whose label is among the ``k`` largest scores.
 
-    A class that ties with the label counts as larger only if it comes before it, so ``k=1``
-    is :func:`accuracy`.
+    If classes tie, the lower class counts as larger; ``k=1`` is therefore :func:`accuracy`.
 
     Parameters
     ----------
-    scores, y
-        As for :func:`accuracy`.
+    scores : array_like
+        Shape ``(k, n)``.
+    y : array_like
+        Labels, shape ``(n,)``.
     k : int
-        How many guesses count.
+        Number of guesses.
 
     Returns
     -------
     float
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`accuracy`, or ``k`` below one.
 
     Examples
     --------
     >>> top_k_accuracy([[0.6, 0.5], [0.3, 0.3], [0.1, 0.2]], [1, 2], k=2)
     0.5
     """
-    scores, y = as_scores(scores, y)
+    S, labels = _as_scores(scores, y)
     k = as_count(k, "k")
-    own = np.take_along_axis(scores, y[None, :], axis=0)
-    before = np.arange(scores.shape[0])[:, None] < y
-    better = np.count_nonzero((scores > own) | ((scores == own) & before), axis=0)
+    own = np.take_along_axis(S, labels[None, :], axis=0)
+    lower_class = np.arange(S.shape[0])[:, None] < labels
+    better = np.count_nonzero((S > own) | ((S == own) & lower_class), axis=0)
     return float((better < k).mean())
 
 
@@ -130,11 +98,6 @@ def confusion_matrix(predicted: ArrayLike, y: ArrayLike, num_outputs: int) -> ND
     -------
     ndarray of int64
         Shape ``(k, k)``; entry ``[i, j]`` counts samples of class ``i`` predicted as ``j``.
-
-    Raises
-    ------
-    ShapeError, LabelError
-        Shapes differ, no samples, or a label is outside ``0..k-1``.
 
     Examples
     --------
@@ -177,11 +140,6 @@ def per_class(confusion: ArrayLike) -> ClassReport:
     ClassReport
         0 where the denominator is 0.
 
-    Raises
-    ------
-    InputError
-        ``confusion`` is not a square matrix of counts.
-
     Examples
     --------
     >>> per_class([[1, 1], [0, 1]]).recall
@@ -202,12 +160,18 @@ def per_class(confusion: ArrayLike) -> ClassReport:
     )
 
 
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    ratio = np.zeros(part.shape)
+    np.divide(part, whole, out=ratio, where=whole != 0)
+    return ratio
+
+
 def negative_log_likelihood(logits: ArrayLike, y: ArrayLike) -> float:
-    r"""Compute the mean negative log-likelihood of the labels, from logits.
+    r"""Compute the mean negative log-likelihood of the labels, in nats.
 
     .. math:: -\frac1n \sum_j \mathrm{logsoftmax}(z_j)_{y_j}
 
-    The logarithm of a rounded probability would lose the confident samples.
+    It takes logits because a probability that rounds to 1 has lost its logarithm.
 
     Parameters
     ----------
@@ -219,20 +183,13 @@ def negative_log_likelihood(logits: ArrayLike, y: ArrayLike) -> float:
     Returns
     -------
     float
-        In nats.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`accuracy`.
 
     Examples
     --------
     >>> round(negative_log_likelihood([[0.0], [0.0]], [1]), 6)
     0.693147
     """
-    logits, y = as_scores(logits, y)
-    return float(logitcrossentropy(logits, y))
+    return float(logitcrossentropy(*_as_scores(logits, y)))
 
 
 def brier(probabilities: ArrayLike, y: ArrayLike) -> float:
@@ -251,11 +208,6 @@ def brier(probabilities: ArrayLike, y: ArrayLike) -> float:
     -------
     float
 
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`accuracy`.
-
     References
     ----------
     Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
@@ -266,18 +218,18 @@ def brier(probabilities: ArrayLike, y: ArrayLike) -> float:
     >>> brier([[0.5], [0.5]], [0])
     0.5
     """
-    p, y = as_probabilities(probabilities, y)
-    distance = p.astype(np.float64)
-    distance[y, np.arange(y.size)] -= 1
+    P, labels = _as_probabilities(probabilities, y)
+    distance = P.astype(np.float64)
+    distance[labels, np.arange(labels.size)] -= 1
     return float(np.square(distance).sum(axis=0).mean())
 
 
 def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15) -> float:
-    r"""Compute how far confidence and accuracy lie apart, over bins of equal width.
+    r"""Compute the mean difference of confidence and accuracy over bins of equal width.
 
     .. math:: \sum_m \frac{|B_m|}{n} \, |\mathrm{acc}(B_m) - \mathrm{conf}(B_m)|
 
-    A sample's confidence is its largest probability; bin ``m`` of ``M`` holds the confidences
+    The confidence of a sample is its largest probability; bin ``m`` of ``M`` holds the confidences
     in ``((m-1)/M, m/M]``.
 
     Parameters
@@ -294,11 +246,6 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins:
     float
         0 is perfect.
 
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`accuracy`, or ``num_bins`` below one.
-
     References
     ----------
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 2.
@@ -313,9 +260,9 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins:
 
 
 class ConfidenceBins(NamedTuple):
-    """Samples by their confidence: how many, how many right, and the sum of the confidences.
+    """Number of samples, of correct predictions, and sum of confidences in each bin.
 
-    Each of shape ``(num_bins,)``; those of two sets of samples add up to those of both.
+    Each of shape ``(num_bins,)``; the bins of two sets of samples add up to those of both.
     """
 
     sizes: NDArray[np.int64]
@@ -324,38 +271,35 @@ class ConfidenceBins(NamedTuple):
 
 
 def confidence_bins(probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15) -> ConfidenceBins:
-    """Sort samples into the bins of :func:`expected_calibration_error`.
-
-    Parameters
-    ----------
-    probabilities, y, num_bins
-        As there.
-
-    Returns
-    -------
-    ConfidenceBins
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As there.
+    """Sort samples into the ``num_bins`` bins of :func:`expected_calibration_error`.
 
     Examples
     --------
     >>> confidence_bins([[0.75, 0.75], [0.25, 0.25]], [0, 1], num_bins=2)
     ConfidenceBins(sizes=array([0, 2]), hits=array([0, 1]), confidence=array([0. , 1.5]))
     """
-    p, y = as_probabilities(probabilities, y)
+    P, labels = _as_probabilities(probabilities, y)
     num_bins = as_count(num_bins, "num_bins")
-    confidence = p.max(axis=0).astype(np.float64)
+    confidence = P.max(axis=0).astype(np.float64)
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    right = p.argmax(axis=0) == y
-    sizes, hits = (np.bincount(b, minlength=num_bins) for b in (bins, bins[right]))
+    correct = P.argmax(axis=0) == labels
+    sizes, hits = (np.bincount(b, minlength=num_bins) for b in (bins, bins[correct]))
     sums = np.bincount(bins, confidence, num_bins).astype(np.float64)
     return ConfidenceBins(sizes, hits, sums)
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    ratio = np.zeros(part.shape)
-    np.divide(part, whole, out=ratio, where=whole != 0)
-    return ratio
+def _as_probabilities(probabilities: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    columns, labels = _as_scores(probabilities, y)
+    if columns.min() < 0 or columns.max() > 1:
+        raise InputError(
+            f"probabilities: expected numbers from 0 to 1, got {columns.min()} to "
+            f"{columns.max()}; pass softmax(logits)"
+        )
+    return columns, labels
+
+
+def _as_scores(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    columns = as_columns(scores, name="scores")
+    labels = as_labels(y, columns.shape[0])
+    same_samples(columns, labels)
+    return columns, labels

@@ -1,4 +1,4 @@
-"""Metrics on arrays small enough to check by eye, and against scikit-learn where it is present."""
+"""Metrics by hand on small arrays, and against scikit-learn if it is installed."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ def test_means_and_radii_by_hand():
     class_means = ClassMeans.fit(X, np.array([0, 0, 2, 2]), num_outputs=3)
     np.testing.assert_array_equal(class_means.means, [[1, 0, 10], [0, 0, 4]])
     np.testing.assert_array_equal(class_means.radii, [1, 0, 4])
-    # Nearest in radii: class 2 for both samples, at distances sqrt(82) and 4; class 1 has no samples.
+    # In radii, class 2 is nearest to both, at distances sqrt(82) and 4; class 1 is empty.
     X = np.array([[1.0, 14.0], [5.0, 4.0]])
     np.testing.assert_allclose(class_means.novelty(X), [np.hypot(9, 1) / 4, 1])
 
