@@ -49,8 +49,8 @@ def accuracy(scores: ArrayLike, y: ArrayLike) -> float:
     >>> accuracy([[0.9, 0.2], [0.1, 0.8]], [0, 0])
     0.5
     """
-    S, labels = _as_scores(scores, y)
-    return float((S.argmax(axis=0) == labels).mean())
+    scores, y = _as_scores(scores, y)
+    return float((scores.argmax(axis=0) == y).mean())
 
 
 def top_k_accuracy(scores: ArrayLike, y: ArrayLike, k: int = 3) -> float:
@@ -76,11 +76,11 @@ def top_k_accuracy(scores: ArrayLike, y: ArrayLike, k: int = 3) -> float:
     >>> top_k_accuracy([[0.6, 0.5], [0.3, 0.3], [0.1, 0.2]], [1, 2], k=2)
     0.5
     """
-    S, labels = _as_scores(scores, y)
+    scores, y = _as_scores(scores, y)
     k = as_count(k, "k")
-    own = np.take_along_axis(S, labels[None, :], axis=0)
-    lower_class = np.arange(S.shape[0])[:, None] < labels
-    better = np.count_nonzero((S > own) | ((S == own) & lower_class), axis=0)
+    own = np.take_along_axis(scores, y[None, :], axis=0)
+    lower_class = np.arange(scores.shape[0])[:, None] < y
+    better = np.count_nonzero((scores > own) | ((scores == own) & lower_class), axis=0)
     return float((better < k).mean())
 
 
@@ -218,9 +218,9 @@ def brier(probabilities: ArrayLike, y: ArrayLike) -> float:
     >>> brier([[0.5], [0.5]], [0])
     0.5
     """
-    P, labels = _as_probabilities(probabilities, y)
+    P, y = _as_probabilities(probabilities, y)
     distance = P.astype(np.float64)
-    distance[labels, np.arange(labels.size)] -= 1
+    distance[y, np.arange(y.size)] -= 1
     return float(np.square(distance).sum(axis=0).mean())
 
 
@@ -278,11 +278,11 @@ def confidence_bins(probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15) 
     >>> confidence_bins([[0.75, 0.75], [0.25, 0.25]], [0, 1], num_bins=2)
     ConfidenceBins(sizes=array([0, 2]), hits=array([0, 1]), confidence=array([0. , 1.5]))
     """
-    P, labels = _as_probabilities(probabilities, y)
+    P, y = _as_probabilities(probabilities, y)
     num_bins = as_count(num_bins, "num_bins")
     confidence = P.max(axis=0).astype(np.float64)
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    correct = P.argmax(axis=0) == labels
+    correct = P.argmax(axis=0) == y
     sizes, hits = (np.bincount(b, minlength=num_bins) for b in (bins, bins[correct]))
     sums = np.bincount(bins, confidence, num_bins).astype(np.float64)
     return ConfidenceBins(sizes, hits, sums)

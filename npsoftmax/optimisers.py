@@ -1,9 +1,9 @@
 r"""Update rules that change ``theta`` in place, with the semantics of Optimisers.jl.
 
 Every rule turns a gradient into the step that is subtracted, ``theta -= step``, and may keep
-arrays from one step to the next in ``state``. Rules chain from left to right. They know no
-bias: :class:`WeightDecay` and :class:`AdamW` shrink all of the array, whereas the objective's
-``l2`` touches only the weights.
+arrays between steps in ``state``. Settings must be finite and at least 0. The rules do not
+distinguish weights from biases: :class:`WeightDecay` and :class:`AdamW` shrink the whole array,
+whereas the ``l2`` of the objective applies to the weights only.
 """
 
 import math
@@ -30,31 +30,27 @@ __all__ = [
     "WeightDecay",
 ]
 
-
-# What all update rules share, and how they chain.
-
 State = dict[str, NDArray[Any]]
 
 
 @dataclass(eq=False)
 class Optimiser(ABC):
-    """What the rules share: checked settings, state, and the update itself."""
+    """Base class of the rules: checked settings, state, and the update."""
 
     _arrays: State = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            if setting.init:
-                self._check(setting.name, getattr(self, setting.name))
-
-    def _check(self, name: str, value: object) -> None:
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in numbers):
-            raise InputError(f"{type(self).__name__}: expected a finite {name} >= 0, got {value!r}")
+        for name in (setting.name for setting in fields(self) if setting.init):
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in numbers):
+                raise InputError(
+                    f"{type(self).__name__}: expected a finite {name} >= 0, got {value!r}"
+                )
 
     @abstractmethod
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
-        """Turn ``grad`` into the step, overwriting it, and advance the state."""
+        """Return the step for ``grad``, which may be overwritten, and advance the state."""
 
     def update(self, theta: NDArray[Any], grad: NDArray[Any]) -> None:
         """Subtract one step from ``theta`` in place; ``grad`` is overwritten.
@@ -64,16 +60,10 @@ class Optimiser(ABC):
         theta : ndarray
             The parameters.
         grad : ndarray
-            The gradient at ``theta``, of its shape and dtype.
-
-        Raises
-        ------
-        ShapeError
-            The two differ in shape.
+            The gradient at ``theta``, of the same shape and dtype.
 
         Examples
         --------
-        >>> from npsoftmax.optimisers import Descent
         >>> theta = np.array([1.0, 2.0])
         >>> Descent(0.5).update(theta, np.array([2.0, 0.0]))
         >>> theta
@@ -87,72 +77,18 @@ class Optimiser(ABC):
 
     @property
     def state(self) -> State:
-        """The arrays kept from one step to the next, by name; none before the first step."""
+        """The arrays kept between steps, by name; empty before the first step."""
         return self._arrays
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over the state of a rule of the same kind, for instance from a checkpoint."""
+        """Copy the state of a rule of the same kind, for instance from a checkpoint."""
         self._arrays = {name: value.copy(order="K") for name, value in state.items()}
 
     def _memory(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return the state array of this name, zeros at first."""
+        """Return the state array of this name, initially zeros."""
         if name not in self._arrays:
             self._arrays[name] = np.zeros(shape, dtype, order="F")
         return self._arrays[name]
-
-
-class OptimiserChain(Optimiser):
-    """Apply rules from left to right to the gradient; the empty chain subtracts it as it is.
-
-    Parameters
-    ----------
-    *rules : Optimiser
-        For instance ``ClipNorm(1.0), Momentum(0.1)``.
-
-    Examples
-    --------
-    >>> from npsoftmax.optimisers import ClipGrad, Descent
-    >>> theta = np.array([1.0])
-    >>> OptimiserChain(ClipGrad(1.0), Descent(0.1)).update(theta, np.array([5.0]))
-    >>> theta
-    array([0.9])
-    """
-
-    def __init__(self, *rules: Optimiser) -> None:
-        for rule in rules:
-            if not isinstance(rule, Optimiser):
-                raise InputError(f"OptimiserChain: expected rules like Descent(0.1), got {rule!r}")
-        self.rules = rules
-
-    def __repr__(self) -> str:
-        """List the rules."""
-        return f"OptimiserChain({', '.join(map(repr, self.rules))})"
-
-    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
-        """Return the gradient after all rules."""
-        for rule in self.rules:
-            grad = rule.apply(theta, grad)
-        return grad
-
-    @property
-    def state(self) -> State:
-        """The states of the rules, each name preceded by the rule's place."""
-        return {
-            f"{place}.{name}": value
-            for place, rule in enumerate(self.rules)
-            for name, value in rule.state.items()
-        }
-
-    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Hand each rule its own part of the state."""
-        for place, rule in enumerate(self.rules):
-            mine = f"{place}."
-            rule.load_state(
-                {n.removeprefix(mine): v for n, v in state.items() if n.startswith(mine)}
-            )
-
-
-# Rules that turn a gradient into a step: gradient descent and its descendants.
 
 
 @dataclass(eq=False)
@@ -163,11 +99,6 @@ class Descent(Optimiser):
     ----------
     eta : float
         Learning rate.
-
-    Raises
-    ------
-    InputError
-        A setting is negative or NaN.
 
     Examples
     --------
@@ -187,13 +118,13 @@ class Descent(Optimiser):
 class Momentum(Optimiser):
     r"""Heavy ball: :math:`v \leftarrow \rho v + \eta g,\; \theta \leftarrow \theta - v`.
 
-    The learning rate is inside ``v`` (as in Optimisers.jl, unlike PyTorch), so the two agree
-    only while ``eta`` stays constant.
+    ``v`` contains the learning rate (as in Optimisers.jl, unlike PyTorch), so the two agree only
+    if ``eta`` is constant.
 
     Parameters
     ----------
     eta, rho : float
-        Learning rate; how much of the velocity stays.
+        Learning rate; fraction of the velocity that is kept.
 
     Examples
     --------
@@ -210,7 +141,7 @@ class Momentum(Optimiser):
         velocity *= self.rho
         grad *= self.eta
         velocity += grad
-        grad[...] = velocity  # what leaves is the caller's to change, the velocity is not
+        grad[...] = velocity  # a copy, because the next rule may overwrite it
         return grad
 
 
@@ -218,12 +149,12 @@ class Momentum(Optimiser):
 class Nesterov(Optimiser):
     r"""Nesterov's momentum: :math:`d = (1+\rho)\eta g - \rho^2 v,\; v \leftarrow \rho v - \eta g`.
 
-    ``v`` is the old velocity, with the sign of a movement (opposite to :class:`Momentum`).
+    ``v`` is the previous velocity, with the sign of the movement (opposite to :class:`Momentum`).
 
     Parameters
     ----------
     eta, rho : float
-        Learning rate; how much of the velocity stays.
+        Learning rate; fraction of the velocity that is kept.
 
     Examples
     --------
@@ -279,7 +210,7 @@ class Adam(Optimiser):
     epsilon: float = field(default=1e-8, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check the settings; the decays must be below 1 for the moments to be means."""
+        """Check the settings; with decays of 1 the moments would not be means."""
         super().__post_init__()
         if not isinstance(self.beta, tuple) or len(self.beta) != 2 or max(self.beta) >= 1:
             raise InputError(
@@ -308,13 +239,13 @@ class AdamW(Adam):
 
     .. math:: \theta \leftarrow \theta - \eta \, (\text{adam} + \lambda \theta)
 
-    ``lambda_`` is multiplied by the learning rate, as in PyTorch and in Optimisers.jl's
-    ``couple=true``. It shrinks all of ``theta``, the bias too.
+    ``lambda_`` is multiplied by the learning rate, as in PyTorch and in Optimisers.jl with
+    ``couple=true``. It shrinks all of ``theta``, including the bias.
 
     Parameters
     ----------
     eta, beta, epsilon
-        As for :class:`Adam`.
+        The settings of :class:`Adam`.
     lambda_ : float
         Weight decay; 0 as in Optimisers.jl (PyTorch: 0.01).
 
@@ -335,12 +266,9 @@ class AdamW(Adam):
         return super().apply(theta, grad) + self.eta * self.lambda_ * theta
 
 
-# Rules that reshape a gradient before another rule makes a step of it.
-
-
 @dataclass(eq=False)
 class WeightDecay(Optimiser):
-    r"""Add :math:`\lambda\theta` to the gradient; first in a chain it is an L2 penalty.
+    r"""Add :math:`\lambda\theta` to the gradient; as the first rule of a chain, an L2 penalty.
 
     Parameters
     ----------
@@ -363,7 +291,7 @@ class WeightDecay(Optimiser):
 
 @dataclass(eq=False)
 class ClipGrad(Optimiser):
-    """Limit each entry of the gradient to ``[-delta, delta]``.
+    """Clip each entry of the gradient to ``[-delta, delta]``.
 
     Parameters
     ----------
@@ -385,19 +313,14 @@ class ClipGrad(Optimiser):
 
 @dataclass(eq=False)
 class ClipNorm(Optimiser):
-    r"""Shrink a gradient that is too long: :math:`g \min(1, \omega / \|g\|_2)`.
+    r"""Scale the gradient down to norm :math:`\omega`: :math:`g \min(1, \omega / \|g\|_2)`.
 
-    Shorter gradients, zero among them, pass unchanged.
+    A norm that is NaN or infinite raises DivergedError.
 
     Parameters
     ----------
     omega : float
-        The largest norm that passes.
-
-    Raises
-    ------
-    DivergedError
-        The norm is NaN or infinite.
+        The largest norm.
 
     Examples
     --------
@@ -408,7 +331,7 @@ class ClipNorm(Optimiser):
     omega: float = 10.0
 
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
-        """Return the gradient, at most ``omega`` long."""
+        """Return the gradient with a norm of at most ``omega``."""
         norm = float(np.linalg.norm(grad.astype(np.float64)))
         if not np.isfinite(norm):
             raise DivergedError(
@@ -418,3 +341,53 @@ class ClipNorm(Optimiser):
         if norm > self.omega:
             grad *= self.omega / norm
         return grad
+
+
+class OptimiserChain(Optimiser):
+    """Apply rules to the gradient from left to right; the empty chain subtracts the gradient.
+
+    Parameters
+    ----------
+    *rules : Optimiser
+        For instance ``ClipNorm(1.0), Momentum(0.1)``.
+
+    Examples
+    --------
+    >>> theta = np.array([1.0])
+    >>> OptimiserChain(ClipGrad(1.0), Descent(0.1)).update(theta, np.array([5.0]))
+    >>> theta
+    array([0.9])
+    """
+
+    def __init__(self, *rules: Optimiser) -> None:
+        for rule in rules:
+            if not isinstance(rule, Optimiser):
+                raise InputError(f"OptimiserChain: expected rules like Descent(0.1), got {rule!r}")
+        self.rules = rules
+
+    def __repr__(self) -> str:
+        """List the rules."""
+        return f"OptimiserChain({', '.join(map(repr, self.rules))})"
+
+    def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return the gradient after all rules."""
+        for rule in self.rules:
+            grad = rule.apply(theta, grad)
+        return grad
+
+    @property
+    def state(self) -> State:
+        """The states of the rules; each name is prefixed with the index of its rule."""
+        return {
+            f"{index}.{name}": value
+            for index, rule in enumerate(self.rules)
+            for name, value in rule.state.items()
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Copy the states of rules of the same kinds."""
+        for index, rule in enumerate(self.rules):
+            prefix = f"{index}."
+            rule.load_state(
+                {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+            )

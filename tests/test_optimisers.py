@@ -1,4 +1,4 @@
-"""Each rule step for step against PyTorch where it is present, and against hand values."""
+"""Each rule by hand, and step by step against PyTorch if it is installed."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_julia_defaults():
     assert ClipGrad().delta == 10 and ClipNorm().omega == 10
 
 
-def test_clipping_clips_and_nothing_else():
+def test_clipping_leaves_small_gradients_unchanged():
     def clipped(rule, grad):
         return rule.apply(np.zeros(2), np.array(grad)).tolist()
 
@@ -107,7 +107,7 @@ def test_empty_chain_subtracts_the_gradient():
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_state_moves_to_a_new_rule_and_dtype_stays(rule, dtype):
+def test_a_new_rule_continues_from_a_loaded_state_in_the_same_dtype(rule, dtype):
     def fresh():
         if isinstance(rule, OptimiserChain):
             return OptimiserChain(*(type(r)() for r in rule.rules))
@@ -127,7 +127,7 @@ def test_state_moves_to_a_new_rule_and_dtype_stays(rule, dtype):
 
 
 @pytest.mark.parametrize("later", [ClipNorm(0.5), ClipGrad(0.5), WeightDecay(1.0), Descent(0.1)])
-def test_a_later_rule_leaves_the_velocity_alone(later):
+def test_a_later_rule_does_not_change_the_velocity(later):
     momentum, chained = Momentum(1.0, 0.9), Momentum(1.0, 0.9)
     chain = OptimiserChain(chained, later)
     for _ in range(3):
