@@ -1,7 +1,7 @@
-"""Files made to mislead their readers: refused with the reason, or read exactly as they should be.
+"""Hostile files: refused with a reason, or read correctly.
 
-Each file carries a right seal, since whoever writes a file can seal it. Run as a script, this file
-is the process that reads them: a child for each, with bounded memory and time, that is watched.
+Every file has a right seal, because anyone who can write a file can seal it. Run as a script, this
+module is the process that reads the files, each in an audited child with bounded memory and time.
 """
 
 import gc
@@ -27,10 +27,9 @@ import numpy as np
 import pytest
 
 from npsoftmax import SoftmaxRegression, storage
-from npsoftmax.checkpoint import SOLVER_KIND, Checkpoint, SolverCheckpoint
+from npsoftmax.checkpoint import KIND, Checkpoint, SolverState, verify_files
 from npsoftmax.errors import CorruptFileError
 from npsoftmax.history import EpochRecord, IterationRecord, Progress
-from npsoftmax.storage import __main__ as command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
 
@@ -542,7 +541,7 @@ def with_key_twice(parts: Parts) -> bytes:
     return with_text(b'{"kind": "x", ' + json.dumps(document_of(parts)).encode()[1:])(parts)
 
 
-MOST_JSON = storage._MAX_METADATA_BYTES
+MOST_JSON = storage.MAX_METADATA_BYTES
 WIDE = b'{"kind": "' + b"x" * (MOST_JSON - 99) + b'\\ud83d\\ude00"}'
 CODES = "\x1b[2J\n" * 100_000
 
@@ -786,7 +785,7 @@ def run(name: str, path: str) -> dict[str, Any]:
 
     folder = str(Path(path).parent)
     call = {
-        "verify": lambda: command.main([path]),
+        "verify": lambda: verify_files([path]),
         "evaluate": lambda: command_line.run(evaluate.parser(), evaluate.evaluate, [path]),
         "train": lambda: command_line.run(
             train.parser(), train.train, [*TRAIN, "4", "--resume", "--run-dir", folder]

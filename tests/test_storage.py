@@ -1,10 +1,15 @@
-"""Arrays and metadata come back bit for bit, and nothing damaged or hostile comes back at all."""
+"""Sealed files: exact round trips, detected damage, and the command that verifies them.
 
-import hashlib
+Files made on purpose to mislead their reader are in test_hostile_files.py.
+"""
+
 import io
-import pickle
-import zipfile
+import os
+import re
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,29 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from npsoftmax import storage
+from npsoftmax import DataLoader, FullBatchTrainer, Momentum, SoftmaxRegression, Trainer, storage
+from npsoftmax.checkpoint import verify_files
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
+
+ROOT = Path(__file__).parents[1]
+X = np.random.default_rng(0).integers(0, 256, (3, 8), dtype=np.uint8)
+Y = np.array([0, 1, 1, 0, 0, 1, 1, 0])
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "file.npz"
-
-
-def seal(content: bytes) -> bytes:
-    """Give arbitrary bytes the trailer of a genuine file."""
-    body = content + b"npsoftmax sha256 "
-    return body + hashlib.sha256(body).hexdigest().encode()
-
-
-def archive(compressed=False, **arrays) -> bytes:
-    """Return the bytes of a genuine file that holds these arrays, pickled ones included."""
-    buffer = io.BytesIO()
-    compress = np.savez_compressed if compressed else np.savez
-    compress(buffer, **arrays)
-    with zipfile.ZipFile(buffer, "a") as file:
-        file.comment = b"npsoftmax sha256 " + b"0" * 64
-    return seal(buffer.getvalue()[: -64 - len(b"npsoftmax sha256 ")])
 
 
 @given(
@@ -54,6 +48,15 @@ def test_round_trip(tmp_path_factory, array, metadata):
     assert arrays["fortran"].flags.f_contiguous
 
 
+def test_arrays_that_were_read_are_writable_copies(path):
+    storage.write(path, "test", {"x": np.arange(3), "scalar": np.array(1.5)}, {})
+    arrays, _ = storage.read(path, "test")
+    for array in arrays.values():
+        assert array.flags.writeable and array.flags.aligned
+    arrays["x"][0] = 7
+    assert arrays["x"].tolist() == [7, 1, 2]
+
+
 def test_numpy_opens_it_and_it_is_reproducible(path):
     storage.write(path, "test", {"x": np.arange(3)}, {"a": 1})
     first = path.read_bytes()
@@ -63,7 +66,7 @@ def test_numpy_opens_it_and_it_is_reproducible(path):
     assert path.read_bytes() == first
 
 
-def test_every_flipped_bit_and_every_cut_is_noticed(path):
+def test_every_flipped_bit_and_every_cut_is_detected(path):
     storage.write(path, "test", {"x": np.arange(3.0)}, {})
     good = path.read_bytes()
     for place in range(len(good)):
@@ -72,102 +75,57 @@ def test_every_flipped_bit_and_every_cut_is_noticed(path):
         path.write_bytes(bad)
         with pytest.raises(CorruptFileError, match=r"file\.npz"):
             storage.read(path, "test")
-    for length in range(0, len(good), 7):
-        path.write_bytes(good[:length])
+    for bad in [good + b"\0", *(good[:length] for length in range(0, len(good), 7))]:
+        path.write_bytes(bad)
         with pytest.raises(CorruptFileError):
             storage.read(path, "test")
-    path.write_bytes(good + b"\0")
-    with pytest.raises(CorruptFileError):
-        storage.read(path, "test")
 
 
-class Bomb:
-    """Says so when unpickled."""
-
-    def __reduce__(self):
-        return (pytest.fail, ("a pickle was run",))
-
-
-def test_pickled_content_is_refused_and_never_runs(path):
-    with pytest.raises(InputError, match="numeric array"):
-        storage.write(path, "test", {"x": np.array([object()])}, {})
-    path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(CorruptFileError, match="written by npsoftmax"):
-        storage.read(path, "test")
-    path.write_bytes(archive(x=np.array([Bomb()], dtype=object)))
-    with pytest.raises(CorruptFileError, match="no pickle is ever read"):
-        storage.read(path, "test")
-    path.write_bytes(seal(pickle.dumps(Bomb())))
-    with pytest.raises(CorruptFileError):
-        storage.read(path, "test")
-
-
-def test_claims_beyond_the_limit_are_refused_before_memory_is_taken(path):
-    path.write_bytes(archive(compressed=True, x=np.zeros(1000)))
-    with pytest.raises(CorruptFileError, match=r"members that claim|a compressed"):
-        storage.read(path, "test")
-    with pytest.raises(CorruptFileError, match="at most 10 bytes"):
-        storage.read(path, "test", max_bytes=10)
-
-
-@pytest.mark.parametrize(
-    "metadata", [b"", b"not json", b"[]", b"{}", b'{"content": 1, "kind": "test"}', b"\xff"]
-)
-def test_sealed_nonsense_is_refused(path, metadata):
-    path.write_bytes(archive(metadata=np.frombuffer(metadata, np.uint8)))
-    with pytest.raises(CorruptFileError):
-        storage.read(path, "test")
-
-
-@pytest.mark.parametrize("name", ["file", "allow_pickle", "a\0b", "../a", ".a", "", "metadata"])
-def test_reserved_names(path, name):
-    with pytest.raises(InputError, match="that is not reserved"):
-        storage.write(path, "test", {name: np.zeros(1)}, {})
-
-
-def npy_that_claims(shape):
-    """Return an archive whose only array claims a shape that is not there."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        head = io.BytesIO()
-        description = {"descr": "<f8", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(head, description)
-        file.writestr("x.npy", head.getvalue())
-        file.comment = b"npsoftmax sha256 " + b"0" * 64
-    return seal(buffer.getvalue()[: -64 - len(b"npsoftmax sha256 ")])
-
-
-@pytest.mark.parametrize("shape", [(10,), (10**11,), (2**70,), (-1,)])
-def test_sealed_arrays_that_are_not_there(path, shape):
-    path.write_bytes(npy_that_claims(shape))
-    with pytest.raises(CorruptFileError, match=r"file\.npz: expected"):
-        storage.read(path, "test")
-
-
-def test_other_version_and_kind(path, monkeypatch):
+def test_other_kinds_versions_and_larger_files_are_refused(path, monkeypatch):
     storage.write(path, "test", {}, {})
     assert storage.kind_of(path) == "test" and storage.is_whole(path)
     with pytest.raises(CorruptFileError, match="expected a model, got a test"):
         storage.read(path, "model")
+    with pytest.raises(CorruptFileError, match="at most 10 bytes"):
+        storage.read(path, "test", max_bytes=10)
     monkeypatch.setattr(storage, "FORMAT_VERSION", 2)
     with pytest.raises(CorruptFileError, match="expected format version 2, got 1"):
         storage.read(path, "test")
 
 
-def test_the_file_before_is_kept_if_it_is_whole(path):
-    before = storage.previous(path)
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "a\0b", "../a", ".a", "", "metadata"])
+def test_reserved_names_are_not_written(path, name):
+    with pytest.raises(InputError, match="that is not reserved"):
+        storage.write(path, "test", {name: np.zeros(1)}, {})
+
+
+def test_objects_other_metadata_and_bad_paths_are_refused(path, tmp_path):
+    with pytest.raises(InputError, match="numeric array"):
+        storage.write(path, "test", {"x": np.array([object()])}, {})
+    with pytest.raises(InputError, match="JSON"):
+        storage.write(path, "test", {}, {"x": {1, 2}})
+    with pytest.raises(InputError, match="cannot read"):
+        storage.read(tmp_path / "none.npz", "test")
+    path.write_bytes(b"a file, not a folder")
+    with pytest.raises(OutputError, match="cannot write"):
+        storage.write(path / "below.npz", "test", {}, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.npz"]
+
+
+def test_the_previous_file_is_kept_if_it_is_whole(path):
+    previous = storage.previous(path)
     for number in range(3):
         storage.write(path, "test", {"x": np.array(number)}, {}, keep_previous=True)
-        assert before.exists() == (number > 0)
-    assert storage.read(before, "test")[0]["x"] == 1
+        assert previous.exists() == (number > 0)
+    assert storage.read(previous, "test")[0]["x"] == 1
     path.write_bytes(b"damaged")
     assert not storage.is_whole(path)
     storage.write(path, "test", {"x": np.array(9)}, {}, keep_previous=True)
-    assert storage.read(before, "test")[0]["x"] == 1
+    assert storage.read(previous, "test")[0]["x"] == 1
     assert storage.read(path, "test")[0]["x"] == 9
 
 
-def test_what_reads_back_as_something_else_is_not_published(path, monkeypatch):
+def test_a_file_that_does_not_read_back_identically_is_not_published(path, monkeypatch):
     storage.write(path, "test", {}, {"number": 1})
     good = path.read_bytes()
 
@@ -176,28 +134,111 @@ def test_what_reads_back_as_something_else_is_not_published(path, monkeypatch):
         yield type("File", (io.BytesIO,), {"read": lambda self: b"something else"})()
 
     monkeypatch.setattr(storage, "publish", forgetful)
-    with pytest.raises(OutputError, match="reads back as something else"):
+    with pytest.raises(OutputError, match="does not read back identically"):
         storage.write(path, "test", {}, {"number": 2})
     assert path.read_bytes() == good
 
 
-def test_what_was_read_is_the_reader_s_own(path):
-    storage.write(path, "test", {"x": np.arange(3), "scalar": np.array(1.5)}, {})
-    arrays, _ = storage.read(path, "test")
-    for array in arrays.values():
-        assert array.flags.writeable and array.flags.aligned
-    arrays["x"][0] = 7
-    assert arrays["x"].tolist() == [7, 1, 2]
+# The command that verifies models and checkpoints.
 
 
-def test_unusable_metadata_and_paths(path, tmp_path):
-    with pytest.raises(InputError, match="JSON"):
-        storage.write(path, "test", {}, {"x": {1, 2}})
-    with pytest.raises(InputError, match="that is not reserved"):
-        storage.write(path, "test", {"metadata": np.zeros(1)}, {})
-    with pytest.raises(InputError, match="cannot read"):
-        storage.read(tmp_path / "none.npz", "test")
-    path.write_bytes(b"a file, not a folder")
-    with pytest.raises(OutputError, match="cannot write"):
-        storage.write(path / "below.npz", "test", {}, {})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.npz"]
+@pytest.fixture
+def good(tmp_path):
+    """Return one whole file of each kind."""
+    model, checkpoint, solver = (
+        tmp_path / f"{name}.npz" for name in ("model", "checkpoint", "solver")
+    )
+    SoftmaxRegression(3, 2, dtype=np.float64).save(model)
+    minibatches = Trainer(SoftmaxRegression(3, 2), Momentum(0.1), DataLoader(X, Y, batch_size=4))
+    minibatches.fit(epochs=3)
+    minibatches.save_checkpoint(checkpoint)
+    full_batch = FullBatchTrainer(
+        SoftmaxRegression(3, 2, dtype=np.float64), X, Y, l2=0.1, tol=1e-12
+    )
+    full_batch.fit(max_iterations=2)
+    full_batch.save_checkpoint(solver)
+    return [model, checkpoint, solver]
+
+
+def test_whole_files_are_described(good, capsys):
+    assert verify_files(list(map(str, good))) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    model, checkpoint, solver = out.splitlines()
+    assert model == f"{good[0]}: a model, SoftmaxRegression(3 => 2, float64)"
+    assert re.fullmatch(
+        rf"{re.escape(str(good[1]))}: a checkpoint after 3 epochs and 0 steps: "
+        r"theta float32\(2, 4\), \w+ float32\(2, 4\)",
+        checkpoint,
+    )
+    assert solver == (
+        f"{good[2]}: a checkpoint of the lbfgs solver after 2 iterations: theta float64(2, 4)"
+    )
+
+
+def test_each_file_has_one_line_and_the_worst_sets_the_exit_code(good, tmp_path, capsys):
+    missing, bad = tmp_path / "missing.npz", tmp_path / "bad.npz"
+    bad.write_bytes(good[0].read_bytes()[:-1])
+    assert verify_files([str(good[0]), str(missing)]) == 2
+    assert verify_files([str(bad), str(good[0]), str(missing), str(good[1]), str(bad)]) == 4
+    capsys.readouterr()
+    assert verify_files([str(missing), str(bad), str(good[1])]) == 4
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[0] for line in out.splitlines()] == [str(good[1])]
+    first, second = err.splitlines()
+    assert first == f"cannot read {missing}: No such file or directory; check the name"
+    assert second.startswith(f"{bad}: expected ")
+
+
+def test_an_unknown_kind_is_named(path, capsys):
+    storage.write(path, "sausage", {}, {})
+    assert verify_files([str(path)]) == 4
+    assert capsys.readouterr().err == f"{path}: expected a model or a checkpoint, got a sausage\n"
+
+
+def test_control_characters_in_a_file_name_are_escaped(good, tmp_path, capsys):
+    whole, damaged = tmp_path / "\x1b[2Jwhole\n.npz", tmp_path / "\x1b[2Jdamaged\n.npz"
+    whole.write_bytes(good[0].read_bytes())
+    damaged.write_bytes(b"")
+    assert verify_files([str(whole), str(damaged)]) == 4
+    out, err = capsys.readouterr()
+    assert out.count("\n") == err.count("\n") == 1
+    assert out.strip().isprintable() and "\\x1b[2Jwhole\\n.npz: a model" in out
+    assert err.strip().isprintable() and "\\x1b[2Jdamaged\\n.npz: expected" in err
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "npsoftmax.storage", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows file names of any bytes")
+def test_a_file_name_that_cannot_be_encoded_is_escaped(good, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff\xe9.npz"
+    Path(os.fsdecode(path)).write_bytes(good[0].read_bytes())
+    done = run(path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("a model, SoftmaxRegression(3 => 2, float64)\n")
+
+
+def test_usage():
+    done = run()
+    assert done.returncode == 2
+    assert "FILE" in done.stderr and "Traceback" not in done.stderr
+    done = run("--help")
+    assert done.returncode == 0
+    assert "4 one is damaged" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_it_ends_silently_if_its_output_is_closed(path):
+    SoftmaxRegression(2, 3).save(path)
+    command = f"{sys.executable} -m npsoftmax.storage {' '.join(['file.npz'] * 3000)} | head -1"
+    done = subprocess.run(command, shell=True, cwd=path.parent, capture_output=True, text=True)
+    assert done.stdout.startswith("file.npz: a model") and done.stderr == ""
