@@ -1,8 +1,7 @@
-"""The exceptions of npsoftmax and the exit code that the command line gives each.
+"""Exceptions, warnings and their exit codes on the command line.
 
-Every message says what was expected, what came, and what to do next.
-Each class also derives from the built-in exception that a caller would try first,
-so ``except ValueError`` goes on working for a wrong shape.
+Messages have the form "expected X, got Y; do Z". Each exception also derives from the built-in one
+that a caller would catch first, so ``except ValueError`` catches a wrong shape.
 """
 
 __all__ = [
@@ -23,19 +22,19 @@ __all__ = [
 
 
 class NpsoftmaxError(Exception):
-    """Base of all exceptions raised on purpose by this package."""
+    """Base class of the exceptions of this package."""
 
     exit_code = 1
 
 
 class InputError(NpsoftmaxError, ValueError):
-    """An argument that cannot be used: a value, a dtype, a NaN, an unknown name."""
+    """An argument with an unusable value: a wrong dtype, a NaN, an unknown name."""
 
     exit_code = 2
 
 
 class ShapeError(InputError):
-    """Arrays whose shapes do not fit each other or the model."""
+    """Array shapes that do not fit each other or the model."""
 
 
 class LabelError(InputError):
@@ -49,29 +48,28 @@ class OutputError(NpsoftmaxError, OSError):
 
 
 class DataUnavailableError(NpsoftmaxError, OSError):
-    """A data set that lies nowhere on this machine and could not be downloaded."""
+    """A data set that was not found locally and could not be downloaded."""
 
     exit_code = 3
 
 
 class CorruptFileError(NpsoftmaxError, ValueError):
-    """A data, model or checkpoint file whose content is not what its format promises."""
+    """A data, model or checkpoint file whose content violates its format."""
 
     exit_code = 4
 
 
-class DataCorrupt(CorruptFileError):  # noqa: N818 - the name says what the data are
-    """A data file that is not what its format promises, and from which byte on.
+class DataCorrupt(CorruptFileError):  # noqa: N818 - a public name
+    """A data file that violates its format at a known byte.
 
     Attributes
     ----------
     source : str
         The file.
     offset : int
-        Where, in bytes from the beginning of the uncompressed content; for gzip damage, of the
-        compressed file.
+        The byte, counted in the uncompressed content; for gzip damage, in the compressed file.
     reason : str
-        What was expected there, and what was found.
+        The expected and the actual content.
     """
 
     def __init__(self, source: object, offset: int, reason: str) -> None:
@@ -79,15 +77,15 @@ class DataCorrupt(CorruptFileError):  # noqa: N818 - the name says what the data
         self.source, self.offset, self.reason = str(source), offset, reason
 
     def __reduce__(self) -> tuple[type["DataCorrupt"], tuple[str, int, str]]:
-        """Travel between processes whole: the message alone does not make another one."""
+        """Pickle the three arguments; the default would pass the message only."""
         return DataCorrupt, (self.source, self.offset, self.reason)
 
 
 class DivergedError(NpsoftmaxError, ArithmeticError):
-    """Training met a NaN or an infinity.
+    """A NaN or an infinity in training.
 
-    If it was the loss of a batch, the parameters are those before that step; if it was a parameter
-    or a loss at the end of an epoch, they are of no use, and the last checkpoint is the way back.
+    If the loss of a batch diverged, the parameters are those before that step. If the divergence
+    was detected at the end of an epoch, restore the last checkpoint.
     """
 
     exit_code = 5
@@ -100,13 +98,13 @@ class InterruptionError(NpsoftmaxError):
 
 
 class ClusterError(NpsoftmaxError, ConnectionError):
-    """The scheduler or the workers of a cluster are gone, or cannot do what they are asked to."""
+    """A scheduler or workers of a cluster that are lost or out of memory."""
 
     exit_code = 6
 
 
 class ResumeWarning(UserWarning):
-    """A run goes on, but not quite from where or as it was expected to."""
+    """A run that resumes from an older checkpoint or in another environment than expected."""
 
 
 class SlowWorkerWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""What training keeps count of: the epoch under way, records of finished epochs and iterations."""
+"""Training records: finished epochs and iterations, and the progress of the current epoch."""
 
 import math
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ __all__ = ["EpochRecord", "IterationRecord", "Progress", "rebuild"]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch showed.
+    """Losses, accuracies and times of one epoch.
 
-    Losses are cross-entropies in nats without the penalty, accuracies are shares, both over all
-    samples; training values are taken before each update. Without test data the test values are
-    None. The ``last_batch`` values are those of the epoch's last batch alone, training and test:
-    what the Julia chapter prints as the epoch's.
+    Losses are mean cross-entropies in nats without the penalty, accuracies are fractions, both over
+    all samples; training values are taken before each update. Without test data the test values are
+    None. The ``last_batch`` values are those of the last batch alone, of the training and of the
+    test data; the Julia chapter prints these.
     """
 
     UNIT: ClassVar[str] = "epoch"
@@ -33,19 +33,19 @@ class EpochRecord:
     last_batch_test_acc: float | None
 
     def __str__(self) -> str:
-        """Write the record as the line that training prints."""
+        """Format the record as the line that training prints."""
         seconds = self.train_seconds + self.test_seconds
-        return f"epoch {self.epoch:02d} | {_means(self)} | {seconds:.2f} s"
+        return f"epoch {self.epoch:02d} | {_format_means(self)} | {seconds:.2f} s"
 
 
 @dataclass(frozen=True)
 class IterationRecord:
-    """What one iteration over all samples showed; iteration 0 is the start.
+    """Objective, gradient, losses, accuracies and times of one full-batch iteration.
 
-    The objective is the training loss with the penalty, ``max_gradient`` the largest entry of its
-    gradient in magnitude, ``step`` the length of the step in units of the solver's own estimate,
-    ``evaluations`` the passes over the samples so far. The rest is as in :class:`EpochRecord`, with
-    samples counted by their weights.
+    Iteration 0 is the start. ``objective`` is the training loss with the penalty, ``max_gradient``
+    the largest absolute entry of its gradient, ``step`` the length of the step relative to the
+    quasi-Newton step, ``evaluations`` the number of passes over the samples so far. The other
+    fields are as in :class:`EpochRecord`, with samples counted by their weights.
     """
 
     UNIT: ClassVar[str] = "iteration"
@@ -63,14 +63,15 @@ class IterationRecord:
     test_seconds: float
 
     def __str__(self) -> str:
-        """Write the record as the line that training prints."""
+        """Format the record as the line that training prints."""
         return (
-            f"iteration {self.iteration:03d} | {_means(self)} | objective={self.objective:.6f}"
-            f" | max_gradient={self.max_gradient:.1e} | {self.train_seconds:.2f} s"
+            f"iteration {self.iteration:03d} | {_format_means(self)}"
+            f" | objective={self.objective:.6f} | max_gradient={self.max_gradient:.1e}"
+            f" | {self.train_seconds:.2f} s"
         )
 
 
-def _means(record: EpochRecord | IterationRecord) -> str:
+def _format_means(record: EpochRecord | IterationRecord) -> str:
     text = f"train_loss={record.train_loss:.4f} | train_acc={record.train_acc:.4f}"
     if record.test_loss is not None and record.test_acc is not None:
         text += f" | test_loss={record.test_loss:.4f} | test_acc={record.test_acc:.4f}"
@@ -79,7 +80,7 @@ def _means(record: EpochRecord | IterationRecord) -> str:
 
 @dataclass
 class Progress:
-    """Where training stands: ``step`` batches of ``epoch`` (from 0) are done, with their sums."""
+    """Position in training: ``step`` batches of ``epoch`` (from 0) are done, with their sums."""
 
     epoch: int = 0
     step: int = 0
@@ -91,7 +92,7 @@ class Progress:
     seconds: float = 0.0
 
     def add(self, loss: float, num_correct: int, num_samples: int) -> None:
-        """Count one more batch: its mean loss, hits and samples."""
+        """Add a batch: its mean loss, number of correct predictions and number of samples."""
         self.step += 1
         self.num_seen += num_samples
         self.num_correct += num_correct
@@ -103,23 +104,10 @@ Record = TypeVar("Record", EpochRecord, IterationRecord, Progress)
 
 
 def rebuild(kind: type[Record], values: Mapping[str, Any]) -> Record:
-    """Return the record that ``dataclasses.asdict`` made these values of.
+    """Return a record of this kind from untrusted values, the inverse of ``dataclasses.asdict``.
 
-    Parameters
-    ----------
-    kind : type
-        ``EpochRecord``, ``IterationRecord`` or ``Progress``.
-    values : mapping
-        One value for every field.
-
-    Returns
-    -------
-    EpochRecord, IterationRecord or Progress
-
-    Raises
-    ------
-    TypeError, ValueError
-        A field is missing, unknown, of another type or negative.
+    A field that is missing, unknown, negative, not finite or of another type raises TypeError or
+    ValueError.
 
     Examples
     --------
@@ -132,7 +120,7 @@ def rebuild(kind: type[Record], values: Mapping[str, Any]) -> Record:
         value = getattr(record, field.name)
         if not isinstance(value, field.type) or isinstance(value, bool):  # type: ignore[arg-type]
             raise TypeError(f"{field.name}: expected {field.type}, got {value!r:.80}")
-        # An int beyond 64 bits counts nothing, and fits no float.
+        # An int beyond 64 bits is no count, and may not fit a float.
         if value is not None and not 0 <= value < (2**63 if type(value) is int else math.inf):
             raise ValueError(
                 f"{field.name}: expected a finite number of at least 0, got {value!r:.80}"

@@ -1,9 +1,9 @@
-"""What the public boundary refuses, and in which words."""
+"""Checks of arguments, and their messages."""
 
 import numpy as np
 import pytest
 
-from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
+from npsoftmax._checks import as_columns, as_count, as_labels, as_weights, same_samples
 from npsoftmax.errors import InputError, LabelError, ShapeError
 
 
@@ -25,7 +25,7 @@ def test_columns_pass_without_a_copy():
         (None, ShapeError, "expected shape"),
     ],
 )
-def test_columns_refused(X, error, message):
+def test_columns_are_refused(X, error, message):
     with pytest.raises(error, match=message):
         as_columns(X, 3)
 
@@ -47,7 +47,7 @@ def test_nan_is_found_in_a_late_block():
         ([[0, 1]], ShapeError, r"got shape \(1, 2\)"),
     ],
 )
-def test_labels_refused(y, error, message):
+def test_labels_are_refused(y, error, message):
     with pytest.raises(error, match=message):
         as_labels(y, 3)
 
@@ -60,11 +60,33 @@ def test_samples_must_match_and_exist():
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, "3", None, True])
-def test_counts_refused(value):
+def test_counts_are_refused(value):
     with pytest.raises(InputError, match="whole number of at least 1"):
         as_count(value, "batch_size")
 
 
-def test_counts_accepted():
+def test_counts_are_accepted():
     assert as_count(np.int64(3), "k") == 3
     assert as_count(0, "seed", minimum=0) == 0
+
+
+def test_weights_become_float64_in_a_new_array():
+    given = np.array([0.0, 2.0])
+    weights = as_weights(given, 2)
+    assert weights.dtype == np.float64 and not np.shares_memory(weights, given)
+    assert as_weights([True, False], 2).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ([1.0], ShapeError, r"one number for each of 2 samples, got shape \(1,\)"),
+        ([1.0, -2.0], InputError, "numbers from -2.0 to 1.0"),
+        ([1.0, np.nan], InputError, "finite numbers of at least 0"),
+        ([1.0, np.inf], InputError, "finite numbers of at least 0"),
+        (["a", "b"], InputError, "real numbers"),
+    ],
+)
+def test_weights_are_refused(weights, error, message):
+    with pytest.raises(error, match=message):
+        as_weights(weights, 2)
