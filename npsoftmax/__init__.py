@@ -1,100 +1,70 @@
 """Softmax regression in pure NumPy: columns are samples, gradients are derived by hand.
 
-Importing the package costs next to nothing: each public name loads its module at its first use.
+Importing the package is cheap: each public name and each module is loaded at its first use.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from npsoftmax import errors, functional, lbfgs, metrics, objective, optimisers, storage
-    from npsoftmax.data import DataLoader, Dataset, load, splitobs
-    from npsoftmax.functional import logitcrossentropy, logsoftmax, logsumexp, softmax
-    from npsoftmax.history import EpochRecord, IterationRecord
-    from npsoftmax.model import SoftmaxRegression
-    from npsoftmax.optimisers import (
-        Adam,
-        AdamW,
-        ClipGrad,
-        ClipNorm,
-        Descent,
-        Momentum,
-        Nesterov,
-        OptimiserChain,
-        WeightDecay,
-    )
-    from npsoftmax.optimum import FullBatchTrainer, Optimum, fit
-    from npsoftmax.trainer import Trainer
-
 __version__ = "0.1.0"
 
-__all__ = [
-    "Adam",
-    "AdamW",
-    "ClipGrad",
-    "ClipNorm",
-    "DataLoader",
-    "Dataset",
-    "Descent",
-    "EpochRecord",
-    "FullBatchTrainer",
-    "IterationRecord",
-    "Momentum",
-    "Nesterov",
-    "OptimiserChain",
-    "Optimum",
-    "SoftmaxRegression",
-    "Trainer",
-    "WeightDecay",
-    "errors",
-    "fit",
-    "functional",
-    "lbfgs",
-    "load",
-    "logitcrossentropy",
-    "logsoftmax",
-    "logsumexp",
-    "metrics",
-    "objective",
-    "optimisers",
-    "softmax",
-    "splitobs",
-    "storage",
-]
-
-_NAMES_OF = {
+# The public names by the module that defines them; "" stands for the package, whose names are
+# modules.
+_PUBLIC = {
+    "": ("errors", "functional", "metrics", "objective", "optimisers"),
     "data": ("DataLoader", "Dataset", "load", "splitobs"),
     "functional": ("logitcrossentropy", "logsoftmax", "logsumexp", "softmax"),
-    "history": ("EpochRecord", "IterationRecord"),
     "model": ("SoftmaxRegression",),
-    "optimisers": (
-        "Adam",
-        "AdamW",
-        "ClipGrad",
-        "ClipNorm",
-        "Descent",
-        "Momentum",
-        "Nesterov",
-        "OptimiserChain",
-        "WeightDecay",
-    ),
+    "optimisers": ("Adam", "AdamW", "Descent", "Momentum", "Nesterov"),
     "optimum": ("FullBatchTrainer", "Optimum", "fit"),
     "trainer": ("Trainer",),
 }
-_HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+if TYPE_CHECKING:  # type checkers cannot read the table
+    from npsoftmax import errors as errors
+    from npsoftmax import functional as functional
+    from npsoftmax import metrics as metrics
+    from npsoftmax import objective as objective
+    from npsoftmax import optimisers as optimisers
+    from npsoftmax.data import DataLoader as DataLoader
+    from npsoftmax.data import Dataset as Dataset
+    from npsoftmax.data import load as load
+    from npsoftmax.data import splitobs as splitobs
+    from npsoftmax.functional import logitcrossentropy as logitcrossentropy
+    from npsoftmax.functional import logsoftmax as logsoftmax
+    from npsoftmax.functional import logsumexp as logsumexp
+    from npsoftmax.functional import softmax as softmax
+    from npsoftmax.model import SoftmaxRegression as SoftmaxRegression
+    from npsoftmax.optimisers import Adam as Adam
+    from npsoftmax.optimisers import AdamW as AdamW
+    from npsoftmax.optimisers import Descent as Descent
+    from npsoftmax.optimisers import Momentum as Momentum
+    from npsoftmax.optimisers import Nesterov as Nesterov
+    from npsoftmax.optimum import FullBatchTrainer as FullBatchTrainer
+    from npsoftmax.optimum import Optimum as Optimum
+    from npsoftmax.optimum import fit as fit
+    from npsoftmax.trainer import Trainer as Trainer
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name, or a module, when it is first used (PEP 562)."""
-    if name in _HOME:
-        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    """Load a public name or a module at its first use (PEP 562)."""
+    if _MODULE_OF.get(name):
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
         globals()[name] = value
         return value
-    if name in __all__ or name in _NAMES_OF:
+    try:
         return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:
-    """Return the public names, loaded or not."""
-    return sorted({*globals(), *__all__, *_NAMES_OF})
+    """Return the public names and the modules, loaded or not."""
+    from pkgutil import iter_modules
+
+    return sorted({*globals(), *__all__, *(module.name for module in iter_modules(__path__))})

@@ -227,7 +227,7 @@ class Trainer:
         return DivergedError(
             f"training diverged in epoch {self.epoch + 1}, step {step} of {len(self.loader)}: "
             f"{name} not finite. The learning rate is the likely cause; lower it "
-            f"({self.optimiser!r}), or clip: OptimiserChain(ClipNorm(1.0), ...)"
+            f"({self.optimiser!r}), or chain it behind npsoftmax.optimisers.ClipNorm(1.0)"
         )
 
     def _record(self) -> EpochRecord:

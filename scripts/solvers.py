@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     import npsoftmax
-    from npsoftmax import EpochRecord, IterationRecord
-    from npsoftmax.objective import FullBatch
+    from npsoftmax.history import EpochRecord, IterationRecord
+    from npsoftmax.objective import SummedObjective
 
 OPTIMISERS = {
     "descent": "Descent",

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 
 from npsoftmax import SoftmaxRegression, storage
-from npsoftmax.checkpoint import KIND, Checkpoint, SolverState, verify_files
+from npsoftmax.checkpoint import SOLVER_KIND, Checkpoint, SolverCheckpoint, verify_files
 from npsoftmax.errors import CorruptFileError
 from npsoftmax.history import EpochRecord, IterationRecord, Progress
 

@@ -158,13 +158,17 @@ def test_importing_the_package_loads_nothing_yet():
 
 
 def test_every_public_name_has_one_home():
-    homes = [name for names in npsoftmax._NAMES_OF.values() for name in names]
-    modules = set(npsoftmax.__all__) - set(homes)
-    assert len(homes) == len(set(homes)) and set(homes) <= set(npsoftmax.__all__)
-    assert all((ROOT / f"{m}.py").exists() or (ROOT / m).is_dir() for m in modules)
+    homes = [name for names in npsoftmax._PUBLIC.values() for name in names]
+    assert len(homes) == len(set(homes)) and sorted(homes) == npsoftmax.__all__
     typed = ast.parse((ROOT / "__init__.py").read_text())
     block = next(node for node in typed.body if is_type_checking(node))
-    assert {a.name for node in block.body for a in node.names} == set(npsoftmax.__all__)
+    imported = [(node.module, alias.name) for node in block.body for alias in node.names]
+    assert all(a.name == a.asname for node in block.body for a in node.names), "not re-exported"
+    assert imported == [
+        (f"npsoftmax.{module}".rstrip("."), name)
+        for module, names in npsoftmax._PUBLIC.items()
+        for name in names
+    ]
 
 
 def test_unknown_names_are_refused_and_known_ones_listed():
