@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import npsoftmax
     from npsoftmax.history import EpochRecord, IterationRecord
-    from npsoftmax.objective import SummedObjective
+    from npsoftmax.objective import FullBatch
 
 OPTIMISERS = {
     "descent": "Descent",

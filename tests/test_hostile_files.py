@@ -51,7 +51,7 @@ Parts = dict[str, bytes]
 
 @dataclass
 class Member:
-    """A member of a zip archive, and what its two headers say of it, true or not."""
+    """A member of a zip archive, with the true or false claims of its two headers."""
 
     name: bytes
     data: bytes
@@ -81,9 +81,9 @@ def archive(
     end: dict[str, int] | None = None,
     **every: Any,
 ) -> bytes:
-    """Return a sealed archive, one that every reader takes unless told otherwise.
+    """Return a sealed archive, by default one that every reader accepts.
 
-    ``more`` is listed besides the members, ``every`` is said of each of them, ``end`` at the end.
+    ``more`` is added to the directory; ``every`` are claims of each member, ``end`` of the end.
     """
     if isinstance(members, dict):
         members = [Member(name.encode(), data, **every) for name, data in members.items()]
@@ -107,17 +107,17 @@ def headers(member: Member, place: int) -> tuple[bytes, bytes]:
     stored = len(member.data) if member.stored is None else member.stored
     crc = zlib.crc32(member.data) if member.crc is None else member.crc
     listed = member.name if member.listed is None else member.listed
-    what = (member.flags, member.method, 0, 33, crc, stored, size)
-    local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, *what, len(member.name), 0) + member.name
+    common = (member.flags, member.method, 0, 33, crc, stored, size)
+    local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, *common, len(member.name), 0) + member.name
     at = place if member.at is None else member.at
     rest = (len(listed), len(member.extra), 0, 0, 0, 0, at)
     return local, struct.pack(
-        "<4s6H3L5H2L", b"PK\1\2", 20, 20, *what, *rest
+        "<4s6H3L5H2L", b"PK\1\2", 20, 20, *common, *rest
     ) + listed + member.extra
 
 
-def deflated(parts: Parts, bits: int = -15) -> bytes:
-    """Return an archive of the parts, compressed, whose claims are true."""
+def compress_members(parts: Parts, bits: int = -15) -> bytes:
+    """Return an archive of compressed members with true claims."""
     members = []
     for name, data in parts.items():
         squeezer = zlib.compressobj(9, zlib.DEFLATED, bits)
@@ -128,7 +128,7 @@ def deflated(parts: Parts, bits: int = -15) -> bytes:
 
 
 def npy(descr: object, shape: object, data: bytes = b"", fortran: object = False) -> bytes:
-    """Return a .npy file that says so, true or not."""
+    """Return a .npy file with these claims, true or not."""
     header = f"{{'descr': {descr!r}, 'fortran_order': {fortran!r}, 'shape': {shape!r}, }}"
     return npy_header(header.encode() + b" " * (-len(header) - 11 & 63) + b"\n", data)
 
@@ -140,14 +140,14 @@ def npy_header(header: bytes, data: bytes = b"", version: bytes = b"\1\0") -> by
 
 
 def array(value: Any, dtype: Any = None) -> bytes:
-    """Return a true .npy file, of any dtype."""
+    """Return a correct .npy file of any dtype."""
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.asarray(value, dtype))
     return stream.getvalue()
 
 
-def sequence(document: bytes) -> bytes:
-    """Return bytes as the array that holds metadata."""
+def bytes_array(document: bytes) -> bytes:
+    """Return the array that holds these bytes of metadata."""
     return array(np.frombuffer(document, np.uint8))
 
 
@@ -157,17 +157,17 @@ def document_of(parts: Parts) -> Any:
 
 
 def with_theta(theta: bytes) -> Callable[[Parts], bytes]:
-    """Return what puts another theta into a file."""
+    """Replace theta."""
     return lambda parts: archive({**parts, "theta.npy": theta})
 
 
 def with_text(text: bytes) -> Callable[[Parts], bytes]:
-    """Return what puts other metadata into a file."""
-    return lambda parts: archive({**parts, "metadata.npy": sequence(text)})
+    """Replace the metadata."""
+    return lambda parts: archive({**parts, "metadata.npy": bytes_array(text)})
 
 
 def with_value(place: str, value: Any) -> Callable[[Parts], bytes]:
-    """Return what sets one value, at ``content.progress.step`` say, or removes it with ``...``."""
+    """Set a value of the metadata, for example ``content.progress.step``; ``...`` removes it."""
 
     def make(parts: Parts) -> bytes:
         document = inner = document_of(parts)
@@ -186,32 +186,32 @@ def with_value(place: str, value: Any) -> Callable[[Parts], bytes]:
 
 
 def with_arrays(**arrays: bytes) -> Callable[[Parts], bytes]:
-    """Return what adds arrays; a double underscore in a name is a dot."""
+    """Add arrays; a double underscore in a name is a dot."""
     more = {f"{name.replace('__', '.')}.npy": data for name, data in arrays.items()}
     return lambda parts: archive({**parts, **more})
 
 
 def without(name: str) -> Callable[[Parts], bytes]:
-    """Return what removes a member."""
+    """Remove a member."""
     return lambda parts: archive({key: data for key, data in parts.items() if key != name})
 
 
 def with_member(name: bytes, **claims: Any) -> Callable[[Parts], bytes]:
-    """Return what adds a member under a strange name, or with strange claims."""
+    """Add a member with a strange name or strange claims."""
     return lambda parts: archive(
         [*(Member(n.encode(), d) for n, d in parts.items()), Member(name, array(1.0), **claims)]
     )
 
 
-def renamed(name: bytes) -> Callable[[Parts], bytes]:
-    """Return what gives theta another name."""
+def with_theta_named(name: bytes) -> Callable[[Parts], bytes]:
+    """Rename theta."""
     return lambda parts: archive(
         [Member(name if n == "theta.npy" else n.encode(), d) for n, d in parts.items()]
     )
 
 
-def nested(parts: Parts) -> bytes:
-    """Hide the metadata, header and all, among the numbers of another array."""
+def hide_metadata(parts: Parts) -> bytes:
+    """Hide the metadata with its header among the numbers of another array."""
     metadata = Member(b"metadata.npy", parts["metadata.npy"])
     hidden = headers(metadata, 0)[0] + metadata.data
     outer = Member(b"outer.npy", array(np.frombuffer(hidden, np.uint8)))
@@ -221,7 +221,7 @@ def nested(parts: Parts) -> bytes:
 
 
 def zip64_end(size: int, offset: int, disk: int = 0) -> bytes:
-    """Return the record and the locator that outbid the end of an archive."""
+    """Return the zip64 record and locator that override the end of an archive."""
     record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, size, offset)
     return record + struct.pack("<4sLQL", b"PK\6\7", disk, offset + size, 1)
 
@@ -233,8 +233,8 @@ class Bomb:
         return (os.system, ("touch ran",))
 
 
-def pickled(value: object) -> bytes:
-    """Return a true .npy file of an object, which only pickle can hold."""
+def pickle_array(value: object) -> bytes:
+    """Return a correct .npy file of an object, which needs pickle."""
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.array([value], dtype=object), allow_pickle=True)
     return stream.getvalue()
@@ -250,14 +250,14 @@ MODEL, CHECKPOINT, SOLVER = ("model",), ("checkpoint",), (SOLVER_KIND,)
 
 @dataclass(frozen=True)
 class Case:
-    """A hostile file, and by whom it must be refused; whoever need not must read it right."""
+    """A hostile file and the readers that must refuse it; the others must read it correctly."""
 
     id: str
     fault: str
     make: Callable[[Parts], bytes]
-    refused: str = READER  # or by ALL; or EITHER, where reading it right is right too
+    refused: str = READER  # or by ALL; or EITHER, if reading it correctly is also right
     kinds: tuple[str, ...] = EVERY
-    # What the file changes, where it is right to take it.
+    # The change that a reader must find if it accepts the file.
     changed: tuple[str, Any] | None = None
 
 
@@ -265,13 +265,13 @@ CODE = "__import__('os').system('touch ran')"
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
-def said(**claims: Any) -> Callable[[Parts], bytes]:
-    """Return what makes an archive that says so, true or not."""
+def claim(**claims: Any) -> Callable[[Parts], bytes]:
+    """Return an archive with these claims, true or not."""
     return lambda parts: archive(parts, **claims)
 
 
-def listed_again(name: bytes) -> Callable[[Parts], bytes]:
-    """Return what lists theta a second time, under this name."""
+def list_again(name: bytes) -> Callable[[Parts], bytes]:
+    """List theta a second time, under this name."""
 
     def make(parts: Parts) -> bytes:
         theta = Member(b"theta.npy", parts["theta.npy"], listed=name)
@@ -281,19 +281,19 @@ def listed_again(name: bytes) -> Callable[[Parts], bytes]:
 
 
 def under_two_names(parts: Parts) -> bytes:
-    """Return a file that lists theta by another name than stands before its bytes."""
+    """List theta under another name than the one in front of its bytes."""
     theta = Member(b"theta.npy", parts["theta.npy"], listed=b"other.npy")
     return archive([theta, Member(b"metadata.npy", parts["metadata.npy"])])
 
 
-def swapped(parts: Parts) -> bytes:
+def swap_members(parts: Parts) -> bytes:
     """Swap theta and metadata."""
     return archive(dict(zip(parts, reversed(parts.values()), strict=True)))
 
 
 def with_zeros(parts: Parts) -> bytes:
-    """Return a small file that claims 200 MiB, and has them."""
-    return deflated({**parts, "zeros.npy": array(np.zeros(200 * MIB, np.uint8))})
+    """Return a small file with 200 MiB of compressed zeros."""
+    return compress_members({**parts, "zeros.npy": array(np.zeros(200 * MIB, np.uint8))})
 
 
 TOP = 2**32 - 1
@@ -303,7 +303,7 @@ MILLION = headers(Member(b"x.npy", b""), 0)[1] * 10**6
 
 ARCHIVES = [
     Case("bomb", "200 MB of zeros, compressed", with_zeros, ALL, MODEL),
-    Case("entries", "a directory of a million members", said(more=MILLION), ALL, MODEL),
+    Case("entries", "a directory of a million members", claim(more=MILLION), ALL, MODEL),
     *(
         Case(label, fault, make, verdict)
         for label, fault, make, verdict in [
@@ -312,50 +312,50 @@ ARCHIVES = [
             ("pickle", "a pickle", lambda p: seal(pickle.dumps(Bomb())), ALL),
             ("npy", "a .npy file", lambda p: seal(p["theta.npy"]), ALL),
             ("html", "a web page", lambda p: seal(b"<html><script>alert(1)</script>"), ALL),
-            ("compressed", "compressed members", deflated, ALL),
-            ("method", "an unknown compression", said(method=99), ALL),
-            ("lzma", "LZMA that is not there", said(method=14), ALL),
-            ("encrypted", "members that claim to be encrypted", said(flags=1), ALL),
-            ("strong", "members that claim strong encryption", said(flags=0x41), ALL),
-            ("patched", "members that claim to be patches", said(flags=0x20), ALL),
-            ("descriptors", "sizes behind the data", said(flags=8, descriptor=bytes(16)), EITHER),
-            ("polyglot", "a script before the archive", said(prefix=b"#!/bin/sh\n"), EITHER),
+            ("compressed", "compressed members", compress_members, ALL),
+            ("method", "an unknown compression", claim(method=99), ALL),
+            ("lzma", "LZMA that is not there", claim(method=14), ALL),
+            ("encrypted", "members that claim to be encrypted", claim(flags=1), ALL),
+            ("strong", "members that claim strong encryption", claim(flags=0x41), ALL),
+            ("patched", "members that claim to be patches", claim(flags=0x20), ALL),
+            ("descriptors", "sizes behind the data", claim(flags=8, descriptor=bytes(16)), EITHER),
+            ("polyglot", "a script before the archive", claim(prefix=b"#!/bin/sh\n"), EITHER),
             (
                 "two-in-one",
                 "an archive before the archive",
                 lambda p: archive(p, archive(p)),
                 EITHER,
             ),
-            ("gaps", "bytes between the members", said(between=b"gap" * 99), EITHER),
-            ("tail", "bytes before the end of the directory", said(before_end=bytes(99)), EITHER),
+            ("gaps", "bytes between the members", claim(between=b"gap" * 99), EITHER),
+            ("tail", "bytes before the end of the directory", claim(before_end=bytes(99)), EITHER),
             ("duplicate", "a name twice", with_member(b"theta.npy"), ALL),
-            ("twice", "a member listed twice", listed_again(b"theta.npy"), ALL),
-            ("alias", "a member under a second name", listed_again(b"again.npy"), ALL),
-            ("hidden", "a member inside another's numbers", nested, READER),
-            ("swapped", "theta and metadata swapped", swapped, ALL),
+            ("twice", "a member listed twice", list_again(b"theta.npy"), ALL),
+            ("alias", "a member under a second name", list_again(b"again.npy"), ALL),
+            ("hidden", "a member inside another's numbers", hide_metadata, READER),
+            ("swapped", "theta and metadata swapped", swap_members, ALL),
             ("reordered", "another order", lambda p: archive(dict(reversed(p.items()))), EITHER),
             ("no-members", "no members", lambda p: archive({}), ALL),
             ("no-metadata", "no metadata", without("metadata.npy"), ALL),
             ("no-theta", "no theta", without("theta.npy"), READER),
-            ("crc", "wrong CRC-32", said(crc=1), EITHER),
-            ("short", "members that claim too little", said(size=70, stored=70), ALL),
-            ("long", "members that claim too much", said(size=2**31, stored=2**31), ALL),
-            ("sizes", "members whose two sizes differ", said(size=70), ALL),
-            ("stored", "members that say they were cut", said(stored=70), ALL),
-            ("zip64-absent", "a zip64 field that is missing", said(size=TOP, stored=TOP), ALL),
-            ("zip64", "2^62 bytes by zip64", said(size=TOP, stored=TOP, extra=HUGE), ALL),
-            ("zip64-end", "an end beyond 2^62", said(before_end=zip64_end(2**62, 2**62)), ALL),
-            ("zip64-disk", "an end on another disk", said(before_end=zip64_end(9, 9, 7)), ALL),
-            ("extra", "an extra field that is cut off", said(extra=b"\x75\x70\xff\xff"), EITHER),
-            ("extra-name", "an empty name in an extra field", said(extra=EMPTY_NAME), EITHER),
-            ("count", "an end that counts 65,535 members", said(end={"entries": 65_535}), EITHER),
-            ("offset", "a directory beyond the end", said(end={"offset": 2**31}), ALL),
-            ("directory", "a directory larger than the file", said(end={"size": 2**31}), ALL),
-            ("directory-cut", "a directory cut in an entry", said(end={"size": 50}), ALL),
-            ("place", "members beyond the end", said(at=2**31), ALL),
+            ("crc", "wrong CRC-32", claim(crc=1), EITHER),
+            ("short", "members that claim too little", claim(size=70, stored=70), ALL),
+            ("long", "members that claim too much", claim(size=2**31, stored=2**31), ALL),
+            ("sizes", "members whose two sizes differ", claim(size=70), ALL),
+            ("stored", "members that say they were cut", claim(stored=70), ALL),
+            ("zip64-absent", "a zip64 field that is missing", claim(size=TOP, stored=TOP), ALL),
+            ("zip64", "2^62 bytes by zip64", claim(size=TOP, stored=TOP, extra=HUGE), ALL),
+            ("zip64-end", "an end beyond 2^62", claim(before_end=zip64_end(2**62, 2**62)), ALL),
+            ("zip64-disk", "an end on another disk", claim(before_end=zip64_end(9, 9, 7)), ALL),
+            ("extra", "an extra field that is cut off", claim(extra=b"\x75\x70\xff\xff"), EITHER),
+            ("extra-name", "an empty name in an extra field", claim(extra=EMPTY_NAME), EITHER),
+            ("count", "an end that counts 65,535 members", claim(end={"entries": 65_535}), EITHER),
+            ("offset", "a directory beyond the end", claim(end={"offset": 2**31}), ALL),
+            ("directory", "a directory larger than the file", claim(end={"size": 2**31}), ALL),
+            ("directory-cut", "a directory cut in an entry", claim(end={"size": 50}), ALL),
+            ("place", "members beyond the end", claim(at=2**31), ALL),
             ("other-name", "a member whose two names differ", under_two_names, ALL),
             ("name-utf8", "a name that is no UTF-8", with_member(b"\xff.npy", flags=0x800), ALL),
-            ("name-nul", "a name with a NUL", renamed(b"theta.npy\0.py"), EITHER),
+            ("name-nul", "a name with a NUL", with_theta_named(b"theta.npy\0.py"), EITHER),
             ("name-long", "10,000 letters for a name", with_member(b"x" * 10_000 + b".npy"), ALL),
             ("name-longest", "65,000 slashes for a name", with_member(b"/" * 65_000), ALL),
         ]
@@ -381,7 +381,7 @@ ARCHIVES = [
     ),
 ]
 
-NINE = bytes(36)  # as many bytes as theta has
+NINE = bytes(36)  # the size of theta
 TRUE_HEADER = b"{'descr': '<f4', 'fortran_order': True, 'shape': (3, 3), }"
 
 HEADERS = [
@@ -451,7 +451,7 @@ HEADERS = [
         ("twice", "a key twice", npy_header(TRUE_HEADER[:-1] + b"'shape': (3, 3)}", NINE), EITHER),
         ("unhashable", "a list for a key", npy_header(b"{[]: 1}"), ALL),
         ("object", "dtype object", npy("|O", (9,), NINE), ALL),
-        ("pickle", "dtype object, and a pickle", pickled(Bomb()), ALL),
+        ("pickle", "dtype object, and a pickle", pickle_array(Bomb()), ALL),
         ("structured", "a structured dtype", array([(1.0, 2)], "f4,i4"), ALL),
         ("hidden-object", "an object in a structured dtype", npy([("x", "|O")], (4,), NINE), ALL),
         ("sub-array", "a dtype of arrays", npy(("<f4", (3,)), (3,), NINE), ALL),
@@ -495,10 +495,10 @@ THETAS = [
 
 
 def unnamed_classes(parts: Parts) -> bytes:
-    """Return a model of four million classes without names."""
+    """Return a model with four million classes and no names."""
     document = {"kind": "model", "format_version": 1, "content": {"pixel_scale": 1.0}}
     theta = array(np.zeros((4_000_000, 2), np.float32))
-    return archive({"theta.npy": theta, "metadata.npy": sequence(json.dumps(document).encode())})
+    return archive({"theta.npy": theta, "metadata.npy": bytes_array(json.dumps(document).encode())})
 
 
 SQUARE = array(np.zeros((3, 3), np.float32))
@@ -520,24 +520,24 @@ ARRAYS = [
 ] + [Case("unnamed", "four million classes without names", unnamed_classes, READER, MODEL)]
 
 
-def padded(item: bytes) -> bytes:
-    """Return as much JSON as is ever read: a list of this over and over."""
+def fill_json(item: bytes) -> bytes:
+    """Return a JSON list of this item with the largest accepted size."""
     return b"[" + (item + b",") * ((MOST_JSON - 99) // (len(item) + 1)) + item + b"]"
 
 
 def in_utf_16(parts: Parts) -> bytes:
-    """Return the file with metadata in another encoding."""
+    """Encode the metadata in UTF-16."""
     return with_text(json.dumps(document_of(parts)).encode("utf-16"))(parts)
 
 
 def with_letters(parts: Parts) -> bytes:
-    """Return the file with letters in its metadata that JSON is never written with here."""
+    """Put a letter into the metadata that json.dumps would escape."""
     document = {**document_of(parts), "note": "\u00e9"}
     return with_text(json.dumps(document, ensure_ascii=False).encode())(parts)
 
 
 def with_key_twice(parts: Parts) -> bytes:
-    """Return the file with two kinds in its metadata, of which the last counts."""
+    """Put two kinds into the metadata, of which the last is valid."""
     return with_text(b'{"kind": "x", ' + json.dumps(document_of(parts)).encode()[1:])(parts)
 
 
@@ -560,9 +560,9 @@ METADATA = [
             ("latin", "that is no UTF-8", b'{"kind": "\xff"}', EVERY),
             ("more", "with something after it", b"{} {}", EVERY),
             ("cut", "that is cut off", b'{"content": {', EVERY),
-            ("lists", "full of empty lists", padded(b"[]"), MODEL),
-            ("objects", "full of empty objects", padded(b"{}"), MODEL),
-            ("numbers", "full of numbers", padded(b"0.5"), MODEL),
+            ("lists", "full of empty lists", fill_json(b"[]"), MODEL),
+            ("objects", "full of empty objects", fill_json(b"{}"), MODEL),
+            ("numbers", "full of numbers", fill_json(b"0.5"), MODEL),
             ("wide", "full of wide letters", WIDE, MODEL),
             ("large", "of a byte too many", b" " * (MOST_JSON + 1), MODEL),
         ]
@@ -661,15 +661,17 @@ READERS = {
     SOLVER_KIND: ("solver", "read", "kind_of", "verify", "solve"),
 }
 COMMANDS = ("verify", "evaluate", "train", "solve")
-DEEDS = ("pickle.", "socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.rename",
-         "os.remove", "os.mkdir", "os.link", "os.symlink", "os.chmod", "shutil.")  # fmt: skip
+FORBIDDEN_EVENTS = (
+    "pickle.", "socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.rename",
+    "os.remove", "os.mkdir", "os.link", "os.symlink", "os.chmod", "shutil.",
+)  # fmt: skip
 
 
 def serve() -> None:
-    """Read files as the lines of the standard input say; answer each with a line."""
+    """Read the files named on standard input; answer each with a line."""
     import npsoftmax
 
-    # No test of a command is about the data; and matplotlib is large.
+    # The commands need no real data and no matplotlib here.
     sys.modules["matplotlib"] = None  # type: ignore[assignment]
     load = npsoftmax.load
     npsoftmax.load = lambda name, *rest, **more: (  # type: ignore[assignment]
@@ -682,7 +684,7 @@ def serve() -> None:
 
     gc.freeze()
     for line in sys.stdin:
-        print(json.dumps(apart(partial(examine, *json.loads(line)))), flush=True)
+        print(json.dumps(run_in_child(partial(examine, *json.loads(line)))), flush=True)
 
 
 def small_data() -> Any:
@@ -694,12 +696,12 @@ def small_data() -> Any:
     return npsoftmax.Dataset("garments", ("a", "b", "c"), X, y, X, y, {}, "made up")
 
 
-def apart(work: Callable[[], Any]) -> Any:
-    """Return what ``work`` returns in a child with limits, or how the child ended."""
+def run_in_child(work: Callable[[], Any]) -> Any:
+    """Return the result of ``work`` in a child process with limits, or how the child ended."""
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
-        limit_myself()
+        set_limits()
         os.write(theirs, json.dumps(work()).encode())
         os._exit(0)
     os.close(theirs)
@@ -709,7 +711,7 @@ def apart(work: Callable[[], Any]) -> Any:
     return json.loads(answer) if answer else {"error": f"the process ended with {status}"}
 
 
-def limit_myself() -> None:
+def set_limits() -> None:
     import resource
     import signal
 
@@ -721,37 +723,37 @@ def limit_myself() -> None:
 
 
 def examine(readers: list[str], path: str) -> dict[str, Any]:
-    """Let each of the readers read a file; return what they say, and what they did on the way."""
+    """Let each reader read the file; return results, forbidden actions and memory growth."""
     import resource
 
-    deeds: list[str] = []
+    actions: list[str] = []
     start = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    sys.addaudithook(partial(watch, deeds))
+    sys.addaudithook(partial(audit, actions))
     reports = {}
     for reader in readers:
-        deeds.clear()
+        actions.clear()
         reports[reader] = report = outcome(reader, path)
-        report["deeds"] = [] if reader in ("train", "solve", "make") else list(deeds)
+        report["actions"] = [] if reader in ("train", "solve", "make") else list(actions)
         report["grown"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10 - start
     return reports
 
 
 def outcome(reader: str, path: str) -> dict[str, Any]:
     try:
-        return {"found": told(CALLS[reader](path))} if reader in CALLS else run(reader, path)
+        return {"found": comparable(CALLS[reader](path))} if reader in CALLS else run(reader, path)
     except CorruptFileError as error:
         return {"refused": str(error)}
     except BaseException as error:
         return {"error": f"{type(error).__name__}: {error!s:.300}"}
 
 
-def watch(deeds: list[str], event: str, arguments: tuple[Any, ...]) -> None:
-    """Note what no reader has to do."""
+def audit(actions: list[str], event: str, arguments: tuple[Any, ...]) -> None:
+    """Note actions that no reader needs."""
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
     if event == "open" and isinstance(arguments[2], int) and arguments[2] & writing:
-        deeds.append(f"opens {arguments[0]!r} to write")
-    elif event.startswith(DEEDS):
-        deeds.append(f"{event} {arguments!r:.100}")
+        actions.append(f"opens {arguments[0]!r} to write")
+    elif event.startswith(FORBIDDEN_EVENTS):
+        actions.append(f"{event} {arguments!r:.100}")
 
 
 CALLS: dict[str, Callable[[str], Any]] = {
@@ -763,22 +765,22 @@ CALLS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def told(found: Any) -> Any:
-    """Return what was read in a form that can be compared."""
+def comparable(found: Any) -> Any:
+    """Return content in a form that can be compared and sent as JSON."""
     if isinstance(found, np.ndarray):
         content = found.tobytes("F") if found.nbytes < MIB else b"many numbers"
         return [str(found.dtype), found.shape, hashlib.sha256(content).hexdigest()]
     if isinstance(found, SoftmaxRegression | Checkpoint | SolverCheckpoint):
-        return {name: told(value) for name, value in vars(found).items()}
+        return {name: comparable(value) for name, value in vars(found).items()}
     if isinstance(found, dict):
-        return {name: told(value) for name, value in found.items()}
+        return {name: comparable(value) for name, value in found.items()}
     if isinstance(found, list | tuple):
-        return [told(value) for value in found]
-    return found if isinstance(found, str | int | float | None) else told(asdict(found))
+        return [comparable(value) for value in found]
+    return found if isinstance(found, str | int | float | None) else comparable(asdict(found))
 
 
 def run(name: str, path: str) -> dict[str, Any]:
-    """Run a command as it runs itself; return its exit code and what it printed."""
+    """Run a command; return its exit code and output."""
     import command_line
     import evaluate
     import train
@@ -812,7 +814,7 @@ def run(name: str, path: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def examiner():
-    """Return what reads a file in a process of its own: ``examiner(readers, path)``."""
+    """Return ``examiner(readers, path)``, which reads a file in another process."""
     folders = [str(ROOT), *(str(ROOT / name) for name in ("tests", "scripts"))]
     process = subprocess.Popen(
         [sys.executable, __file__],
@@ -834,7 +836,7 @@ def examiner():
 
 @dataclass(frozen=True)
 class Genuine:
-    """What the project wrote: the members of a file of each kind, and what its readers find."""
+    """Genuine files: the members of one of each kind, and the content that its readers find."""
 
     parts: dict[str, Parts]
     found: dict[str, dict[str, Any]]
@@ -859,10 +861,24 @@ def genuine(examiner, tmp_path_factory) -> Genuine:
 # ------------------------------------------------------------------ what is expected
 
 
+READ = {"model": SoftmaxRegression.load, "checkpoint": Checkpoint.read, SOLVER_KIND: SolverCheckpoint.read}
+
+
+@pytest.fixture
+def record(record_property) -> Callable[..., None]:
+    """Return what records the row of a test for docs/reliability.md."""
+
+    def record(**properties: object) -> None:
+        for name, value in properties.items():
+            record_property(name, value)
+
+    return record
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_a_hostile_file(case, examiner, genuine, tmp_path, record_property):
-    said = set()
-    # What no reader takes is given to all of them, whichever kind it claims to be.
+def test_a_hostile_file(case, examiner, genuine, tmp_path, record):
+    outcomes = set()
+    # A file that every reader must refuse is given to all of them, in one kind only.
     for kind in case.kinds[:1] if case.refused == ALL else case.kinds:
         path = tmp_path / kind / "checkpoint.npz"
         path.parent.mkdir()
@@ -874,35 +890,42 @@ def test_a_hostile_file(case, examiner, genuine, tmp_path, record_property):
         reports = examiner(readers, path)
         assert "error" not in reports, reports
         for reader, report in reports.items():
-            expect(case, reader, report, path)
+            check_report(case, reader, report, path)
             if reader in CALLS and not case.refused and "refused" not in report:
-                assert report["found"] == right(case, reader, genuine.found[kind][reader])
-        boxes = ("read", "kind_of") if case.refused == READER else ()  # they open any kind of file
-        said |= {happened(report, path) for name, report in reports.items() if name not in boxes}
+                found = genuine.found[kind][reader]
+                assert report["found"] == expected_content(case, reader, found)
+        any_kind = ("read", "kind_of") if case.refused == READER else ()  # these open any kind
+        outcomes |= {
+            describe_outcome(report, path)
+            for name, report in reports.items()
+            if name not in any_kind
+        }
         if case.refused or kind == "model":
             assert path.read_bytes() == content
             assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert list(Path.cwd().iterdir()) == [], "code in the file ran"
-    record_property("id", case.id)
-    record_property("fault", case.fault)
-    record_property("expected", "refused" if case.refused else "refused, or right")
-    record_property("happened", "; ".join(sorted(said)))
+    record(
+        id=case.id,
+        fault=case.fault,
+        expected="refused" if case.refused else "refused, or right",
+        happened="; ".join(sorted(outcomes)),
+    )
 
 
-def right(case: Case, reader: str, found: Any) -> Any:
-    """Return what a reader finds in a file that is right."""
+def expected_content(case: Case, reader: str, found: Any) -> Any:
+    """Return the content that a reader must find if it accepts the file."""
     if case.changed is None or reader == "kind_of":
         return found
     change = dict([case.changed])
     return {**found, **change} if reader == "load" else [found[0], {**found[1], **change}]
 
 
-def expect(case: Case, reader: str, report: dict[str, Any], path: Path) -> None:
-    """Hold a reader to an honest refusal, or to reading, and to bounded memory."""
+def check_report(case: Case, reader: str, report: dict[str, Any], path: Path) -> None:
+    """Check that the file was refused with a reason or read, in bounded memory."""
     assert "error" not in report, report["error"]
-    assert report["deeds"] == []
+    assert report["actions"] == []
     if reader in COMMANDS:
-        expect_command(reader, report, path, case.refused != "")
+        check_command(reader, report, path, case.refused != "")
     elif "refused" in report:
         assert_honest(report["refused"], path)
     else:
@@ -910,8 +933,8 @@ def expect(case: Case, reader: str, report: dict[str, Any], path: Path) -> None:
     assert report["grown"] < 2.5 * path.stat().st_size + MEMORY
 
 
-def expect_command(reader: str, report: dict[str, Any], path: Path, refused: bool) -> None:
-    """Hold a command to its exit codes, one line of complaint, and nothing a terminal obeys."""
+def check_command(reader: str, report: dict[str, Any], path: Path, refused: bool) -> None:
+    """Check the exit code and that the error is one line without control characters."""
     code, lines = report["code"], report["err"].splitlines()
     assert code in ((4,) if refused else (0, 2, 4)), report
     assert len(lines) == (code != 0), report["err"]
@@ -923,14 +946,14 @@ def expect_command(reader: str, report: dict[str, Any], path: Path, refused: boo
 
 
 def assert_honest(reason: str, path: Path) -> None:
-    """Hold a reason to one line of reasonable length that names the file and what is wrong."""
+    """Check that a reason is one short line that names the file and the fault."""
     text = reason.replace(str(path), "FILE")
     assert re.match(r"FILE: expected .+ got .", text), text[:1000]
     assert text.isprintable() and len(text) < LONGEST_REASON, text[:1000]
 
 
-def happened(report: dict[str, Any], path: Path) -> str:
-    """Say how it ended in a few words."""
+def describe_outcome(report: dict[str, Any], path: Path) -> str:
+    """Describe an outcome in a few words."""
     if "refused" in report:
         return "refused: " + report["refused"].replace(str(path), "FILE")[:160]
     return "right" if report.get("code", 0) == 0 else f"exit {report['code']}"
@@ -953,8 +976,8 @@ OTHER_RUNS = [
 @pytest.mark.parametrize(
     ("label", "place", "value", "codes"), OTHER_RUNS, ids=[run[0] for run in OTHER_RUNS]
 )
-def test_a_run_that_goes_on_from_a_stranger_s_checkpoint(
-    label, place, value, codes, kind, examiner, genuine, tmp_path, record_property
+def test_resuming_from_the_checkpoint_of_another_run(
+    label, place, value, codes, kind, examiner, genuine, tmp_path, record
 ):
     if "objective" in label and kind != SOLVER_KIND:
         pytest.skip("only the solver has an objective")
@@ -968,10 +991,12 @@ def test_a_run_that_goes_on_from_a_stranger_s_checkpoint(
     assert len(lines) == 1 or report["code"] == 0
     for line in lines:
         assert line.isprintable() and len(line.replace(str(path), "")) < LONGEST_REASON, line[:1000]
-    record_property("id", f"{READERS[kind][-1]}-{label}")
-    record_property("fault", f"a checkpoint whose {place[:40]!r} is another run's or hostile")
-    record_property("expected", "refused, or a warning")
-    record_property("happened", f"exit {report['code']}: {(lines or ['no complaint'])[0][:160]}")
+    record(
+        id=f"{READERS[kind][-1]}-{label}",
+        fault=f"a checkpoint whose {place[:40]!r} is of another run or hostile",
+        expected="refused, or a warning",
+        happened=f"exit {report['code']}: {(lines or ['no complaint'])[0][:160]}",
+    )
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -996,8 +1021,7 @@ FIELDS = [
 NO_NUMBERS = ["1", [], {}, [1], True, -1, -0.5, float("nan"), float("inf"), 10**400, 2**63, ...]
 
 
-def test_every_field_with_every_wrong_value(genuine, tmp_path, record_property):
-    readers = {"checkpoint": Checkpoint.read, SOLVER_KIND: SolverCheckpoint.read}
+def test_every_field_with_every_wrong_value(genuine, tmp_path, record):
     for kind, place in FIELDS:
         for value in [*NO_NUMBERS, *([] if "test" in place else [None])]:
             if kind == "checkpoint" and value is ... and "progress" in place:
@@ -1005,13 +1029,15 @@ def test_every_field_with_every_wrong_value(genuine, tmp_path, record_property):
             path = tmp_path / "c.npz"
             path.write_bytes(with_value(f"content.{place}", value)(genuine.parts[kind]))
             with pytest.raises(CorruptFileError) as caught:
-                readers[kind](path)
+                READ[kind](path)
             assert_honest(str(caught.value), path)
-    record_property("id", "fields")
-    record_property("fault", "every number of the place and the history is another type or value")
-    record_property("inputs", len(FIELDS) * len(NO_NUMBERS))
-    record_property("expected", "refused")
-    record_property("happened", "refused")
+    record(
+        id="fields",
+        fault="every number of the place and the history is another type or value",
+        inputs=len(FIELDS) * len(NO_NUMBERS),
+        expected="refused",
+        happened="refused",
+    )
 
 
 @pytest.mark.parametrize(
@@ -1027,21 +1053,16 @@ def test_every_field_with_every_wrong_value(genuine, tmp_path, record_property):
         (SOLVER_KIND, "content.history.0.step"),
     ],
 )
-def test_lists_as_deep_as_the_interpreter_goes(kind, place, genuine, tmp_path):
-    reader = {
-        "model": SoftmaxRegression.load,
-        "checkpoint": Checkpoint.read,
-        SOLVER_KIND: SolverCheckpoint.read,
-    }
+def test_lists_nested_to_the_recursion_limit(kind, place, genuine, tmp_path):
     path = tmp_path / "c.npz"
-    # Between the depth that JSON refuses and the one that repr refuses lies trouble.
+    # JSON and repr have different limits; depths between them once escaped both.
     for depth in range(sys.getrecursionlimit() - 400, sys.getrecursionlimit() + 50, 7):
         parts = dict(genuine.parts[kind])
         path.write_bytes(with_value(place, "HERE")(parts))
         text = document_text(path).replace(b'"HERE"', b"[" * depth + b"]" * depth)
         path.write_bytes(with_text(text)(parts))
         with pytest.raises(CorruptFileError):
-            reader[kind](path)
+            READ[kind](path)
 
 
 def document_text(path: Path) -> bytes:
@@ -1053,12 +1074,7 @@ def document_text(path: Path) -> bytes:
 @pytest.mark.parametrize(
     "every", [pytest.param(97, id="quick"), pytest.param(1, id="slow", marks=pytest.mark.slow)]
 )
-def test_single_flipped_bits_and_cuts(kind, every, genuine, tmp_path, record_property):
-    reader = {
-        "model": SoftmaxRegression.load,
-        "checkpoint": Checkpoint.read,
-        SOLVER_KIND: SolverCheckpoint.read,
-    }
+def test_single_flipped_bits_and_cuts(kind, every, genuine, tmp_path, record):
     good, path = archive(genuine.parts[kind]), tmp_path / "file.npz"
     bits = range(0, 8 * len(good), every)
     for bit in bits:
@@ -1066,19 +1082,21 @@ def test_single_flipped_bits_and_cuts(kind, every, genuine, tmp_path, record_pro
         bad[bit // 8] ^= 1 << bit % 8
         path.write_bytes(bad)
         with pytest.raises(CorruptFileError) as caught:
-            reader[kind](path)
+            READ[kind](path)
         assert_honest(str(caught.value), path)
     lengths = range(0, len(good), max(every // 8, 1))
     for length in lengths:
         path.write_bytes(good[:length])
         with pytest.raises(CorruptFileError) as caught:
-            reader[kind](path)
+            READ[kind](path)
         assert_honest(str(caught.value), path)
-    record_property("id", f"flips-{READERS[kind][0]}")
-    record_property("fault", f"a bit of a {kind} flipped, or its end cut off")
-    record_property("inputs", len(bits) + len(lengths))
-    record_property("expected", "refused")
-    record_property("happened", "refused")
+    record(
+        id=f"flips-{READERS[kind][0]}",
+        fault=f"a bit of a {kind} flipped, or its end cut off",
+        inputs=len(bits) + len(lengths),
+        expected="refused",
+        happened="refused",
+    )
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -1086,12 +1104,7 @@ def test_single_flipped_bits_and_cuts(kind, every, genuine, tmp_path, record_pro
     "count",
     [pytest.param(200, id="quick"), pytest.param(10_000, id="slow", marks=pytest.mark.slow)],
 )
-def test_damaged_files_that_were_sealed_again(kind, count, genuine, tmp_path, record_property):
-    reader = {
-        "model": SoftmaxRegression.load,
-        "checkpoint": Checkpoint.read,
-        SOLVER_KIND: SolverCheckpoint.read,
-    }
+def test_damaged_files_with_a_new_seal(kind, count, genuine, tmp_path, record):
     rng, path = random.Random(2024), tmp_path / "file.npz"
     good = archive(genuine.parts[kind])[: -64 - 17]
     taken = 0
@@ -1103,46 +1116,50 @@ def test_damaged_files_that_were_sealed_again(kind, count, genuine, tmp_path, re
             )
         path.write_bytes(seal(bytes(bad)))
         try:
-            found = reader[kind](path)
+            found = READ[kind](path)
         except CorruptFileError as error:
             assert_honest(str(error), path)
         else:
             taken += 1
             theta = found.x if kind == SOLVER_KIND else found.theta
             assert theta.dtype == np.float32 and theta.ndim == 2 and np.isfinite(theta).all()
-    record_property("id", f"fuzz-{READERS[kind][0]}")
-    record_property("fault", f"random bytes of a {kind} changed, and sealed again")
-    record_property("inputs", count)
-    record_property("expected", "refused, or read as a whole file says")
-    record_property("happened", f"{count - taken} refused, {taken} read")
+    record(
+        id=f"fuzz-{READERS[kind][0]}",
+        fault=f"random bytes of a {kind} changed, and sealed again",
+        inputs=count,
+        expected="refused, or read as a whole file says",
+        happened=f"{count - taken} refused, {taken} read",
+    )
     assert 0 < taken < count
 
 
 @pytest.mark.parametrize("reader", [*READERS["model"], "checkpoint", "solver", "train", "solve"])
-@pytest.mark.parametrize("what", ["folder", "pipe", "zeros", "nothing", "loop", "huge"])
-def test_what_is_no_file_or_too_large(what, reader, examiner, tmp_path, record_property):
+@pytest.mark.parametrize("kind", ["folder", "pipe", "zeros", "nothing", "loop", "huge"])
+def test_paths_that_are_not_files_or_too_large(kind, reader, examiner, tmp_path, record):
     path = tmp_path / "checkpoint.npz"
-    if what == "folder":
+    if kind == "folder":
         path.mkdir()
-    elif what == "pipe":
+    elif kind == "pipe":
         os.mkfifo(path)
-    elif what in ("zeros", "loop"):
-        path.symlink_to("/dev/zero" if what == "zeros" else path)
-    elif what == "huge":
+    elif kind in ("zeros", "loop"):
+        path.symlink_to("/dev/zero" if kind == "zeros" else path)
+    elif kind == "huge":
         with path.open("wb") as file:
             file.truncate(storage.MAX_BYTES + 1)
     report = examiner([reader], path)[reader]
     line = report.get("refused") or report.get("error") or report["err"].strip()
-    assert report.get("code") in (None, 4 if what == "huge" else 2), report
+    assert report.get("code") in (None, 4 if kind == "huge" else 2), report
     if reader in CALLS:
-        assert ("refused" in report) == (what == "huge"), report
-        assert what == "huge" or line.startswith("InputError: cannot read "), report
+        assert ("refused" in report) == (kind == "huge"), report
+        assert kind == "huge" or line.startswith("InputError: cannot read "), report
     assert str(path) in line and "\n" not in line
     assert report["grown"] < MEMORY
-    record_property("id", f"{what}-{reader}")
-    record_property("fault", f"{what} where {reader} expects a file")
-    record_property("expected", "refused")
-    record_property("happened", line.replace(str(path), "FILE")[:160])
+    record(
+        id=f"{kind}-{reader}",
+        fault=f"{kind} where {reader} expects a file",
+        expected="refused",
+        happened=line.replace(str(path), "FILE")[:160],
+    )
 
 
 @pytest.mark.parametrize(
@@ -1156,8 +1173,8 @@ def test_what_is_no_file_or_too_large(what, reader, examiner, tmp_path, record_p
         ("list", lambda path: path.write_bytes(b"[]")),
     ],
 )
-def test_a_hostile_summary_beside_the_model(
-    label, put, examiner, genuine, tmp_path, record_property
+def test_a_hostile_summary_next_to_the_model_is_ignored(
+    label, put, examiner, genuine, tmp_path, record
 ):
     path = tmp_path / "model.npz"
     path.write_bytes(archive(genuine.parts["model"]))
@@ -1165,13 +1182,15 @@ def test_a_hostile_summary_beside_the_model(
     report = examiner(["evaluate"], path)["evaluate"]
     assert (report["code"], report["err"]) == (0, ""), report
     assert report["grown"] < MEMORY
-    record_property("id", f"summary-{label}")
-    record_property("fault", f"summary.json beside the model: {label}")
-    record_property("expected", "passed over")
-    record_property("happened", "passed over")
+    record(
+        id=f"summary-{label}",
+        fault=f"summary.json next to the model: {label}",
+        expected="ignored",
+        happened="ignored",
+    )
 
 
-def test_a_data_set_s_name_from_a_summary_is_shown_short_and_plain(examiner, genuine, tmp_path):
+def test_a_data_set_name_from_a_summary_is_printed_short_and_escaped(examiner, genuine, tmp_path):
     path = tmp_path / "model.npz"
     path.write_bytes(archive(genuine.parts["model"]))
     for name in ("../../etc/passwd", "\x1b[2J\n" * 10_000):
@@ -1182,7 +1201,7 @@ def test_a_data_set_s_name_from_a_summary_is_shown_short_and_plain(examiner, gen
         assert line.isprintable() and len(line) < LONGEST_REASON
 
 
-def test_the_command_has_one_line_for_each_of_all_these_files(genuine, tmp_path):
+def test_the_command_prints_one_line_for_each_hostile_file(genuine, tmp_path):
     good, bad = [], []
     for number, case in enumerate(CASES):
         content = case.make(genuine.parts[case.kinds[0]])

@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 from npsoftmax import DataLoader, FullBatchTrainer, Momentum, SoftmaxRegression, Trainer, storage
 from npsoftmax.checkpoint import verify_files
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
+from npsoftmax.objective import FullBatch
 
 ROOT = Path(__file__).parents[1]
 X = np.random.default_rng(0).integers(0, 256, (3, 8), dtype=np.uint8)
@@ -152,9 +153,9 @@ def good(tmp_path):
     minibatches = Trainer(SoftmaxRegression(3, 2), Momentum(0.1), DataLoader(X, Y, batch_size=4))
     minibatches.fit(epochs=3)
     minibatches.save_checkpoint(checkpoint)
-    full_batch = FullBatchTrainer(
-        SoftmaxRegression(3, 2, dtype=np.float64), X, Y, l2=0.1, tol=1e-12
-    )
+    model = SoftmaxRegression(3, 2, dtype=np.float64)
+    problem = FullBatch(X, Y, l2=0.1, scale=model.pixel_scale)
+    full_batch = FullBatchTrainer(model, problem, tol=1e-12)
     full_batch.fit(max_iterations=2)
     full_batch.save_checkpoint(solver)
     return [model, checkpoint, solver]
