@@ -320,12 +320,7 @@ ARCHIVES = [
             ("patched", "members that claim to be patches", claim(flags=0x20), ALL),
             ("descriptors", "sizes behind the data", claim(flags=8, descriptor=bytes(16)), EITHER),
             ("polyglot", "a script before the archive", claim(prefix=b"#!/bin/sh\n"), EITHER),
-            (
-                "two-in-one",
-                "an archive before the archive",
-                lambda p: archive(p, archive(p)),
-                EITHER,
-            ),
+            ("two-in-one", "another archive before it", lambda p: archive(p, archive(p)), EITHER),
             ("gaps", "bytes between the members", claim(between=b"gap" * 99), EITHER),
             ("tail", "bytes before the end of the directory", claim(before_end=bytes(99)), EITHER),
             ("duplicate", "a name twice", with_member(b"theta.npy"), ALL),
@@ -384,6 +379,12 @@ ARCHIVES = [
 NINE = bytes(36)  # the size of theta
 TRUE_HEADER = b"{'descr': '<f4', 'fortran_order': True, 'shape': (3, 3), }"
 
+
+def npy_with(old: bytes, new: bytes) -> bytes:
+    """Return theta with a part of its header replaced."""
+    return npy_header(TRUE_HEADER.replace(old, new), NINE)
+
+
 HEADERS = [
     Case(f"npy-{label}", f"a .npy header with {what}", with_theta(theta), verdict, MODEL)
     for label, what, theta, verdict in [
@@ -413,33 +414,13 @@ HEADERS = [
         ("signs", "9,000 minus signs", npy_header(b"{'shape': " + b"-" * 9000 + b"1}"), ALL),
         ("sum", "a sum of 4,000 terms", npy_header(b"1" + b"+1j" * 3000), ALL),
         ("code", "code", npy_header(CODE.encode(), NINE), ALL),
-        (
-            "code-shape",
-            "code for a shape",
-            npy_header(TRUE_HEADER.replace(b"(3, 3)", CODE.encode()), NINE),
-            ALL,
-        ),
+        ("code-shape", "code for a shape", npy_with(b"(3, 3)", CODE.encode()), ALL),
         ("code-descr", "code for a dtype", npy(CODE, (3, 3), NINE), ALL),
         ("lambda", "a function", npy_header(b"(lambda: 1)()", NINE), ALL),
         ("f-string", "a text with code in it", npy_header(b"f'{" + CODE.encode() + b"}'"), ALL),
-        (
-            "python-2",
-            "numbers of Python 2",
-            npy_header(TRUE_HEADER.replace(b"3, 3", b"3L, 3L"), NINE),
-            EITHER,
-        ),
-        (
-            "backslash",
-            "an escape sequence that is none",
-            npy_header(TRUE_HEADER.replace(b"<f4", b"<f4\\d"), NINE),
-            ALL,
-        ),
-        (
-            "keyword",
-            "a number that runs into a word",
-            npy_header(b"{'descr': '<f4' if 1else 0}"),
-            ALL,
-        ),
+        ("python-2", "numbers of Python 2", npy_with(b"3, 3", b"3L, 3L"), EITHER),
+        ("backslash", "an invalid escape sequence", npy_with(b"<f4", b"<f4\\d"), ALL),
+        ("keyword", "a number next to a word", npy_header(b"{'descr': '<f4' if 1else 0}"), ALL),
         ("spaces", "60,000 spaces", npy_header(TRUE_HEADER + b" " * 60_000, NINE), ALL),
         ("long", "9,000 bytes that are no literal", npy_header(b"\n\x1b[2J" * 1800), ALL),
         ("latin", "letters that are no ASCII", npy_header(b"{'\xe9': 1}"), ALL),
