@@ -63,24 +63,11 @@ class ClassMeans:
     def fit(
         cls, X: NDArray[Any], y: NDArray[Any], num_outputs: int, scale: float = 1.0
     ) -> ClassMeans:
-        r"""Compute means and radii from at most some 10,000 of the samples.
+        r"""Compute means and radii of samples, shape ``(d, n)``, with labels, shape ``(n,)``.
 
         .. math:: m_c = \frac{1}{n_c} \sum_{j : y_j = c} s x_j
 
-        Parameters
-        ----------
-        X : ndarray
-            Samples, shape ``(d, n)``.
-        y : ndarray of int
-            Labels, shape ``(n,)``.
-        num_outputs : int
-            The number of classes ``k``.
-        scale : float
-            ``s``, the factor applied to the samples.
-
-        Returns
-        -------
-        ClassMeans
+        ``scale`` is ``s``. Of more than 10,000 samples, some of each class are used.
         """
         means, radii = np.zeros((X.shape[0], num_outputs), order="F"), np.zeros(num_outputs)
         order, counts = np.argsort(y, kind="stable"), np.bincount(y)
@@ -97,21 +84,9 @@ class ClassMeans:
         return cls(means, radii)
 
     def novelty(self, X: NDArray[Any], scale: float = 1.0) -> NDArray[np.float64]:
-        r"""Compute the distance of samples to the nearest class mean, in radii of that class.
+        r"""Compute the distance to the nearest class mean, in radii of that class, shape ``(n,)``.
 
         .. math:: \min_c \frac{\|s x - m_c\|}{r_c}
-
-        Parameters
-        ----------
-        X : ndarray
-            Samples, shape ``(d, n)``.
-        scale : float
-            ``s``, as in :meth:`fit`.
-
-        Returns
-        -------
-        ndarray of float64
-            Shape ``(n,)``.
         """
         # Centred, the squares lose no digits to what all samples have in common.
         centre, radii = self.means.mean(axis=1, keepdims=True), self.radii[:, None]
