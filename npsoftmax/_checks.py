@@ -1,7 +1,7 @@
 """Checks of shapes, dtypes, labels and weights, with their error messages.
 
-Each returns what it accepts as an array, an int or a float, and raises an
-:class:`npsoftmax.errors.InputError` of the form "expected X, got Y; do Z" otherwise.
+Each check returns the accepted argument as an array, an int or a float. Otherwise it raises
+:class:`npsoftmax.errors.InputError`, with a message of the form "expected X, got Y; do Z".
 """
 
 import math

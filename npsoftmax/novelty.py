@@ -88,7 +88,7 @@ class ClassMeans:
 
         .. math:: \min_c \frac{\|s x - m_c\|}{r_c}
         """
-        # Centred, the squares lose no digits to what all samples have in common.
+        # Centred, the squares lose no digits to an offset that all samples share.
         centre, radii = self.means.mean(axis=1, keepdims=True), self.radii[:, None]
         novelty = np.empty(X.shape[1])
         step = max(1, 2**20 // max(X.shape[0], 1))  # bounds the float64 copy of a block

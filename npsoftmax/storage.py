@@ -4,9 +4,9 @@ A file is an ordinary NumPy archive, and ``numpy.load`` opens it. It contains no
 bytes are the SHA-256 of all bytes before them, as the comment of the zip archive, and it is written
 atomically. ``python -m npsoftmax.storage FILE...`` verifies such files.
 
-The seal detects damage, not malice: anyone who can write a file can also seal it. The content is
-therefore held to what :func:`write` produces before memory is allocated for what it claims:
-uncompressed members without gaps, each name once, plain numbers, and sizes that add up to the file.
+The seal detects damage, not malice: anyone who can write a file can also seal it. :func:`read`
+therefore accepts only the subset of the format that :func:`write` produces: uncompressed members
+without gaps, each name once, plain numbers. Sizes are checked before memory is allocated for them.
 """
 
 import hashlib

@@ -307,14 +307,14 @@ ARCHIVES = [
     *(
         Case(label, fault, make, verdict)
         for label, fault, make, verdict in [
-            ("as-it-should-be", "nothing, for the others to be compared with", archive, EITHER),
+            ("as-it-should-be", "nothing, for comparison", archive, EITHER),
             ("no-archive", "a seal and nothing else", lambda p: seal(b""), ALL),
             ("pickle", "a pickle", lambda p: seal(pickle.dumps(Bomb())), ALL),
             ("npy", "a .npy file", lambda p: seal(p["theta.npy"]), ALL),
             ("html", "a web page", lambda p: seal(b"<html><script>alert(1)</script>"), ALL),
             ("compressed", "compressed members", compress_members, ALL),
-            ("method", "an unknown compression", claim(method=99), ALL),
-            ("lzma", "LZMA that is not there", claim(method=14), ALL),
+            ("method", "an unknown compression method", claim(method=99), ALL),
+            ("lzma", "LZMA without LZMA data", claim(method=14), ALL),
             ("encrypted", "members that claim to be encrypted", claim(flags=1), ALL),
             ("strong", "members that claim strong encryption", claim(flags=0x41), ALL),
             ("patched", "members that claim to be patches", claim(flags=0x20), ALL),
@@ -336,20 +336,20 @@ ARCHIVES = [
             ("short", "members that claim too little", claim(size=70, stored=70), ALL),
             ("long", "members that claim too much", claim(size=2**31, stored=2**31), ALL),
             ("sizes", "members whose two sizes differ", claim(size=70), ALL),
-            ("stored", "members that say they were cut", claim(stored=70), ALL),
+            ("stored", "members that claim to be cut off", claim(stored=70), ALL),
             ("zip64-absent", "a zip64 field that is missing", claim(size=TOP, stored=TOP), ALL),
             ("zip64", "2^62 bytes by zip64", claim(size=TOP, stored=TOP, extra=HUGE), ALL),
             ("zip64-end", "an end beyond 2^62", claim(before_end=zip64_end(2**62, 2**62)), ALL),
             ("zip64-disk", "an end on another disk", claim(before_end=zip64_end(9, 9, 7)), ALL),
             ("extra", "an extra field that is cut off", claim(extra=b"\x75\x70\xff\xff"), EITHER),
             ("extra-name", "an empty name in an extra field", claim(extra=EMPTY_NAME), EITHER),
-            ("count", "an end that counts 65,535 members", claim(end={"entries": 65_535}), EITHER),
+            ("count", "an end that claims 65,535 members", claim(end={"entries": 65_535}), EITHER),
             ("offset", "a directory beyond the end", claim(end={"offset": 2**31}), ALL),
             ("directory", "a directory larger than the file", claim(end={"size": 2**31}), ALL),
             ("directory-cut", "a directory cut in an entry", claim(end={"size": 50}), ALL),
             ("place", "members beyond the end", claim(at=2**31), ALL),
             ("other-name", "a member whose two names differ", under_two_names, ALL),
-            ("name-utf8", "a name that is no UTF-8", with_member(b"\xff.npy", flags=0x800), ALL),
+            ("name-utf8", "a name that is not UTF-8", with_member(b"\xff.npy", flags=0x800), ALL),
             ("name-nul", "a name with a NUL", with_theta_named(b"theta.npy\0.py"), EITHER),
             ("name-long", "10,000 letters for a name", with_member(b"x" * 10_000 + b".npy"), ALL),
             ("name-longest", "65,000 slashes for a name", with_member(b"/" * 65_000), ALL),
@@ -386,8 +386,8 @@ def npy_with(old: bytes, new: bytes) -> bytes:
 
 
 HEADERS = [
-    Case(f"npy-{label}", f"a .npy header with {what}", with_theta(theta), verdict, MODEL)
-    for label, what, theta, verdict in [
+    Case(f"npy-{label}", f"a .npy header with {wrong}", with_theta(theta), verdict, MODEL)
+    for label, wrong, theta, verdict in [
         ("version-2", "version 2.0", npy_header(TRUE_HEADER, NINE, b"\2\0"), ALL),
         ("version-3", "version 3.0", npy_header(TRUE_HEADER, NINE, b"\3\0"), ALL),
         ("version-9", "version 9.9", npy_header(TRUE_HEADER, NINE, b"\x09\x09"), ALL),
@@ -401,8 +401,8 @@ HEADERS = [
         ("digits", "a number of 5,000 digits", npy_header(b"{'shape': (" + b"9" * 5000), ALL),
         ("negative", "a negative length", npy("<f4", (-9,), NINE), ALL),
         ("negatives", "two negative lengths", npy("<f4", (-3, -3), NINE), ALL),
-        ("more", "a byte more than there is", npy("<f4", (3, 3), NINE[1:]), ALL),
-        ("less", "a byte less than there is", npy("<f4", (3, 3), NINE + b"x"), ALL),
+        ("more", "a shape of one byte more than the data", npy("<f4", (3, 3), NINE[1:]), ALL),
+        ("less", "a shape of one byte less than the data", npy("<f4", (3, 3), NINE + b"x"), ALL),
         ("axes", "65 axes", npy("<f4", (1,) * 65, NINE[:4]), ALL),
         ("axes-many", "20,000 axes", npy("<f4", (9,) * 20_000, NINE), ALL),
         ("flags", "truth values for lengths", npy("<f4", (True, 9), NINE), READER),
@@ -422,13 +422,13 @@ HEADERS = [
         ("backslash", "an invalid escape sequence", npy_with(b"<f4", b"<f4\\d"), ALL),
         ("keyword", "a number next to a word", npy_header(b"{'descr': '<f4' if 1else 0}"), ALL),
         ("spaces", "60,000 spaces", npy_header(TRUE_HEADER + b" " * 60_000, NINE), ALL),
-        ("long", "9,000 bytes that are no literal", npy_header(b"\n\x1b[2J" * 1800), ALL),
-        ("latin", "letters that are no ASCII", npy_header(b"{'\xe9': 1}"), ALL),
+        ("long", "9,000 bytes that are not a literal", npy_header(b"\n\x1b[2J" * 1800), ALL),
+        ("latin", "letters that are not ASCII", npy_header(b"{'\xe9': 1}"), ALL),
         ("nul", "a NUL", npy_header(TRUE_HEADER + b"\0", NINE), ALL),
         ("no-dict", "a list", npy_header(b"[1, 2, 3]"), ALL),
         ("keys", "other keys", npy_header(b"{'" + b"a" * 9000 + b"': 1}"), ALL),
         ("no-keys", "no keys", npy_header(b"{}"), ALL),
-        ("more-keys", "a key more", npy_header(TRUE_HEADER[:-1] + b"'x': 1}", NINE), ALL),
+        ("more-keys", "an additional key", npy_header(TRUE_HEADER[:-1] + b"'x': 1}", NINE), ALL),
         ("twice", "a key twice", npy_header(TRUE_HEADER[:-1] + b"'shape': (3, 3)}", NINE), EITHER),
         ("unhashable", "a list for a key", npy_header(b"{[]: 1}"), ALL),
         ("object", "dtype object", npy("|O", (9,), NINE), ALL),
@@ -444,7 +444,7 @@ HEADERS = [
         ("void", "dtype void", array([b"a"], "V8"), ALL),
         ("complex", "dtype complex", array([[1j]]), ALL),
         ("nothing", "an item of no bytes", npy("|V0", (2**62,)), ALL),
-        ("descr", "a dtype that there is not", npy("<f99999999", (3, 3), NINE), ALL),
+        ("descr", "a dtype that does not exist", npy("<f99999999", (3, 3), NINE), ALL),
         ("descr-long", "a dtype of 9,000 letters", npy("x" * 9000, (3, 3), NINE), ALL),
         ("descr-none", "no dtype", npy(None, (3, 3), NINE), ALL),
         ("descr-number", "a number for a dtype", npy(7, (3, 3), NINE), ALL),
@@ -453,8 +453,8 @@ HEADERS = [
 ]
 
 THETAS = [
-    Case(f"theta-{label}", f"theta {what}", with_theta(theta))
-    for label, what, theta in [
+    Case(f"theta-{label}", f"theta {wrong}", with_theta(theta))
+    for label, wrong, theta in [
         ("scalar", "without axes", array(1.0)),
         ("1-d", "with one axis", array(np.zeros(9))),
         ("3-d", "with three axes", array(np.zeros((3, 3, 1)))),
@@ -489,8 +489,8 @@ MANY = {f"step__{n}": SQUARE for n in range(2000)}
 ARRAYS = [
     Case(label, fault, with_arrays(**arrays), READER, kinds)
     for label, fault, arrays, kinds in [
-        ("extra-array", "an array more", {"extra": SQUARE}, MODEL + SOLVER),
-        ("many-arrays", "2,000 arrays more", MANY, MODEL + CHECKPOINT + SOLVER),
+        ("extra-array", "an additional array", {"extra": SQUARE}, MODEL + SOLVER),
+        ("many-arrays", "2,000 additional arrays", MANY, MODEL + CHECKPOINT + SOLVER),
         ("more-rows", "more rows than classes", {"theta": array(np.zeros((4, 3), "f4"))}, MODEL),
         ("second-theta", "a theta that hides another", HIDDEN, CHECKPOINT),
         ("no-prefix", "a state without its prefix", {"velocity": SQUARE}, CHECKPOINT),
@@ -528,24 +528,24 @@ CODES = "\x1b[2J\n" * 100_000
 
 METADATA = [
     *(
-        Case(f"json-{label}", f"metadata {what}", with_text(text), ALL, kinds)
-        for label, what, text, kinds in [
+        Case(f"json-{label}", f"metadata {wrong}", with_text(text), ALL, kinds)
+        for label, wrong, text, kinds in [
             ("empty", "of no bytes", b"", EVERY),
-            ("none", "that is no JSON", b"not JSON", EVERY),
+            ("none", "that is not JSON", b"not JSON", EVERY),
             ("deep", "100,000 lists deep", DEEP, EVERY),
             ("deep-objects", "100,000 objects deep", b'{"a":' * 100_000, MODEL),
             ("digits", "with 5,000 digits", b'{"content": ' + b"1" * 5000 + b"}", EVERY),
             ("list", "that is a list", b"[]", EVERY),
             ("text", "that is a text", b'"content"', EVERY),
             ("nan", "that is NaN", b"NaN", EVERY),
-            ("latin", "that is no UTF-8", b'{"kind": "\xff"}', EVERY),
+            ("latin", "that is not UTF-8", b'{"kind": "\xff"}', EVERY),
             ("more", "with something after it", b"{} {}", EVERY),
             ("cut", "that is cut off", b'{"content": {', EVERY),
             ("lists", "full of empty lists", fill_json(b"[]"), MODEL),
             ("objects", "full of empty objects", fill_json(b"{}"), MODEL),
             ("numbers", "full of numbers", fill_json(b"0.5"), MODEL),
             ("wide", "full of wide letters", WIDE, MODEL),
-            ("large", "of a byte too many", b" " * (MOST_JSON + 1), MODEL),
+            ("large", "of one byte too many", b" " * (MOST_JSON + 1), MODEL),
         ]
     ),
     Case("json-floats", "floats for metadata", with_arrays(metadata=array([1.5])), ALL),
@@ -553,8 +553,8 @@ METADATA = [
     Case("json-letters", "metadata beyond ASCII", with_letters, ALL),
     Case("json-twice", "a key twice", with_key_twice, EITHER),
     *(
-        Case(f"{label}", f"{key} {what}", with_value(key, value), verdict, MODEL)
-        for label, key, what, value, verdict in [
+        Case(f"{label}", f"{key} {wrong}", with_value(key, value), verdict, MODEL)
+        for label, key, wrong, value, verdict in [
             ("version-2", "format_version", "2", 2, ALL),
             ("version-0", "format_version", "0", 0, ALL),
             ("version-none", "format_version", "null", None, ALL),
@@ -564,23 +564,23 @@ METADATA = [
             ("version-digits", "format_version", "of 4,000 digits", 10**3999, ALL),
             ("version-long", "format_version", "of escape codes", CODES, ALL),
             ("version-list", "format_version", "of 100,000 numbers", [1] * 10**5, ALL),
-            ("version-absent", "format_version", "not there", ..., ALL),
+            ("version-absent", "format_version", "absent", ..., ALL),
             ("kind-other", "kind", "of another program", "sausage", READER),
             ("kind-long", "kind", "of escape codes", CODES, READER),
             ("kind-none", "kind", "null", None, ALL),
             ("kind-list", "kind", "in a list", ["model"], ALL),
-            ("kind-absent", "kind", "not there", ..., ALL),
+            ("kind-absent", "kind", "absent", ..., ALL),
             ("content-list", "content", "a list", [], ALL),
             ("content-none", "content", "null", None, ALL),
             ("content-text", "content", "a text", "x" * 10**6, ALL),
-            ("content-absent", "content", "not there", ..., ALL),
+            ("content-absent", "content", "absent", ..., ALL),
         ]
     ),
 ]
 
 CONTENTS = [
-    Case(label, f"{key[:40]!r} {what}", with_value(f"content.{key}", value), READER, kinds)
-    for label, key, what, value, kinds in [
+    Case(label, f"{key[:40]!r} {wrong}", with_value(f"content.{key}", value), READER, kinds)
+    for label, key, wrong, value, kinds in [
         ("scale-0", "pixel_scale", "0", 0, MODEL),
         ("scale-negative", "pixel_scale", "-1", -1.0, MODEL),
         ("scale-nan", "pixel_scale", "NaN", float("nan"), MODEL),
@@ -591,7 +591,7 @@ CONTENTS = [
         ("scale-true", "pixel_scale", "true", True, MODEL),
         ("scale-list", "pixel_scale", "a list", [1.0], MODEL),
         ("scale-digits", "pixel_scale", "of 4,000 digits", 10**3999, MODEL),
-        ("scale-absent", "pixel_scale", "not there", ..., MODEL),
+        ("scale-absent", "pixel_scale", "absent", ..., MODEL),
         ("classes-numbers", "classes", "numbers", [1, 2, 3], MODEL),
         ("classes-mixed", "classes", "null, a list and an object", [None, [], {}], MODEL),
         ("classes-text", "classes", "a text", "abc", MODEL),
@@ -599,13 +599,13 @@ CONTENTS = [
         ("classes-none", "classes", "null", None, MODEL),
         ("classes-few", "classes", "two for three rows", ["a", "b"], MODEL),
         ("classes-many", "classes", "100,000 for three rows", ["\x1b[2J"] * 100_000, MODEL),
-        ("classes-absent", "classes", "not there", ..., MODEL),
+        ("classes-absent", "classes", "absent", ..., MODEL),
         ("unknown", "unknown", "is a setting", 1, MODEL),
         ("unknown-long", CODES, "is a setting", 1, MODEL),
         ("seed", "seed", "is a setting", 10**9, MODEL),
         ("self", "self", "is a setting", 1, MODEL),
         ("settings-none", "settings", "null", None, CHECKPOINT + SOLVER),
-        ("settings-absent", "settings", "not there", ..., CHECKPOINT + SOLVER),
+        ("settings-absent", "settings", "absent", ..., CHECKPOINT + SOLVER),
         ("environment-text", "environment", "a text", "abc", CHECKPOINT + SOLVER),
         ("history-none", "history", "null", None, CHECKPOINT + SOLVER),
         ("history-object", "history", "an object", {"a": 1}, CHECKPOINT + SOLVER),
@@ -839,7 +839,7 @@ def genuine(examiner, tmp_path_factory) -> Genuine:
     return Genuine(parts, found)
 
 
-# ------------------------------------------------------------------ what is expected
+# ------------------------------------------------------------------ the expectations
 
 
 READ = {"model": SoftmaxRegression.load, "checkpoint": Checkpoint.read, SOLVER_KIND: SolverCheckpoint.read}
@@ -1014,7 +1014,7 @@ def test_every_field_with_every_wrong_value(genuine, tmp_path, record):
             assert_honest(str(caught.value), path)
     record(
         id="fields",
-        fault="every number of the place and the history is another type or value",
+        fault="every number of the progress and the history has a wrong type or value",
         inputs=len(FIELDS) * len(NO_NUMBERS),
         expected="refused",
         happened="refused",
@@ -1108,7 +1108,7 @@ def test_damaged_files_with_a_new_seal(kind, count, genuine, tmp_path, record):
         id=f"fuzz-{READERS[kind][0]}",
         fault=f"random bytes of a {kind} changed, and sealed again",
         inputs=count,
-        expected="refused, or read as a whole file says",
+        expected="refused, or read as a valid file",
         happened=f"{count - taken} refused, {taken} read",
     )
     assert 0 < taken < count
