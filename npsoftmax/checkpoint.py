@@ -264,7 +264,7 @@ def read_solver_checkpoint(
     value, grad, *aux = value_and_grad(saved.x)
     last = saved.history[-1]
     if not math.isclose(value, last.objective, rel_tol=1e-5):
-        raise InputError(
+        raise CorruptFileError(
             f"{path}: expected the data and weights of its run, with the objective "
             f"{last.objective}, got others, with {value}; resume with the same data, or start a "
             "new run"

@@ -842,7 +842,11 @@ def genuine(examiner, tmp_path_factory) -> Genuine:
 # ------------------------------------------------------------------ the expectations
 
 
-READ = {"model": SoftmaxRegression.load, "checkpoint": Checkpoint.read, SOLVER_KIND: SolverCheckpoint.read}
+READ = {
+    "model": SoftmaxRegression.load,
+    "checkpoint": Checkpoint.read,
+    SOLVER_KIND: SolverCheckpoint.read,
+}
 
 
 @pytest.fixture

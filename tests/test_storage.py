@@ -153,9 +153,8 @@ def good(tmp_path):
     minibatches = Trainer(SoftmaxRegression(3, 2), Momentum(0.1), DataLoader(X, Y, batch_size=4))
     minibatches.fit(epochs=3)
     minibatches.save_checkpoint(checkpoint)
-    model = SoftmaxRegression(3, 2, dtype=np.float64)
-    problem = FullBatch(X, Y, l2=0.1, scale=model.pixel_scale)
-    full_batch = FullBatchTrainer(model, problem, tol=1e-12)
+    problem = FullBatch(X, Y, l2=0.1, scale=1 / 255)
+    full_batch = FullBatchTrainer(SoftmaxRegression(3, 2, dtype=np.float64), problem, tol=1e-12)
     full_batch.fit(max_iterations=2)
     full_batch.save_checkpoint(solver)
     return [model, checkpoint, solver]
