@@ -198,3 +198,12 @@ def test_negative_epochs_and_starts_are_refused():
 def test_refusals(arguments, error, message):
     with pytest.raises(error, match=message):
         DataLoader(*arguments)
+
+
+def test_labels_cannot_be_changed_behind_a_trainer():
+    y = np.array([0, 1, 2])
+    loader = DataLoader(np.eye(3), y, 2)
+    y[0] = 7
+    assert loader.y.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        loader.y[0] = 7

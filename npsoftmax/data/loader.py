@@ -77,6 +77,7 @@ class DataLoader:
         # np.take copies the whole of an array that is not aligned, each time.
         self.X = np.require(as_columns(X), requirements=["F", "A"])
         self.y = as_labels(y, None).copy()
+        self.y.flags.writeable = False  # trainers check the labels once
         same_samples(self.X, self.y)
         self.batch_size = as_count(batch_size, "batch_size")
         self.shuffle = shuffle
