@@ -77,9 +77,9 @@ def blocks(request, monkeypatch):
     """Cut into blocks what would be one: of 3 samples, of 2 classes, or both."""
     sizes = {
         "one": {},
-        "samples": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1},
-        "classes": {"FEWEST_SAMPLES": 20, "MOST_LOGITS": 40},
-        "both": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1, "MOST_LOGITS": 6},
+        "samples": {"MIN_BLOCK_SAMPLES": 3, "BLOCK_BYTES": 1},
+        "classes": {"MIN_BLOCK_SAMPLES": 20, "MAX_BLOCK_LOGITS": 40},
+        "both": {"MIN_BLOCK_SAMPLES": 3, "BLOCK_BYTES": 1, "MAX_BLOCK_LOGITS": 6},
     }
     for name, value in sizes[request.param].items():
         monkeypatch.setattr(hot_loop, name, value)
@@ -177,7 +177,7 @@ def test_results_are_of_the_dtype_of_theta(dtype):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_losses_in_float32_are_summed_in_float64(weighted, monkeypatch):
-    monkeypatch.setattr(hot_loop, "MOST_SAMPLES", 20)
+    monkeypatch.setattr(hot_loop, "MAX_BLOCK_SAMPLES", 20)
     n = 30_000
     theta = np.array([[0.125, 0.0], [0.0, 1.0], [0.5, -2.0]])  # exact in float32, as are the logits
     X, y = np.arange(n)[None] % 8, np.arange(n) % 3

@@ -102,7 +102,7 @@ def test_it_is_the_same_in_blocks_of_samples(tier, monkeypatch):
     theta, X, y = data()
     problem = FullBatch(X, y, 0.2)
     expected = dense(problem.preconditioner(theta), theta.shape)
-    monkeypatch.setattr(hot_loop, "FEWEST_SAMPLES", 2)
+    monkeypatch.setattr(hot_loop, "MIN_BLOCK_SAMPLES", 2)
     monkeypatch.setattr(hot_loop, "BLOCK_BYTES", 1)
     found = dense(problem.preconditioner(theta), theta.shape)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())

@@ -1,6 +1,6 @@
-"""The formulas, each differentiable one with its gradient by hand right below it.
+"""The formulas, each differentiable one with its gradient, derived by hand, right below it.
 
-Classes lie along ``axis=0`` unless told otherwise, samples are columns (Julia's ``dims=1``).
+Classes are along ``axis=0`` by default, samples are columns (Julia's ``dims=1``).
 """
 
 from npsoftmax.functional.affine import affine, affine_grad

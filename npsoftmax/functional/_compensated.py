@@ -1,14 +1,14 @@
-r"""Exponentials of one block of columns, after subtracting the largest entry, and their sums.
+r"""Accurate sums of exponentials of columns, computed in blocks that stay in cache.
 
 Everything accurate in this package rests on four facts.
 
-1. Only ``d = x - max(x)`` enters :math:`e^d`, so nothing overflows, and the leading entry
+1. Only ``d = x - max(x)`` enters :math:`e^d`, so nothing overflows, and the largest entry
    contributes exactly 1.
-2. float32 is computed in float64 and rounded once. float64 has nothing wider to turn to, so what
-   rounding cuts off is kept beside the number as its ``error``: TwoSum (Knuth, TAOCP 2, 4.2.2)
-   gives ``x - max(x) = d + error`` exactly, and :math:`e^{d + error} = e^d (1 + error)` to twice
-   the working precision.
-3. A logarithm close to 0 is ``log1p`` of the *other* entries' sum, never of the sum less 1.
+2. float32 is computed in float64 and rounded once. There is nothing wider than float64, so its
+   rounding error is kept next to the number as ``error``: TwoSum (Knuth, TAOCP 2, 4.2.2) gives
+   ``x - max(x) = d + error`` exactly, and :math:`e^{d + error} = e^d (1 + error)` to twice the
+   working precision.
+3. A logarithm close to 0 is ``log1p`` of the sum of the *other* entries, never of the sum less 1.
 4. Sums of float64 are split at a power of two, so that the leading parts add up without rounding
    (Rump, Ogita, Oishi, "Accurate floating-point summation part I", SIAM J. Sci. Comput. 31(1),
    2008, section 3).
@@ -22,54 +22,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "C_ORDER_MAX_ROWS",
+    "MAX_SAFE_TERM",
     "Pair",
-    "Shifted",
     "add_up",
+    "apply_in_blocks",
     "as_matrix",
-    "by_blocks",
-    "divided",
+    "divide_by_count",
+    "divide_by_total",
     "fast_two_sum",
+    "flat_offsets",
     "log_total",
-    "offsets",
-    "other_total",
-    "part_infinities",
-    "quotient",
+    "multiply_by_count",
+    "resolve_infinities",
+    "resum_subnormal_terms",
     "shift",
-    "shift_with_error",
     "subtract_top",
-    "times",
+    "sum_without_top",
     "two_sum",
-    "with_subnormal_terms",
 ]
 
-FLOAT64 = np.dtype(np.float64)
 Floats = NDArray[np.float64]
 
-# exp(d) is computed as exp(d + SCALE) * 2**-512 where it would be subnormal. SCALE + SCALE_ERROR
-# is 512 log 2, and SCALE has few enough bits (a multiple of 2**-43) that the sum is exact.
-SCALE = round(512 * 0.6931471805599453 * 2**43) / 2**43
-SCALE_ERROR = 512 * 0.6931471805599453 - SCALE + 512 * 2.3190468138462996e-17
-SUBNORMAL_TERMS = 2.0**-960
 
-# Sums of larger terms are scaled, or the power of two that splits them would overflow.
-HUGE_TERM = 2.0**900
+# Columns less their largest entry.
 
-# From here on columns are contiguous in memory, not rows.
-MOST_ROWS = 512
+# With classes as rows every operation runs along contiguous samples. With more rows than this the
+# columns are contiguous instead, and NumPy sums those pairwise.
+C_ORDER_MAX_ROWS = 512
 
 
 class Shifted(NamedTuple):
-    """One block of columns: ``x = top + d + error``, exactly, classes along axis 0.
+    """A block of columns as ``x = top + d + error``, exactly, with classes along axis 0.
 
-    Attributes
-    ----------
-    top : ndarray
-        The largest entry of each column, shape ``(c,)``.
-    d : ndarray
-        ``x - top``, shape ``(k, c)``, 0 at the largest entry. Against +Inf it is 0 for the
-        infinite entries, which tie, and -Inf for the others.
-    error : ndarray or None
-        What rounding cut off from ``d``; None where ``d`` has bits to spare.
+    ``d`` is 0 at the largest entry ``top``; if that is +Inf, it is 0 at all infinite entries and
+    -Inf at the others. ``error`` is None where float64 represents ``d`` with bits to spare.
     """
 
     top: Floats
@@ -77,75 +64,109 @@ class Shifted(NamedTuple):
     error: Floats | None
 
 
-class Pair(NamedTuple):
-    """Numbers to twice the working precision: ``high`` is rounded, ``low`` what that cut off."""
-
-    high: Floats
-    low: Floats
-
-
 def shift(block: NDArray[Any]) -> Shifted:
-    """Subtract from each column its largest entry, keeping the rounding error for float64."""
-    if block.dtype == FLOAT64:
-        return Shifted(*shift_with_error(block))
-    x = _copied(block)
-    top = np.empty(x.shape[1])
-    subtract_top(x, top)
-    return Shifted(top, x, None)
-
-
-def shift_with_error(block: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the parts of :class:`Shifted` for float64."""
-    x = _copied(block)
+    """Subtract the largest entry from each column; for float64 keep the rounding error."""
+    x = block.astype(np.float64, order="C" if block.shape[0] <= C_ORDER_MAX_ROWS else "F")
+    if block.dtype != np.float64:
+        top = np.empty(x.shape[1])
+        subtract_top(x, top)
+        return Shifted(top, x, None)
     top = np.maximum.reduce(x, axis=0)
     d = x - top
     t = d - x
     error = (x - (d - t)) - (t + top)
     if not math.isfinite(np.add.reduce(error, axis=None)):
-        # An infinity, or x - top overflowed: there is nothing left to correct.
+        # An entry is infinite, or x - top overflowed: there is no rounding error to keep.
         error[~np.isfinite(error)] = 0.0
-    part_infinities(d, top)
-    return top, d, error
-
-
-def _copied(block: NDArray[Any]) -> Floats:
-    # With classes as rows every step runs along contiguous samples. Where classes are many,
-    # columns are the contiguous ones, and NumPy adds those up in pairs.
-    return block.astype(FLOAT64, order="C" if block.shape[0] <= MOST_ROWS else "F")
+    resolve_infinities(d, top)
+    return Shifted(top, d, error)
 
 
 def subtract_top(x: NDArray[Any], top: NDArray[Any]) -> None:
-    """Subtract from each column its largest entry, in place; leave that in ``top``."""
+    """Subtract the largest entry from each column, in place, and write it to ``top``."""
     np.maximum.reduce(x, axis=0, out=top)
     np.subtract(x, top, out=x)
-    part_infinities(x, top)
+    resolve_infinities(x, top)
 
 
-def part_infinities(d: NDArray[Any], top: NDArray[Any]) -> None:
-    """Mend ``x - top`` in place where the top is infinite."""
+def resolve_infinities(d: NDArray[Any], top: NDArray[Any]) -> None:
+    """Correct ``d = x - top`` in place where ``top`` is +Inf."""
     if not math.isfinite(np.add.reduce(top)):
-        # Inf - Inf is NaN: these entries tie at the top, beside them finite ones vanish.
+        # Inf - Inf is NaN: these entries share the top; finite ones vanish in comparison.
         np.copyto(d, np.where(np.isnan(d), 0.0, -np.inf), where=np.isposinf(top))
 
 
-def offsets(matrix: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return what each row and each column adds to a position in ``matrix.ravel(order="K")``."""
+def flat_offsets(matrix: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the row and column offsets whose sum is an index into ``matrix.ravel(order="K")``."""
     rows, columns = matrix.shape
-    by_row, by_column = (columns, 1) if matrix.flags.c_contiguous else (1, rows)
-    return np.arange(rows) * by_row, np.arange(columns) * by_column
+    row_step, column_step = (columns, 1) if matrix.flags.c_contiguous else (1, rows)
+    return np.arange(rows) * row_step, np.arange(columns) * column_step
+
+
+# Numbers to twice the working precision.
+
+
+class Pair(NamedTuple):
+    """A number as ``high + low``: ``high`` is rounded, ``low`` is its rounding error."""
+
+    high: Floats
+    low: Floats
+
+
+def fast_two_sum(a: Floats, b: Floats) -> Pair:
+    """Return ``a + b`` rounded, and the rounding error, for ``|a| >= |b|`` or ``a == 0``."""
+    total = a + b
+    return Pair(total, b - (total - a))
+
+
+def two_sum(a: Pair, b: Floats, b_low: Floats) -> Pair:
+    """Return ``a + b + b_low`` as a pair; either of ``a`` and ``b`` may be larger."""
+    total = a.high + b
+    b_added = total - a.high
+    return Pair(total, (a.high - (total - b_added)) + (b - b_added) + (a.low + b_low))
+
+
+def multiply_by_count(total: Pair, count: int) -> Pair:
+    """Multiply by a number of samples, below 2**27, keeping the rounding error."""
+    high, low = total
+    product = high * count
+    # Veltkamp's splitting: the product of the upper 26 bits with the count is exact.
+    spread = high * 134217729.0
+    upper = spread - (spread - high)
+    return Pair(product, (upper * count - product) + (high - upper) * count + low * count)
+
+
+def divide_by_count(total: Pair, count: int) -> Floats:
+    """Divide a sum by a number of samples, with one rounding."""
+    mean = total.high / count
+    back = multiply_by_count(Pair(mean, np.zeros_like(mean)), count)
+    rest = (total.high - back.high) - back.low + total.low
+    return np.where(np.isfinite(mean), mean + rest / count, mean)
+
+
+def divide_by_total(x: Floats, error: Floats, total: Pair, out: NDArray[Any]) -> None:
+    """Write ``x (1 + error) / total`` to ``out``, overwriting ``x`` and ``error``."""
+    x /= total.high
+    error -= total.low / total.high
+    error *= x
+    np.add(x, error, out=out, casting="same_kind")
+
+
+# Larger terms are scaled down, or the power of two that splits them would overflow.
+MAX_SAFE_TERM = 2.0**900
 
 
 def add_up(x: Floats, low: Floats | float) -> Pair:
-    """Add ``x + low`` along axis 0, with the rounding error of the sum.
+    """Add ``x + low`` along axis 0, keeping the rounding error of the sum.
 
     With sigma a power of two of at least ``4 n max|x|``, ``(x + sigma) - sigma`` keeps the bits
-    of ``x`` down to ``sigma * 2**-52``: so few that their sum is exact in any order. What was cut
-    off is small, and so are the rounding errors in its sum.
+    of ``x`` down to ``sigma * 2**-52``: so few that their sum is exact in any order. The remaining
+    bits are small, and so are the rounding errors of their sum.
     """
     largest = np.maximum.reduce(x, axis=0, initial=0.0)
     largest = np.maximum(largest, -np.minimum.reduce(x, axis=0, initial=0.0))
-    if np.fmax.reduce(largest, axis=None, initial=0.0) > HUGE_TERM:
-        scale = np.where(largest > HUGE_TERM, 2.0**-100, 1.0)
+    if np.fmax.reduce(largest, axis=None, initial=0.0) > MAX_SAFE_TERM:
+        scale = np.where(largest > MAX_SAFE_TERM, 2.0**-100, 1.0)
         high, low_part = _add_up(x * scale, low * scale, largest * scale)
         return Pair(high / scale, low_part / scale)
     return _add_up(x, low, largest)
@@ -168,20 +189,16 @@ def _add_up(x: Floats, low: Floats | float, largest: Floats) -> Pair:
     )
 
 
-def fast_two_sum(a: Floats, b: Floats) -> Pair:
-    """Return ``a + b`` rounded, and the rounding error, for ``|a| >= |b|`` or ``a == 0``."""
-    total = a + b
-    return Pair(total, b - (total - a))
+# Sums of exponentials.
 
 
-def two_sum(a: Pair, b: Floats, b_low: Floats) -> Pair:
-    """Return ``a + b + b_low`` as a pair, whichever of ``a`` and ``b`` is larger."""
-    total = a.high + b
-    b_taken = total - a.high
-    return Pair(total, (a.high - (total - b_taken)) + (b - b_taken) + (a.low + b_low))
+def log_total(shifted: Shifted) -> Floats:
+    """Return ``log(sum(exp(x - top)))`` of each column, with all its digits where it is near 0."""
+    total = sum_without_top(np.exp(shifted.d), shifted)
+    return np.log1p(total, out=total)
 
 
-def other_total(exponentials: Floats, shifted: Shifted) -> Floats:
+def sum_without_top(exponentials: Floats, shifted: Shifted) -> Floats:
     """Return the sum of ``exp(x - top)`` without one entry at the top."""
     ones = np.floor(exponentials)  # 1 for each entry at the top, 0 for the others
     ties = np.add.reduce(ones, axis=0)
@@ -192,102 +209,76 @@ def other_total(exponentials: Floats, shifted: Shifted) -> Floats:
         return total
     total = add_up(others, exponentials * shifted.error).high
     total += ties - 1.0
-    return with_subnormal_terms(total, shifted.d, shifted.error)
+    return resum_subnormal_terms(total, shifted.d, shifted.error)
 
 
-def with_subnormal_terms(total: Floats, d: Floats, error: Floats) -> Floats:
-    """Return the sum of all but the top entry, computed anew where its terms were subnormal.
+# Terms of a smaller sum may be subnormal, which costs them up to half of their last bit. They are
+# computed again as exp(d + LOG_SCALE) * 2**-512, where LOG_SCALE + LOG_SCALE_ERROR is 512 log 2 and
+# LOG_SCALE has few enough bits (it is a multiple of 2**-43) that d + LOG_SCALE is exact.
+MIN_SAFE_SUM = 2.0**-960
+LOG_SCALE = round(512 * 0.6931471805599453 * 2**43) / 2**43
+LOG_SCALE_ERROR = 512 * 0.6931471805599453 - LOG_SCALE + 512 * 2.3190468138462996e-17
 
-    A subnormal number has lost bits, up to half of the last one. Such a column has one top entry.
+
+def resum_subnormal_terms(total: Floats, d: Floats, error: Floats) -> Floats:
+    """Return the sums without the top entry, computed again where their terms are subnormal.
+
+    A sum that small has one entry at the top: each further one would add 1.
     """
-    if np.fmin.reduce(total) < SUBNORMAL_TERMS:
-        tiny = total < SUBNORMAL_TERMS
-        scaled = np.exp(np.where(d[:, tiny] == 0, -np.inf, d[:, tiny]) + SCALE)
-        sums = add_up(scaled, scaled * (error[:, tiny] + SCALE_ERROR))
+    if np.fmin.reduce(total) < MIN_SAFE_SUM:
+        tiny = total < MIN_SAFE_SUM
+        scaled = np.exp(np.where(d[:, tiny] == 0, -np.inf, d[:, tiny]) + LOG_SCALE)
+        sums = add_up(scaled, scaled * (error[:, tiny] + LOG_SCALE_ERROR))
         total[tiny] = np.ldexp(sums.high, -512)
     return total
 
 
-def log_total(shifted: Shifted) -> Floats:
-    """Return ``log(sum(exp(x - top)))`` of each column, with all its digits where it is near 0."""
-    total = other_total(np.exp(shifted.d), shifted)
-    return np.log1p(total, out=total)
+# Blocks of columns.
 
-
-def times(total: Pair, count: int) -> Pair:
-    """Multiply by a number of samples, below 2**27, keeping the rounding error."""
-    high, low = total
-    product = high * count
-    # Veltkamp's splitting: the product of the upper 26 bits with the count is exact.
-    spread = high * 134217729.0
-    upper = spread - (spread - high)
-    return Pair(product, (upper * count - product) + (high - upper) * count + low * count)
-
-
-def divided(total: Pair, count: int) -> Floats:
-    """Divide a sum by a number of samples, with one rounding."""
-    mean = total.high / count
-    back = times(Pair(mean, np.zeros_like(mean)), count)
-    rest = (total.high - back.high) - back.low + total.low
-    return np.where(np.isfinite(mean), mean + rest / count, mean)
-
-
-def quotient(x: Floats, error: Floats, total: Pair, out: NDArray[Any]) -> None:
-    """Write ``x (1 + error) / total`` to ``out``, overwriting ``x`` and ``error``."""
-    x /= total.high
-    error -= total.low / total.high
-    error *= x
-    np.add(x, error, out=out, casting="same_kind")
-
-
-# Any array as a matrix with its classes along axis 0, read and written in blocks of columns.
-#
-# A block is small enough for its float64 copy and the few arrays beside it to stay in cache.
-
-# 768 kB of float64 an array. With fewer the cost of a call shows, with more nothing is gained:
-# benchmarks/softmax.py compares sizes.
+# A float64 array of a block takes 768 kB, so that the few arrays of a computation stay in cache.
+# With smaller blocks the cost of a call shows, larger ones gain nothing: benchmarks/softmax.py
+# compares sizes.
 BLOCK_ELEMENTS = 96 * 1024
 
 
+def apply_in_blocks(
+    kernel: Callable[..., None],
+    x: NDArray[Any],
+    axes: tuple[int, ...],
+    out: NDArray[Any] | None,
+    *per_column: NDArray[Any],
+) -> None:
+    """Call ``kernel(x, out, *per_column)`` on blocks of columns; None as ``out`` is passed on.
+
+    The last axis of each array in ``per_column`` counts the columns.
+    """
+    if out is not None:
+        # Writing a block must not change one that is still to be read.
+        if out is not x and np.may_share_memory(x, out):
+            x = x.copy()
+        per_column = tuple(a.copy() if np.may_share_memory(a, out) else a for a in per_column)
+    source = as_matrix(x, axes)
+    target = None if out is None else as_matrix(out, axes)
+    if 0 < source.size <= BLOCK_ELEMENTS:
+        kernel(source, target, *per_column)
+    else:
+        step = max(1, BLOCK_ELEMENTS // source.shape[0])
+        for start in range(0, source.shape[1], step):
+            columns = slice(start, start + step)
+            block_out = None if target is None else target[:, columns]
+            kernel(source[:, columns], block_out, *[array[..., columns] for array in per_column])
+    if out is None or target is None or target is out or np.may_share_memory(target, out):
+        return
+    order = (*axes, *(a for a in range(out.ndim) if a not in axes))
+    transposed = target.reshape([out.shape[a] for a in order])
+    out[...] = transposed.transpose(np.argsort(order))
+
+
 def as_matrix(x: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
-    """Return ``x`` with ``axes`` as its rows and all others as its columns; a view for a batch."""
+    """Return ``x`` with ``axes`` as rows and all others as columns; a matrix stays a view."""
     if x.ndim == 2 and axes == (0,):
         return x
     others = (a for a in range(x.ndim) if a not in axes)
     rows = math.prod(x.shape[a] for a in axes)
     matrix: NDArray[Any] = x.transpose(*axes, *others).reshape(rows, x.size // rows)
     return matrix
-
-
-def by_blocks(
-    kernel: Callable[..., None],
-    x: NDArray[Any],
-    axes: tuple[int, ...],
-    out: NDArray[Any] | None,
-    *beside: NDArray[Any],
-) -> None:
-    """Call ``kernel(x, out, *beside)`` on each block of columns; ``out`` None stays None.
-
-    ``beside`` holds what goes with the columns: its last axis counts them.
-    """
-    if out is not None:
-        # A block that is written must not be one that is still to be read.
-        if out is not x and np.may_share_memory(x, out):
-            x = x.copy()
-        beside = tuple(a.copy() if np.may_share_memory(a, out) else a for a in beside)
-    source = as_matrix(x, axes)
-    target = None if out is None else as_matrix(out, axes)
-    if 0 < source.size <= BLOCK_ELEMENTS:
-        kernel(source, target, *beside)
-    else:
-        step = max(1, BLOCK_ELEMENTS // source.shape[0])
-        for start in range(0, source.shape[1], step):
-            columns = slice(start, start + step)
-            block_out = None if target is None else target[:, columns]
-            kernel(source[:, columns], block_out, *[array[..., columns] for array in beside])
-    if target is None or target is out or out is None:
-        return
-    if not np.may_share_memory(target, out):
-        order = (*axes, *(a for a in range(out.ndim) if a not in axes))
-        in_order = target.reshape([out.shape[a] for a in order])
-        out[...] = in_order.transpose(np.argsort(order))

@@ -1,4 +1,4 @@
-r"""The linear layer on columns: ``W X + b``, with its gradient.
+r"""The linear layer ``W X + b`` on columns, with its gradient.
 
 ``theta = [W b]`` is one Fortran-ordered ``(k, d+1)`` array, so ``W = theta[:, :-1]`` and
 ``b = theta[:, -1:]`` are contiguous views. The bias is a column of ``theta``, never a row of
@@ -15,9 +15,6 @@ from npsoftmax.errors import ShapeError
 
 __all__ = ["affine", "affine_grad"]
 
-# Columns converted at a time: 784 x 256 float32 are 0.8 MB, which stays in a second-level cache.
-BLOCK_COLUMNS = 256
-
 
 def affine(
     theta: NDArray[Any], X: NDArray[Any], scale: float = 1.0, out: NDArray[Any] | None = None
@@ -31,22 +28,17 @@ def affine(
     theta : ndarray
         ``[W b]``, shape ``(k, d+1)``, float32 or float64.
     X : ndarray
-        Samples, shape ``(d, n)``. Another dtype than ``theta``'s, ``uint8`` pixels for one,
-        is converted a block of columns at a time.
+        Samples, shape ``(d, n)``. If their dtype is not ``theta``'s (``uint8`` pixels), they are
+        converted a block of columns at a time.
     scale : float
-        ``s``, applied to ``W`` (k x d numbers) rather than to ``X`` (d x n numbers).
+        ``s``, which multiplies ``W`` (k x d numbers) instead of ``X`` (d x n numbers).
     out : ndarray, optional
-        Where to write ``Z``, shape ``(k, n)``, Fortran-ordered.
+        The array to write ``Z`` to, shape ``(k, n)``, Fortran-ordered.
 
     Returns
     -------
     ndarray
         ``Z``, shape ``(k, n)``, Fortran-ordered, of ``theta``'s dtype.
-
-    Raises
-    ------
-    ShapeError
-        ``theta``, ``X`` and ``out`` do not fit each other.
 
     Examples
     --------
@@ -74,6 +66,10 @@ def affine(
         _matmul_in_blocks(W, X, out)
     out += b
     return out
+
+
+# 784 x 256 float32 take 0.8 MB, which stays in a second-level cache.
+BLOCK_COLUMNS = 256
 
 
 def _matmul_in_blocks(W: NDArray[Any], X: NDArray[Any], out: NDArray[Any]) -> None:
@@ -104,19 +100,14 @@ def affine_grad(
     X : ndarray
         The samples, shape ``(d, n)``, of ``dZ``'s dtype.
     scale : float
-        As given to :func:`affine`.
+        ``s`` of :func:`affine`.
     out : ndarray, optional
-        Where to write the gradient, shape ``(k, d+1)``, Fortran-ordered.
+        The array to write the gradient to, shape ``(k, d+1)``, Fortran-ordered.
 
     Returns
     -------
     ndarray
         ``[dW db]``, shape ``(k, d+1)``, Fortran-ordered.
-
-    Raises
-    ------
-    ShapeError
-        ``dZ``, ``X`` and ``out`` do not fit each other.
 
     Examples
     --------

@@ -1,9 +1,13 @@
-r"""Cross-entropy on logits, with its gradient: what training minimises.
+r"""Cross-entropy on logits and on probabilities with gradients, label smoothing, one-hot columns.
 
 Targets ``y`` are integer labels, shape ``(n,)``, or one-hot or soft columns, shape ``(k, n)``.
 Integer labels *are* the one-hot: they index, nothing is multiplied by a matrix of zeros.
+
+Shapes that do not fit raise :class:`npsoftmax.errors.ShapeError`, labels outside ``0..k-1``
+:class:`npsoftmax.errors.LabelError`.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -13,24 +17,22 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax._checks import as_float, as_labels, as_out, as_single_axis
 from npsoftmax.errors import InputError, LabelError, ShapeError
 from npsoftmax.functional._compensated import (
-    FLOAT64,
+    MAX_SAFE_TERM,
     add_up,
+    apply_in_blocks,
     as_matrix,
-    by_blocks,
-    divided,
+    divide_by_count,
+    divide_by_total,
     fast_two_sum,
-    offsets,
-    other_total,
-    quotient,
+    flat_offsets,
+    multiply_by_count,
+    resum_subnormal_terms,
     shift,
-    times,
+    sum_without_top,
     two_sum,
-    with_subnormal_terms,
 )
 
 __all__ = [
-    "Aggregate",
-    "aggregate",
     "as_targets",
     "crossentropy",
     "crossentropy_grad",
@@ -41,65 +43,9 @@ __all__ = [
     "one_hot_labels",
     "onecold",
     "onehotbatch",
-    "refuse_unknown",
-    "without",
 ]
 
-
-# What the losses share: targets in either form, samples as columns, and their mean or sum.
-
 Aggregate = Literal["mean", "sum", "none"]
-
-
-def without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """Return ``shape`` without its entry ``axis``: one loss per sample."""
-    return shape[:axis] + shape[axis + 1 :]
-
-
-def as_targets(y: ArrayLike, shape: tuple[int, ...], axis: int) -> NDArray[Any]:
-    """Return validated labels, or targets of the full shape."""
-    targets = np.asarray(y)
-    if targets.ndim == len(shape):
-        if targets.shape != shape:
-            raise ShapeError(
-                f"y: expected targets of the predictions' shape {shape}, got {targets.shape}; "
-                "or pass integer labels, one per sample"
-            )
-        return as_float(targets, "y")
-    return as_labels(targets, shape[axis], without(shape, axis))
-
-
-def one_hot_labels(targets: NDArray[Any], ndim: int, axis: int) -> NDArray[Any] | None:
-    """Return the labels behind integer or exactly one-hot targets, None for soft ones."""
-    if targets.ndim < ndim:
-        return targets
-    hot = targets == 1
-    if (hot | (targets == 0)).all() and (hot.sum(axis=axis) == 1).all():
-        labels: NDArray[Any] = hot.argmax(axis=axis)
-        return labels
-    return None
-
-
-def refuse_unknown(agg: str, samples: int) -> None:
-    """Raise unless ``agg`` is known and there is something to aggregate."""
-    if agg not in ("mean", "sum", "none"):
-        raise InputError(f"agg: expected 'mean', 'sum' or 'none', got {agg!r}")
-    if agg == "mean" and samples == 0:
-        raise ShapeError("agg='mean': expected at least one sample, got none; use agg='sum'")
-
-
-def aggregate(
-    losses: NDArray[Any], agg: Aggregate, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> Any:
-    """Return the mean or sum of the losses, or the losses in ``shape``, in ``dtype``."""
-    if agg == "none":
-        return (losses + 0.0).reshape(shape).astype(dtype)  # -0.0 becomes 0.0
-    count = losses.size if agg == "mean" else 1
-    if dtype != FLOAT64:
-        return dtype.type(np.add.reduce(losses) / count + 0.0)
-    # A sum may overflow where the mean does not.
-    scale = 2.0**-64 if np.maximum.reduce(np.abs(losses), initial=0.0) > 2.0**900 else 1.0
-    return dtype.type(divided(add_up(losses * scale, 0.0), count) / scale + 0.0)
 
 
 def logitcrossentropy(
@@ -117,20 +63,15 @@ def logitcrossentropy(
     y : array_like
         Integer labels, the shape of ``logits`` without ``axis``, or targets of its full shape.
     axis : int
-        Where the classes lie.
+        The axis of the classes.
     agg : {"mean", "sum", "none"}
-        What to make of the losses of the samples.
+        How to aggregate the losses of the samples.
 
     Returns
     -------
     scalar or ndarray
         In nats. With ``agg="none"`` one loss per sample, the shape of ``logits`` without ``axis``.
         A target of 0 counts 0 even where its logit is -Inf.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        Shapes do not fit, a label is not in ``0..k-1``, ``agg`` is unknown, no samples to average.
 
     References
     ----------
@@ -141,8 +82,7 @@ def logitcrossentropy(
     >>> float(logitcrossentropy([[2.0], [0.0]], [0]))
     0.1269280110429725
     """
-    z, axis = _as_logits(logits, axis)
-    return _loss_and_grad(z, y, axis, agg, gradient=None)
+    return _loss_and_grad(as_float(logits, "logits"), y, axis, agg, gradient=None)
 
 
 def logitcrossentropy_grad(
@@ -160,20 +100,12 @@ def logitcrossentropy_grad(
     :math:`p_y - 1` is computed as minus the sum of the other probabilities, which keeps its
     digits when :math:`p_y` is close to one.
 
-    Parameters
-    ----------
-    logits, y, axis, agg
-        As for :func:`logitcrossentropy`; with ``agg="none"`` each sample's own gradient.
+    Takes the arguments of :func:`logitcrossentropy`.
 
     Returns
     -------
     ndarray
-        The shape of ``logits``.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`logitcrossentropy`.
+        The shape of ``logits``. For ``agg="none"`` each column is the gradient of its own loss.
 
     Examples
     --------
@@ -193,22 +125,8 @@ def logitcrossentropy_and_grad(
 ) -> tuple[Any, NDArray[Any]]:
     """Compute :func:`logitcrossentropy` and its gradient from one set of exponentials.
 
-    Parameters
-    ----------
-    logits, y, axis, agg
-        As for :func:`logitcrossentropy`.
-    out : ndarray, optional
-        Where to write the gradient; ``out=logits`` works in place.
-
-    Returns
-    -------
-    loss, gradient
-        As the two functions return them.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`logitcrossentropy`.
+    Takes the arguments of :func:`logitcrossentropy`, and an array ``out`` for the gradient;
+    ``out=logits`` works in place. Returns the loss and the gradient.
 
     Examples
     --------
@@ -216,14 +134,9 @@ def logitcrossentropy_and_grad(
     >>> round(float(loss), 6), gradient.ravel().tolist()
     (0.693147, [0.5, -0.5])
     """
-    z, axis = _as_logits(logits, axis)
+    z = as_float(logits, "logits")
     gradient = as_out(out, z.shape, like=z)
     return _loss_and_grad(z, y, axis, agg, gradient), gradient
-
-
-def _as_logits(logits: ArrayLike, axis: int) -> tuple[NDArray[Any], int]:
-    z = as_float(logits, "logits")
-    return z, as_single_axis(axis, z)
 
 
 @np.errstate(all="ignore")
@@ -231,32 +144,33 @@ def _loss_and_grad(
     z: NDArray[Any], y: ArrayLike, axis: int, agg: Aggregate, gradient: NDArray[Any] | None
 ) -> Any:
     """Return the loss; write its gradient to ``gradient`` unless None."""
+    axis = as_single_axis(axis, z)
     targets = as_targets(y, z.shape, axis)
     losses = np.empty(z.size // z.shape[axis])
-    refuse_unknown(agg, losses.size)
-    count = losses.size if agg == "mean" else 1
+    divisor = _as_divisor(agg, losses.size)
     labels = one_hot_labels(targets, z.ndim, axis)
     if labels is not None:
-        kernel = partial(_label_block, count)
-        by_blocks(kernel, z, (axis,), gradient, labels.ravel(), losses)
+        kernel: Callable[..., None] = _label_block
+        per_column = labels.ravel()
     else:
-        kernel = partial(_target_block, count)
-        by_blocks(kernel, z, (axis,), gradient, as_matrix(targets, (axis,)), losses)
-    return aggregate(losses, agg, z.dtype, without(z.shape, axis))
+        kernel = _target_block
+        per_column = as_matrix(targets, (axis,))
+    apply_in_blocks(partial(kernel, divisor), z, (axis,), gradient, per_column, losses)
+    return _aggregate(losses, agg, divisor, z.dtype, _drop_axis(z.shape, axis))
 
 
 def _label_block(
-    count: int,
+    divisor: int,
     block: NDArray[Any],
     out: NDArray[Any] | None,
     labels: NDArray[Any],
     losses: NDArray[Any],
 ) -> None:
-    """Compute the losses of some columns and, into ``out``, their gradients over ``count``."""
+    """Compute the losses of some columns; write their gradients over ``divisor`` to ``out``."""
     _, d, error = shift(block)
     exponentials = np.exp(d)
-    of_row, of_column = offsets(d)
-    at_y = of_row[labels] + of_column
+    row_offset, column_offset = flat_offsets(d)
+    at_y = row_offset[labels] + column_offset
     flat = exponentials.ravel(order="K")
     d_y, e_y = d.ravel(order="K")[at_y], flat[at_y]
     flat[at_y] = 0.0
@@ -265,42 +179,42 @@ def _label_block(
         np.subtract(np.log1p(other + (e_y - 1.0)), d_y, out=losses)
         if out is not None:
             flat[at_y] = 0.0 - other
-            np.divide(exponentials, (other + e_y) * count, out=out, casting="same_kind")
+            np.divide(exponentials, (other + e_y) * divisor, out=out, casting="same_kind")
         return
     flat_error = error.ravel(order="K")
     error_y = flat_error[at_y]
     others = add_up(exponentials, exponentials * error)
-    other = with_subnormal_terms(others.high, d, error)
+    other = resum_subnormal_terms(others.high, d, error)
     total = two_sum(others, e_y, e_y * error_y)
     excess = fast_two_sum(total.high - 1.0, total.low)
-    # log1p of a pair, to first order; d_y has its own rounding error.
+    # log1p of a pair, to first order; error_y is the rounding error of d_y.
     log_total = np.log1p(excess.high) + (excess.low / total.high - error_y)
     np.subtract(log_total, d_y, out=losses)
     if out is not None:
         flat[at_y] = 0.0 - other
         flat_error[at_y] = 0.0
-        quotient(exponentials, error, times(total, count), out)
+        divide_by_total(exponentials, error, multiply_by_count(total, divisor), out)
 
 
 def _target_block(
-    count: int,
+    divisor: int,
     block: NDArray[Any],
     out: NDArray[Any] | None,
     targets: NDArray[Any],
     losses: NDArray[Any],
 ) -> None:
-    """As :func:`_label_block` for soft targets, shape (k, c).
+    """Do the same for soft targets, shape (k, c).
 
     The gradient t p_i - y_i = ((t - y_i) e_i - y_i O_i) / S, with t the sum of the targets and
-    O_i the sum of e but e_i, is exact for a multiple of a one-hot column too.
+    O_i the sum of e without e_i, is as exact for a multiple of a one-hot column as for a label.
     """
     shifted = shift(block)
     d, error = shifted.d, shifted.error
     exponentials = np.exp(d)
-    other = other_total(exponentials, shifted)
+    other = sum_without_top(exponentials, shifted)
     log_p = d - np.log1p(other) if error is None else d + (error - np.log1p(other))
     terms = np.where(targets == 0, 0.0, -targets * log_p)
-    # A target of 0 silences its logit, but a column of NaN has no loss whatever its targets are.
+    # A target of 0 silences its logit, but a column with NaN has no loss even if all are 0.
     total_loss = np.add.reduce(terms, axis=0) if error is None else add_up(terms, 0.0).high
     losses[...] = np.where(np.isnan(other), np.nan, total_loss)
     if out is not None:
@@ -310,10 +224,7 @@ def _target_block(
         others = np.where(d == 0, other, total - exponentials)
         gradient = (targets.sum(axis=0, dtype=d.dtype) - targets) * exponentials
         gradient -= targets * others
-        np.divide(gradient, total * count, out=out, casting="same_kind")
-
-
-# Cross-entropy on probabilities, with its gradient, and label smoothing.
+        np.divide(gradient, total * divisor, out=out, casting="same_kind")
 
 
 @np.errstate(all="ignore")
@@ -335,19 +246,15 @@ def crossentropy(
     yhat : array_like
         Probabilities, classes along ``axis``; they need not sum to one.
     y, axis, agg
-        As for :func:`logitcrossentropy`.
+        Targets, the axis of the classes, and "mean", "sum" or "none", as in
+        :func:`logitcrossentropy`.
     eps : float, optional
-        Added inside the logarithm; the machine epsilon of ``yhat``'s dtype unless given.
+        Added inside the logarithm; by default the machine epsilon of ``yhat``'s dtype.
 
     Returns
     -------
     scalar or ndarray
-        As for :func:`logitcrossentropy`.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`logitcrossentropy`.
+        In nats. With ``agg="none"`` one loss per sample, the shape of ``yhat`` without ``axis``.
 
     References
     ----------
@@ -360,7 +267,7 @@ def crossentropy(
     """
     probabilities, targets, axis, eps = _as_probabilities(yhat, y, axis, eps)
     p = as_matrix(probabilities, (axis,)).astype(np.float64)
-    # Next to 1 the sum p + eps would round away what the logarithm consists of.
+    # Near 1 the rounding of the sum p + eps would be most of the logarithm.
     logs = np.where(p + eps > 0.5, np.log1p((p - 1.0) + eps), np.log(p + eps))
     if targets.ndim < probabilities.ndim:
         losses = -logs[targets.ravel(), np.arange(targets.size)]
@@ -368,8 +275,9 @@ def crossentropy(
         weights = as_matrix(targets, (axis,))
         terms = np.where(weights == 0, 0.0, -weights * logs)
         losses = add_up(terms, 0.0).high
-    refuse_unknown(agg, losses.size)
-    return aggregate(losses, agg, probabilities.dtype, without(probabilities.shape, axis))
+    shape = _drop_axis(probabilities.shape, axis)
+    divisor = _as_divisor(agg, losses.size)
+    return _aggregate(losses, agg, divisor, probabilities.dtype, shape)
 
 
 @np.errstate(all="ignore")
@@ -384,22 +292,13 @@ def crossentropy_grad(
 
     .. math:: \partial\ell / \partial\hat y_i = -y_i / (\hat y_i + \varepsilon)
 
-    divided by the number of samples for ``agg="mean"``; 0 wherever the target is 0.
-
-    Parameters
-    ----------
-    yhat, y, axis, agg, eps
-        As for :func:`crossentropy`.
+    divided by the number of samples for ``agg="mean"``; 0 wherever the target is 0. Takes the
+    arguments of :func:`crossentropy`.
 
     Returns
     -------
     ndarray
         The shape of ``yhat``.
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for :func:`crossentropy`.
 
     Examples
     --------
@@ -412,11 +311,23 @@ def crossentropy_grad(
         one_hot = np.zeros_like(probabilities)
         np.put_along_axis(one_hot, np.expand_dims(targets, axis), 1, axis)
         targets = one_hot
-    samples = probabilities.size // probabilities.shape[axis] if agg == "mean" else 1
-    refuse_unknown(agg, samples)
-    denominator = (probabilities.astype(np.float64) + eps) * samples
+    divisor = _as_divisor(agg, probabilities.size // probabilities.shape[axis])
+    denominator = (probabilities.astype(np.float64) + eps) * divisor
     gradient = np.where(targets == 0, 0.0, -targets / denominator)
     return gradient.astype(probabilities.dtype)
+
+
+def _as_probabilities(
+    yhat: ArrayLike, y: ArrayLike, axis: int, eps: float | None
+) -> tuple[NDArray[Any], NDArray[Any], int, float]:
+    probabilities = as_float(yhat, "yhat")
+    axis = as_single_axis(axis, probabilities)
+    targets = as_targets(y, probabilities.shape, axis)
+    if eps is None:
+        eps = float(np.finfo(probabilities.dtype).eps)
+    elif not isinstance(eps, int | float) or not 0 <= eps < np.inf:
+        raise InputError(f"eps: expected a finite number of at least 0, got {eps!r}")
+    return probabilities, targets, axis, eps
 
 
 @np.errstate(all="ignore")
@@ -430,21 +341,14 @@ def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
     y : array_like
         One-hot or soft targets, ``k`` classes along ``axis``, for instance ``(k, n)``.
     alpha : float
-        How much of the uniform distribution, strictly between 0 and 1.
+        The weight of the uniform distribution, strictly between 0 and 1.
     axis : int
-        Where the classes lie.
+        The axis of the classes.
 
     Returns
     -------
     ndarray
         The shape of ``y``.
-
-    Raises
-    ------
-    InputError
-        ``alpha`` is not strictly between 0 and 1, or ``y`` holds other numbers than 0 to 1.
-    ShapeError
-        ``y`` is a number or has no axis ``axis``.
 
     References
     ----------
@@ -469,26 +373,10 @@ def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
     return smoothed
 
 
-def _as_probabilities(
-    yhat: ArrayLike, y: ArrayLike, axis: int, eps: float | None
-) -> tuple[NDArray[Any], NDArray[Any], int, float]:
-    probabilities = as_float(yhat, "yhat")
-    axis = as_single_axis(axis, probabilities)
-    targets = as_targets(y, probabilities.shape, axis)
-    if eps is None:
-        eps = float(np.finfo(probabilities.dtype).eps)
-    elif not isinstance(eps, int | float) or not 0 <= eps < np.inf:
-        raise InputError(f"eps: expected a finite number of at least 0, got {eps!r}")
-    return probabilities, targets, axis, eps
-
-
-# Labels to one-hot columns and back, as OneHotArrays.jl has them.
-
-
 def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArray[np.bool_]:
-    """Encode each element of ``xs`` as a column with one True, at its place in ``labels``.
+    """Encode each element of ``xs`` as a column with one True, at its position in ``labels``.
 
-    ``Y[i, j] = (xs[j] == labels[i])``, the first such ``i`` where labels repeat.
+    ``Y[i, j] = (xs[j] == labels[i])``, only for the first such ``i`` if labels repeat.
 
     Parameters
     ----------
@@ -497,19 +385,13 @@ def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArra
     labels : array_like
         The ``k`` known values, in the order of the rows.
     default : optional
-        The label to take for an element that is not in ``labels``; must itself be in ``labels``.
+        The label to take for unknown elements, which raise :class:`npsoftmax.errors.LabelError`
+        otherwise; must itself be in ``labels``.
 
     Returns
     -------
     ndarray of bool
         Shape ``(k, *xs.shape)``; Fortran-ordered for one-dimensional ``xs``.
-
-    Raises
-    ------
-    LabelError
-        An element, or ``default``, is not among ``labels``.
-    ShapeError
-        ``labels`` is empty or not one-dimensional.
 
     References
     ----------
@@ -548,7 +430,8 @@ def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArra
 def onecold(y: ArrayLike, labels: ArrayLike | None = None) -> Any:
     """Return the label of the largest entry along ``axis=0``, the first one on a tie.
 
-    ``labels[argmax_i y[i, ...]]``, with ``labels = 0..k-1`` unless given.
+    ``labels[argmax_i y[i, ...]]``, with ``labels = 0..k-1`` unless given. A NaN, which has no order,
+    raises :class:`npsoftmax.errors.InputError`.
 
     Parameters
     ----------
@@ -561,13 +444,6 @@ def onecold(y: ArrayLike, labels: ArrayLike | None = None) -> Any:
     -------
     scalar or ndarray
         Shape ``y.shape[1:]``.
-
-    Raises
-    ------
-    ShapeError
-        ``y`` has no classes, or ``labels`` does not have one label per row.
-    InputError
-        ``y`` holds a NaN, which has no place in an order.
 
     References
     ----------
@@ -594,3 +470,58 @@ def onecold(y: ArrayLike, labels: ArrayLike | None = None) -> Any:
             f"labels: expected {scores.shape[0]} labels, one per row of y, got shape {known.shape}"
         )
     return known[rows]
+
+
+def as_targets(y: ArrayLike, shape: tuple[int, ...], axis: int) -> NDArray[Any]:
+    """Return valid labels, or targets of the full shape."""
+    targets = np.asarray(y)
+    if targets.ndim < len(shape):
+        return as_labels(targets, shape[axis], _drop_axis(shape, axis))
+    if targets.shape != shape:
+        raise ShapeError(
+            f"y: expected targets of the predictions' shape {shape}, got {targets.shape}; "
+            "or pass integer labels, one per sample"
+        )
+    return as_float(targets, "y")
+
+
+def one_hot_labels(targets: NDArray[Any], ndim: int, axis: int) -> NDArray[Any] | None:
+    """Return the labels behind integer or exactly one-hot targets, None for soft ones."""
+    if targets.ndim < ndim:
+        return targets
+    hot = targets == 1
+    if (hot | (targets == 0)).all() and (hot.sum(axis=axis) == 1).all():
+        labels: NDArray[Any] = hot.argmax(axis=axis)
+        return labels
+    return None
+
+
+def _drop_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _as_divisor(agg: str, num_samples: int) -> int:
+    """Return the divisor of the sum over the samples: their number for the mean, else 1."""
+    if agg not in ("mean", "sum", "none"):
+        raise InputError(f"agg: expected 'mean', 'sum' or 'none', got {agg!r}")
+    if agg == "mean" and num_samples == 0:
+        raise ShapeError("agg='mean': expected at least one sample, got none; use agg='sum'")
+    return num_samples if agg == "mean" else 1
+
+
+def _aggregate(
+    losses: NDArray[Any],
+    agg: Aggregate,
+    divisor: int,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+) -> Any:
+    """Return the sum of the losses over ``divisor``, or the losses in ``shape``, in ``dtype``."""
+    if agg == "none":
+        return (losses + 0.0).reshape(shape).astype(dtype)  # -0.0 becomes 0.0
+    if dtype != np.float64:
+        return dtype.type(np.add.reduce(losses) / divisor + 0.0)
+    # A sum may overflow where the mean does not.
+    huge = np.maximum.reduce(np.abs(losses), initial=0.0) > MAX_SAFE_TERM
+    scale = 2.0**-64 if huge else 1.0
+    return dtype.type(divide_by_count(add_up(losses * scale, 0.0), divisor) / scale + 0.0)

@@ -1,8 +1,10 @@
-r"""softmax, logsoftmax and logsumexp with their gradients.
+r"""softmax, logsoftmax and logsumexp, each with its gradient.
 
-All three subtract the largest entry of a slice first, so that no exponential overflows, and
+All three first subtract the largest entry of a slice, so that no exponential overflows, and
 compute in float64, so that a float32 result is rounded once. Infinities follow NNlib.jl
 (softmax, logsoftmax) and LogExpFunctions.jl (logsumexp); a NaN fills its own slice, no other.
+
+Shapes, axes and ``out`` arrays that do not fit raise :class:`npsoftmax.errors.ShapeError`.
 """
 
 from typing import Any
@@ -12,7 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_axis, as_float, as_out, floating_dtype
 from npsoftmax.errors import ShapeError
-from npsoftmax.functional._compensated import add_up, by_blocks, log_total, quotient, shift
+from npsoftmax.functional._compensated import (
+    add_up,
+    apply_in_blocks,
+    divide_by_total,
+    log_total,
+    shift,
+)
 
 __all__ = [
     "logsoftmax",
@@ -37,20 +45,15 @@ def softmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> ND
     x : array_like
         Logits of any shape; float32 and float64 are kept, integers become float64.
     axis : int, tuple of int or None
-        Where the classes lie; ``None`` takes the whole array as one slice.
+        The axes of the classes; ``None`` takes the whole array as one slice.
     out : ndarray, optional
-        Where to write the result; ``out=x`` works in place.
+        The array to write the result to; ``out=x`` works in place.
 
     Returns
     -------
     ndarray
         Same shape, dtype and memory order as ``x``.
         ``m`` entries of +Inf share 1/m each; -Inf gives exactly 0; a slice of only -Inf gives NaN.
-
-    Raises
-    ------
-    ShapeError
-        ``x`` is a number, ``axis`` does not exist or is empty, or ``out`` does not fit.
 
     References
     ----------
@@ -67,7 +70,7 @@ def softmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> ND
     logits = as_float(x, "softmax")
     axes = as_axis(axis, logits)
     out = as_out(out, logits.shape, like=logits)
-    by_blocks(_softmax_block, logits, axes, out)
+    apply_in_blocks(_softmax_block, logits, axes, out)
     return out
 
 
@@ -77,7 +80,7 @@ def _softmax_block(block: NDArray[Any], out: NDArray[Any]) -> None:
     if error is None:
         np.divide(exponentials, np.add.reduce(exponentials, axis=0), out=out, casting="same_kind")
     else:
-        quotient(exponentials, error, add_up(exponentials, exponentials * error), out)
+        divide_by_total(exponentials, error, add_up(exponentials, exponentials * error), out)
 
 
 @np.errstate(all="ignore")
@@ -92,7 +95,7 @@ def softmax_grad(
     :math:`dx_i = \sum_j dy_j \, \partial y_j / \partial x_i`. The input ``x`` is not needed.
     A number subtracted from all of ``dy`` changes nothing, since ``y`` sums to one; here it is the
     entry of ``dy`` at the largest probability, so that a confident slice loses no digits.
-    (Training does not pass here: it differentiates softmax and loss together, see
+    (Training does not call this function: it differentiates softmax and loss together, see
     :func:`logitcrossentropy_grad`.)
 
     Parameters
@@ -100,26 +103,21 @@ def softmax_grad(
     dy, y : array_like
         The upstream gradient and the output of ``softmax(x, axis)``, of one shape.
     axis : int, tuple of int or None
-        As given to :func:`softmax`.
+        The axes of the classes.
     out : ndarray, optional
-        Where to write the result.
+        The array to write the result to.
 
     Returns
     -------
     ndarray
         ``dx``, of the shape of ``y``.
 
-    Raises
-    ------
-    ShapeError
-        ``dy`` and ``y`` differ in shape, or as for :func:`softmax`.
-
     Examples
     --------
     >>> softmax_grad([1.0, 0.0], [0.25, 0.75])
     array([ 0.1875, -0.1875])
     """
-    dy, y = _same_shape(dy, y, "softmax_grad")
+    dy, y = _check_same_shape(dy, y, "softmax_grad")
     axes = as_axis(axis, y)
     out = as_out(out, y.shape, like=y)
     leads = y == y.max(axis=axes, keepdims=True)
@@ -136,21 +134,13 @@ def logsoftmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) ->
 
     .. math:: y_i = x_i - \log \sum_j \exp(x_j)
 
-    Parameters
-    ----------
-    x, axis, out
-        As for :func:`softmax`.
+    Takes the arguments of :func:`softmax`.
 
     Returns
     -------
     ndarray
         Same shape, dtype and memory order as ``x``. In a slice with ``m`` entries of +Inf these
         are -log m and the others -Inf; a slice of only -Inf gives NaN.
-
-    Raises
-    ------
-    ShapeError
-        As for :func:`softmax`.
 
     References
     ----------
@@ -166,7 +156,7 @@ def logsoftmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) ->
     logits = as_float(x, "logsoftmax")
     axes = as_axis(axis, logits)
     out = as_out(out, logits.shape, like=logits)
-    by_blocks(_logsoftmax_block, logits, axes, out)
+    apply_in_blocks(_logsoftmax_block, logits, axes, out)
     return out
 
 
@@ -187,31 +177,20 @@ def logsoftmax_grad(
 
     From :math:`\partial y_j / \partial x_i = \delta_{ij} - \exp(y_i)`. Computed as
     :math:`-dy_i \, \mathrm{expm1}(y_i) - \exp(y_i) \sum_{j \ne i} dy_j`, which keeps its digits
-    where :math:`\exp(y_i)` is close to one.
-
-    Parameters
-    ----------
-    dy, y : array_like
-        The upstream gradient and the output of ``logsoftmax(x, axis)``, of one shape.
-    axis, out
-        As for :func:`softmax_grad`.
+    where :math:`\exp(y_i)` is close to one. Takes the arguments of :func:`softmax_grad`, with
+    ``y = logsoftmax(x, axis)``.
 
     Returns
     -------
     ndarray
         ``dx``, of the shape of ``y``.
 
-    Raises
-    ------
-    ShapeError
-        As for :func:`softmax_grad`.
-
     Examples
     --------
     >>> logsoftmax_grad([1.0, 0.0], np.log([0.25, 0.75]))
     array([ 0.75, -0.75])
     """
-    dy, y = _same_shape(dy, y, "logsoftmax_grad")
+    dy, y = _check_same_shape(dy, y, "logsoftmax_grad")
     axes = as_axis(axis, y)
     out = as_out(out, y.shape, like=y)
     upstream, logs = dy.astype(np.float64), y.astype(np.float64)
@@ -229,9 +208,9 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Any:
     Parameters
     ----------
     x : array_like
-        As for :func:`softmax`.
+        Numbers of any shape; float32 and float64 are kept, integers become float64.
     axis : int, tuple of int or None
-        What to sum over; the whole array by default, as in Julia.
+        The axes to sum over; by default all of them, as in Julia.
     keepdims : bool
         Keep the summed axes with length one.
 
@@ -240,11 +219,6 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Any:
     scalar or ndarray
         ``x`` without ``axis``. A slice of only -Inf gives -Inf, one with +Inf gives +Inf
         (LogExpFunctions.jl; NNlib.jl has NaN for both).
-
-    Raises
-    ------
-    ShapeError
-        As for :func:`softmax`.
 
     Examples
     --------
@@ -255,7 +229,7 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Any:
     axes = as_axis(axis, logits)
     kept = tuple(1 if a in axes else length for a, length in enumerate(logits.shape))
     result = np.empty(kept, dtype=logits.dtype)
-    by_blocks(_logsumexp_block, logits, axes, result)
+    apply_in_blocks(_logsumexp_block, logits, axes, result)
     return result if keepdims else result.squeeze(axis=axes)[()]
 
 
@@ -281,17 +255,12 @@ def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[An
     x : array_like
         The input.
     axis : int, tuple of int or None
-        As given to :func:`logsumexp`.
+        The axes that were summed over.
 
     Returns
     -------
     ndarray
         ``dx``, of the shape of ``x``.
-
-    Raises
-    ------
-    ShapeError
-        ``dy`` does not have the shape of the output, or as for :func:`softmax`.
 
     Examples
     --------
@@ -313,7 +282,7 @@ def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[An
     return dx.astype(logits.dtype, copy=False)
 
 
-def _same_shape(dy: ArrayLike, y: ArrayLike, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+def _check_same_shape(dy: ArrayLike, y: ArrayLike, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
     upstream, output = as_float(dy, f"{name}: dy"), as_float(y, f"{name}: y")
     if upstream.shape != output.shape:
         raise ShapeError(

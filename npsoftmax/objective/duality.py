@@ -1,6 +1,6 @@
-r"""How far a value of the objective can be from the smallest one: a bound that is proved.
+r"""A proven bound on the distance of the objective from its minimum.
 
-**The dual.** With :math:`H(q) = -\sum_c q_c \log q_c`, the loss of a sample is
+**The dual.** With the entropy :math:`H(q) = -\sum_c q_c \log q_c`, the loss of a sample is
 :math:`\ell(z, y) = \max_q \, (q - y)^\top z + H(q)` over probabilities q, and the maximum is at
 :math:`q = \mathrm{softmax}(z)`. So for *any* probabilities Q, one column a sample, and weights
 :math:`v_j` that sum to 1,
@@ -11,32 +11,32 @@ r"""How far a value of the objective can be from the smallest one: a bound that 
         + \frac{\lambda}{2} \|W\|_F^2, \qquad
     G = s \sum_j v_j (q_j - y_j) x_j^\top, \quad r = \sum_j v_j (q_j - y_j).
 
-Where r = 0, b drops out, the right side is smallest at :math:`W = -G / \lambda`, and
+If r = 0, b drops out, the right side is smallest at :math:`W = -G / \lambda`, and
 
 .. math:: \min J \;\ge\; D(Q) = \sum_j v_j H(q_j) - \frac{1}{2 \lambda} \|G\|_F^2 .
 
-**Its link to the gradient.** For :math:`Q = P` at :math:`(W, b)`, r is the gradient on b and
+**The gradient.** For :math:`Q = P` at :math:`(W, b)`, r is the gradient on b and
 :math:`G = \partial J / \partial W - \lambda W`; if r = 0 then
 
 .. math:: J(W, b) - D(P) = \frac{1}{2 \lambda} \Bigl\| \frac{\partial J}{\partial W} \Bigr\|_F^2,
 
-the bound of strong convexity: in W the objective bends by at least :math:`\lambda`, in b it
-need not bend at all.
+the bound of strong convexity: the curvature is at least :math:`\lambda` in W and may be 0 in b.
 
-**Any (W, b).** Where r is not 0 it is made 0 by
-:math:`q_j = p_j + (\mathrm{diag}(p_j) - p_j p_j^\top) \, \delta`, softmax to first order in a
-change :math:`\delta` of b: columns still sum to 1, and r becomes 0 exactly at
+**Any (W, b).** If r is not 0, :math:`q_j = p_j + (\mathrm{diag}(p_j) - p_j p_j^\top) \, \delta`
+makes it 0. This is softmax to first order in a change :math:`\delta` of b: columns still sum to 1,
+and r becomes 0 exactly at
 
 .. math:: \delta = -C^+ r, \qquad C = \sum_j v_j \, (\mathrm{diag}(p_j) - p_j p_j^\top).
 
 Entries stay positive while :math:`\delta_c - p_j^\top \delta > -1`. A class without samples must
-have q = 0, so P is taken over the others.
+have q = 0, so P is computed without these classes.
 
 Source: Shalev-Shwartz and Zhang, "Stochastic dual coordinate ascent methods for regularized loss
 minimization", Journal of Machine Learning Research 14, 2013, section 1, without a bias.
 """
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -50,24 +50,6 @@ from npsoftmax.objective.samples import Samples, SampleStore, add
 __all__ = ["dual_value"]
 
 Floats = NDArray[np.float64]
-
-# What rounding leaves of r after the change of the bias.
-LEFT_OVER = 1e-12
-
-
-class Moments(NamedTuple):
-    """The weighted means of ``p_j`` and of ``diag(p_j) - p_j p_j'``, or their parts."""
-
-    mean: Floats
-    spread: Floats
-
-
-class DualPart(NamedTuple):
-    """A part of the entropy and of ``G``, and the smallest ``1 + delta_c - p_j' delta`` in it."""
-
-    entropy: float
-    G: Floats
-    smallest: float
 
 
 def dual_value(theta: Floats, store: SampleStore, l2: float, scale: float) -> float:
@@ -86,38 +68,53 @@ def dual_value(theta: Floats, store: SampleStore, l2: float, scale: float) -> fl
     part = partial(
         _dual_part, theta=rows, present=present, delta=delta, total=summary.total, scale=scale
     )
-    entropy, G, smallest = store.map_reduce(part, _joined)
-    if smallest < 0:
+    entropy, G, min_factor = store.map_reduce(part, _add_parts)
+    if min_factor < 0:
         return -np.inf
     value = entropy - float(np.square(G).sum()) / (2 * l2)
     return value if math.isfinite(value) else -np.inf
 
 
+class Moments(NamedTuple):
+    """The weighted means of ``p_j`` and of ``diag(p_j) - p_j p_j'``, or parts of them."""
+
+    mean: Floats
+    spread: Floats
+
+
 def _moments(
     samples: Samples, workspace: Workspace, theta: Floats, total: float, scale: float
 ) -> Moments:
-    """Return what some samples contribute."""
-    k, X, shares = theta.shape[0], samples.X, samples.shares(total)
+    """Return the contribution of some samples."""
+    k, shares = theta.shape[0], samples.shares(total)
     mean, products = np.zeros(k), np.zeros((k, k))
-    step = samples_per_block(theta)
-    for start in range(0, shares.size, step):
-        columns = slice(start, start + step)
-        P = softmax(affine(theta, workspace.floats(X[:, columns], theta.dtype), scale))
+    for columns, _, P in _probabilities(samples, workspace, theta, scale):
         weighted = P * shares[columns]
         mean += weighted.sum(axis=1)
         products += weighted @ P.T
     return Moments(mean, np.diag(mean) - products)
 
 
+MAX_BIAS_GRADIENT = 1e-12  # rounding errors of r after the change of the bias
+
+
 def _bias_change(total: Moments, r: Floats) -> Floats | None:
-    """Return ``delta``, or None where no change of the bias can make ``r`` zero."""
+    """Return ``delta``, or None if no change of the bias can make ``r`` zero."""
     # C has the null vector 1, to which r is orthogonal: adding 1 1' makes it invertible.
     try:
         delta: Floats = np.linalg.solve(total.spread + 1.0 / r.size, -r).astype(np.float64)
     except np.linalg.LinAlgError:
         return None
-    left = np.abs(total.spread @ delta + r).max()
-    return delta if left <= LEFT_OVER else None
+    remaining = np.abs(total.spread @ delta + r).max()
+    return delta if remaining <= MAX_BIAS_GRADIENT else None
+
+
+class DualPart(NamedTuple):
+    """Parts of the entropy and of ``G``, and their smallest factor ``1 + delta_c - p_j' delta``."""
+
+    entropy: float
+    G: Floats
+    min_factor: float
 
 
 def _dual_part(
@@ -129,29 +126,35 @@ def _dual_part(
     total: float,
     scale: float,
 ) -> DualPart:
-    """Return what some samples contribute to ``D``; the rows of ``theta`` are classes present."""
-    X, shares = samples.X, samples.shares(total)
-    # A label of samples that weigh nothing has no row; any will do.
+    """Return the contribution of some samples; row i of ``theta`` is class ``present[i]``."""
+    shares = samples.shares(total)
+    # A class whose samples all have weight 0 has no row; any other will do for them.
     labels = np.minimum(np.searchsorted(present, samples.y), present.size - 1)
-    entropy, smallest = 0.0, np.inf
+    entropy, min_factor = 0.0, np.inf
     G = np.zeros((theta.shape[0], theta.shape[1] - 1))
-    step = samples_per_block(theta)
-    for start in range(0, labels.size, step):
-        columns = slice(start, start + step)
-        X_block = workspace.floats(X[:, columns], theta.dtype)
-        P = softmax(affine(theta, X_block, scale))
+    for columns, X, P in _probabilities(samples, workspace, theta, scale):
         factors = 1.0 + delta[:, None] - delta @ P
-        smallest = min(smallest, float(factors.min()))
+        min_factor = min(min_factor, float(factors.min()))
         Q = P * factors
         logarithms = np.log(Q, out=np.zeros_like(Q), where=Q > 0)
         entropy -= float((Q * logarithms).sum(axis=0) @ shares[columns])
         Q[labels[columns], np.arange(Q.shape[1])] -= 1.0
         Q *= shares[columns] * scale
-        G += Q @ X_block.T
-    return DualPart(entropy, G, smallest)
+        G += Q @ X.T
+    return DualPart(entropy, G, min_factor)
 
 
-def _joined(left: DualPart, right: DualPart) -> DualPart:
-    return DualPart(
-        left.entropy + right.entropy, left.G + right.G, min(left.smallest, right.smallest)
-    )
+def _add_parts(left: DualPart, right: DualPart) -> DualPart:
+    min_factor = min(left.min_factor, right.min_factor)
+    return DualPart(left.entropy + right.entropy, left.G + right.G, min_factor)
+
+
+def _probabilities(
+    samples: Samples, workspace: Workspace, theta: Floats, scale: float
+) -> Iterator[tuple[slice, Floats, Floats]]:
+    """Yield columns, their samples as floats and their probabilities, one block at a time."""
+    step = samples_per_block(theta)
+    for start in range(0, samples.y.size, step):
+        columns = slice(start, start + step)
+        X = workspace.floats(samples.X[:, columns], theta.dtype)
+        yield columns, X, softmax(affine(theta, X, scale))

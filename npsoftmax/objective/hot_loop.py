@@ -1,40 +1,46 @@
 r"""The hot loop: losses and gradient of a block of samples, in arrays that are reused.
 
 With :math:`d = z - \max z`, :math:`e = \exp d`, O the sum of e without the label's entry, and
-:math:`S = O + e_y`, a sample's loss is :math:`\log S - d_y` and its gradient :math:`e / S`, with
-:math:`-O / S` at the label: nothing is lost where :math:`e_y` is 1. All in ``theta``'s dtype.
+:math:`S = O + e_y`, the loss of a sample is :math:`\log S - d_y` and its gradient :math:`e / S`,
+with :math:`-O / S` at the label: nothing is lost where :math:`e_y` is 1. Everything is computed in
+the dtype of ``theta``.
 
-- ``X`` is converted one block at a time; the scale s is applied to ``W X`` (k numbers a sample), and
-  on the way back carried along by the divisor, so it never touches the d features.
+- ``X`` is converted one block at a time. The scale s multiplies ``W X`` (k numbers a sample); on
+  the way back the divisor carries it. So it never touches the d features.
 - All arrays are Fortran-ordered, for which the products are fastest, except d and e: with classes
   as rows every operation runs along contiguous samples.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.functional._compensated import MOST_ROWS, offsets, part_infinities, subtract_top
+from npsoftmax.functional._compensated import (
+    C_ORDER_MAX_ROWS,
+    flat_offsets,
+    resolve_infinities,
+    subtract_top,
+)
 
 __all__ = ["AnyBlock", "Workspace", "samples_per_block"]
 
-# A block stays in cache between its two products: 1,024 columns of 784 float32
+Floats = NDArray[Any]
+
+# The samples of a block stay in cache between its two products: 1,024 columns of 784 float32
 # (benchmarks/limit.py compares sizes).
 BLOCK_BYTES = 1024 * 784 * 4
-FEWEST_SAMPLES, MOST_SAMPLES = 128, 4096
-MOST_KEPT = 16
-# Logits held at a time. Where the fewest samples have more, classes are cut into blocks too.
-MOST_LOGITS = 512 * 1024
-
-Floats = NDArray[Any]
+MIN_BLOCK_SAMPLES, MAX_BLOCK_SAMPLES = 128, 4096
+# Where MIN_BLOCK_SAMPLES samples have more logits than this, classes are cut into blocks too.
+MAX_BLOCK_LOGITS = 512 * 1024
 
 
 def samples_per_block(theta: Floats) -> int:
-    """Return how many samples to compute on at a time."""
+    """Return the number of samples to compute on at a time."""
     k, d = theta.shape[0], theta.shape[1] - 1
     fitting = BLOCK_BYTES // (max(1, d) * theta.itemsize)
-    return int(max(FEWEST_SAMPLES, min(fitting, MOST_LOGITS // k, MOST_SAMPLES)))
+    return int(max(MIN_BLOCK_SAMPLES, min(fitting, MAX_BLOCK_LOGITS // k, MAX_BLOCK_SAMPLES)))
 
 
 class Block:
@@ -44,66 +50,77 @@ class Block:
         self.classes = theta.shape[0]
         shape, dtype = (self.classes, samples), theta.dtype
         self._product = np.empty(shape, dtype, order="F")
-        self._d = np.empty(shape, dtype, order="C" if self.classes <= MOST_ROWS else "F")
+        self._d = np.empty(shape, dtype, order="C" if self.classes <= C_ORDER_MAX_ROWS else "F")
         self._e = np.empty_like(self._d)
         self._flat_d, self._flat_e = self._d.ravel(order="K"), self._e.ravel(order="K")
-        self._of_row, self._of_column = offsets(self._d)
+        self._row_offset, self._column_offset = flat_offsets(self._d)
         self._at_y = np.empty(samples, np.intp)
         self._other, self._e_y, self._d_y, self._top, self._losses = np.empty((5, samples), dtype)
-        self._bias = np.empty(samples, dtype)
+        self._inverse_scale = np.empty(samples, dtype)
 
     def losses(self, theta: Floats, X: Floats, labels: NDArray[Any], scale: float) -> Floats:
         """Return the loss of each sample, valid until the next call."""
         d, e, at_y, losses = self._d, self._e, self._at_y, self._losses
-        np.matmul(theta[:, :-1], X, out=self._product)
+        np.matmul(theta[:, :-1], X, out=self._product)  # W X
         np.multiply(self._product, scale, out=d)
-        np.add(d, theta[:, -1:], out=d)  # d = Z = s W X + b
+        np.add(d, theta[:, -1:], out=d)  # the logits, Z = s W X + b
         subtract_top(d, self._top)
         np.exp(d, out=e)
-        # mode="clip" writes straight into out; the labels are in range already.
-        self._of_row.take(labels, out=at_y, mode="clip")
-        np.add(at_y, self._of_column, out=at_y)
+        # mode="clip" writes straight into out; the labels are known to be in range.
+        self._row_offset.take(labels, out=at_y, mode="clip")
+        np.add(at_y, self._column_offset, out=at_y)
         self._flat_d.take(at_y, out=self._d_y, mode="clip")
         self._flat_e.take(at_y, out=self._e_y, mode="clip")
         self._flat_e[at_y] = 0.0
         np.add.reduce(e, axis=0, out=self._other)
         np.subtract(self._e_y, 1.0, out=losses)
-        np.add(self._other, losses, out=losses)
-        np.log1p(losses, out=losses)  # log S, S - 1 = O + (e_y - 1)
+        np.add(self._other, losses, out=losses)  # S - 1 = O + (e_y - 1)
+        np.log1p(losses, out=losses)
         np.subtract(losses, self._d_y, out=losses)
         return losses
 
     def predict(self, out: NDArray[np.intp]) -> None:
         """Write the most likely class of each sample to ``out``."""
-        np.copyto(self._product, self._d)  # argmax across rows would make this copy anew
+        np.copyto(self._product, self._d)  # argmax across rows would allocate this copy
         self._product.argmax(axis=0, out=out)
 
     def gradient(
         self, theta: Floats, X: Floats, scale: float, divisor: Any, out: Floats, part: Floats | None
     ) -> None:
-        """Write ``[dW db]`` of the losses over ``divisor`` to ``out``, or add it by way of ``part``."""
+        """Write ``[dW db]`` of the losses over ``divisor`` to ``out``, or add it using ``part``."""
         other, total = self._other, self._d_y
         np.add(other, self._e_y, out=total)
         np.multiply(total, divisor / scale, out=total)
         np.subtract(0.0, other, out=other)
         self._flat_e[self._at_y] = other
         np.divide(self._e, total, out=self._product, casting="same_kind")  # s dZ
-        self._bias.fill(1 / scale)
-        _pull_back(self._product, X, self._bias, out, part)
+        self._inverse_scale.fill(1 / scale)
+        _pull_back(self._product, X, self._inverse_scale, out, part)
+
+
+def _pull_back(
+    scaled_dZ: Floats, X: Floats, inverse_scale: Floats, out: Floats, part: Floats | None
+) -> None:
+    """Write ``[dW db]`` to ``out`` or add it, from ``s dZ`` and a column of ``1 / s``."""
+    target = out if part is None else part
+    np.matmul(scaled_dZ, X.T, out=target[:, :-1])  # dW = (s dZ) X'
+    np.matmul(scaled_dZ, inverse_scale, out=target[:, -1])  # db = dZ 1
+    if part is not None:
+        out += part
 
 
 class BlockOfManyClasses:
-    """As :class:`Block`, some classes at a time, so that memory stays bounded.
+    """Like :class:`Block`, a block of classes at a time, so that memory stays bounded.
 
-    A sum O over the classes so far, relative to their maximum m, goes over to a new maximum M as
-    O exp(m - M) (Milakov and Gimelshein, arXiv:1805.02867, section 3). The gradient computes the
-    logits a second time.
+    A sum O over the classes so far, relative to their maximum m, becomes O exp(m - M) relative to
+    a new maximum M (Milakov and Gimelshein, arXiv:1805.02867, section 3). The gradient computes
+    the logits a second time.
     """
 
     def __init__(self, theta: Floats, samples: int) -> None:
-        self.classes = MOST_LOGITS // FEWEST_SAMPLES
+        self.classes = MAX_BLOCK_LOGITS // MIN_BLOCK_SAMPLES
         self._memory = np.empty(self.classes * samples, theta.dtype)
-        self._bias = np.empty(samples, theta.dtype)
+        self._inverse_scale = np.empty(samples, theta.dtype)
 
     def losses(self, theta: Floats, X: Floats, labels: NDArray[Any], scale: float) -> Floats:
         """Return the loss of each sample."""
@@ -112,19 +129,19 @@ class BlockOfManyClasses:
         self._top, self._other, self._z_y = np.full(n, -np.inf), np.zeros(n), np.zeros(n)
         sample = np.arange(n)
         for first, z in self._logits(theta, X, scale):
-            at_best = z.argmax(axis=0)
-            best = z[at_best, sample]
-            np.copyto(self._predicted, first + at_best, where=best > self._top)
-            top = np.maximum(self._top, best)
+            best = z.argmax(axis=0)
+            z_best = z[best, sample]
+            np.copyto(self._predicted, first + best, where=z_best > self._top)
+            top = np.maximum(self._top, z_best)
             here, rows = self._labels_in(z, first)
             self._z_y[here] = z[rows, here]
-            _exponentials(z, top)
+            _exponentiate(z, top)
             z[rows, here] = 0.0
-            self._other *= _exponentials(self._top[None, :], top)[0]
+            self._other *= _exponentiate(self._top[None, :], top)[0]
             self._other += np.add.reduce(z, axis=0)
             self._top = top
         d_y = self._z_y - self._top
-        part_infinities(d_y[None, :], self._top)
+        resolve_infinities(d_y[None, :], self._top)
         losses: Floats = np.log1p(self._other + (np.exp(d_y) - 1.0)) - d_y
         return losses
 
@@ -135,19 +152,20 @@ class BlockOfManyClasses:
     def gradient(
         self, theta: Floats, X: Floats, scale: float, divisor: Any, out: Floats, part: Floats | None
     ) -> None:
-        """Do as :meth:`Block.gradient` does."""
-        self._bias.fill(1 / scale)
-        e_y = _exponentials(self._z_y[None, :].copy(), self._top)[0]
+        """Write or add ``[dW db]`` like :meth:`Block.gradient`."""
+        e_y = _exponentiate(self._z_y[None, :].copy(), self._top)[0]
         total = ((self._other + e_y) * (divisor / scale)).astype(theta.dtype)
+        self._inverse_scale.fill(1 / scale)
         for first, z in self._logits(theta, X, scale):
-            _exponentials(z, self._top)
+            _exponentiate(z, self._top)
             here, rows = self._labels_in(z, first)
             z[rows, here] = -self._other[here]
-            z /= total
+            z /= total  # s dZ
             some = out[first : first + self.classes]
-            _pull_back(z, X, self._bias, some, None if part is None else part[: len(some)])
+            _pull_back(z, X, self._inverse_scale, some, None if part is None else part[: len(some)])
 
-    def _logits(self, theta: Floats, X: Floats, scale: float) -> Any:
+    def _logits(self, theta: Floats, X: Floats, scale: float) -> Iterator[tuple[int, Floats]]:
+        """Yield the first class of each block of classes, and its logits."""
         for first in range(0, theta.shape[0], self.classes):
             some = theta[first : first + self.classes]
             z = self._memory[: len(some) * X.shape[1]].reshape((len(some), -1), order="F")
@@ -157,32 +175,23 @@ class BlockOfManyClasses:
             yield first, z
 
     def _labels_in(self, z: Floats, first: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the samples whose label is among these classes, and its row."""
+        """Return the samples whose label is among these classes, and the rows of the labels."""
         rows = self._labels - first
         here = np.flatnonzero((rows >= 0) & (rows < len(z)))
         return here, rows[here]
 
 
-def _exponentials(z: Floats, top: Floats) -> Floats:
+def _exponentiate(z: Floats, top: Floats) -> Floats:
     """Replace ``z`` by the exponentials of ``z - top``: all 0 where the top is still -Inf."""
     z -= np.where(np.isneginf(top), 0.0, top).astype(z.dtype)
-    part_infinities(z, top)
+    resolve_infinities(z, top)
     np.exp(z, out=z)
     return z
 
 
-def _pull_back(
-    scaled_dZ: Floats, X: Floats, bias: Floats, out: Floats, part: Floats | None
-) -> None:
-    """Write ``[dW db]`` to ``out`` or add it, from ``s dZ`` and a column of ``1 / s``."""
-    target = out if part is None else part
-    np.matmul(scaled_dZ, X.T, out=target[:, :-1])
-    np.matmul(scaled_dZ, bias, out=target[:, -1])
-    if part is not None:
-        out += part
-
-
 AnyBlock = Block | BlockOfManyClasses
+
+MAX_KEPT = 16  # blocks and arrays
 
 
 class Workspace:
@@ -192,34 +201,34 @@ class Workspace:
         self._kept: dict[Any, Any] = {}
 
     def __reduce__(self) -> tuple[type["Workspace"], tuple[()]]:
-        """Copy and pickle as an empty one: arrays that are views of others would come apart."""
+        """Copy and pickle as an empty one: copied arrays would not share memory as blocks need."""
         return Workspace, ()
 
     def block(self, theta: Floats, samples: int) -> AnyBlock:
-        """Return the block for parameters like ``theta`` and so many samples."""
-        few = theta.shape[0] * FEWEST_SAMPLES <= MOST_LOGITS
-        kind = Block if few else BlockOfManyClasses
-        held: AnyBlock = self._get(
+        """Return the block for parameters like ``theta`` and this number of samples."""
+        fits = theta.shape[0] * MIN_BLOCK_SAMPLES <= MAX_BLOCK_LOGITS
+        kind = Block if fits else BlockOfManyClasses
+        block: AnyBlock = self._get(
             (theta.shape, theta.dtype, samples), lambda: kind(theta, samples)
         )
-        return held
+        return block
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Floats:
-        """Return a Fortran-ordered array of this name, with whatever it held before."""
+        """Return the Fortran-ordered array of this name, with its previous contents."""
         array: Floats = self._get((name, shape, dtype), lambda: np.empty(shape, dtype, order="F"))
         return array
 
     def floats(self, X: NDArray[Any], dtype: np.dtype[Any]) -> Floats:
-        """Return ``X`` in ``dtype``, converted into an array of this workspace if need be."""
+        """Return ``X`` in ``dtype``, converted into an array of this workspace if necessary."""
         if X.dtype == dtype:
             return X
         converted = self.take("X", X.shape, dtype)
         np.copyto(converted, X, casting="unsafe")
         return converted
 
-    def _get(self, key: Any, make: Any) -> Any:
+    def _get(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._kept:
-            if len(self._kept) >= MOST_KEPT:
+            if len(self._kept) >= MAX_KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = make()
         return self._kept[key]

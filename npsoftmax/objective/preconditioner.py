@@ -41,8 +41,8 @@ from npsoftmax.errors import InputError
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective.hot_loop import (
     BLOCK_BYTES,
-    FEWEST_SAMPLES,
-    MOST_LOGITS,
+    MAX_BLOCK_LOGITS,
+    MIN_BLOCK_SAMPLES,
     Workspace,
     samples_per_block,
 )
@@ -66,7 +66,7 @@ Solve = Callable[[Floats], Floats]
 MIN_CURVATURE = 1e-3
 
 # Above this the classes come in blocks themselves.
-MAX_PRECONDITIONED_CLASSES = MOST_LOGITS // FEWEST_SAMPLES
+MAX_PRECONDITIONED_CLASSES = MAX_BLOCK_LOGITS // MIN_BLOCK_SAMPLES
 # A larger block takes longer to invert than it saves.
 MAX_BLOCK_ROWS = 2048
 # Numbers in all blocks: 256 MB in float32. Above this the classes share one block.
