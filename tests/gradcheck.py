@@ -1,8 +1,8 @@
-"""Check a gradient by hand against directional derivatives in float64.
+"""Checks of gradients against directional derivatives in float64.
 
 For a scalar ``f`` and a random direction ``v``, ``<gradient(x), v>`` must be the derivative of
-``f(x + h v)`` at ``h = 0``. :func:`check_gradient` takes it from differences of the package's own
-functions, :func:`check_gradient_complex` to nearly all digits from textbook formulas.
+``f(x + h v)`` at ``h = 0``. :func:`check_gradient` approximates it by differences of the package's
+functions; :func:`check_gradient_complex` computes nearly all its digits from textbook formulas.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 STEP = 1e-5
 TOLERANCE = 1e-7
 
-# Nothing is subtracted from the imaginary part, so h may be so small that h**2 vanishes.
+# The imaginary part involves no subtraction, so h may be so small that h**2 vanishes.
 COMPLEX_STEP = 1e-30
 COMPLEX_TOLERANCE = 1e-13
 
@@ -38,7 +38,7 @@ def check_gradient_complex(
 ) -> None:
     """Raise AssertionError unless ``gradient`` is ``Im f(x + i h v) / h`` at ``x``.
 
-    ``f`` must be analytic: a maximum it subtracts is one of real parts, and no absolute values.
+    ``f`` must be analytic: no absolute values, and maxima only of real parts.
     """
 
     def slope(v: NDArray[Any]) -> float:

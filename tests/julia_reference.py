@@ -1,8 +1,8 @@
-"""The Julia packages' cases, and our value for those that take more than one call.
+"""The cases of the Julia packages, and our values for those that need more than one call.
 
-``reference/julia_cases.json`` holds what the packages state about themselves. A matrix is written
-there as its columns, an infinity or NaN as a string. A function here takes a case's inputs by
-their names and returns the parts of what the case expects by theirs.
+``reference/julia_cases.json`` contains statements of the packages. A matrix is stored as its
+columns, an infinity or NaN as a string. A function here takes the inputs of a case by name and
+returns a dictionary of its expected parts.
 """
 
 import json
@@ -55,7 +55,7 @@ def assert_close(actual, expected, rtol, atol):
 
 @dataclass(frozen=True)
 class Case:
-    """One statement of a Julia package: what goes in, what comes out, and how exactly."""
+    """One statement of a Julia package: inputs, expected output and tolerance."""
 
     id: str
     source: str
@@ -65,19 +65,19 @@ class Case:
     atol: float
 
     def check(self, actual):
-        """Raise AssertionError unless ``actual`` is what Julia has."""
+        """Raise AssertionError unless ``actual`` is the expected output."""
         if isinstance(self.expected, dict) and "raises" in self.expected:
-            assert actual is True, "accepted what Julia refuses"
+            assert actual is True, "accepted an input that Julia refuses"
         else:
             assert_close(actual, self.expected, self.rtol, self.atol)
 
 
 def read(entry):
-    """Return the case of one JSON object, its inputs in the precision that Julia computes in."""
+    """Return the case of one JSON object, with its inputs in Julia's precision."""
     named = decode(entry["inputs"]).items()
     inputs = {name + "_" * keyword.iskeyword(name): value for name, value in named}
     tolerance = entry["tolerance"]
-    # A few numbers were derived to more digits than the Float32 of their inputs has.
+    # A few numbers have more digits than the Float32 of their inputs.
     demanding = max(tolerance.values()) < np.finfo(np.float32).eps / 2
     if inputs.pop("eltype", None) == "Float32" and not demanding:
         for name, value in inputs.items():
@@ -179,7 +179,7 @@ def batch_lengths(n, batchsize):
 
 def shuffling():
     X, y = np.zeros((1, 50)), np.arange(50)
-    # Shuffled data of which nothing is cut off are what shuffleobs returns.
+    # shuffleobs returns all of the shuffled data.
     once, _ = splitobs((X, y), at=1.0, shuffle=True, rng=0)
 
     def changes(X, y, shuffle):
@@ -203,7 +203,7 @@ def pieces(n, at, stratified=None):
 
 
 def scaled(pixels):
-    """Return what a model that passes its input on makes of bytes."""
+    """Return the logits of a model with identity weights for bytes."""
     model = SoftmaxRegression(1, 1)
     model.theta[:] = [[1.0, 0.0]]
     return model.logits(pixels.astype(np.uint8)[None, :])[0]
@@ -228,7 +228,7 @@ def hessian_sums(X_features_by_obs, y_one_based, W_classes_by_features, b_classe
 
 @dataclass
 class Fit:
-    """The sum of losses + lambda/2 ||W||^2, as our mean objective has it, times n.
+    """The sum of losses + lambda/2 ||W||^2: n times our mean objective.
 
     The first ``penalised_biases`` biases are penalised too, which ours never are.
     """
@@ -245,11 +245,11 @@ class Fit:
         grad = n * result.grad
         grad[: b.size, -1] += self.lambda_ * b
         if not self.intercept:
-            grad[:, -1] = 0.0  # where it starts, at 0, it stays
+            grad[:, -1] = 0.0  # it starts at 0 and stays there
         return n * result.loss + self.lambda_ / 2 * (b @ b), grad
 
     def minimise(self):
-        """Return the minimum and where it lies."""
+        """Return the minimum and its location."""
         shape = (self.y.max() + 1, len(self.X) + 1)
         found = lbfgs.minimise(self.value_and_grad, np.zeros(shape, order="F"), tol=1e-9)
         assert found.reason == "converged", found.history[-1]
@@ -267,14 +267,14 @@ def unpenalised_fit(**inputs):
     n, model = problem.y.size, SoftmaxRegression(len(problem.X), problem.y.max() + 1, dtype="f8")
     optimum = fit(model, problem.X, problem.y, l2=problem.lambda_ / n, tol=1e-12)
     assert optimum.converged, optimum
-    b = model.b[:-1, 0]  # all biases but the last: the source penalises those
+    b = model.b[:-1, 0]  # the source penalises all biases except the last
     minimum = n * optimum.objective
     quirk = minimum + problem.lambda_ / 2 * (b @ b)
     return {"J_min": minimum, "J_source_quirk_objective_at_that_optimum": quirk}
 
 
 def binary_fit(data_key, labels, lambda_, penalised, **_):
-    """Logistic regression as two classes of weights -w/2 and w/2, so that lambda counts double."""
+    """Logistic regression as two classes with weights -w/2 and w/2 and twice the lambda."""
     data, intercept = BULK[data_key], labels.startswith("y1")
     w = data["theta1_with_intercept"] if intercept else [*data["theta_no_intercept"], 0.0]
     y = (data["y1" if intercept else "y"] + 1) // 2

@@ -1,9 +1,9 @@
-"""The exact softmax, loss and gradient of given logits, and how far a result is from them.
+"""The exact softmax, loss and gradient of given logits, and the error of a result in ULP.
 
-Every float is a rational number, so its softmax has one exact value; mpmath finds it to 60 digits.
+Every float is a rational number, so its softmax has one exact value; mpmath computes 60 digits.
 Errors are counted in units in the last place (ULP) of the exact value, with the spacing of the
-subnormal numbers as the smallest unit. Also here: the families of columns on which softmax
-functions lose digits, each for a reason of its own.
+subnormal numbers as the smallest unit. The families are columns on which softmax functions lose
+digits, each for a different reason.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Exact(NamedTuple):
 
 
 def exact(x: NDArray[Any], y: int) -> Exact:
-    """Return what softmax and its relatives are for a finite column."""
+    """Return the exact values for a finite column."""
     with mp.workdps(DIGITS):
         logits = [mpf(float(v)) for v in x]
         leader = max(range(len(logits)), key=logits.__getitem__)
@@ -72,7 +72,7 @@ Family = Callable[[np.random.Generator, int, int, Any], NDArray[Any]]
 
 
 def ordinary(rng: np.random.Generator, n: int, samples: int, dtype: Any) -> NDArray[Any]:
-    """Logits as a model gives them."""
+    """Logits as a model computes them."""
     return rng.standard_normal((n, samples)) * 3
 
 
@@ -82,14 +82,14 @@ def mixed(rng: np.random.Generator, n: int, samples: int, dtype: Any) -> NDArray
 
 
 def dominant(rng: np.random.Generator, n: int, samples: int, dtype: Any) -> NDArray[Any]:
-    """One class ahead, by as much as there are numbers for: its loss is small, not zero."""
+    """One class ahead, up to the largest gap with a nonzero loss."""
     x = rng.standard_normal((n, samples))
     x[rng.integers(n, size=samples), np.arange(samples)] += rng.uniform(0, reach(dtype), samples)
     return x
 
 
 def subnormal(rng: np.random.Generator, n: int, samples: int, dtype: Any) -> NDArray[Any]:
-    """All classes but one so far behind that their probabilities are subnormal numbers."""
+    """All classes except one so far behind that their probabilities are subnormal numbers."""
     normal = -np.log(float(np.finfo(dtype).tiny))
     nearest = rng.uniform(normal, reach(dtype), samples)
     x = -rng.uniform(nearest, reach(dtype), (n, samples))
@@ -98,7 +98,7 @@ def subnormal(rng: np.random.Generator, n: int, samples: int, dtype: Any) -> NDA
 
 
 def ties(rng: np.random.Generator, n: int, samples: int, dtype: Any) -> NDArray[Any]:
-    """Several classes at the top, or one within a few units in the last place of it."""
+    """Several classes with the largest logit, or within two units in the last place of it."""
     x = rng.integers(-2, 3, (n, samples)) * 7.3
     return x.astype(dtype) * (1 + rng.integers(0, 3, (n, samples)) * np.finfo(dtype).eps)
 
@@ -109,12 +109,12 @@ def offset(rng: np.random.Generator, n: int, samples: int, dtype: Any) -> NDArra
 
 
 def overflowing(rng: np.random.Generator, n: int, samples: int, dtype: Any) -> NDArray[Any]:
-    """Logits next to the largest number: differences overflow."""
+    """Logits close to the largest number: differences overflow."""
     return rng.uniform(-1, 1, (n, samples)) * float(np.finfo(dtype).max)
 
 
 def tiny(rng: np.random.Generator, n: int, samples: int, dtype: Any) -> NDArray[Any]:
-    """Logits that are themselves subnormal numbers, all but equal."""
+    """Logits that are subnormal numbers, almost equal."""
     return rng.uniform(-1, 1, (n, samples)) * float(np.finfo(dtype).tiny)
 
 

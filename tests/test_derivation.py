@@ -1,4 +1,4 @@
-"""docs/derivation.md keeps up with the code: its examples run, its names exist."""
+"""The examples of docs/derivation.md run, and it derives every gradient."""
 
 import doctest
 from pathlib import Path
@@ -11,7 +11,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "derivation.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 
 
-def test_examples_print_what_they_show(pytestconfig):
+def test_examples_print_the_output_shown(pytestconfig):
     flags = sum(
         doctest.OPTIONFLAGS_BY_NAME[name] for name in pytestconfig.getini("doctest_optionflags")
     )

@@ -1,8 +1,8 @@
-"""Eleven laws that an accurate softmax family obeys, on columns made to break them.
+"""Eleven laws of accurate softmax functions, on columns designed to break them.
 
 1 oracle, 2 sum, 3 shift, 4 permutation, 5 order, 6 no collapse, 7 agreement, 8 layout and batch,
-9 special values, 10 silence, 11 the same bits at every SIMD level. ``test_mutants.py`` shows that
-they reject the usual faults. The tolerances are the claims of ``docs/numerics.md``.
+9 special values, 10 no warnings, 11 the same bits at every SIMD level. ``test_mutants.py`` shows
+that they reject the usual faults. The tolerances are the claims of ``docs/numerics.md``.
 """
 
 import math
@@ -33,8 +33,8 @@ INF, NAN = np.inf, np.nan
 DTYPES = [np.float32, np.float64]
 CLAIM = {np.float32: 0.501, np.float64: 3.0}
 CLAIM_SUBNORMAL = {np.float32: 0.501, np.float64: 7.0}
-# In float64 two results for one number may differ by a unit; float32 rounds the same float64.
-APART = {np.float32: 0, np.float64: 1}
+# Two float64 results for one number may differ by a unit; float32 rounds the same float64.
+MAX_APART = {np.float32: 0, np.float64: 1}
 # Probabilities of adjacent float64 logits may be out of order by this much.
 ORDER_UNITS = {np.float32: 0, np.float64: 2}
 
@@ -43,7 +43,7 @@ families = pytest.mark.parametrize("family", oracle.FAMILIES, ids=lambda f: f.__
 
 
 def all_results(x, y):
-    """Return the results for ``x`` that have a value per entry or per sample."""
+    """Return all results for ``x`` with one value per entry or per sample."""
     return {
         "softmax": softmax(x),
         "logsoftmax": logsoftmax(x),
@@ -54,18 +54,18 @@ def all_results(x, y):
 
 
 def draw(family, dtype, n, samples, seed=0):
-    """Return columns of a family and a label each, half of them the largest entry's."""
+    """Return columns of a family and their labels, half of them at the largest entry."""
     rng = np.random.default_rng([seed, n, samples])
     with np.errstate(over="ignore", under="ignore"):
         x = np.asfortranarray(family(rng, n, samples, dtype).astype(dtype))
     return x, np.where(rng.random(samples) < 0.5, x.argmax(axis=0), rng.integers(n, size=samples))
 
 
-def assert_claim(got, value, dtype, what):
+def assert_claim(got, value, dtype, name):
     error = oracle.error_in_ulp(got, value, dtype)
     subnormal = abs(value) < mpf(float(np.finfo(dtype).tiny))
     claim = (CLAIM_SUBNORMAL if subnormal else CLAIM)[dtype]
-    assert error <= claim, f"{what}: got {got!r}, exactly {mp.nstr(value, 20)}: {error:.4g} ULP"
+    assert error <= claim, f"{name}: got {got!r}, exactly {mp.nstr(value, 20)}: {error:.4g} ULP"
 
 
 def check_column(results, dtype, j, exact, samples):
@@ -134,7 +134,7 @@ def test_1_oracle_on_any_finite_columns(case):
     check_against_oracle(x, y, x.dtype.type)
 
 
-# Where a difference overflows, so does a soft loss whose exact value would just have fitted.
+# Where a difference overflows, a soft loss overflows although its exact value may be finite.
 @pytest.mark.parametrize("family", [f for f in oracle.FAMILIES if f is not oracle.overflowing])
 @dtypes
 @pytest.mark.parametrize("n", [2, 10, 600])
@@ -150,7 +150,7 @@ def test_1_oracle_for_soft_targets(family, dtype, n, weight):
             targets = [mpf(v) for v in y[:, j]]
             loss = mp.fsum(-t * logp for t, logp in zip(targets, exact.logsoftmax, strict=True))
             assert_claim(losses[j], loss, dtype, f"soft loss, sample {j}")
-            # Where p is close to its target the gradient cancels: only its absolute error is small.
+            # Where p is close to its target digits cancel: only the absolute error is small.
             total = mp.fsum(targets)
             for got, t, p in zip(gradient[:, j], targets, exact.softmax, strict=True):
                 value = total * p - t
@@ -215,7 +215,7 @@ def test_4_permuting_the_classes_permutes_the_results(family, dtype):
 
 
 def neighbours(dtype, samples=500):
-    """Return sorted columns of a leader and many logits that are next to each other."""
+    """Return sorted columns with one large logit and many that are adjacent numbers."""
     rng = np.random.default_rng(5)
     depth = rng.choice([1.0, 30.0, oracle.reach(dtype)], samples)
     first = -rng.uniform(0, depth, (20, samples)).astype(dtype)
@@ -270,14 +270,14 @@ def test_7_the_results_agree_with_each_other(family, dtype):
 @dtypes
 def test_7_the_mean_of_60000_losses(dtype):
     x, y = draw(oracle.ordinary, dtype, 10, 60_000)
-    # A sum of exactly known numbers: the losses before rounding, which float64 input yields.
+    # The exact sum of the losses before rounding, which float64 input gives.
     losses = logitcrossentropy(x.astype(np.float64), y, agg="none")
     exact = mpf(math.fsum(losses.tolist())) / 60_000
     assert_claim(logitcrossentropy(x, y), exact, dtype, "mean of 60000")
 
 
 def layouts(x):
-    """Yield the same matrix in other memory orders, each with a name."""
+    """Yield the same matrix in other memory layouts, each with its name."""
     yield "C order", np.ascontiguousarray(x)
     yield "Fortran order", np.asfortranarray(x)
     wide = np.zeros((2 * x.shape[0], 3 * x.shape[1]), x.dtype)
@@ -306,7 +306,7 @@ def test_8_memory_order_and_batch_size_change_nothing(family, dtype, n):
     for j in range(0, 120, 40):
         alone = all_results(x[:, j : j + 1], y[j : j + 1])
         for name, values in expected.items():
-            np.testing.assert_array_max_ulp(alone[name][..., 0], values[..., j], APART[dtype])
+            np.testing.assert_array_max_ulp(alone[name][..., 0], values[..., j], MAX_APART[dtype])
 
 
 @dtypes
@@ -318,10 +318,10 @@ def test_8_blocks_change_nothing(dtype, n, monkeypatch):
     monkeypatch.setattr("npsoftmax.functional._compensated.BLOCK_ELEMENTS", 7 * n)
     in_blocks = all_results(x, y) | {"soft": logitcrossentropy_grad(x, soft)}
     for name, values in in_blocks.items():
-        np.testing.assert_array_max_ulp(values, expected[name], APART[dtype])
+        np.testing.assert_array_max_ulp(values, expected[name], MAX_APART[dtype])
     cube = x.T.reshape(4, 25, n).transpose(0, 2, 1)
     in_blocks = softmax(cube, axis=1).transpose(0, 2, 1).reshape(100, n).T
-    np.testing.assert_array_max_ulp(in_blocks, expected["softmax"], APART[dtype])
+    np.testing.assert_array_max_ulp(in_blocks, expected["softmax"], MAX_APART[dtype])
 
 
 SPECIAL = [
@@ -362,7 +362,7 @@ def test_9_special_values_stay_in_their_column(dtype, column, p, logp, total, lo
         np.testing.assert_allclose(values[..., 4], wanted, rtol=np.finfo(dtype).eps, err_msg=name)
     if total is not None:
         np.testing.assert_allclose(logsumexp(x, axis=0)[4], dtype(total), rtol=np.finfo(dtype).eps)
-    # Soft targets that are a one-hot column in all but name.
+    # Soft targets that are multiples of a one-hot column.
     soft = np.zeros((3, 9))
     soft[y, np.arange(9)] = 2
     halved = logitcrossentropy(x, soft, agg="none")[4] / 2
@@ -395,7 +395,7 @@ import numpy as np
 from npsoftmax.functional import softmax, logsoftmax, logitcrossentropy_and_grad
 for dtype in ("float32", "float64"):
     rng = np.random.default_rng(11)
-    # By ldexp: np.power has bits of its own on each level, and these are not what is tested.
+    # ldexp, because np.power has different bits at each level, which are not tested here.
     x = np.ldexp(rng.standard_normal((10, 100_000)), rng.integers(-3, 7, 100_000))
     x, y = x.astype(dtype, order="F"), rng.integers(10, size=100_000)
     loss, gradient = logitcrossentropy_and_grad(x, y, agg="none")
@@ -409,7 +409,7 @@ for dtype in ("float32", "float64"):
 
 
 def simd_levels():
-    """Return what to disable of NumPy's SIMD features: nothing, the widest, all it can choose."""
+    """Return lists of NumPy's SIMD features to disable: none, the widest, all optional ones."""
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
     present = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
@@ -420,7 +420,7 @@ def simd_levels():
 def test_11_every_simd_level_gives_the_same_bits(tmp_path):
     levels = simd_levels()
     if not any(levels):
-        pytest.skip("NumPy chooses no SIMD features on this processor")
+        pytest.skip("NumPy has no optional SIMD features on this processor")
     digests, found = [], []
     for number, disabled in enumerate(levels):
         file = tmp_path / f"{number}.npy"
@@ -432,5 +432,5 @@ def test_11_every_simd_level_gives_the_same_bits(tmp_path):
         found.append((exponential, np.load(file)))
     assert len(set(digests)) == 1, levels
     for (exponential, values), (other, expected) in combinations(found, 2):
-        # With AVX-512 np.exp is another one than without; then each is within 2 of the truth.
+        # np.exp is a different one with AVX-512; then each is within 2 units of the exact value.
         np.testing.assert_array_max_ulp(values, expected, maxulp=1 if exponential == other else 4)

@@ -1,4 +1,4 @@
-"""Cross-entropy in all its forms of targets, axes and aggregates."""
+"""Cross-entropy with all kinds of targets, axes and aggregates; smoothing; one-hot columns."""
 
 import numpy as np
 import oracle
@@ -17,6 +17,7 @@ from npsoftmax.functional import (
     logitcrossentropy_and_grad,
     logitcrossentropy_grad,
     logsoftmax,
+    onecold,
     onehotbatch,
     softmax,
 )
@@ -128,7 +129,7 @@ def test_huge_losses_do_not_overflow_on_the_way():
     assert logitcrossentropy([[1.7e308, 1.7e308], [0, 0]], [1, 1]) == 1.7e308
 
 
-def test_a_column_of_nan_has_no_loss_whatever_its_targets_are():
+def test_a_column_with_nan_has_no_loss_even_if_all_targets_are_zero():
     assert np.isnan(logitcrossentropy([[NAN], [0.0]], [[0.0], [0.0]]))
 
 
@@ -184,7 +185,7 @@ def test_crossentropy_is_accurate_next_to_one(dtype, claim):
 
 
 def test_crossentropy_where_probability_and_epsilon_sum_to_one():
-    expected = -(0.3 - (1 - 0.7))  # 5.6e-17, of which 0.3 + 0.7 knows nothing
+    expected = -(0.3 - (1 - 0.7))  # 5.6e-17, which 0.3 + 0.7 rounds away
     assert crossentropy([[0.3], [0.7]], [0], eps=0.7) == pytest.approx(expected, rel=1e-15)
 
 
@@ -254,3 +255,49 @@ def test_crossentropy_refuses_a_strange_epsilon(eps):
 def test_label_smoothing_refuses(alpha):
     with pytest.raises(InputError, match="0 < alpha < 1"):
         label_smoothing([[1], [0]], alpha)
+
+
+def test_one_hot_columns_by_hand():
+    encoded = onehotbatch([20, 10, 20], [10, 20, 30])
+    np.testing.assert_array_equal(encoded, [[0, 1, 0], [1, 0, 1], [0, 0, 0]])
+    assert encoded.dtype == bool and encoded.flags.f_contiguous
+    assert onehotbatch(list("abca"), list("abc")).sum() == 4
+
+
+def test_one_hot_classes_come_before_the_other_axes():
+    encoded = onehotbatch([[0, 1, 2], [2, 1, 0]], range(3))
+    assert encoded.shape == (3, 2, 3)
+    np.testing.assert_array_equal(onecold(encoded), [[0, 1, 2], [2, 1, 0]])
+
+
+def test_one_hot_columns_of_repeated_and_unknown_labels():
+    np.testing.assert_array_equal(onehotbatch([7], [7, 7])[:, 0], [1, 0])
+    np.testing.assert_array_equal(onecold(onehotbatch([1, 9], [1, 2], default=2)), [0, 1])
+
+
+@given(st.lists(st.integers(0, 5), max_size=20))
+def test_one_hot_columns_give_back_their_labels(labels):
+    assert onecold(onehotbatch(np.array(labels, int), range(6))).tolist() == labels
+
+
+def test_onecold_takes_the_first_maximum_and_looks_up():
+    assert onecold([1, 3, 3]) == 1
+    assert onecold([[1, 5], [2, 4]], ["a", "b"]).tolist() == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: onehotbatch([4], [1, 2]), LabelError, "got .*4"),
+        (lambda: onehotbatch(["x"], [1, 2]), LabelError, "'x'"),
+        (lambda: onehotbatch([4], [1, 2], default=3), LabelError, "default"),
+        (lambda: onehotbatch([4], []), ShapeError, "at least one label"),
+        (lambda: onecold([1.0, np.nan]), InputError, "NaN"),
+        (lambda: onecold([[1.0, 1], [np.nan, 0]]), InputError, "NaN"),
+        (lambda: onecold([1, 2], ["a"]), ShapeError, "expected 2 labels"),
+        (lambda: onecold(3.0), ShapeError, "at least one class"),
+    ],
+)
+def test_one_hot_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,7 +1,7 @@
-"""The checkers must reject wrong gradients, and every gradient by hand must pass both.
+"""Both checkers reject wrong gradients, and every gradient of the package passes both.
 
-The complex-step checker needs functions of complex numbers, which the package refuses, so here
-the textbook formulas stand beside the package's functions; the two must agree in value as well.
+The complex-step checker needs functions of complex numbers, which the package refuses. So the
+textbook formulas are repeated here, and their values must agree with the package's functions.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def parameters() -> np.ndarray:
     return np.asfortranarray(np.random.default_rng(9).standard_normal((K, D + 1)))
 
 
-# The textbook, for complex input.
+# Textbook formulas for complex input.
 
 
 def logsumexp(z, axis=0):
@@ -96,7 +96,7 @@ def test_planted_wrong_gradient_is_rejected(check, f, wrong):
 
 
 @pytest.mark.parametrize("wrong", SLIGHTLY_WRONG)
-def test_complex_step_sees_what_differences_do_not(wrong):
+def test_a_complex_step_detects_smaller_errors_than_differences(wrong):
     def gradient(z):
         return wrong(F.logitcrossentropy_grad(z, LABELS))
 
@@ -125,7 +125,7 @@ def test_missing_penalty_is_rejected(check, f):
 AXES = [0, 1, None, (0, 1)]
 TARGETS = {"labels": (LABELS, ONE_HOT), "soft": (SOFT, SOFT), "unnormalised": (3 * SOFT, 3 * SOFT)}
 
-# Name of the gradient, function, the textbook's formula for it, gradient, where.
+# Name of the gradient, function, its textbook formula, gradient, point.
 CASES = [
     *[
         pytest.param(
@@ -261,7 +261,7 @@ def test_objective_with_weights(l2):
     V = np.random.default_rng(10).standard_normal((K, D + 1))
     weights = np.array([0.5, 3.0, 0.0, 1.0, 2.5])
     problem = FullBatch(X, LABELS, l2, weights, scale=1 / 255)
-    # Unnormalised targets: a column may count more than others.
+    # Unnormalised targets: weights of the columns.
     settings = (X, ONE_HOT * weights * N / weights.sum(), l2, 1 / 255)
 
     def gradient(theta):

@@ -1,8 +1,8 @@
-"""What the Julia packages state about themselves, number for number.
+"""Documented numbers of the Julia packages, and ours.
 
-``OURS`` computes our value of a case; a key that ends in a dot holds for all cases that begin so.
-``DEVIATES`` shows what this project does otherwise, as docs/julia.md explains; ``OUT_OF_SCOPE``
-names what it has no counterpart of.
+``OURS`` computes our value of a case; a key that ends in a dot applies to all cases that begin with
+it. ``DEVIATES`` tests the deviations of docs/julia.md; ``OUT_OF_SCOPE`` lists the cases without a
+counterpart.
 """
 
 import inspect
@@ -154,16 +154,16 @@ OUT_OF_SCOPE = {
 
 
 def naive_softmax(case, X):
-    """The largest entry is subtracted first: no overflow, no 0 / 0."""
+    """We subtract the largest entry first: no overflow, no 0 / 0."""
     with np.errstate(all="ignore"):
         case.check(np.exp(X) / np.exp(X).sum(axis=0))
     np.testing.assert_allclose(softmax(X), [[1, 1, 0.5], [0, np.exp(-100), 0.5]], case.rtol)
 
 
 def printed_log(case, run, **_):
-    """An epoch's values are means over all samples; the last batch of 16 keeps its own name.
+    """Our epoch values are means over all samples; the last batch of 16 has fields of its own.
 
-    The source has no seed. Its values lie within 0.04 of ours, 0.2 below the mean.
+    The source has no seed. Its values are within 0.04 of ours, 0.2 below the mean.
     """
     printed = case.expected
     last_losses = [record.last_batch_test_loss for record in run.history]
@@ -176,14 +176,14 @@ def printed_log(case, run, **_):
 
 
 def class_names(case, indices_zero_based):
-    """Class 0 bears the name that the data set's authors gave it."""
+    """Class 0 has the name given by the authors of the data set."""
     names = np.array(find("fashion-mnist").classes)[indices_zero_based].tolist()
     assert (names[0], case.expected[0]) == ("T-shirt/top", "T-Shirt")
     assert names[1:] == case.expected[1:]
 
 
 def clipping(case, grads, gradient_clip_val):
-    """A gradient shorter than the threshold stays as it is."""
+    """A gradient shorter than the threshold is not changed."""
     flat = np.concatenate([grads["w"], grads["b"]])
     assert ClipNorm(gradient_clip_val).apply(flat, flat.copy()).tolist() == flat.tolist() == [3, 4]
     w, b = ClipNorm(1.0).apply(flat, flat.copy())
@@ -206,7 +206,7 @@ def default_batch_size(case, n, features):
 
 
 def negative_batch_size(case, features, n, batchsize):
-    """A batch is always a matrix; single samples without that axis are the rows of X.T."""
+    """A batch is always a matrix; iterate over the rows of X.T for single samples."""
     X = np.zeros((features, n))
     assert refused(DataLoader, X, np.zeros(n, int), batchsize)
     case.check({"items": len(X.T), "each_shape": np.array(X.T[0].shape)})
@@ -217,7 +217,7 @@ def penalised_intercept(case, data_key, **inputs):
     quirk = ours.multinomial_fit(data_key, **inputs, penalised_biases=3)
     W = BULK[data_key]["theta_no_intercept"].reshape(4, 5)
     value, _ = quirk.value_and_grad(ours.with_bias(W))
-    # There the last entry goes unpenalised even where it is a weight.
+    # The source does not penalise the last entry even if it is a weight.
     value -= quirk.lambda_ / 2 * W[-1, -1] ** 2
     case.check({"J_of_no_intercept_theta": value, "J_min": quirk.minimise()[0]})
     minimum, _ = ours.multinomial_fit(data_key, **inputs).minimise()
@@ -242,8 +242,8 @@ NEEDS_THE_CHAPTERS_RUN = {"seed.log_lines", "seed.final_val_metrics"}
 def chapter_run(fashion_mnist):
     """Train as the chapter does, in float64.
 
-    The chapter has no seed, so a case can only ask for what luck leaves alone. The losses of all
-    seeds from 0 to 5 are within its tolerance; the accuracies, of 256 images each, are for 1 to 3.
+    The chapter has no seed, so a case has wide tolerances. The losses of seeds 0 to 5 are within
+    them; so are the accuracies, of 256 images each, of seeds 1 to 3.
     """
     data = fashion_mnist
     model = SoftmaxRegression(784, 10, seed=3, dtype=np.float64)
@@ -260,7 +260,7 @@ def chapter_run(fashion_mnist):
 
 
 def key_of(name):
-    """Return the entry of OURS for a case: its own, else the longest that it begins with."""
+    """Return the key of OURS for a case: its own name, else the longest prefix."""
     keys = [key for key in OURS if name == key or (key.endswith(".") and name.startswith(key))]
     return max(keys, key=len, default=None)
 
@@ -317,7 +317,7 @@ def test_signatures_in_the_document_are_right(name, arguments):
     assert parameters(documented) == parameters(reduce(getattr, name.split(".")[1:], npsoftmax))
 
 
-def test_the_document_knows_every_deviation_and_no_other_case():
+def test_the_document_lists_every_deviation_and_only_known_cases():
     quoted = set(re.findall(r"`([^`\n]+)`", DOCUMENT))
     assert set(DEVIATES) | set(OUT_OF_SCOPE) <= quoted
     families = tuple({name.split(".")[0] + "." for name in CASES if "." in name})

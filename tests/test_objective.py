@@ -1,8 +1,5 @@
 """The objective by its definition, its buffers, and what it accepts."""
 
-import pickle
-from copy import deepcopy
-
 import numpy as np
 import pytest
 from gradcheck import check_gradient
@@ -63,25 +60,6 @@ def test_a_workspace_changes_nothing_and_is_reused(problem):
     np.testing.assert_array_equal(result.predicted, fresh.predicted)
     again = loss_and_grad(theta, X, y, 0.1, 0.5, workspace)
     assert np.shares_memory(again.grad, result.grad)
-
-
-def test_copies_of_a_workspace_are_empty(problem):
-    theta, X, y = problem
-    workspace = Workspace()
-    expected = loss_and_grad(theta, X, y, workspace=workspace).grad.copy()
-    for copied in (deepcopy(workspace), pickle.loads(pickle.dumps(workspace))):
-        found = loss_and_grad(theta, X, y, workspace=copied).grad
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_a_workspace_forgets_sizes_long_unused(problem):
-    theta, X, _ = problem
-    workspace = Workspace()
-    for size in range(1, 100):
-        loss_and_grad(
-            theta, np.repeat(X[:, :1], size, axis=1), np.zeros(size, int), workspace=workspace
-        )
-    assert len(workspace._kept) <= 16
 
 
 def test_inputs_stay_as_they_are(problem):

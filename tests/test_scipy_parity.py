@@ -1,7 +1,7 @@
-"""SciPy's softmax, log_softmax and logsumexp as live peers: agreement within *their* error.
+"""Agreement with SciPy's softmax, log_softmax and logsumexp within *their* error.
 
 The bounds are those of Blanchard, Higham and Higham (IMA J. Numer. Anal. 41(4), 2021) for the
-shifted formulas in a working precision of unit roundoff u; npsoftmax is far inside them.
+shifted formulas in a working precision of unit roundoff u; npsoftmax is far more accurate.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from npsoftmax.functional import logsoftmax, logsumexp, softmax
 
 special = pytest.importorskip("scipy.special")
 
-# SciPy's differences overflow, where npsoftmax returns -Inf or the right sum.
+# SciPy's differences overflow where npsoftmax returns -Inf or the correct sum.
 FAMILIES = [f for f in oracle.FAMILIES if f is not oracle.overflowing]
 
 
@@ -24,7 +24,7 @@ def test_agreement_within_the_error_of_scipy(family, dtype, n):
     u = float(np.finfo(dtype).eps) / 2
     smallest = float(np.finfo(dtype).smallest_subnormal)
     spread = np.ptp(x, axis=0).astype(float)
-    # Theorem 4.3, for each entry: n + 2 + 2 (max - min) roundings, here twice for safety with exp.
+    # Theorem 4.3, for each entry: n + 2 + 2 (max - min) roundings, doubled for the error of exp.
     p, theirs = softmax(x).astype(float), special.softmax(x, axis=0)
     assert (np.abs(theirs - p) <= 2 * (n + 4 + 2 * spread) * u * p + 2 * smallest).all()
     # Theorem 4.4 bounds the logarithm: an absolute error where it is near 0.
@@ -34,7 +34,7 @@ def test_agreement_within_the_error_of_scipy(family, dtype, n):
     assert (np.abs(theirs - total) <= 2 * (n + np.abs(total) + spread) * u).all()
 
 
-def test_scipy_loses_what_npsoftmax_keeps():
+def test_scipy_loses_digits_that_npsoftmax_keeps():
     x = np.float32([20, 0])
     assert special.log_softmax(x)[0] == 0
     assert logsoftmax(x)[0] == pytest.approx(-2.0611537e-09, rel=1e-7)

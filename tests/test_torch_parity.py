@@ -1,7 +1,7 @@
-"""PyTorch's autograd and optimisers as a live peer in float64, on ordinary and awkward batches.
+"""Agreement with PyTorch's autograd and optimisers in float64, on ordinary and difficult batches.
 
-Agreement is to 1e-12 of the largest entry of PyTorch's array over the whole batch; for confident
-batches to 1e-12 of what the comment at ``CONFIDENT`` names.
+The tolerance is 1e-12 of the largest entry of PyTorch's array over the whole batch; for confident
+batches see the comment at ``CONFIDENT``.
 """
 
 import numpy as np
@@ -27,13 +27,13 @@ KINDS = ["random", "offset", "ties", "dominant"]
 
 # Where one class leads by 30, all entries of a gradient may be as small as exp(-30) = 1e-13.
 # PyTorch computes the leading one as a difference of numbers of the size of the upstream
-# gradient (p - 1 for a label), so only digits relative to that size can agree.
+# gradient (p - 1 for a label), so the tolerance is relative to that size.
 CONFIDENT = "dominant"
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_torch_thread():
-    """As in conftest.py for BLAS: on busy cores two threads wait longer than they compute."""
+    """Use one thread, like conftest.py for BLAS: on busy cores two threads wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -53,7 +53,7 @@ def batch(kind, k, n, seed=0):
 
 
 def labels_for(z):
-    """Return random labels, and the leading class for every other sample, the first included."""
+    """Return random labels, but the largest logit's class for samples 0, 2, 4, ..."""
     labels = np.random.default_rng(z.shape).integers(z.shape[0], size=z.shape[1])
     labels[::2] = z[:, ::2].argmax(axis=0)
     return labels
@@ -100,7 +100,7 @@ def test_logsumexp(k, n, kind):
 
 
 def targets_for(z, form):
-    """Return our targets, PyTorch's (samples are its rows), and its settings."""
+    """Return our targets, PyTorch's (samples as rows), and its settings."""
     labels = labels_for(z)
     if form == "labels":
         return labels, torch.tensor(labels), {}
@@ -127,13 +127,13 @@ def test_crossentropy(k, n, kind, form, agg):
     assert_agree(gradient, x.grad, upstream if kind == CONFIDENT else 0.0)
     np.testing.assert_array_equal(loss, F.logitcrossentropy(z, y, agg=agg))
     np.testing.assert_array_equal(gradient, F.logitcrossentropy_grad(z, y, agg=agg))
-    if form == "labels":  # away from the label nothing cancels: each entry to its own digits
+    if form == "labels":  # except at the label nothing cancels: relative to each entry
         others = ~F.onehotbatch(y, range(k))
         np.testing.assert_allclose(gradient[others], x.grad.numpy()[others], rtol=TOLERANCE)
 
 
 def linear_problem(kind, k, d, n):
-    """Return theta whose bias makes the logits awkward, a direction, pixels and labels."""
+    """Return theta with a bias that makes the logits difficult, a direction, pixels and labels."""
     rng = np.random.default_rng([3, k, d, n])
     theta = np.asfortranarray(rng.standard_normal((k, d + 1)))
     theta[:, -1] = batch(kind, k, 1)[:, 0]

@@ -430,7 +430,7 @@ def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArra
 def onecold(y: ArrayLike, labels: ArrayLike | None = None) -> Any:
     """Return the label of the largest entry along ``axis=0``, the first one on a tie.
 
-    ``labels[argmax_i y[i, ...]]``, with ``labels = 0..k-1`` unless given. A NaN, which has no order,
+    ``labels[argmax_i y[i, ...]]``, by default with ``labels = 0..k-1``. A NaN, which has no order,
     raises :class:`npsoftmax.errors.InputError`.
 
     Parameters

@@ -1,6 +1,9 @@
-"""The objective in blocks: of samples, of classes, and in memory that is made once."""
+"""The objective in blocks of samples and of classes, in arrays that are allocated once."""
 
+import copy
+import pickle
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from npsoftmax.functional import (
     onehotbatch,
     softmax,
 )
-from npsoftmax.objective import Workspace, _blocks, loss_and_grad, sample_losses
+from npsoftmax.objective import Workspace, hot_loop, loss_and_grad, sample_losses
 from npsoftmax.objective.batch import evaluate
 
 
@@ -36,14 +39,14 @@ def by_definition(theta, X, y, scale):
 
 @pytest.fixture(params=["samples", "classes", "both"])
 def small_blocks(request, monkeypatch):
-    """Cut into blocks what would be one: of 3 samples, of 2 classes, or both."""
+    """Cut the computation into blocks of 3 samples, of 2 classes, or both."""
     sizes = {
-        "samples": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1},
-        "classes": {"FEWEST_SAMPLES": 20, "MOST_LOGITS": 40},
-        "both": {"FEWEST_SAMPLES": 3, "BLOCK_BYTES": 1, "MOST_LOGITS": 6},
+        "samples": {"MIN_BLOCK_SAMPLES": 3, "BLOCK_BYTES": 1},
+        "classes": {"MIN_BLOCK_SAMPLES": 20, "MAX_BLOCK_LOGITS": 40},
+        "both": {"MIN_BLOCK_SAMPLES": 3, "BLOCK_BYTES": 1, "MAX_BLOCK_LOGITS": 6},
     }
     for name, value in sizes[request.param].items():
-        monkeypatch.setattr(_blocks, name, value)
+        monkeypatch.setattr(hot_loop, name, value)
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 11), st.integers(0, 99))
@@ -89,9 +92,10 @@ def test_a_confident_sample_keeps_its_loss_and_gradient_in_float32(small_blocks,
     theta = np.zeros((k, 2), np.float32)
     theta[1, 1] = 40.0
     result = loss_and_grad(theta, np.ones((1, 1)), np.array([1]))
-    assert result.loss == pytest.approx((k - 1) * np.exp(-40.0), rel=1e-5)
-    assert result.grad[0, 1] == pytest.approx(np.exp(-40.0), rel=1e-5)
-    assert result.grad[1, 1] == pytest.approx(-(k - 1) * np.exp(-40.0), rel=1e-5)
+    others = np.exp(-40.0)  # the probability of each other class
+    assert result.loss == pytest.approx((k - 1) * others, rel=1e-5, abs=0)
+    assert result.grad[0, 1] == pytest.approx(others, rel=1e-5, abs=0)
+    assert result.grad[1, 1] == pytest.approx(-(k - 1) * others, rel=1e-5, abs=0)
 
 
 def test_large_logits_neither_overflow_nor_vanish(small_blocks):
@@ -102,7 +106,7 @@ def test_large_logits_neither_overflow_nor_vanish(small_blocks):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_shows_in_the_loss(small_blocks, bad):
+def test_parameters_that_are_not_finite_show_in_the_loss(small_blocks, bad):
     theta, X, y = problem(6, 2, 5)
     theta[1, 0] = bad
     assert not np.isfinite(loss_and_grad(theta, X, y).loss)
@@ -133,7 +137,7 @@ def test_infinite_biases_count_as_in_functional(small_blocks, infinite, label):
 
 
 def peak_memory_of_a_later_step(theta, X, y):
-    """Return the bytes allocated at most at a time by a step after the first."""
+    """Return the peak memory that a step after the first allocates."""
     workspace = Workspace()
     first = evaluate(theta, X, y, 0.0, 1 / 255, workspace)
     tracemalloc.start()
@@ -150,7 +154,7 @@ def peak_memory_of_a_later_step(theta, X, y):
 @pytest.mark.parametrize("k", [100, 520])
 def test_a_later_step_allocates_nothing_of_the_size_of_the_batch(k, dtype):
     theta, X, y = problem(k, 50, 1000, dtype=dtype)
-    # Buffers of NumPy's own stay: two of at most 8192 numbers in one operation.
+    # NumPy itself buffers at most twice 8192 numbers in one operation.
     buffers = 2 * 8192 * theta.itemsize
     assert peak_memory_of_a_later_step(theta, X, y) < buffers + X.shape[1] * 4
 
@@ -168,15 +172,33 @@ def test_memory_grows_with_the_block_not_with_the_classes(samples):
         finally:
             tracemalloc.stop()
 
-    # But for the gradient, of theta's size, which is subtracted.
+    # The gradient, which has the size of theta, is subtracted.
     assert peak_of_two_steps(60_000) < 1.1 * peak_of_two_steps(6_000)
 
 
-def test_all_arrays_of_a_batch_are_fortran_ordered():
+def test_samples_and_gradient_are_fortran_ordered():
     theta, X, y = problem(10, 5, 300, dtype=np.float32)
     workspace = Workspace()
-    evaluate(theta, X, y, 0.1, 1 / 255, workspace)
-    assert all(array.flags.f_contiguous for array in workspace._arrays.values())
+    assert evaluate(theta, X, y, 0.1, 1 / 255, workspace).grad.flags.f_contiguous
+    assert workspace.floats(X[:, :99], theta.dtype).flags.f_contiguous
+
+
+def test_a_workspace_keeps_few_sizes():
+    theta, _, _ = problem(3, 4, 1)
+    workspace = Workspace()
+    blocks = [weakref.ref(workspace.block(theta, samples)) for samples in range(1, 100)]
+    assert 1 <= sum(block() is not None for block in blocks) <= 16
+    assert workspace.block(theta, 99) is blocks[-1]()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda w: pickle.loads(pickle.dumps(w))])
+def test_a_copied_workspace_computes_the_same(copied):
+    theta, X, y = problem(10, 5, 300)
+    workspace = Workspace()
+    expected = evaluate(theta, X, y, 0.1, 1 / 255, workspace)
+    result = evaluate(theta, X, y, 0.1, 1 / 255, copied(workspace))
+    np.testing.assert_array_equal(result.grad, expected.grad)
+    assert not np.shares_memory(result.grad, expected.grad)
 
 
 @pytest.mark.parametrize(
@@ -192,4 +214,4 @@ def test_all_arrays_of_a_batch_are_fortran_ordered():
 )
 def test_samples_per_block(k, d, dtype, samples):
     theta = np.broadcast_to(np.zeros(1, dtype), (k, d + 1))
-    assert _blocks.samples_per_block(theta) == samples
+    assert hot_loop.samples_per_block(theta) == samples

@@ -1,4 +1,4 @@
-"""The arithmetic of pairs: what rounding cuts off is kept, to twice the working precision."""
+"""Arithmetic on pairs keeps rounding errors: twice the working precision."""
 
 from fractions import Fraction
 
@@ -14,11 +14,11 @@ from npsoftmax.functional import logitcrossentropy
 from npsoftmax.functional._compensated import (
     Pair,
     add_up,
-    divided,
+    divide_by_count,
+    divide_by_total,
     fast_two_sum,
-    quotient,
+    multiply_by_count,
     shift,
-    times,
     two_sum,
 )
 
@@ -31,7 +31,7 @@ def exact(pair, column=0):
 
 
 @given(hnp.arrays(np.float64, (7, 1), elements=numbers))
-def test_sums_keep_what_rounding_cuts_off(x):
+def test_sums_keep_their_rounding_error(x):
     expected = sum(Fraction(v) for v in x[:, 0].tolist())
     scale = sum(abs(Fraction(v)) for v in x[:, 0].tolist())
     got = add_up(x, 0.0)
@@ -61,17 +61,20 @@ def test_two_sums_are_exact(a, b):
 def test_products_and_quotients_by_a_count(value, count):
     high, low = np.array([value]), np.array([value * 2.0**-55])
     total = Fraction(value) + Fraction(float(low[0]))
-    assert abs(exact(times(Pair(high, low), count)) - total * count) <= abs(total * count) * TWICE
-    mean = Fraction(float(divided(Pair(high, low), count)[0]))
+    assert (
+        abs(exact(multiply_by_count(Pair(high, low), count)) - total * count)
+        <= abs(total * count) * TWICE
+    )
+    mean = Fraction(float(divide_by_count(Pair(high, low), count)[0]))
     unit = Fraction(float(np.spacing(abs(float(total / count)))))
     assert abs(mean - total / count) <= unit * Fraction(501, 1000)
 
 
 def test_a_quotient_uses_both_parts_of_its_divisor():
-    # 1 (1 + 3u) / (1 + u) is 1 + 2u but for u**2; without the divisor's low part it is 1 + 4u.
+    # 1 (1 + 3u) / (1 + u) is 1 + 2u up to u**2; without the divisor's low part it is 1 + 4u.
     u = 2.0**-53
     out = np.empty((1, 1))
-    quotient(np.ones((1, 1)), np.full((1, 1), 3 * u), Pair(np.ones(1), np.array([u])), out)
+    divide_by_total(np.ones((1, 1)), np.full((1, 1), 3 * u), Pair(np.ones(1), np.array([u])), out)
     assert out[0, 0] == 1 + 2 * u
 
 
