@@ -23,8 +23,7 @@ measure.threads(1)
 import numpy as np
 
 import npsoftmax as nps
-from npsoftmax.objective import _blocks
-from npsoftmax.objective.hot_loop import LabelLosses
+from npsoftmax.objective import hot_loop
 
 LOOP = "the loop, Trainer.fit(1)"
 PRODUCTS = "its two products per batch alone"
@@ -39,11 +38,13 @@ def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
     loader = nps.DataLoader(X, y, batch_size, shuffle=True, seed=0)
     model = nps.SoftmaxRegression(784, 10, seed=0)
     W = model.W
-    block = min(batch_size, _blocks.samples_per_block(model.theta))
+    block = min(batch_size, hot_loop.samples_per_block(model.theta))
     floats = np.asfortranarray(X[:, :block].astype(np.float32))
     logits = np.empty((10, block), np.float32, order="F")
-    grad = np.empty_like(W)
-    of_labels, labels = LabelLosses(10, block, floats.dtype), y[:block]
+    grad, grad_of_bias = np.empty_like(W), np.empty((10, 1), np.float32, order="F")
+    # Without features the products cost nothing and the bias is all of the logits.
+    bias, nothing = np.asfortranarray(model.theta[:, -1:]), np.empty((0, block), floats.dtype)
+    loop_block, labels = hot_loop.Block(bias, block), y[:block]
     blocks = range(0, samples, block)
     rows = np.ascontiguousarray(X.T)
 
@@ -59,9 +60,8 @@ def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
 
     def losses() -> None:
         for _ in blocks:
-            of_labels.logits[...] = logits
-            of_labels.losses(labels)
-            of_labels.gradient(batch_size, out=logits)
+            loop_block.losses(bias, nothing, labels, 1 / 255)
+            loop_block.gradient(bias, nothing, 1 / 255, batch_size, grad_of_bias, None)
 
     def conversion() -> None:
         for start in blocks:
@@ -91,12 +91,12 @@ def loop_in_blocks(samples: int) -> dict[str, Callable[[], Any]]:
 
     def with_blocks(size: int) -> Callable[[], Any]:
         def epoch() -> Any:
-            in_use = _blocks.BLOCK_BYTES
-            _blocks.BLOCK_BYTES = size * 784 * 4
+            in_use = hot_loop.BLOCK_BYTES
+            hot_loop.BLOCK_BYTES = size * 784 * 4
             try:
                 return loop()
             finally:
-                _blocks.BLOCK_BYTES = in_use
+                hot_loop.BLOCK_BYTES = in_use
 
         np.testing.assert_allclose(epoch(), expected, rtol=1e-3, atol=2e-5, err_msg=str(size))
         return epoch
@@ -154,7 +154,7 @@ def main() -> None:
         print(f"batch {batch_size}", file=sys.stderr)
         times = measure.in_turn(parts_of(batch_size, samples), rounds, seconds=0.05)
         parts[str(batch_size)] = measure.compared(times, LOOP)
-    in_use = str(_blocks.samples_per_block(nps.SoftmaxRegression(784, 10).theta))
+    in_use = str(hot_loop.samples_per_block(nps.SoftmaxRegression(784, 10).theta))
     blocks = measure.compared(measure.in_turn(loop_in_blocks(samples), rounds, seconds=0), in_use)
     results = {"machine": measure.machine(), "parts": parts, "blocks": blocks}
     measure.publish("limit", results, tables(results), picture, arguments)

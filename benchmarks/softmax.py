@@ -23,7 +23,7 @@ import oracle
 from mpmath import mp, mpf
 from softmax_peers import LIBRARIES, OURS, PLAIN, contestants
 
-from npsoftmax.functional import _blocks, logitcrossentropy_and_grad
+from npsoftmax.functional import _compensated, logitcrossentropy_and_grad
 
 QUANTITIES = ("softmax", "logsoftmax", "loss", "gradient", "mean loss")
 SIZES = ((2, 200), (10, 100), (33, 30), (1000, 2), (100_000, 1))
@@ -112,18 +112,18 @@ def block_sizes(rounds: int) -> dict[str, Any]:
     """Return the ratios of float32 loss and gradient at other block sizes to the one in use."""
     x = np.asfortranarray(np.random.default_rng(2026).standard_normal(SHAPES[-1], np.float32))
     y = np.random.default_rng(2026).integers(SHAPES[-1][0], size=SHAPES[-1][1])
-    in_use = _blocks.BLOCK_ELEMENTS
+    in_use = _compensated.BLOCK_ELEMENTS
 
     def at(elements: int) -> Callable[[], Any]:
         def call() -> Any:
-            _blocks.BLOCK_ELEMENTS = elements
+            _compensated.BLOCK_ELEMENTS = elements
             return logitcrossentropy_and_grad(x, y)
 
         return call
 
     sizes = [in_use >> shift for shift in (4, 3, 2, 1, 0)] + [in_use * 2, in_use * 6]
     times = measure.in_turn({str(size): at(size) for size in sizes}, rounds)
-    _blocks.BLOCK_ELEMENTS = in_use
+    _compensated.BLOCK_ELEMENTS = in_use
     return measure.compared(times, str(in_use))
 
 
