@@ -110,8 +110,8 @@ def test_1_oracle(family, dtype, n, samples):
     ("family", "dtype"),
     [
         (oracle.ordinary, np.float32),
-        (oracle.mixed, np.float64),
-        (oracle.subnormal, np.float64),
+        pytest.param(oracle.mixed, np.float64, marks=pytest.mark.exhaustive),
+        pytest.param(oracle.subnormal, np.float64, marks=pytest.mark.exhaustive),
     ],
 )
 def test_1_oracle_with_many_classes(family, dtype):

@@ -191,7 +191,11 @@ def test_a_workspace_keeps_few_sizes():
     assert workspace.block(theta, 99) is blocks[-1]()
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda w: pickle.loads(pickle.dumps(w))])
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda workspace: pickle.loads(pickle.dumps(workspace))],
+    ids=["deepcopy", "pickle"],
+)
 def test_a_copied_workspace_computes_the_same(copied):
     theta, X, y = problem(10, 5, 300)
     workspace = Workspace()

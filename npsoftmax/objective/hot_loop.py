@@ -75,7 +75,7 @@ class Block:
         np.add.reduce(e, axis=0, out=self._other)
         np.subtract(self._e_y, 1.0, out=losses)
         np.add(self._other, losses, out=losses)  # S - 1 = O + (e_y - 1)
-        np.log1p(losses, out=losses)
+        np.log1p(losses, out=losses)  # log S
         np.subtract(losses, self._d_y, out=losses)
         return losses
 
@@ -87,12 +87,15 @@ class Block:
     def gradient(
         self, theta: Floats, X: Floats, scale: float, divisor: Any, out: Floats, part: Floats | None
     ) -> None:
-        """Write ``[dW db]`` of the losses over ``divisor`` to ``out``, or add it using ``part``."""
+        """Write ``[dW db]`` of the losses over ``divisor`` to ``out``.
+
+        If ``part`` is an array, compute there and add the result to ``out``.
+        """
         other, total = self._other, self._d_y
         np.add(other, self._e_y, out=total)
-        np.multiply(total, divisor / scale, out=total)
+        np.multiply(total, divisor / scale, out=total)  # S over s, times the divisor
         np.subtract(0.0, other, out=other)
-        self._flat_e[self._at_y] = other
+        self._flat_e[self._at_y] = other  # -O at the label
         np.divide(self._e, total, out=self._product, casting="same_kind")  # s dZ
         self._inverse_scale.fill(1 / scale)
         _pull_back(self._product, X, self._inverse_scale, out, part)
@@ -101,7 +104,7 @@ class Block:
 def _pull_back(
     scaled_dZ: Floats, X: Floats, inverse_scale: Floats, out: Floats, part: Floats | None
 ) -> None:
-    """Write ``[dW db]`` to ``out`` or add it, from ``s dZ`` and a column of ``1 / s``."""
+    """Write or add ``[dW db]``, from ``s dZ`` and a column of ``1 / s``."""
     target = out if part is None else part
     np.matmul(scaled_dZ, X.T, out=target[:, :-1])  # dW = (s dZ) X'
     np.matmul(scaled_dZ, inverse_scale, out=target[:, -1])  # db = dZ 1
