@@ -113,7 +113,10 @@ FAULTS = {
         CONFIDENT_IN_TRAINING,
     ),
     "p - onehot with many classes": Fault(
-        HOT_LOOP, "z[rows, here] = -self._other[here]", "z[rows, here] -= 1.0", BLOCKS_IN_TRAINING
+        HOT_LOOP,
+        "z[rows, here] = -self._other[here]",
+        "z[rows, here] -= self._other[here] + e_y[here]",
+        CONFIDENT_IN_TRAINING,
     ),
     "log(1 + s) with many classes": Fault(
         HOT_LOOP,
@@ -207,12 +210,14 @@ LAWS = {fault.law for fault in FAULTS.values()}
 QUICK = ("p - onehot", "p - onehot in training")  # the others are left to the gate
 
 
-# Repeatable, and without a search for the smallest failing example.
+# Test the copy, repeatably, without a search for the smallest failing example.
 CONFTEST = """
+from pathlib import Path
 from hypothesis import Phase, settings
-settings.register_profile(
-    "law", derandomize=True, deadline=None, max_examples=60, phases=[Phase.explicit, Phase.generate]
-)
+import npsoftmax
+assert Path(npsoftmax.__file__).parents[1] == Path(__file__).parent
+phases = [Phase.explicit, Phase.generate]
+settings.register_profile("law", derandomize=True, deadline=None, max_examples=60, phases=phases)
 settings.load_profile("law")
 """
 
@@ -242,7 +247,6 @@ def law_fails(law, folder):
     )
     # 0: all passed; 1: a test failed; anything else: the copy could not be tested.
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    assert str(folder) in done.stdout or done.returncode == 0, "the copy was not what was tested"
     return done.returncode == 1
 
 
