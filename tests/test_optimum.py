@@ -521,7 +521,7 @@ def test_an_identity_must_be_json():
         trainer_on(*overlapping(), identity={"x": object()})
 
 
-@pytest.mark.parametrize("tier", [{"MOST_ROWS": 4}, {"MAX_PRECONDITIONED_CLASSES": 2}])
+@pytest.mark.parametrize("tier", [{"MAX_BLOCK_ROWS": 4}, {"MAX_PRECONDITIONED_CLASSES": 2}])
 def test_it_goes_on_bit_for_bit_with_other_preconditioners(tmp_path, tier, monkeypatch):
     for name, value in tier.items():
         monkeypatch.setattr(preconditioner, name, value)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_float, floating_dtype
+from npsoftmax._checks import as_float, as_labels, floating_dtype
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.functional import (
     affine,
@@ -223,7 +223,11 @@ def _check(
     """Return valid arguments, and the targets as labels, or None if they are soft."""
     theta, X = _as_arguments(theta, X)
     as_scale(scale)
-    targets = as_targets(y, (theta.shape[0], X.shape[1]), axis=0)
+    targets = np.asarray(y)
+    if targets.ndim < 2:
+        labels = as_labels(targets, theta.shape[0], (X.shape[1],))
+        return theta, X, labels, labels
+    targets = as_targets(targets, (theta.shape[0], X.shape[1]), axis=0)
     return theta, X, targets, one_hot_labels(targets, 2, axis=0)
 
 

@@ -11,18 +11,14 @@ the dtype of ``theta``.
   as rows every operation runs along contiguous samples.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.functional._compensated import (
-    C_ORDER_MAX_ROWS,
-    flat_offsets,
-    resolve_infinities,
-    subtract_top,
-)
+from npsoftmax.functional._compensated import C_ORDER_MAX_ROWS, resolve_infinities
 
 __all__ = ["AnyBlock", "Workspace", "samples_per_block"]
 
@@ -53,7 +49,10 @@ class Block:
         self._d = np.empty(shape, dtype, order="C" if self.classes <= C_ORDER_MAX_ROWS else "F")
         self._e = np.empty_like(self._d)
         self._flat_d, self._flat_e = self._d.ravel(order="K"), self._e.ravel(order="K")
-        self._row_offset, self._column_offset = flat_offsets(self._d)
+        # A row offset plus a column offset is an index into the flat arrays.
+        by_row, by_column = (samples, 1) if self._d.flags.c_contiguous else (1, self.classes)
+        self._row_offset = np.arange(self.classes) * by_row
+        self._column_offset = np.arange(samples) * by_column
         self._at_y = np.empty(samples, np.intp)
         self._other, self._e_y, self._d_y, self._top, self._losses = np.empty((5, samples), dtype)
         self._inverse_scale = np.empty(samples, dtype)
@@ -64,7 +63,10 @@ class Block:
         np.matmul(theta[:, :-1], X, out=self._product)  # W X
         np.multiply(self._product, scale, out=d)
         np.add(d, theta[:, -1:], out=d)  # the logits, Z = s W X + b
-        subtract_top(d, self._top)
+        np.maximum.reduce(d, axis=0, out=self._top)
+        np.subtract(d, self._top, out=d)
+        if not math.isfinite(np.add.reduce(self._top)):
+            resolve_infinities(d, self._top)
         np.exp(d, out=e)
         # mode="clip" writes straight into out; the labels are known to be in range.
         self._row_offset.take(labels, out=at_y, mode="clip")
