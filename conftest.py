@@ -29,6 +29,7 @@ from npsoftmax.errors import DataUnavailableError
 # It imports torch, which is optional; the tests that use it skip without.
 collect_ignore = ["tests/reference/make_torch_reference.py"]
 
+DRAWN = Path(gettempdir()) / "npsoftmax-tests-garments"
 LEFT_BY_DASK = {v: os.environ.get(v) for v in ("MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED")}
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
@@ -36,21 +37,19 @@ settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
-def drawn_garments() -> Path:
-    """Return a folder with the drawn images of the data set garments, drawn once on this machine.
+def garments() -> npsoftmax.Dataset:
+    """Return the drawn data set, which is drawn once on this machine.
 
     Drawing takes longer than most tests. `load` verifies what lies there, and draws it again after
     a change of the code that draws.
     """
-    folder = Path(gettempdir()) / "npsoftmax-tests-garments"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        npsoftmax.load("garments")
-    return folder / "npsoftmax" / "drawn" / "garments"
+        patch.setenv("XDG_CACHE_HOME", str(DRAWN))
+        return npsoftmax.load("garments")
 
 
 @pytest.fixture(autouse=True)
-def private_folders(tmp_path_factory, drawn_garments, monkeypatch) -> Path:
+def private_folders(tmp_path_factory, garments, monkeypatch) -> Path:
     """Give every test a working and a cache folder of its own; return the cache folder.
 
     The drawn garments lie in the cache folder already.
@@ -60,7 +59,7 @@ def private_folders(tmp_path_factory, drawn_garments, monkeypatch) -> Path:
     with suppress(OSError):  # another file system than that of the drawn files: drawn anew, slowly
         kept = folder / "npsoftmax" / "drawn" / "garments"
         kept.mkdir(parents=True)
-        for path in drawn_garments.iterdir():
+        for path in (DRAWN / "npsoftmax" / "drawn" / "garments").iterdir():
             os.link(path, kept / path.name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     monkeypatch.setenv("NPSOFTMAX_OFFLINE", "1")
@@ -115,11 +114,19 @@ def fashion_model(fashion_mnist) -> npsoftmax.SoftmaxRegression:
 
 @pytest.fixture
 def train(tmp_path):
-    """Return what runs the training command in an empty folder."""
+    """Return what runs the training command in an empty folder, in this process."""
     # Here: tests/test_mutants.py copies this file without the helpers of other tests.
-    from running import run_train
+    from running import SCRIPT, run_here
 
-    return partial(run_train, tmp_path)
+    return partial(run_here, SCRIPT, tmp_path)
+
+
+@pytest.fixture
+def train_process(tmp_path):
+    """Return what runs the training command in an empty folder, in a process of its own."""
+    from running import SCRIPT, run_process
+
+    return partial(run_process, SCRIPT, tmp_path)
 
 
 @pytest.fixture

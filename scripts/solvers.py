@@ -40,14 +40,13 @@ class Minibatches:
     ) -> None:
         import npsoftmax
 
-        rule = getattr(npsoftmax.optimisers, OPTIMISERS[args.optimiser])
         X, y = training_part(args, data)
         self.asked = args.epochs
         self.weights = f", weights from N(0, 0.01), seed {args.seed}"
         self.threads = int(os.environ["OPENBLAS_NUM_THREADS"])
         self.trainer = npsoftmax.Trainer(
             new_model(args, data),
-            rule() if args.lr is None else rule(args.lr),
+            rule(args),
             npsoftmax.DataLoader(X, y, args.batch_size, shuffle=True, seed=args.seed),
             test=(data.X_test, data.y_test),
             l2=args.l2,
@@ -208,6 +207,26 @@ def complete(args: argparse.Namespace) -> None:
                     f"--{flag.replace('_', '-')}: expected with --solver {name}, got it with "
                     f"--solver {args.solver}; leave it out"
                 )
+
+
+def refuse_unusable(args: argparse.Namespace) -> None:
+    """Raise InputError for settings that no training takes, before any data are loaded for it."""
+    from npsoftmax._checks import as_size
+
+    as_size(args.l2, "l2")
+    if args.solver == "sgd":
+        rule(args)
+    else:
+        as_size(args.tol, "tol")
+
+
+def rule(args: argparse.Namespace) -> "npsoftmax.optimisers.Optimiser":
+    """Return the optimiser."""
+    import npsoftmax
+
+    kind: type[Any] = getattr(npsoftmax.optimisers, OPTIMISERS[args.optimiser])
+    optimiser: npsoftmax.optimisers.Optimiser = kind() if args.lr is None else kind(args.lr)
+    return optimiser
 
 
 def problem(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import command_line
 import run_folder
+import solvers
 import workers
 from solvers import OPTIMISERS, SOLVERS, ExactOptimum, Solver, complete, training_part
 
@@ -126,6 +127,7 @@ def train(args: argparse.Namespace) -> None:
     say = (lambda _: None) if args.quiet or args.json else print
     started = perf_counter()
     complete(args)
+    solvers.refuse_unusable(args)
     workers.refuse_contradictions(args)
     run_folder.refuse_unusable(args)
     command_line.hold_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))

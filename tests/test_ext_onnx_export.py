@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 
-from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, load
+from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer
 from npsoftmax.errors import InputError, OutputError
 
 pytest.importorskip("onnx")
@@ -35,11 +35,6 @@ def run(model, X, dtype=np.uint8):
     name = "pixels" if dtype == np.uint8 else "features"
     label, probabilities = session.run(["label", "probabilities"], {name: X.T.astype(dtype)})
     return label, probabilities.T
-
-
-@pytest.fixture(scope="module")
-def garments():
-    return load("garments")
 
 
 @pytest.fixture(scope="module")

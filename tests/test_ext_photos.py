@@ -18,7 +18,8 @@ pytest.importorskip("PIL")
 from photo_set import CONDITIONS, Conditions, measure, measure_colab, photo, take_photos
 from PIL import Image, features
 
-from npsoftmax import load, metrics
+from npsoftmax import metrics
+from npsoftmax.data.garments import generate
 from npsoftmax.errors import CorruptFileError, InputError
 from npsoftmax.ext import photos
 
@@ -139,7 +140,7 @@ def test_noise_does_not_move_the_box(rng):
 
 # --- Properties ---
 
-GARMENTS = load("garments").X_test.T.reshape(-1, 28, 28)
+GARMENTS = generate(500, seed=1)[0].T.reshape(-1, 28, 28)
 items = st.integers(0, len(GARMENTS) - 1).map(GARMENTS.__getitem__)
 
 

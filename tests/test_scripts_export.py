@@ -2,26 +2,17 @@
 
 import json
 import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from running import SCRIPTS, run_here, run_process
 
 from npsoftmax import SoftmaxRegression
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "export.py"
-
-
-def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+SCRIPT = SCRIPTS / "export.py"
+run = partial(run_here, SCRIPT, ".")
 
 
 def names(folder):
@@ -146,8 +137,8 @@ def test_a_missing_package_is_named_before_anything_is_written(model, tmp_path, 
     hiding = tmp_path / "hiding"
     hiding.mkdir()
     (hiding / f"{package}.py").write_text(f'raise ModuleNotFoundError("No module {package}")')
-    paths = os.pathsep.join([str(hiding), os.environ.get("PYTHONPATH", "")])
-    process = run(model, "--onnx", "--safetensors", "--html", PYTHONPATH=paths)
+    flags = ["--onnx", "--safetensors", "--html"]
+    process = run_process(SCRIPT, ".", model, *flags, PYTHONPATH=hiding)
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert line == (

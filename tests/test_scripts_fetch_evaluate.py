@@ -3,35 +3,20 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import command_line
 import evaluate
 import pytest
+from running import SCRIPTS, run_here
 
-from npsoftmax import SoftmaxRegression, load, metrics, softmax, storage
+from npsoftmax import SoftmaxRegression, metrics, softmax, storage
 from npsoftmax.errors import InputError, OutputError
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def run(name, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-@pytest.fixture(scope="module")
-def garments():
-    """The data set, drawn once."""
-    return load("garments")
+    return run_here(SCRIPTS / f"{name}.py", ".", *arguments, **environment)
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 import json
 import os
 import random
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ pytest.importorskip("PIL")
 import predict
 from photo_set import photo
 from PIL import Image
+from running import run_here, run_process
 
 from npsoftmax import SoftmaxRegression
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
@@ -23,15 +23,7 @@ from npsoftmax.ext import photos
 SCRIPT = Path(predict.__file__)
 
 
-def command(*arguments, **environment):
-    """Run the command as a user does; return the finished process."""
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+command = partial(run_here, SCRIPT, ".")
 
 
 def call(*arguments):
@@ -229,8 +221,7 @@ def test_without_a_model_nothing_is_predicted(name, code, model):
 def test_a_missing_package_is_named_with_what_installs_it(package, extra, flags, model):
     Path("blocked").mkdir()
     Path(f"blocked/{package}.py").write_text(f"raise ModuleNotFoundError('No module {package}')")
-    root = str(SCRIPT.parents[1])
-    process = command("model.npz", "bar.png", *flags, PYTHONPATH=f"blocked{os.pathsep}{root}")
+    process = run_process(SCRIPT, ".", "model.npz", "bar.png", *flags, PYTHONPATH="blocked")
     assert process.returncode == 2 and process.stdout == ""
     (line,) = process.stderr.splitlines()
     assert package in line and f'pip install ".[{extra}]"' in line

@@ -11,9 +11,10 @@ import command_line
 import evaluate
 import numpy as np
 import pytest
-from running import SCRIPT, history_of, interrupt, one_line, told
+from running import SCRIPT, history_of, interrupt, one_line, python_path, told
 
 from npsoftmax import SoftmaxRegression, storage
+from npsoftmax.data import datasets
 
 SMALL = ["--dataset", "garments", "--epochs", "2", "--limit", "512", "--batch-size", "64"]
 LINE = re.compile(
@@ -60,9 +61,9 @@ def test_curves_are_a_picture(train, tmp_path):
     assert (tmp_path / "run" / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_without_matplotlib_there_are_no_curves(train, tmp_path):
+def test_without_matplotlib_there_are_no_curves(train_process, tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ImportError('as if it were not installed')")
-    process = train(*SMALL, "--run-dir", "run", PYTHONPATH=str(tmp_path))
+    process = train_process(*SMALL, "--run-dir", "run", PYTHONPATH=str(tmp_path))
     assert process.returncode == 0, process.stderr
     assert "curves.png" not in process.stdout
     assert not (tmp_path / "run" / "curves.png").exists()
@@ -90,21 +91,21 @@ def test_json_and_quiet(train, tmp_path):
         ({"OMP_NUM_THREADS": "9" * 5000}, 1),
     ],
 )
-def test_threads_are_the_environments_else_one(train, monkeypatch, environment, threads):
+def test_threads_are_the_environments_else_one(train_process, monkeypatch, environment, threads):
     for variable in command_line.THREAD_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    process = train(*SMALL, "--json", **environment)
+    process = train_process(*SMALL, "--json", **environment)
     summary = json.loads(process.stdout)
     assert [blas["num_threads"] for blas in summary["blas"]] == [threads]
     assert summary["threads"] == threads
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_same_seed_same_model_and_default_run_folder(train, tmp_path, threads):
+def test_same_seed_same_model_and_default_run_folder(train_process, tmp_path, threads):
     for _ in range(2):
         # Products large enough for the BLAS to share among its threads.
         flags = ["--dataset", "garments", "--epochs", "2", "--batch-size", "1024"]
-        assert train(*flags, "--threads", threads).returncode == 0
+        assert train_process(*flags, "--threads", threads).returncode == 0
     first, second = (tmp_path / "runs").iterdir()
     assert re.fullmatch(r"garments-\d{8}-\d{6}-\d{6}", first.name)
     assert (first / "model.npz").read_bytes() == (second / "model.npz").read_bytes()
@@ -125,7 +126,8 @@ def test_settings_reach_the_training(train, tmp_path, flags, rule):
     assert process.returncode == 0, process.stderr
     assert rule in process.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert [blas["num_threads"] for blas in summary["blas"]] == [2 if "--threads" in flags else 1]
+    threads = 2 if "--threads" in flags else 1
+    assert {blas["num_threads"] for blas in summary["blas"]} == {threads}
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.theta.dtype == ("float64" if "float64" in flags else "float32")
 
@@ -150,6 +152,12 @@ def test_resume_with_another_data_set_is_refused(train, tmp_path, fashion_mnist_
 # What is refused
 
 
+@pytest.fixture
+def without_garments(monkeypatch):
+    """Let no data be loaded: what is wrong with the flags is said before."""
+    monkeypatch.setattr(datasets, "_garments", lambda: pytest.fail("data were loaded"))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -164,7 +172,7 @@ def test_resume_with_another_data_set_is_refused(train, tmp_path, fashion_mnist_
         ([*SMALL, "--run-dir", f"{__file__}/run"], "cannot make the run folder"),
     ],
 )
-def test_usage_errors_exit_2_with_one_line(train, flags, message):
+def test_usage_errors_exit_2_with_one_line(train, flags, message, without_garments):
     assert message in one_line(train(*flags), 2)
 
 
@@ -243,7 +251,7 @@ def test_a_signal_outside_the_loop_ends_in_one_line_too(tmp_path, number):
     process = subprocess.run(
         [sys.executable, "-c", code, str(SCRIPT), "--dataset", "garments"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)},
+        env={**os.environ, **python_path(SCRIPT.parent)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -253,9 +261,9 @@ def test_a_signal_outside_the_loop_ends_in_one_line_too(tmp_path, number):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_not_installed_says_how_to(train, tmp_path):
+def test_not_installed_says_how_to(train_process, tmp_path):
     (tmp_path / "npsoftmax.py").write_text("raise ModuleNotFoundError(\"No module named 'x'\")")
-    line = one_line(train(PYTHONPATH=str(tmp_path)), 1)
+    line = one_line(train_process(PYTHONPATH=str(tmp_path)), 1)
     assert "python -m pip install ." in line
 
 
@@ -269,9 +277,9 @@ def test_force_leaves_nothing_of_the_old_run(train, tmp_path):
     assert left == {"notes.txt", "checkpoint.npz"}
 
 
-def test_a_broken_matplotlib_costs_only_the_picture(train, tmp_path):
+def test_a_broken_matplotlib_costs_only_the_picture(train_process, tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise AttributeError('broken')")
-    process = train(*SMALL, "--run-dir", "run", PYTHONPATH=str(tmp_path))
+    process = train_process(*SMALL, "--run-dir", "run", PYTHONPATH=str(tmp_path))
     assert process.returncode == 0
     assert process.stderr == "train.py: warning: no curves.png: broken\n"
     assert (tmp_path / "run" / "summary.json").exists()
@@ -381,7 +389,7 @@ def test_real_run_in_bounded_memory(fashion_mnist_folder, tmp_path):
     process = subprocess.run(
         [sys.executable, "-c", code, str(SCRIPT), "--epochs", "2", "--data-dir",
          fashion_mnist_folder, "--run-dir", str(tmp_path / "run")],
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)},
+        env={**os.environ, **python_path(SCRIPT.parent)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert int(re.search(r"VmHWM:\s+(\d+) kB", process.stderr)[1]) < 300 * 1024

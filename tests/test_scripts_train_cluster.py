@@ -23,8 +23,8 @@ SMALL = ["--dataset", "garments", "--solver", "lbfgs", "--limit", "1500", "--l2"
 LONG = [*SMALL, "--l2", "1e-7", "--dtype", "float64", "--tol", "1e-12"]
 
 
-def test_whole_run_on_workers_of_this_machine(train, tmp_path):
-    process = train(*SMALL, "--run-dir", "there", "--workers", "2")
+def test_whole_run_on_workers_of_this_machine(train, train_process, tmp_path):
+    process = train_process(*SMALL, "--run-dir", "there", "--workers", "2")
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     lines = process.stdout.splitlines()
@@ -46,9 +46,9 @@ def test_whole_run_on_workers_of_this_machine(train, tmp_path):
     np.testing.assert_allclose(models[0].theta, models[1].theta, rtol=0, atol=1e-3)
 
 
-def test_a_running_cluster(train, tmp_path):
+def test_a_running_cluster(train_process, tmp_path):
     with dask_scheduler() as (address, _):
-        process = train(*SMALL, "--run-dir", "run", "--scheduler", address, "--json")
+        process = train_process(*SMALL, "--run-dir", "run", "--scheduler", address, "--json")
         assert process.returncode == 0, process.stderr
         result = json.loads(process.stdout)
         assert result["optimum"]["reason"] == "converged" and result["threads"] == 1
@@ -158,7 +158,7 @@ def test_what_an_interruption_breaks_is_an_interruption():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_goes_on(train, tmp_path, number):
+def test_an_interrupted_run_goes_on(train_process, tmp_path, number):
     flags = [*LONG, "--run-dir", "run", "--workers", "2"]
     code, _, err = interrupt(tmp_path, flags, "iteration 002", number, group=True)
     assert code == 130, err
@@ -166,7 +166,7 @@ def test_an_interrupted_run_goes_on(train, tmp_path, number):
         r"train.py: interrupted after iteration \d+; checkpoint written, go on .*\n", err
     )
     done = len(history_of(tmp_path / "run"))
-    process = train(*flags, "--resume", "--max-iterations", done + 1)
+    process = train_process(*flags, "--resume", "--max-iterations", done + 1)
     assert process.returncode == 0 and len(history_of(tmp_path / "run")) == done + 2
 
 
@@ -194,17 +194,17 @@ def test_a_folder_that_is_taken_is_refused_before_the_cluster_starts(train, tmp_
     assert "run holds a run already" in one_line(process, 2)
 
 
-def test_without_dask_it_says_what_to_install(train, tmp_path):
+def test_without_dask_it_says_what_to_install(train_process, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['distributed'] = None\n")
-    process = train(*SMALL, "--workers", "2", PYTHONPATH=str(tmp_path))
+    process = train_process(*SMALL, "--workers", "2", PYTHONPATH=str(tmp_path))
     assert 'python -m pip install ".[distributed]"' in one_line(process, 2)
 
 
-def test_a_workers_address_is_no_schedulers(train, tmp_path):
+def test_a_workers_address_is_no_schedulers(train_process, tmp_path):
     with dask_scheduler() as (address, _), Client(address) as client:
         client.wait_for_workers(1)
         (worker,) = client.nthreads()
-        process = train(*SMALL, "--scheduler", worker)
+        process = train_process(*SMALL, "--scheduler", worker)
     refusals = {
         2: f"--scheduler {worker}: expected the address of a scheduler",
         6: "no scheduler was reached: no answer within 10 s",  # Dask before 2025.4
@@ -212,15 +212,15 @@ def test_a_workers_address_is_no_schedulers(train, tmp_path):
     assert refusals[process.returncode] in one_line(process, process.returncode)
 
 
-def test_no_scheduler_answers(train):
-    line = one_line(train(*SMALL, "--scheduler", "tcp://127.0.0.1:9"), 6)
+def test_no_scheduler_answers(train_process):
+    line = one_line(train_process(*SMALL, "--scheduler", "tcp://127.0.0.1:9"), 6)
     assert re.search(r"no scheduler was reached: .* after 10 s; start one", line)
 
 
-def test_a_data_set_that_workers_do_not_have(train, tmp_path, fashion_mnist_folder):
+def test_a_data_set_that_workers_do_not_have(train_process, tmp_path, fashion_mnist_folder):
     # The driver has it; the worker knows of no folder, and looks in its cache.
     with dask_scheduler(NPSOFTMAX_DATA="") as (address, _):
-        process = train(
+        process = train_process(
             "--dataset", "fashion-mnist", "--solver", "lbfgs", "--limit", "500", "--offline",
             "--quiet", "--scheduler", address, NPSOFTMAX_DATA=fashion_mnist_folder,
         )  # fmt: skip

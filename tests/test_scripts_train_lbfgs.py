@@ -9,6 +9,7 @@ import pytest
 from running import history_of, interrupt, one_line, told
 
 from npsoftmax import SoftmaxRegression
+from npsoftmax.data import datasets
 
 SMALL = ["--dataset", "garments", "--solver", "lbfgs", "--limit", "1500", "--l2", "0.001"]
 LINE = re.compile(
@@ -94,7 +95,8 @@ def test_separable_data_without_penalty_say_so(train, tmp_path):
         (["--solver", "newton"], "invalid choice"),
     ],
 )
-def test_usage_errors_exit_2_with_one_line(train, flags, message):
+def test_usage_errors_exit_2_with_one_line(train, flags, message, monkeypatch):
+    monkeypatch.setattr(datasets, "_garments", lambda: pytest.fail("data were loaded"))
     assert message in one_line(train(*SMALL, *flags), 2)
 
 
@@ -136,8 +138,8 @@ def test_the_other_solvers_run_is_refused(train):
 
 
 @pytest.mark.parametrize(("variable", "threads"), [("1", 1), ("2", 2)])
-def test_threads_are_the_environments(train, tmp_path, variable, threads):
-    process = train(
+def test_threads_are_the_environments(train_process, tmp_path, variable, threads):
+    process = train_process(
         *SMALL, "--run-dir", "run", "--max-iterations", "1", OPENBLAS_NUM_THREADS=variable
     )
     assert process.returncode == 0
