@@ -1,9 +1,12 @@
 """Shared fixtures: no test touches the user's cache folder, the working folder or the network."""
 
 import os
+import re
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -28,6 +31,52 @@ from npsoftmax.errors import DataUnavailableError
 
 # It imports torch, which is optional; the tests that use it skip without.
 collect_ignore = ["tests/reference/make_torch_reference.py"]
+
+# What few tests need. Their modules skip by importorskip; the rest of what imports it is this.
+EXAMPLES_OF = {
+    "distributed": ["npsoftmax/ext/*cluster*.py", "docs/cluster.md"],
+    "onnx": ["npsoftmax/ext/onnx*.py", "docs/export.md"],
+    "onnxruntime": ["docs/export.md"],
+    "safetensors": ["npsoftmax/ext/safetensors*.py", "docs/export.md"],
+    "playwright": [],
+    "IPython": [],
+}
+MISSING = [package for package in EXAMPLES_OF if find_spec(package) is None]
+collect_ignore_glob = sorted({pattern for package in MISSING for pattern in EXAMPLES_OF[package]})
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is left out, and how to have it."""
+    if not MISSING:
+        return []
+    return [
+        f"not installed, so that its tests skip: {', '.join(MISSING)}; "
+        'python -m pip install ".[test-all]"'
+    ]
+
+
+def lines_of_missing(text: str) -> Iterator[int]:
+    """Yield the numbers of the lines in those blocks of a document that import what is missing."""
+    imports = re.compile(rf">>> (?:from|import) (?:{'|'.join(MISSING) or '$'})\b", re.MULTILINE)
+    first = 0
+    for block in re.split(r"^(?=```)", text, flags=re.MULTILINE):
+        stop = first + block.count("\n")
+        if imports.search(block):
+            yield from range(first, stop)
+        first = stop
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the blocks of a document that import what is missing; mark what few runs need."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.path.suffix == ".md":
+            left_out = set(lines_of_missing(item.dtest.docstring))
+            examples = [e for e in item.dtest.examples if e.lineno not in left_out]
+            item.dtest.examples = examples
+        if item.path.name == "cluster.md":
+            item.add_marker("exhaustive")
+
 
 DRAWN = Path(gettempdir()) / "npsoftmax-tests-garments"
 LEFT_BY_DASK = {v: os.environ.get(v) for v in ("MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED")}

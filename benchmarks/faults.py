@@ -42,7 +42,7 @@ def observed_in(part: str, quick: bool) -> list[dict[str, Any]]:
     """Run the tests of a part and return their records; exit if a test fails."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
         command += ["-m", "not slow" if quick else "slow or not slow", f"--junitxml={report}"]
         done = subprocess.run(
             [*command, *TESTS[part]], cwd=measure.ROOT, capture_output=True, text=True, check=False

@@ -29,7 +29,7 @@ document.addEventListener("securitypolicyviolation", (event) =>
 @contextmanager
 def chromium():
     """Yield the browser; skip the tests where it or Playwright is not installed."""
-    reason = "needs a real browser: pip install playwright, and Debian's chromium"
+    reason = "needs a real browser: pip install '.[test-all]', and Debian's chromium"
     sync_api = pytest.importorskip("playwright.sync_api", reason=reason)
     if not shutil.which(CHROMIUM):
         pytest.skip(reason)

@@ -17,6 +17,8 @@ from threadpoolctl import threadpool_limits
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SCRIPT = SCRIPTS / "train.py"
+# Why a test skips where a package is missing that few tests need.
+INSTALL = 'needs more than the tests usually do: python -m pip install ".[test-all]"'
 # What Python does not show unless it is asked to.
 SILENT = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 

@@ -57,8 +57,16 @@ def test_named_files_exist(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_named_modules_and_functions_exist(document):
+    missing = []
     for name in sorted(set(re.findall(r"\bnpsoftmax(?:\.\w+)+", (ROOT / document).read_text()))):
-        assert pkgutil.resolve_name(name) is not None, name
+        try:
+            assert pkgutil.resolve_name(name) is not None, name
+        except ModuleNotFoundError as error:
+            if error.name.startswith("npsoftmax"):
+                raise
+            missing.append(error.name)
+    if missing:
+        pytest.skip(f'needs {", ".join(missing)}: python -m pip install ".[test-all]"')
 
 
 COMMANDS = [path for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text()]

@@ -5,8 +5,9 @@ import gzip
 
 import numpy as np
 import pytest
+from running import INSTALL
 
-pytest.importorskip("distributed")
+pytest.importorskip("distributed", reason=INSTALL)
 import dask.array as da
 from clusters import cluster_of, overlapping
 from dask import delayed

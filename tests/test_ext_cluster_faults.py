@@ -9,8 +9,9 @@ from itertools import cycle
 
 import numpy as np
 import pytest
+from running import INSTALL
 
-pytest.importorskip("distributed")
+pytest.importorskip("distributed", reason=INSTALL)
 import dask.array as da
 from clusters import cluster_of, dask_scheduler, overlapping, process_of
 from distributed import Client
@@ -86,7 +87,9 @@ def undisturbed():
     return theta, len(rounds)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 10))]
+)
 def test_a_worker_is_killed_and_the_result_is_the_same(client, undisturbed, seed):
     expected, num_rounds = undisturbed
     rng = np.random.default_rng(seed)

@@ -8,12 +8,13 @@ import json
 
 import numpy as np
 import pytest
+from running import INSTALL
 
 from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer
 from npsoftmax.errors import InputError, OutputError
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx", reason=INSTALL)
+pytest.importorskip("onnxruntime", reason=INSTALL)
 import onnx
 import onnxruntime
 

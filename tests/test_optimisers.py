@@ -66,7 +66,7 @@ def test_by_hand():
     ],
 )
 def test_against_torch(rule, name, settings):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bench]'")
     theta = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64, requires_grad=True)
     c = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
     peer = getattr(torch.optim, name)([theta], **settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import SCRIPTS, run_here, run_process
+from running import INSTALL, SCRIPTS, run_here, run_process
 
 from npsoftmax import SoftmaxRegression
 
@@ -28,8 +28,8 @@ def model(tmp_path):
 
 
 def test_all_formats_go_beside_the_model(model):
-    pytest.importorskip("onnx")
-    pytest.importorskip("safetensors")
+    pytest.importorskip("onnx", reason=INSTALL)
+    pytest.importorskip("safetensors", reason=INSTALL)
     process = run(model, "--onnx", "--safetensors", "--html")
     assert process.returncode == 0, process.stderr
     assert names(model.parent) == ["model.html", "model.npz", "model.onnx", "model.safetensors"]
@@ -42,7 +42,7 @@ def test_all_formats_go_beside_the_model(model):
 
 
 def test_what_is_printed_is_what_the_graph_takes_and_gives(model):
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime", reason=INSTALL)
     assert "times 0.00392156862745098 in the graph" in run(model, "--onnx").stdout
     session = onnxruntime.InferenceSession(model.with_suffix(".onnx"))
     X = np.arange(784 * 2, dtype=np.uint8).reshape(784, 2)
@@ -52,7 +52,7 @@ def test_what_is_printed_is_what_the_graph_takes_and_gives(model):
 
 
 def test_json(model):
-    pytest.importorskip("safetensors")
+    pytest.importorskip("safetensors", reason=INSTALL)
     calibrated = SoftmaxRegression.load(model)
     calibrated.temperature = 1.7
     calibrated.save(model)
@@ -132,7 +132,7 @@ def test_a_model_under_the_name_of_an_export_is_kept(model):
 
 @pytest.mark.parametrize("package", ["onnx", "safetensors"])
 def test_a_missing_package_is_named_before_anything_is_written(model, tmp_path, package):
-    pytest.importorskip("onnx")
+    pytest.importorskip("onnx", reason=INSTALL)
     # Found before the installed one, it fails as a missing one does.
     hiding = tmp_path / "hiding"
     hiding.mkdir()

@@ -9,11 +9,11 @@ import sys
 import time
 
 import numpy as np
-import psutil
 import pytest
-from running import SCRIPT, history_of, interrupt, one_line, told
+from running import INSTALL, SCRIPT, history_of, interrupt, one_line, told
 
-pytest.importorskip("distributed")
+pytest.importorskip("distributed", reason=INSTALL)
+import psutil  # which Dask needs
 from clusters import dask_scheduler
 from distributed import Client
 
@@ -80,12 +80,12 @@ def test_the_scheduler_is_killed_and_the_run_goes_on_without_it(train, tmp_path)
 @pytest.mark.parametrize(
     ("number", "times", "computed"),  # by the workers, in seconds
     [
-        (signal.SIGINT, 1, 0.0),
+        pytest.param(signal.SIGINT, 1, 0.0, marks=pytest.mark.exhaustive),
         (signal.SIGINT, 1, 0.2),
-        (signal.SIGINT, 2, 0.2),
-        (signal.SIGINT, 1, 1.0),
-        (signal.SIGTERM, 1, 0.0),
-        (signal.SIGTERM, 2, 1.0),
+        pytest.param(signal.SIGINT, 2, 0.2, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGINT, 1, 1.0, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGTERM, 1, 0.0, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGTERM, 2, 1.0, marks=pytest.mark.exhaustive),
     ],
 )
 def test_an_interruption_while_the_workers_start(train, tmp_path, number, times, computed):

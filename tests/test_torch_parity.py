@@ -19,7 +19,7 @@ from npsoftmax.optimisers import (
     WeightDecay,
 )
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bench]'")
 
 TOLERANCE = 1e-12
 SIZES = [(2, 1), (2, 300), (3, 17), (10, 256), (1000, 1), (1000, 40)]  # classes, samples

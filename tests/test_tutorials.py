@@ -68,7 +68,7 @@ def test_float64_equals_the_committed_torch_run(float64_run):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-4)])
 def test_torch_live(fashion_mnist, float64_run, dtype, tolerance):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bench]'")
     from reference import make_torch_reference as tutorial
 
     loader = float64_run.loader
