@@ -14,7 +14,6 @@ __all__ = [
     "CorruptFileError",
     "DataCorrupt",
     "DivergedError",
-    "InterruptionError",
     "ClusterError",
     "ResumeWarning",
     "SlowWorkerWarning",
@@ -89,12 +88,6 @@ class DivergedError(NpsoftmaxError, ArithmeticError):
     """
 
     exit_code = 5
-
-
-class InterruptionError(NpsoftmaxError):
-    """Training was asked to stop and stopped between two steps."""
-
-    exit_code = 130
 
 
 class ClusterError(NpsoftmaxError, ConnectionError):

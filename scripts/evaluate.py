@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import command_line
 
+from npsoftmax.errors import InputError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -28,16 +30,16 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--dataset",
         metavar="NAME",
-        help="fashion-mnist, mnist or garments; default: what summary.json beside the model says, "
-        "else fashion-mnist",
+        help="fashion-mnist, mnist or garments; default: the one in summary.json next to the "
+        "model, else fashion-mnist",
     )
     command_line.add_data_flags(flags)
     pictures = flags.add_argument_group("pictures").add_mutually_exclusive_group()
     pictures.add_argument(
         "--pictures",
         metavar="DIR",
-        help=f"where to write {', '.join(PICTURES)}; default: beside the model, where matplotlib "
-        "is present",
+        help=f"where to write {', '.join(PICTURES)}; default: next to the model, if matplotlib "
+        "is installed",
     )
     pictures.add_argument("--no-pictures", action="store_true", help="write none")
     command_line.add_output_flags(flags)
@@ -45,9 +47,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Print how good the model is, and where it errs."""
+    """Print the metrics of the model, and write the pictures."""
     import npsoftmax
-    from npsoftmax.errors import InputError
 
     model = npsoftmax.SoftmaxRegression.load(args.model)
     named = trained_on(args.model) if args.dataset is None else args.dataset
@@ -61,9 +62,9 @@ def evaluate(args: argparse.Namespace) -> None:
     report = measure(model, data)
     if not args.quiet and not args.json:
         if named is None:
-            print("assumed            the data set: no summary.json beside the model names it")
+            print("assumed            the data set: no summary.json next to the model names it")
         show(report)
-        sys.stdout.flush()  # drawing takes longer than all before
+        sys.stdout.flush()  # drawing takes longer than everything else
     pictures = [] if args.no_pictures else write_pictures(args, model, data)
     if args.json:
         print(json.dumps({**report, "pictures": list(map(str, pictures))}))
@@ -72,11 +73,11 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def trained_on(model: str) -> str | None:
-    """Return the data set that the run of this model was trained on, if its summary says so."""
+    """Return the data set in the summary next to the model, if there is one."""
     from npsoftmax.files import read_bytes
 
     try:
-        # Bounded: whoever made the model made this file too.
+        # Bounded: the file may come from someone else, as the model may.
         summary = json.loads(read_bytes(Path(model).with_name("summary.json"), MAX_SUMMARY_BYTES))
         return str(summary["dataset"])[:80]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -134,15 +135,15 @@ def show(report: dict[str, Any]) -> None:
 def write_pictures(
     args: argparse.Namespace, model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset"
 ) -> list[Path]:
-    """Write what there is to see: beside the model as an extra, into a named folder as an order."""
-    from npsoftmax.errors import InputError
+    """Write the pictures; a failure is an error only if ``--pictures`` asks for them."""
     from npsoftmax.files import publish
 
     folder = Path(args.model).parent if args.pictures is None else Path(args.pictures)
+    square = math.isqrt(model.num_inputs) ** 2 == model.num_inputs
     written: list[Path] = []
     try:
         for name, draw in PICTURES.items():
-            if name in WITHOUT_IMAGES or shows_images(model):
+            if square or name in WITHOUT_IMAGES:
                 figure = draw(model, data)
                 with publish(folder / name) as file:
                     figure.savefig(file, format="png", dpi=100)
@@ -156,22 +157,17 @@ def write_pictures(
     except Exception as error:  # a broken matplotlib fails in many ways
         if args.pictures is not None:
             raise
-        print(f"evaluate.py: warning: not all pictures: {error}", file=sys.stderr)
+        command_line.warn("evaluate.py", f"not all pictures: {error}")
     return written
 
 
-def shows_images(model: "npsoftmax.SoftmaxRegression") -> bool:
-    """Return whether the features of a sample make a square."""
-    return math.isqrt(model.num_inputs) ** 2 == model.num_inputs
-
-
 def image_grid(rows: int, columns: int, title: str) -> "tuple[Figure, NDArray[Any]]":
-    """Return a figure with Axes for images that have two lines above each."""
+    """Return a figure with Axes for images, each below two lines of text."""
     from matplotlib.figure import Figure
 
     height = 0.75 + 1.75 * rows  # inches
     figure = Figure(figsize=(9, height))
-    # Fixed margins: finding them would draw everything a second time.
+    # Fixed margins: to compute them, matplotlib would draw everything a second time.
     top = 1 - 0.8 / height
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.1 / height, top=top, hspace=0.33)
     figure.suptitle(title, y=1 - 0.12 / height, verticalalignment="top")
@@ -179,7 +175,7 @@ def image_grid(rows: int, columns: int, title: str) -> "tuple[Figure, NDArray[An
 
 
 def weights(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
-    """Draw what each class looks for."""
+    """Draw the weights of each class as an image."""
     from npsoftmax.ext import plots
 
     rows = math.ceil(model.num_outputs / 5)
@@ -189,7 +185,7 @@ def weights(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> 
 
 
 def confusion(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
-    """Draw which classes are taken for which."""
+    """Draw the confusion matrix."""
     from matplotlib.figure import Figure
 
     from npsoftmax.ext import plots
@@ -199,7 +195,7 @@ def confusion(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -
     figure = Figure(figsize=(7, 6.2))
     ax = plots.confusion(counts, data.classes, figure.subplots())
     ax.set_title(f"{data.name}: {data.y_test.size} test images", pad=10)
-    for _ in range(2):  # how far slanted names reach depends on the size that the first one finds
+    for _ in range(2):  # the length of slanted names depends on the size that the first call finds
         figure.tight_layout()
     return figure
 
@@ -214,7 +210,7 @@ def predictions(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset")
 
 
 def misclassified(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
-    """Draw the errors that the model is surest of."""
+    """Draw the most confident errors."""
     from npsoftmax.ext import plots
 
     figure, axes = image_grid(ROWS, COLUMNS, f"{data.name}: the errors that the model is surest of")
@@ -223,7 +219,7 @@ def misclassified(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset
 
 
 def reliability(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
-    """Draw whether the probabilities can be believed."""
+    """Draw the reliability diagram."""
     from matplotlib.figure import Figure
 
     from npsoftmax.ext import plots

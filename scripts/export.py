@@ -5,16 +5,17 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import command_line
 
+from npsoftmax.errors import InputError
+
 if TYPE_CHECKING:
     import npsoftmax
 
-# A format's name is its flag, the suffix of its file, and the extra that installs what it needs.
+# The name of a format is also its flag, its file suffix and the extra with its requirements.
 MODULES = {"onnx": "onnx_export", "safetensors": "safetensors_export", "html": "web_page"}
 USES = {
     "onnx": (
@@ -49,21 +50,24 @@ def parser() -> argparse.ArgumentParser:
         "-o",
         "--output",
         metavar="FILE",
-        help="the file to write, where one format is asked for; default: MODEL with the suffix "
-        ".onnx, .safetensors or .html. It is replaced if it exists",
+        help="the file to write, if there is one format; default: MODEL with the suffix "
+        ".onnx, .safetensors or .html. An existing file is replaced",
     )
     command_line.add_output_flags(flags)
     return flags
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write the formats asked for, and say what one has to know to use them."""
+    """Write the requested formats, and print how to use them."""
     import npsoftmax
 
     model = npsoftmax.SoftmaxRegression.load(args.model)
-    paths = where_to(args)
-    keep(args.model, paths.values())
-    exporters = {name: exporter(name) for name in paths}  # all of them before the first file
+    paths = output_paths(args)
+    check_no_model(args.model, paths.values())
+    exporters = {  # all of them before the first file is written
+        name: command_line.import_extra(f"npsoftmax.ext.{MODULES[name]}", name, f"--{name}: ")
+        for name in paths
+    }
     files = []
     for name, path in paths.items():
         exporters[name].save(model, path)
@@ -77,10 +81,8 @@ def export(args: argparse.Namespace) -> None:
         print(json.dumps({**about(model), "classes": model.classes, "files": files}))
 
 
-def where_to(args: argparse.Namespace) -> dict[str, Path]:
-    """Return the file of each format asked for."""
-    from npsoftmax.errors import InputError
-
+def output_paths(args: argparse.Namespace) -> dict[str, Path]:
+    """Return the path for each requested format."""
     names = [name for name in MODULES if getattr(args, name)]
     if not names:
         raise InputError("expected a format, got none; add --onnx, --safetensors or --html")
@@ -89,35 +91,22 @@ def where_to(args: argparse.Namespace) -> dict[str, Path]:
     if len(names) > 1:
         raise InputError(
             f"--output: expected one format for one file, got {len(names)}; without it each has a "
-            "file of its own beside the model"
+            "file of its own next to the model"
         )
     return {names[0]: Path(args.output)}
 
 
-def keep(model: str, paths: Iterable[Path]) -> None:
-    """Refuse to write over the model, by whatever name, or over another one."""
+def check_no_model(model: str, paths: Iterable[Path]) -> None:
+    """Raise InputError if a path is the model, under any name, or another one."""
     from npsoftmax import storage
-    from npsoftmax.errors import InputError
 
     for path in paths:
         if os.path.exists(path) and (os.path.samefile(model, path) or storage.is_whole(path)):
             raise InputError(f"{path}: expected another file than a model; name one with -o")
 
 
-def exporter(name: str) -> Any:
-    """Return the module that writes a format."""
-    from npsoftmax.errors import InputError
-
-    try:
-        return import_module(f"npsoftmax.ext.{MODULES[name]}")
-    except ImportError as error:
-        raise InputError(
-            f'--{name}: {error}; install what it needs: python -m pip install ".[{name}]"'
-        ) from error
-
-
 def about(model: "npsoftmax.SoftmaxRegression") -> dict[str, Any]:
-    """Return what is the same in every format."""
+    """Return the facts that hold for every format."""
     return {
         "num_inputs": model.num_inputs,
         "num_outputs": model.num_outputs,

@@ -3,8 +3,11 @@
 import argparse
 import json
 import sys
+from functools import partial
 
 import command_line
+
+from npsoftmax.errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     command_line.add_data_flags(flags)
     flags.add_argument(
         "--timeout",
-        type=command_line.seconds,
+        type=partial(command_line.positive_float, name="number of seconds"),
         default=300,
         metavar="S",
         help="seconds for each file, all mirrors, attempts and pauses together; default 300",
@@ -29,9 +32,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def fetch(args: argparse.Namespace) -> None:
-    """Make the files lie on this machine, whole, and say where."""
+    """Find or download the files, and print where they are."""
     from npsoftmax.data.datasets import acquire, find
-    from npsoftmax.errors import InputError
 
     source = find(args.dataset)
     names = {file.name: role for role, file in source.files.items()}

@@ -1,11 +1,10 @@
-"""The folder of a training run: its name, and the files that go into it."""
+"""The folder of a training run: its lock, and the files in it."""
 
 import argparse
 import json
 import os
 import platform
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -13,13 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import command_line
-from solvers import Solver
+from evaluate import PICTURES
+
+from npsoftmax.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from train import Solver
+
     import npsoftmax
     from npsoftmax.ext import plots
 
-# The checkpoint goes last: while anything of a run is there, so is what it goes on from.
+# The checkpoint is removed last: as long as any file of a run exists, it can be resumed.
 FILES = (
     "model.npz",
     "history.jsonl",
@@ -28,198 +32,171 @@ FILES = (
     "checkpoint.previous.npz",
     "checkpoint.npz",
 )
-# What evaluate.py draws of a model; a run that writes another model must not leave them beside it.
-PICTURES = (
-    "weights.png", "confusion.png", "predictions.png", "misclassified.png", "reliability.png",
-)  # fmt: skip
-# How the command was called, not what it computed: a resumed run has the summary of a whole one.
+# These flags do not change the results: a resumed run has the summary of an uninterrupted one.
 NOT_SETTINGS = (
     "data_dir", "mirror", "offline", "scheduler", "workers", "run_dir", "force", "resume", "quiet",
     "json", "debug",
 )  # fmt: skip
 
 
-def refuse_unusable(args: argparse.Namespace) -> None:
-    """Refuse a folder that cannot be that of this run; nothing is made yet."""
-    from npsoftmax.errors import InputError
-
+def check(args: argparse.Namespace) -> None:
+    """Raise an error if the run cannot use the folder; create nothing."""
     if not args.run_dir:
         if args.resume:
-            raise InputError("--resume: expected --run-dir DIR with the run to go on with; name it")
+            raise InputError("--resume: expected --run-dir DIR with the run to resume; name it")
         return
     folder = Path(args.run_dir)
     if args.resume and not os.path.isdir(folder):
         raise InputError(f"cannot read {folder}/checkpoint.npz: no such folder; check the name")
     if not args.resume and not args.force:
-        with usable(folder), suppress(FileNotFoundError):
+        with os_errors_as_ours(folder), suppress(FileNotFoundError):
             if not {path.name for path in folder.iterdir()}.isdisjoint(FILES):
-                with alone_in(folder):
-                    refuse_used(folder)
+                with lock(folder):
+                    check_unused(folder)
 
 
 @contextmanager
-def claimed(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
-    """Yield the folder of this run, made now unless the run is resumed, for this run alone."""
+def claim(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
+    """Create the folder of the run, or open that of a resumed run, and lock it."""
     from npsoftmax.files import remove_stale
 
-    # Microseconds keep runs apart that were started together.
-    time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    folder = Path(args.run_dir or f"runs/{dataset}-{time}")
-    with usable(folder):
+    folder = Path(args.run_dir or f"runs/{dataset}-{timestamp()}")
+    with os_errors_as_ours(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder):
-        with usable(folder):
-            remove_stale(folder, older_than=0)  # whoever made them is gone
-            if not args.resume:
-                empty(folder, args.force)
-            for name in PICTURES:
+    with lock(folder):
+        with os_errors_as_ours(folder):
+            remove_stale(folder, older_than=0)  # the process that wrote them has ended
+            if args.force and not args.resume:
+                for name in FILES:
+                    (folder / name).unlink(missing_ok=True)
+            elif not args.resume:
+                check_unused(folder)
+            for name in PICTURES:  # they show a model that this run replaces
                 if (folder / name).exists():
                     (folder / name).unlink()
         yield folder
 
 
-@contextmanager
-def usable(folder: Path) -> Iterator[None]:
-    """Turn what the system says of the folder into an error that says what to do."""
-    from npsoftmax.errors import OutputError
+def timestamp() -> str:
+    """Return the current time; microseconds distinguish runs that start together."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S-%f")
 
+
+def check_unused(folder: Path) -> None:
+    """Raise OutputError if there is a run in the folder."""
+    if any(folder.iterdir()):
+        raise OutputError(
+            f"{folder} holds a run already; name another folder with --run-dir, resume the run "
+            "with --resume, or overwrite it with --force"
+        )
+
+
+@contextmanager
+def os_errors_as_ours(folder: Path) -> Iterator[None]:
+    """Add advice to an error of the operating system about the folder."""
     try:
         yield
     except OSError as error:
         if error.errno is None:
-            raise  # our own errors are OSErrors too
+            raise  # the package's own errors are OSErrors too
         raise OutputError(
             f"cannot make the run folder {folder}: {error.strerror}; name another with --run-dir"
         ) from error
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Refuse a folder in which another run is at work; the lock ends with the process."""
-    from npsoftmax.errors import OutputError
-
+def lock(folder: Path) -> Iterator[None]:
+    """Raise OutputError if another run uses the folder; the lock ends with the process."""
     try:
         import fcntl
     except ImportError:
-        yield  # Windows has no lock on a folder
+        yield  # Windows cannot lock a folder
         return
-    with usable(folder):
+    with os_errors_as_ours(folder):
         descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
         raise OutputError(
-            f"{folder}: another run is at work there; wait for it, or name another folder with "
+            f"{folder}: another run is using it; wait for it to end, or name another folder with "
             "--run-dir"
         ) from error
     except OSError as error:
         reason = f"{folder} cannot be locked against other runs: {error.strerror}"
-        print(f"train.py: warning: {reason}", file=sys.stderr)
+        command_line.warn("train.py", reason)
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def empty(folder: Path, force: bool) -> None:
-    """Refuse a folder with a run in it, or remove that run's files if forced to."""
-    if force:
-        for name in FILES:
-            (folder / name).unlink(missing_ok=True)
-    else:
-        refuse_used(folder)
-
-
-def refuse_used(folder: Path) -> None:
-    """Refuse a folder with a run in it."""
-    from npsoftmax.errors import OutputError
-
-    if any(folder.iterdir()):
-        raise OutputError(
-            f"{folder} holds a run already; name another folder with --run-dir, go on with it by "
-            "--resume, or overwrite it by --force"
-        )
-
-
-def resume(args: argparse.Namespace, solver: Solver) -> None:
-    """Take over the checkpoint of the run, unless it is further than asked for."""
-    from npsoftmax.errors import InputError
-
-    solver.trainer.resume(Path(args.run_dir) / "checkpoint.npz")
-    if solver.done > solver.asked:
-        raise InputError(
-            f"--{solver.UNIT}: expected at least the {solver.done} that {args.run_dir} has done, "
-            f"got {solver.asked}; it counts those of the whole run"
-        )
-
-
-def write_history(folder: Path, trainer: "npsoftmax.Trainer | npsoftmax.FullBatchTrainer") -> None:
-    """Write one JSON object per finished epoch or iteration."""
+def write_history(folder: Path, history: "plots.History") -> None:
+    """Write one JSON object for each finished epoch or iteration."""
     from npsoftmax.files import publish
 
-    lines = [json.dumps(asdict(record)) + "\n" for record in trainer.history]
+    lines = [json.dumps(asdict(record)) + "\n" for record in history]
     with publish(folder / "history.jsonl") as file:
         file.write("".join(lines).encode())
 
 
-def write_results(
-    args: argparse.Namespace,
-    folder: Path,
-    data: "npsoftmax.Dataset",
-    solver: Solver,
-    seconds: dict[str, float],
-) -> tuple[list[str], dict[str, Any]]:
-    """Write what a finished run leaves; return the names of all its files, and the summary."""
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Write a report for people and programs."""
     from npsoftmax.files import publish
 
-    solver.trainer.model.save(folder / "model.npz")
-    summary = {**summarise(args, data, solver), "seconds": seconds}
-    with publish(folder / "summary.json") as file:
-        file.write((json.dumps(summary, indent=2) + "\n").encode())
-    try:
-        title = f"{data.name}, {solver.method}"
-        draw_curves(folder / "curves.png", title, solver.trainer.history)
-    except Exception as error:  # the picture is an extra; a broken matplotlib fails in many ways
-        print(f"train.py: warning: no curves.png: {error}", file=sys.stderr)
-    return [name for name in FILES if (folder / name).exists()], summary
+    with publish(path) as file:
+        file.write((json.dumps(report, indent=2) + "\n").encode())
 
 
-def draw_curves(path: Path, title: str, history: "plots.History") -> None:
-    """Draw loss and accuracy against the epoch or iteration, where matplotlib is present."""
+def write_picture(program: str, path: Path, draw: "Callable[[], Figure]") -> None:
+    """Draw a picture as an extra: if that fails, warn; if matplotlib is missing, do nothing."""
+    from npsoftmax.files import publish
+
     try:
-        from matplotlib.figure import Figure
+        figure = draw()
+        with publish(path) as file:
+            figure.savefig(file, format="png", dpi=120)
     except ImportError:
         return
-    from npsoftmax.ext import plots
-    from npsoftmax.files import publish
+    except Exception as error:  # a broken matplotlib fails in many ways
+        command_line.warn(program, f"no {path.name}: {error}")
 
-    # Fixed margins: finding them would draw everything a second time.
+
+def draw_curves(title: str, history: "plots.History") -> "Figure":
+    """Draw loss and accuracy against the epoch or iteration."""
+    from matplotlib.figure import Figure
+
+    from npsoftmax.ext import plots
+
+    # Fixed margins: to compute them, matplotlib would draw everything a second time.
     figure = Figure(figsize=(9, 3.6))
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.9, wspace=0.25)
     left, right = figure.subplots(1, 2)
     plots.loss_curve(history, left)
     plots.accuracy_curve(history, right)
     figure.suptitle(title)
-    with publish(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    return figure
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the flags that change the results."""
+    return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
 
 
 def summarise(
-    args: argparse.Namespace, data: "npsoftmax.Dataset", solver: Solver
+    args: argparse.Namespace, data: "npsoftmax.Dataset", solver: "Solver"
 ) -> dict[str, Any]:
-    """Collect what is needed to repeat the run and to trust its numbers."""
+    """Return the results, and what is needed to repeat the run."""
     import numpy as np
+    from threadpoolctl import threadpool_info
 
     import npsoftmax
 
-    last, outcome = solver.trainer.history[-1], solver.outcome()
+    last = solver.trainer.history[-1]
+    names = ("internal_api", "version", "architecture", "num_threads")
     return {
-        "settings": {
-            **{name: value for name, value in vars(args).items() if name not in NOT_SETTINGS},
-            **outcome.pop("settings", {}),
-        },
-        **outcome,
+        "settings": {**settings(args), **solver.settings},
+        **solver.outcome,
         "dataset": data.name,
         "sha256": data.sha256,
         "test_loss": last.test_loss,
@@ -230,7 +207,11 @@ def summarise(
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
-        "blas": command_line.blas_in_use(),
+        "blas": [
+            {name: library.get(name) for name in names}
+            for library in threadpool_info()
+            if library["user_api"] == "blas"
+        ],
         "threads": solver.threads,
         "cores": os.cpu_count(),
     }

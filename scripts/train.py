@@ -1,296 +1,495 @@
-"""Train softmax regression: `python scripts/train.py` trains Fashion-MNIST.
+"""Train softmax regression: `python scripts/train.py` trains on Fashion-MNIST.
 
-Results go to stdout, progress and complaints to stderr.
+Results go to stdout; progress, warnings and errors go to stderr.
 """
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import command_line
 import run_folder
-import solvers
 import workers
-from solvers import OPTIMISERS, SOLVERS, ExactOptimum, Solver, complete, training_part
+
+from npsoftmax.errors import ClusterError, DataUnavailableError, InputError, NpsoftmaxError
 
 if TYPE_CHECKING:
     from distributed import Client
     from tqdm import tqdm
 
     import npsoftmax
+    from npsoftmax.history import EpochRecord, IterationRecord
+    from npsoftmax.objective import FullBatch
+
+OPTIMISERS = {
+    "descent": "Descent",
+    "momentum": "Momentum",
+    "nesterov": "Nesterov",
+    "adam": "Adam",
+    "adamw": "AdamW",
+}
+Say = Callable[[str], None]
 
 
 def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
     flags = command_line.Parser(
-        prog="train.py",
-        description="Train softmax regression; Fashion-MNIST unless told otherwise.",
+        prog="train.py", description="Train softmax regression, on Fashion-MNIST by default."
     )
     flags.add_argument("--dataset", metavar="NAME", help="fashion-mnist, mnist or garments")
     command_line.add_data_flags(flags)
     training = flags.add_argument_group("training")
-    training.add_argument(
-        "--solver",
-        choices=SOLVERS,
-        default="sgd",
-        help="minibatches (sgd, the default), or all samples to the exact optimum (lbfgs)",
-    )
-    training.add_argument(
-        "--l2", type=float, default=0.0, help="weight of the penalty on W; default 0"
-    )
-    training.add_argument(
-        "--seed",
-        type=command_line.natural,
-        default=0,
-        metavar="N",
-        help="of the initial weights and the order of the batches; default 0",
-    )
-    training.add_argument(
-        "--dtype", choices=("float32", "float64"), default="float32", help="default float32"
-    )
-    training.add_argument(
-        "--limit", type=command_line.positive, metavar="N", help="train on the first N images only"
-    )
-    training.add_argument(
-        "--threads",
-        type=command_line.threads,
-        metavar="N",
+    training.add_argument("--solver", choices=SOLVERS, default="sgd",
+        help="minibatches (sgd, default), or all samples to the exact optimum (lbfgs)")  # fmt: skip
+    training.add_argument("--l2", type=float, default=0.0,
+        help="weight of the penalty on W; default 0")  # fmt: skip
+    training.add_argument("--seed", type=command_line.natural, default=0, metavar="N",
+        help="of the initial weights and the order of the batches; default 0")  # fmt: skip
+    training.add_argument("--dtype", choices=("float32", "float64"), default="float32",
+        help="default float32")  # fmt: skip
+    training.add_argument("--limit", type=command_line.positive, metavar="N",
+        help="train on the first N images only")  # fmt: skip
+    training.add_argument("--threads", type=command_line.threads, metavar="N",
         help="of the BLAS; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1, "
-        "with --solver lbfgs one for each core; workers have one each",
-    )
+        "with --solver lbfgs one for each core; workers have one each")  # fmt: skip
     add_solver_flags(flags)
     run = flags.add_argument_group("run")
     run.add_argument("--run-dir", metavar="DIR", help="default runs/<data set>-<time>")
     run.add_argument("--force", action="store_true", help="overwrite an existing run")
-    run.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
-    run.add_argument(
-        "--checkpoint-every",
-        type=command_line.positive,
-        metavar="STEPS",
-        help="write checkpoint.npz so often too; default: after each epoch, every 10 iterations",
-    )
+    run.add_argument("--resume", action="store_true", help="resume the run in --run-dir")
+    run.add_argument("--checkpoint-every", type=command_line.positive, metavar="STEPS",
+        help="also write checkpoint.npz after every STEPS steps; default: after each epoch, every "
+        "10 iterations")  # fmt: skip
     command_line.add_output_flags(flags)
     return flags
 
 
 def add_solver_flags(flags: argparse.ArgumentParser) -> None:
-    """Add what only one of the solvers knows; its defaults are in ``solvers``."""
+    """Add the flags of a single solver; their defaults are in the class of the solver."""
     sgd = flags.add_argument_group("training with --solver sgd")
-    sgd.add_argument(
-        "--epochs",
-        type=command_line.positive,
-        metavar="N",
-        help="in total, those before --resume included; default 10",
-    )
+    sgd.add_argument("--epochs", type=command_line.positive, metavar="N",
+        help="in total, including those before --resume; default 10")  # fmt: skip
     sgd.add_argument("--batch-size", type=command_line.positive, metavar="N", help="default 256")
-    sgd.add_argument(
-        "--lr", type=float, metavar="ETA", help="default: the optimiser's own, 0.1 for descent"
-    )
+    sgd.add_argument("--lr", type=float, metavar="ETA",
+        help="default: the optimiser's own, 0.1 for descent")  # fmt: skip
     sgd.add_argument("--optimiser", choices=OPTIMISERS, help="default descent")
     lbfgs = flags.add_argument_group("training with --solver lbfgs")
-    lbfgs.add_argument(
-        "--tol",
-        type=float,
-        metavar="G",
-        help="the largest entry of the gradient to stop at; default 1e-5",
-    )
-    lbfgs.add_argument(
-        "--max-iterations",
-        type=command_line.natural,
-        metavar="N",
-        help="in total, those before --resume included; default 1000",
-    )
-    lbfgs.add_argument(
-        "--workers",
-        type=command_line.threads,
-        metavar="N",
-        help="share the images among N processes of a Dask cluster on this machine "
-        '(pip install ".[distributed]")',
-    )
-    lbfgs.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="or, instead, among the workers of a running one, such as tcp://host:8786",
-    )
+    lbfgs.add_argument("--tol", type=float, metavar="G",
+        help="stop when the largest entry of the gradient is at most G; default 1e-5")  # fmt: skip
+    lbfgs.add_argument("--max-iterations", type=command_line.natural, metavar="N",
+        help="in total, including those before --resume; default 1000")  # fmt: skip
+    lbfgs.add_argument("--workers", type=command_line.threads, metavar="N",
+        help="distribute the images over N processes of a Dask cluster on this machine "
+        '(pip install ".[distributed]")')  # fmt: skip
+    lbfgs.add_argument("--scheduler", metavar="ADDRESS",
+        help="or over the workers of a running cluster, such as tcp://host:8786")  # fmt: skip
 
 
 def train(args: argparse.Namespace) -> None:
     """Do the whole job: data, model, training, files, report."""
-    say = (lambda _: None) if args.quiet or args.json else print
+    say: Say = (lambda _: None) if args.quiet or args.json else print
     started = perf_counter()
     complete(args)
-    solvers.refuse_unusable(args)
+    check_numbers(args)
     workers.refuse_contradictions(args)
-    run_folder.refuse_unusable(args)
-    command_line.hold_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
+    run_folder.check(args)
+    command_line.limit_blas(args.threads or 1)
     data = choose_data(args)
     with workers.connected(args, say) as client:
         train_on(args, data, client, say, started)
+
+
+def complete(args: argparse.Namespace) -> None:
+    """Fill in the defaults of the solver, and reject the flags of the other one."""
+    for name, solver in SOLVERS.items():
+        for flag, default in solver.DEFAULTS.items():
+            given = getattr(args, flag)
+            if name == args.solver:
+                setattr(args, flag, default if given is None else given)
+            elif given is not None:
+                raise InputError(
+                    f"--{flag.replace('_', '-')}: expected with --solver {name}, got it with "
+                    f"--solver {args.solver}; leave it out"
+                )
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Raise InputError for a number that the trainer would reject after the data are loaded."""
+    from npsoftmax._checks import as_size
+
+    as_size(args.l2, "l2")
+    if args.solver == "sgd":
+        make_optimiser(args)
+    else:
+        as_size(args.tol, "tol")
+
+
+def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
+    """Load the data set; without ``--dataset`` and ``--offline``, fall back to the drawn one."""
+    try:
+        return command_line.load(args, "fashion-mnist" if args.dataset is None else args.dataset)
+    except DataUnavailableError as error:
+        if args.dataset is not None or args.offline:
+            raise
+        command_line.warn(
+            "train.py",
+            "fashion-mnist is unavailable, training on the embedded data set garments instead. "
+            f"{error}",
+        )
+        return command_line.load(args, "garments")
 
 
 def train_on(
     args: argparse.Namespace,
     data: "npsoftmax.Dataset",
     client: "Client | None",
-    say: Callable[[str], None],
+    say: Say,
     started: float,
 ) -> None:
-    """Train on a data set, here or on a cluster, and leave a run folder."""
+    """Train on a data set, here or on a cluster, and write the run folder."""
     solver = SOLVERS[args.solver](args, data, client)
-    with run_folder.claimed(args, data.name) as folder:
-        solver.trainer.checkpoint = folder / "checkpoint.npz"
+    trainer = solver.trainer
+    with run_folder.claim(args, data.name) as folder:
+        trainer.checkpoint = folder / "checkpoint.npz"
         if args.resume:
-            run_folder.resume(args, solver)
+            resume(args, solver)
         introduce(args, data, solver, say)
         loaded = perf_counter()
-        run(args, folder, solver, say)
-        seconds = {"load": loaded - started, "train": perf_counter() - loaded}
-        with tells_of_checkpoint(solver, folder):
-            report(solver, say)
-        solver.trainer.model.fit_class_means(*training_part(args, data))
-        files, summary = run_folder.write_results(args, folder, data, solver, seconds)
-    for line in confusions(data, solver.trainer.model):
+        with adds_resume_command(solver, folder):
+            train_and_print(solver, folder, args, say)
+            seconds = {"load": loaded - started, "train": perf_counter() - loaded}
+            if isinstance(solver, ExactOptimum):
+                assess(solver, say)
+        trainer.model.fit_class_means(*training_part(args, data))
+        trainer.model.save(folder / "model.npz")
+        summary = {**run_folder.summarise(args, data, solver), "seconds": seconds}
+        run_folder.write_json(folder / "summary.json", summary)
+        title = f"{data.name}, {solver.title}"
+        draw = partial(run_folder.draw_curves, title, trainer.history)
+        run_folder.write_picture("train.py", folder / "curves.png", draw)
+        files = [name for name in run_folder.FILES if (folder / name).exists()]
+    for line in confusions(data, trainer.model):
         say(line)
     say(f"written   {folder}: {' '.join(files)}")
     where = "" if args.data_dir is None else f" --data-dir {args.data_dir}"
     say(f"evaluate  python scripts/evaluate.py {folder / 'model.npz'}{where}")
     if args.json:
-        history = [asdict(record) for record in solver.trainer.history]
+        history = [asdict(record) for record in trainer.history]
         print(json.dumps({**summary, "run_dir": str(folder), "history": history}))
 
 
-def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
-    """Load the data set; fall back to the drawn one if neither it nor ``--offline`` was named."""
-    from npsoftmax.errors import DataUnavailableError
+class Minibatches:
+    """Stochastic gradient descent, epoch after epoch."""
 
-    try:
-        return command_line.load(args, "fashion-mnist" if args.dataset is None else args.dataset)
-    except DataUnavailableError as error:
-        if args.dataset is not None or args.offline:
-            raise
-        print(
-            f"train.py: warning: fashion-mnist cannot be had, training on the embedded data set "
-            f"garments instead. {error}",
-            file=sys.stderr,
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "epochs": 10,
+        "batch_size": 256,
+        "lr": None,
+        "optimiser": "descent",
+    }
+    UNIT = "epochs"
+
+    def __init__(
+        self, args: argparse.Namespace, data: "npsoftmax.Dataset", client: None = None
+    ) -> None:
+        import npsoftmax
+
+        X, y = training_part(args, data)
+        optimiser, batches = make_optimiser(args), f"batches of {args.batch_size}"
+        self.trainer = npsoftmax.Trainer(
+            make_model(args, data),
+            optimiser,
+            npsoftmax.DataLoader(X, y, args.batch_size, shuffle=True, seed=args.seed),
+            test=(data.X_test, data.y_test),
+            l2=args.l2,
+            checkpoint_every=args.checkpoint_every,
+            identity=identify(data),
         )
-        return command_line.load(args, "garments")
+        self.total, self.threads = args.epochs, args.threads or 1
+        self.title = f"{optimiser!r}, {batches}"
+        self.introduction = f"{args.epochs} epochs, {batches}, {optimiser!r}, l2={args.l2:g}"
+        self.start = f", weights from N(0, 0.01), seed {args.seed}"
+        self.settings = {"optimiser": repr(optimiser)}
+        self.outcome: dict[str, Any] = {}
+
+    @property
+    def done(self) -> int:
+        """Number of finished epochs."""
+        return self.trainer.epoch
+
+    def position(self) -> str:
+        """Say how far training is."""
+        epoch, step = self.trainer.epoch, self.trainer.step
+        if step == 0:
+            return f"after epoch {epoch}"
+        return f"in epoch {epoch + 1} after step {step} of {len(self.trainer.loader)}"
+
+    def records(self) -> Iterator["EpochRecord"]:
+        """Train the remaining epochs."""
+        return self.trainer.run(self.total - self.done)
+
+
+class ExactOptimum:
+    """L-BFGS on all samples, to the optimum."""
+
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "max_iterations": 1000,
+        "tol": 1e-5,
+        "scheduler": None,
+        "workers": None,
+    }
+    UNIT = "max-iterations"
+
+    def __init__(
+        self, args: argparse.Namespace, data: "npsoftmax.Dataset", client: "Client | None" = None
+    ) -> None:
+        import npsoftmax
+
+        model = make_model(args, data)
+        problem = make_problem(args, data, model.input_scale(data.X_train.dtype), client)
+        self.trainer = npsoftmax.FullBatchTrainer(
+            model,
+            problem,
+            test=(data.X_test, data.y_test),
+            tol=args.tol,
+            checkpoint_every=args.checkpoint_every or 10,
+            identity=identify(data),
+        )
+        self.total, self.threads = args.max_iterations, problem.threads
+        self.title = f"L-BFGS, l2={args.l2:g}"
+        self.introduction = (
+            f"L-BFGS on all samples until max|gradient| <= {args.tol:g}, l2={args.l2:g}, "
+            f"threads={problem.threads}"
+        )
+        self.start = ""  # the optimum does not depend on the initial weights
+        self.settings: dict[str, Any] = {}
+        self.outcome: dict[str, Any] = {"cluster": None}
+        if client is not None:
+            about = {"workers": len(client.nthreads()), "distributed": version("distributed")}
+            self.outcome["cluster"] = about
+
+    @property
+    def done(self) -> int:
+        """Number of finished iterations."""
+        return max(len(self.trainer.history) - 1, 0)
+
+    def position(self) -> str:
+        """Say how far training is."""
+        return f"after iteration {self.done}"
+
+    def records(self) -> Iterator["IterationRecord"]:
+        """Train until the tolerance or the last iteration is reached."""
+        return self.trainer.run(self.total)
+
+
+Solver = Minibatches | ExactOptimum
+SOLVERS: dict[str, type[Minibatches] | type[ExactOptimum]] = {
+    "sgd": Minibatches,
+    "lbfgs": ExactOptimum,
+}
+
+
+def make_model(
+    args: argparse.Namespace, data: "npsoftmax.Dataset"
+) -> "npsoftmax.SoftmaxRegression":
+    """Return the model to train."""
+    import npsoftmax
+
+    return npsoftmax.SoftmaxRegression(
+        data.X_train.shape[0],
+        len(data.classes),
+        seed=args.seed,
+        dtype=args.dtype,
+        classes=data.classes,
+    )
+
+
+def make_optimiser(args: argparse.Namespace) -> "npsoftmax.optimisers.Optimiser":
+    """Return the update rule."""
+    from npsoftmax import optimisers
+
+    rule: type[Any] = getattr(optimisers, OPTIMISERS[args.optimiser])
+    optimiser: optimisers.Optimiser = rule() if args.lr is None else rule(args.lr)
+    return optimiser
+
+
+def make_problem(
+    args: argparse.Namespace, data: "npsoftmax.Dataset", scale: float, client: "Client | None"
+) -> "FullBatch":
+    """Return the objective on the training images, here or on the workers of a cluster."""
+    if client is None:
+        from npsoftmax.objective import FullBatch
+
+        X, y = training_part(args, data)
+        return FullBatch(X, y, args.l2, scale=scale, threads=args.threads)
+    from npsoftmax.ext import cluster
+
+    rows, labels = cluster.training_rows(
+        data, client, limit=args.limit, data_dir=args.data_dir, offline=args.offline
+    )
+    return cluster.FullBatch(rows, labels, args.l2, client, scale=scale)
+
+
+def training_part(args: argparse.Namespace, data: "npsoftmax.Dataset") -> tuple[Any, Any]:
+    """Return the training images and labels that ``--limit`` leaves."""
+    return data.X_train[:, : args.limit], data.y_train[: args.limit]
+
+
+def identify(data: "npsoftmax.Dataset") -> dict[str, Any]:
+    """Return the settings of a checkpoint that distinguish data sets."""
+    return {"dataset": data.name, "sha256": data.sha256}
+
+
+def resume(args: argparse.Namespace, solver: Solver) -> None:
+    """Load the checkpoint of the run, unless it has done more than the flags ask for."""
+    solver.trainer.resume(Path(args.run_dir) / "checkpoint.npz")
+    if solver.done > solver.total:
+        raise InputError(
+            f"--{solver.UNIT}: expected at least the {solver.done} that {args.run_dir} has done, "
+            f"got {solver.total}; the number includes those before --resume"
+        )
 
 
 def introduce(
-    args: argparse.Namespace, data: "npsoftmax.Dataset", solver: Solver, say: Callable[[str], None]
+    args: argparse.Namespace, data: "npsoftmax.Dataset", solver: Solver, say: Say
 ) -> None:
-    """Print what is about to happen."""
+    """Print the data set, the model and the settings."""
     samples = training_part(args, data)[1].size
     say(
         f"data set  {data.name}: {samples} training and {data.y_test.size} test "
         f"images, {len(data.classes)} classes\n          {data.origin}"
     )
-    say(f"model     {solver.trainer.model!r}{solver.weights}")
-    say(f"training  {solver.introduction()}")
+    say(f"model     {solver.trainer.model!r}{solver.start}")
+    say(f"training  {solver.introduction}")
     if args.resume:
-        say(f"resumed   {solver.place()}")
+        say(f"resumed   {solver.position()}")
 
 
-def run(args: argparse.Namespace, folder: Path, solver: Solver, say: Callable[[str], None]) -> None:
-    """Train, print the records, and keep the history on disk up to date."""
-    if args.resume:  # it may have gone beyond its last checkpoint
-        run_folder.write_history(folder, solver.trainer)
-    shown = record = None
+def train_and_print(solver: Solver, folder: Path, args: argparse.Namespace, say: Say) -> None:
+    """Train, print the records, and keep the history in the folder up to date."""
+    if args.resume:  # the history may be longer than that of the checkpoint
+        run_folder.write_history(folder, solver.trainer.history)
+    printed = record = None
     with (
-        solver.bar(args.quiet) as bar,
-        tells_of_checkpoint(solver, folder),
-        stops_between_steps(solver, folder, bar),
+        progress_bar(solver, args.quiet) as bar,
+        signals_stop_between_steps(solver, folder, bar),
     ):
         for record in solver.records():
-            if solver.is_shown(record):
-                run_folder.write_history(folder, solver.trainer)
+            if is_printed(record):
+                run_folder.write_history(folder, solver.trainer.history)
                 bar.clear()
                 say(str(record))
                 sys.stdout.flush()
-                shown = record
-    if shown is not record:
+                printed = record
+    if printed is not record:
         say(str(record))
-    run_folder.write_history(folder, solver.trainer)
+    run_folder.write_history(folder, solver.trainer.history)
 
 
-def report(solver: Solver, say: Callable[[str], None]) -> None:
-    """Say how good the optimum is, on stderr if it was not reached."""
+def progress_bar(solver: Solver, quiet: bool) -> "tqdm[Any]":
+    """Return a bar of the steps on stderr, which is visible on a terminal only."""
+    from tqdm import tqdm
+
     if isinstance(solver, ExactOptimum):
-        optimum = solver.optimum
-        if optimum.converged:
-            say(f"optimum   {optimum}")
-        else:
-            print(f"train.py: warning: {optimum}", file=sys.stderr)
+        return tqdm(disable=True)  # the number of iterations is not known in advance
+    steps = len(solver.trainer.loader)
+    return tqdm(
+        total=solver.total * steps,
+        initial=solver.done * steps + solver.trainer.step,
+        unit="step",
+        leave=False,
+        disable=True if quiet else None,
+    )
+
+
+def is_printed(record: "EpochRecord | IterationRecord") -> bool:
+    """Return whether to print a record: each epoch, the first ten iterations, each tenth one."""
+    number = getattr(record, "iteration", 0)
+    return number < 10 or number % 10 == 0
+
+
+class InterruptionError(NpsoftmaxError):
+    """Training stopped between two steps because of a signal."""
+
+    exit_code = 130
 
 
 @contextmanager
-def stops_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Iterator[None]:
+def signals_stop_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end training between two steps, with a checkpoint."""
-    from npsoftmax.errors import InterruptionError
+    received: list[int] = []
 
-    requests: list[int] = []
-
-    def request(number: int, _: object) -> None:
-        if requests:
+    def receive(number: int, _: object) -> None:
+        if received:
             raise KeyboardInterrupt
-        requests.append(number)
+        received.append(number)
 
     def on_step(_: object) -> None:
         bar.update()
-        if requests:
+        if received:
             raise InterruptionError
 
     trainer = solver.trainer
     trainer.on_step = on_step
-    # What is ignored stays ignored: a shell protects what it runs in the background like this.
+    # An ignored signal stays ignored: that is how a shell protects its background jobs.
     heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
-    handlers = {sent: signal.signal(sent, request) for sent in heard}
+    handlers = {number: signal.signal(number, receive) for number in heard}
     try:
         yield
     except InterruptionError as error:
         trainer.save_checkpoint(folder / "checkpoint.npz")
-        run_folder.write_history(folder, trainer)
+        run_folder.write_history(folder, trainer.history)
         raise InterruptionError(
-            f"interrupted {solver.place()}; checkpoint written, go on {again(solver, folder)}"
+            f"interrupted {solver.position()}; checkpoint written, resume "
+            f"{resume_flags(solver, folder)}"
         ) from error
     finally:
-        for sent, handler in handlers.items():
-            signal.signal(sent, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
-def tells_of_checkpoint(solver: Solver, folder: Path) -> Iterator[None]:
-    """Say how to go on where a cluster is lost; the trainer has written a checkpoint."""
-    from npsoftmax.errors import ClusterError
-
+def adds_resume_command(solver: Solver, folder: Path) -> Iterator[None]:
+    """Say how to resume after a cluster was lost; the trainer has written a checkpoint."""
     try:
         yield
     except ClusterError as error:
         if not solver.trainer.history:
             raise
-        run_folder.write_history(folder, solver.trainer)
+        run_folder.write_history(folder, solver.trainer.history)
         raise ClusterError(
-            f"{error}; checkpoint written {solver.place()}, go on {again(solver, folder)}, here "
-            "without --scheduler and --workers if need be"
+            f"{error}; checkpoint written {solver.position()}, resume "
+            f"{resume_flags(solver, folder)}, without --scheduler and --workers to train here"
         ) from error
 
 
-def again(solver: Solver, folder: Path) -> str:
-    """Say with which flags a run goes on."""
+def resume_flags(solver: Solver, folder: Path) -> str:
+    """Return the flags that resume a run, in words."""
     name = solver.trainer.identity["dataset"]
     return f"with the same flags and --dataset {name} --resume --run-dir {folder}"
 
 
+def assess(solver: ExactOptimum, say: Say) -> None:
+    """Print how good the optimum is, on stderr if it was not reached."""
+    optimum = solver.trainer.optimum()  # takes a few passes over the samples
+    solver.outcome = {"optimum": asdict(optimum), **solver.outcome}
+    if optimum.converged:
+        say(f"optimum   {optimum}")
+    else:
+        command_line.warn("train.py", str(optimum))
+
+
 def confusions(data: "npsoftmax.Dataset", model: "npsoftmax.SoftmaxRegression") -> Iterator[str]:
-    """Yield a line for each of the most frequent confusions on the test data."""
+    """Yield a line for each of the four most frequent confusions on the test data."""
     import numpy as np
 
     from npsoftmax.metrics import confusion_matrix

@@ -487,7 +487,7 @@ def refuses_rivals(run: Run) -> int:
         end = run.live(flags=flags)
         assert (end.code, end.out) == (2, "")
         (line,) = end.err.splitlines()
-        assert f"{run.folder}: another run is at work there" in line
+        assert f"{run.folder}: another run is using it" in line
         assert contents(run.folder) == before
     return 3
 

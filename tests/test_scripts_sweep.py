@@ -12,6 +12,7 @@ from pathlib import Path
 import command_line
 import numpy as np
 import pytest
+import run_folder
 import sweep
 from running import run_here
 
@@ -19,8 +20,8 @@ from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, metrics
 from npsoftmax.errors import DivergedError, OutputError
 
 SCRIPT = Path(sweep.__file__)
+WRITE_PICTURE = run_folder.write_picture
 QUICK = ["--dataset", "garments", "--epochs", "1"]
-DRAW = sweep.draw
 
 
 @pytest.fixture(name="garments")
@@ -34,7 +35,7 @@ def compare(monkeypatch, garments, capsys):
 
     It draws no picture, unless told otherwise.
     """
-    monkeypatch.setattr(sweep, "draw", lambda *_: None)
+    monkeypatch.setattr(run_folder, "write_picture", lambda *_: None)
 
     def run(*flags, data=garments):
         monkeypatch.setattr(command_line, "load", lambda args, name: data)
@@ -49,11 +50,6 @@ def command(folder, *flags):
     return run_here(SCRIPT, folder, *flags, NPSOFTMAX_DATA="")
 
 
-def outcome(value, *repeats):
-    """An outcome from the losses of the held-out images in each repeat."""
-    return sweep.Outcome(value, [sweep.Repeat(0.5, np.array(r, float), 0.8, 0.1) for r in repeats])
-
-
 # What is measured
 
 
@@ -64,14 +60,14 @@ def test_whole_sweep(tmp_path):
     assert process.stderr == ""
     lines = process.stdout.splitlines()
     assert lines[0] == (
-        "data set   garments: 8533 training images, and 1707 more held out to judge by"
+        "data set   garments: 8533 training images, and 1707 more held out for validation"
     )
     assert lines[2] == "training   1 epochs, batches of 256, repeats=2"
     assert lines[4].split()[0] == "lr"
     assert [line.split()[0] for line in lines[5:8]] == ["0.03", "0.3", "1e+38"]
     assert "diverged" in lines[7]
     assert re.fullmatch(
-        r"best       learning rate 0\.3: validation loss \d\.\d{4}, standard error \d\.\d{4}",
+        r"best       learning rate 0\.3: validation loss \d\.\d{4} \(\d\.\d{4} to \d\.\d{4}\)",
         lines[9],
     )
     assert lines[-1].startswith("written    s: sweep.json")
@@ -81,7 +77,7 @@ def test_whole_sweep(tmp_path):
     assert report["settings"]["batch_size"] == 256
 
 
-def test_the_test_images_are_not_even_looked_at(compare, garments):
+def test_the_test_images_are_not_used(compare, garments):
     flags = ["batch-size", "--batch-size", 100, 500, "--repeats", 1, "--json"]
     reports = [
         json.loads(compare(*flags, data=data))
@@ -94,20 +90,20 @@ def test_the_test_images_are_not_even_looked_at(compare, garments):
     assert reports[0] == reports[1]
 
 
-def test_what_is_held_out_is_not_trained_on(garments):
+def test_held_out_images_are_not_trained_on(garments):
     numbered = replace(garments, X_train=np.arange(60)[None], y_train=np.arange(60))
-    split = sweep.held_out(numbered, seed=0)
+    split = sweep.hold_out(numbered, seed=0)
     assert (split.y_train.size, split.y_test.size) == (50, 10)
     assert sorted([*split.y_train, *split.y_test]) == list(range(60))
     np.testing.assert_array_equal(split.X_train[0], split.y_train)
     np.testing.assert_array_equal(split.X_test[0], split.y_test)
-    assert sweep.held_out(numbered, seed=0).y_test.tolist() == split.y_test.tolist()
-    assert sweep.held_out(numbered, seed=1).y_test.tolist() != split.y_test.tolist()
+    assert sweep.hold_out(numbered, seed=0).y_test.tolist() == split.y_test.tolist()
+    assert sweep.hold_out(numbered, seed=1).y_test.tolist() != split.y_test.tolist()
 
 
 def test_numbers_are_those_of_training_by_hand(compare, garments):
     report = json.loads(compare("lr", "--lr", 0.2, "--batch-size", 100, "--seed", 3, "--json"))
-    split = sweep.held_out(garments, seed=3)
+    split = sweep.hold_out(garments, seed=3)
     train_losses, losses, accuracies = [], [], []
     for seed in (3, 4, 5):
         model = SoftmaxRegression(784, 10, seed=seed)
@@ -126,7 +122,7 @@ def test_numbers_are_those_of_training_by_hand(compare, garments):
     assert row["seconds_per_epoch"] > 0
 
 
-def test_all_values_start_alike(compare, monkeypatch):
+def test_every_value_starts_from_the_same_seeds(compare, monkeypatch):
     seen = []
     train = sweep.train
     monkeypatch.setattr(
@@ -137,41 +133,11 @@ def test_all_values_start_alike(compare, monkeypatch):
     assert seen == [(200, 7), (200, 8), (300, 7), (300, 8)]
 
 
-# How sure one can be
-
-
-def test_an_outcome_sums_its_repeats_up():
-    found = outcome(0.1, [1, 2, 3], [3, 4, 5])
-    assert (found.validation_loss, found.lowest, found.highest) == (3, 2, 4)
-    assert found.losses.tolist() == [2, 3, 4]
-    assert found.standard_error == pytest.approx(1 / np.sqrt(3))
-
-
-@pytest.mark.parametrize(
-    ("other", "clear"),
-    [
-        ([[2, 3, 4.1], [2, 3, 4.2]], True),  # each image is worse by about as much
-        ([[2, 3, 4.1], [1, 2, 2.9]], False),  # one repeat of it was better
-        ([[1, 0, 9], [1, 0, 9]], False),  # one image makes the whole difference
-    ],
-)
-def test_the_best_is_clear_if_repeats_and_images_agree(other, clear):
-    best, rival = outcome(0.1, [1, 2, 3], [1, 2, 3]), outcome(1, *other)
-    assert best.beats(rival) is clear
-    assert sweep.judged([rival, best]) == (best, [] if clear else [rival])
-
-
-def test_doubts_are_said(compare):
-    text = compare("batch-size", "--batch-size", 500, 501, "--repeats", 2)
-    assert re.search(r"^unsettled  50[01]: perhaps as good; --repeats 8 tells more$", text, re.M)
-    assert re.search(r"^untried    (smaller|larger) values", text, re.M)
-    assert "luck" not in text
-    text = compare("lr", "--lr", 0.01, 0.1, 1e38, "--repeats", 1)
-    assert re.search("^unknown    how much of it is luck", text, re.M)
-    assert "untried" not in text  # a larger one was tried, and diverged
-    text = compare("batch-size", "--batch-size", 256, "--repeats", 1)
-    assert "best       batch size 256:" in text
-    assert re.search("unsettled|untried|unknown", text) is None
+def test_an_outcome_is_the_mean_and_the_range_of_its_repeats():
+    repeats = [sweep.Repeat(0.4, 2, 0.7, 1), sweep.Repeat(0.6, 4, 0.9, 5)]
+    assert sweep.summarise(0.1, repeats) == sweep.Outcome(
+        0.1, 2, 4, pytest.approx(0.5), 3, pytest.approx(0.8), 3
+    )
 
 
 # Files and streams
@@ -187,7 +153,7 @@ def test_json_and_quiet(compare):
 @pytest.mark.parametrize("rates", [[0.1], [0.1, 1, 1e38]])
 def test_the_picture(compare, monkeypatch, rates):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(sweep, "draw", DRAW)
+    monkeypatch.setattr(run_folder, "write_picture", WRITE_PICTURE)
     compare("lr", "--lr", *rates, "--repeats", 2, "--run-dir", "s")
     assert Path("s/sweep.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -199,15 +165,7 @@ def test_default_folder(compare):
     assert text.splitlines()[-1] == f"written    {folder}: sweep.json"
 
 
-def test_a_broken_matplotlib_costs_only_the_picture(compare, monkeypatch):
-    def draw(*_):
-        raise AttributeError("broken")
-
-    monkeypatch.setattr(sweep, "draw", draw)
-    assert compare("lr", "--lr", 0.1, "--repeats", 1).endswith("sweep.json\n")
-
-
-def test_a_folder_that_is_there_is_not_touched(compare):
+def test_an_existing_folder_is_not_changed(compare):
     with pytest.raises(OutputError, match=r"cannot make the run folder \.: File exists; name anot"):
         compare("lr", "--run-dir", ".")
 
@@ -216,7 +174,7 @@ def test_a_held_out_loss_that_overflows_is_a_divergence():
     model = SoftmaxRegression(1, 2)
     model.theta[:] = [[3e38, 0], [-3e38, 0]]
     with pytest.raises(DivergedError):
-        sweep.measured(model, np.array([[1.0]]), np.array([1]))
+        sweep.mean_loss_and_accuracy(model, np.array([[1.0]]), np.array([1]))
 
 
 def test_everything_diverged(compare):

@@ -370,7 +370,7 @@ def test_damaged_checkpoint_falls_back_or_exits_4(train, tmp_path):
     process = train(*SMALL, "--run-dir", "run", "--resume")
     assert process.returncode == 0
     assert process.stderr.startswith("train.py: warning: run/checkpoint.npz: expected a file")
-    assert process.stderr.endswith("; going on from run/checkpoint.previous.npz\n")
+    assert process.stderr.endswith("; resuming from run/checkpoint.previous.npz\n")
     assert "resumed   after epoch 1" in process.stdout
     assert (tmp_path / "run" / "model.npz").read_bytes() == model
     assert told(tmp_path / "run") == history
@@ -419,7 +419,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused(train, tmp_path):
     descriptor = os.open(tmp_path / "run", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     for flags in ([], ["--force"], ["--resume"]):
-        assert "another run is at work there" in one_line(
+        assert "another run is using it" in one_line(
             train(*SMALL, "--run-dir", "run", *flags), 2
         )
     assert list((tmp_path / "run").iterdir()) == []

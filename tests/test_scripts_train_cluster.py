@@ -66,7 +66,7 @@ def test_the_scheduler_is_killed_and_the_run_goes_on_without_it(train, tmp_path)
     assert code == 6, err
     (line,) = err.splitlines()
     assert line.startswith(f"train.py: error: the scheduler {address} is gone")
-    assert re.search(r"checkpoint written after iteration \d+, go on with the same flags", line)
+    assert re.search(r"checkpoint written after iteration \d+, resume with the same flags", line)
     before = history_of(tmp_path / "run")
     process = train(*LONG, "--run-dir", "run", "--resume", "--max-iterations", len(before) + 2)
     assert process.returncode == 0, process.stderr
@@ -163,7 +163,7 @@ def test_an_interrupted_run_goes_on(train_process, tmp_path, number):
     code, _, err = interrupt(tmp_path, flags, "iteration 002", number, group=True)
     assert code == 130, err
     assert re.fullmatch(
-        r"train.py: interrupted after iteration \d+; checkpoint written, go on .*\n", err
+        r"train.py: interrupted after iteration \d+; checkpoint written, resume .*\n", err
     )
     done = len(history_of(tmp_path / "run"))
     process = train_process(*flags, "--resume", "--max-iterations", done + 1)
