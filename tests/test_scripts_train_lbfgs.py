@@ -47,7 +47,7 @@ def test_whole_run(train, tmp_path):
     assert set(written) == {path.name for path in (tmp_path / "run").iterdir()}
 
 
-def test_the_seed_does_not_matter(train, tmp_path):
+def test_the_result_does_not_depend_on_the_seed(train, tmp_path):
     flags = [*SMALL, "--dtype", "float64", "--tol", "1e-9", "--quiet"]
     for seed in (0, 1):
         assert train(*flags, "--seed", seed, "--run-dir", f"run{seed}").returncode == 0
@@ -62,7 +62,7 @@ def test_json_has_everything(train):
     assert process.returncode == 0
 
 
-def test_not_converged_is_a_warning_that_says_what_helps(train, tmp_path):
+def test_a_result_that_has_not_converged_is_a_warning_with_advice(train, tmp_path):
     process = train(*SMALL, "--max-iterations", "2", "--run-dir", "run")
     assert process.returncode == 0
     (line,) = process.stderr.splitlines()
@@ -71,7 +71,7 @@ def test_not_converged_is_a_warning_that_says_what_helps(train, tmp_path):
     assert SoftmaxRegression.load(tmp_path / "run" / "model.npz")
 
 
-def test_separable_data_without_penalty_say_so(train, tmp_path):
+def test_separable_data_without_penalty_have_no_optimum(train, tmp_path):
     flags = ["--dataset", "garments", "--solver", "lbfgs", "--limit", "200"]
     process = train(*flags, "--run-dir", "run")
     assert process.returncode == 0, process.stderr
@@ -100,7 +100,7 @@ def test_usage_errors_exit_2_with_one_line(train, flags, message, monkeypatch):
     assert message in one_line(train(*SMALL, *flags), 2)
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(train, tmp_path):
+def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path):
     flags = [*SMALL, "--l2", "0", "--tol", "0", "--max-iterations", "60", "--limit", "5000"]
     assert train(*flags, "--run-dir", "whole").returncode == 0
     code, _, complaint = interrupt(
@@ -117,7 +117,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(train, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_finished_run_goes_on_to_a_smaller_tolerance(train, tmp_path):
+def test_a_finished_run_resumes_with_a_smaller_tolerance(train, tmp_path):
     assert train(*SMALL, "--tol", "1e-3", "--run-dir", "run").returncode == 0
     before = told(tmp_path / "run")
     assert train(*SMALL, "--tol", "1e-4", "--run-dir", "run", "--resume").returncode == 0
@@ -125,20 +125,22 @@ def test_a_finished_run_goes_on_to_a_smaller_tolerance(train, tmp_path):
     assert after[: len(before)] == before and len(after) > len(before)
 
 
-def test_resume_never_counts_back(train):
+def test_resuming_with_fewer_iterations_is_refused(train):
     assert train(*SMALL, "--max-iterations", "3", "--run-dir", "run").returncode == 0
     line = one_line(train(*SMALL, "--max-iterations", "2", "--run-dir", "run", "--resume"), 2)
     assert "--max-iterations: expected at least the 3 that run has done, got 2" in line
 
 
-def test_the_other_solvers_run_is_refused(train):
+def test_a_run_of_the_other_solver_is_refused(train):
     assert train(*SMALL, "--run-dir", "run").returncode == 0
     flags = ["--dataset", "garments", "--limit", "1500", "--run-dir", "run", "--resume"]
     assert "expected a checkpoint, got a checkpoint of the lbfgs" in one_line(train(*flags), 4)
 
 
 @pytest.mark.parametrize(("variable", "threads"), [("1", 1), ("2", 2)])
-def test_threads_are_the_environments(train_process, tmp_path, variable, threads):
+def test_the_number_of_threads_comes_from_the_environment(
+    train_process, tmp_path, variable, threads
+):
     process = train_process(
         *SMALL, "--run-dir", "run", "--max-iterations", "1", OPENBLAS_NUM_THREADS=variable
     )
