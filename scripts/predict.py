@@ -167,9 +167,7 @@ def draw(predictions: list[Prediction], path: str) -> None:
     for axes, prediction in zip(grid, predictions, strict=True):
         draw_row(prediction, *axes)
     with warnings.catch_warnings(), publish(path) as file:
-        warnings.filterwarnings(
-            "ignore", "Glyph"
-        )  # the font lacks a character
+        warnings.filterwarnings("ignore", "Glyph")  # the font lacks a character
         figure.savefig(file, format="png", dpi=100)
 
 

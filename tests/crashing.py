@@ -14,12 +14,12 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
-from npsoftmax.storage.__main__ import main as verify
 from run_folder import FILES
 from running import SCRIPT, told
 
 from npsoftmax import storage
 from npsoftmax.checkpoint import Checkpoint, SolverCheckpoint
+from npsoftmax.checkpoint import verify_files as verify
 
 # The real command, but for a data set that is drawn in a moment, and for the picture. What it has
 # drawn is kept nowhere: a second start must call the system as the first one does.

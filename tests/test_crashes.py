@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from crashing import KINDS, Call, Ended, Run, calls_in, can_trace, ended, outcome, strace, wait_for
-from test_storage import Bomb, archive, seal
+from test_hostile_files import seal
 
 from npsoftmax import DataLoader, FullBatchTrainer, SoftmaxRegression, Trainer, storage
 from npsoftmax.checkpoint import Checkpoint
@@ -558,6 +559,23 @@ def fit(trainer: Trainer | FullBatchTrainer, number: int) -> bytes:
 
 TRAINERS = {"minibatches": minibatches, "all samples": all_samples}
 Damage = bytes | Callable[[Path], object]
+
+
+class Bomb:
+    """Fails the test if it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("a pickle was run",))
+
+
+def archive(compressed: bool = False, **arrays: Any) -> bytes:
+    """Return a sealed archive of arrays, pickled ones included."""
+    buffer = io.BytesIO()
+    compress = np.savez_compressed if compressed else np.savez
+    compress(buffer, **arrays)
+    with zipfile.ZipFile(buffer, "a") as file:
+        file.comment = b"npsoftmax sha256 " + b"0" * 64
+    return seal(buffer.getvalue()[: -64 - len(b"npsoftmax sha256 ")])
 
 
 def broken(good: bytes, earlier: bytes) -> Iterator[tuple[str, Damage]]:

@@ -47,6 +47,7 @@ def test_whole_run(train, tmp_path):
     assert set(written) == {path.name for path in (tmp_path / "run").iterdir()}
 
 
+@pytest.mark.exhaustive
 def test_the_result_does_not_depend_on_the_seed(train, tmp_path):
     flags = [*SMALL, "--dtype", "float64", "--tol", "1e-9", "--quiet"]
     for seed in (0, 1):
@@ -96,7 +97,7 @@ def test_separable_data_without_penalty_have_no_optimum(train, tmp_path):
     ],
 )
 def test_usage_errors_exit_2_with_one_line(train, flags, message, monkeypatch):
-    monkeypatch.setattr(datasets, "_garments", lambda: pytest.fail("data were loaded"))
+    monkeypatch.setattr(datasets, "_load_garments", lambda: pytest.fail("data were loaded"))
     assert message in one_line(train(*SMALL, *flags), 2)
 
 
@@ -137,7 +138,9 @@ def test_a_run_of_the_other_solver_is_refused(train):
     assert "expected a checkpoint, got a checkpoint of the lbfgs" in one_line(train(*flags), 4)
 
 
-@pytest.mark.parametrize(("variable", "threads"), [("1", 1), ("2", 2)])
+@pytest.mark.parametrize(
+    ("variable", "threads"), [pytest.param("1", 1, marks=pytest.mark.exhaustive), ("2", 2)]
+)
 def test_the_number_of_threads_comes_from_the_environment(
     train_process, tmp_path, variable, threads
 ):
