@@ -20,7 +20,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ measure.threads(2)
 import dask
 import dask.array as da
 import numpy as np
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_task_stream
 
 import npsoftmax as nps
 from npsoftmax.ext import cluster
@@ -95,23 +95,20 @@ def rows_on_workers(n: int, block: int = BLOCK) -> tuple[da.Array, da.Array]:
     return da.concatenate(X), da.concatenate(y)
 
 
-def turns_of(problem: FullBatch) -> list[float]:
-    """Return a list that gets the seconds of the slowest worker in each round from now on."""
-    seconds: list[float] = []
-    compare = problem._store._watch.compare
-    problem._store._watch.compare = lambda turns: (
-        seconds.append(max(turn.seconds for turn in turns)),
-        compare(turns),
-    )
-    return seconds
-
-
-def timed(evaluate: Callable[[], object], computing: Sequence[float] | None) -> dict[str, float]:
-    """Return the seconds of an evaluation, and those that no worker computed."""
-    start = time.perf_counter()
-    evaluate()
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "overhead": seconds - computing[-1] if computing else 0.0}
+def timed(evaluate: Callable[[], object], client: Client | None = None) -> dict[str, float]:
+    """Return the seconds of an evaluation, and those in which no worker computed."""
+    with get_task_stream(client=client) if client else nullcontext() as stream:
+        start = time.perf_counter()
+        evaluate()
+        seconds = time.perf_counter() - start
+    if stream is None:
+        return {"seconds": seconds, "overhead": 0.0}
+    computing = [
+        sum(part["stop"] - part["start"] for part in task["startstops"])
+        for task in stream.data
+        if task["key"].startswith("run_on_shard")
+    ]
+    return {"seconds": seconds, "overhead": seconds - max(computing)}
 
 
 def rounds_of(n: int, rounds: int) -> Times:
@@ -131,11 +128,11 @@ def rounds_of(n: int, rounds: int) -> Times:
             found = problem.loss_and_grad(theta)
             np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-6)
             np.testing.assert_allclose(found.grad, expected.grad, rtol=1e-3, atol=1e-6)
-        computing = {name: turns_of(problems[name]) for name in (ONE, TWO)}
+        clients = {ONE: one, TWO: two}
         times: Times = {name: [] for name in problems}
         for number in range(rounds + 2):
             for name, problem in problems.items():
-                point = timed(partial(problem.loss_and_grad, theta), computing.get(name))
+                point = timed(partial(problem.loss_and_grad, theta), clients.get(name))
                 if number >= 2:
                     times[name].append(point)
     return times
@@ -148,9 +145,8 @@ def overheads(rounds: int, counts: Sequence[int]) -> dict[str, list[float]]:
     for count in counts:
         with workers(min(count, 2), max(1, count // 2)) as client:
             problem = cluster.FullBatch(*rows_on_workers(count, 1), L2, client, scale=SCALE)
-            computing = turns_of(problem)
             points = [
-                timed(partial(problem.loss_and_grad, theta), computing) for _ in range(rounds + 2)
+                timed(partial(problem.loss_and_grad, theta), client) for _ in range(rounds + 2)
             ]
         found[str(count)] = [point["overhead"] for point in points[2:]]
     return found

@@ -16,7 +16,6 @@ __all__ = [
     "DivergedError",
     "ClusterError",
     "ResumeWarning",
-    "SlowWorkerWarning",
 ]
 
 
@@ -98,7 +97,3 @@ class ClusterError(NpsoftmaxError, ConnectionError):
 
 class ResumeWarning(UserWarning):
     """A run that resumes from an older checkpoint or in another environment than expected."""
-
-
-class SlowWorkerWarning(UserWarning):
-    """One worker of a cluster takes much longer than the others, and they wait for it."""

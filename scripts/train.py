@@ -17,8 +17,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import command_line
+import local_cluster
 import run_folder
-import workers
 
 from npsoftmax.errors import ClusterError, DataUnavailableError, InputError, NpsoftmaxError
 
@@ -100,11 +100,11 @@ def train(args: argparse.Namespace) -> None:
     started = perf_counter()
     complete(args)
     check_numbers(args)
-    workers.refuse_contradictions(args)
+    local_cluster.check_flags(args)
     run_folder.check(args)
     command_line.limit_blas(args.threads or 1)
     data = choose_data(args)
-    with workers.connected(args, say) as client:
+    with local_cluster.connect(args, say) as client:
         train_on(args, data, client, say, started)
 
 

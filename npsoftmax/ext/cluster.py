@@ -1,12 +1,13 @@
-r"""More data than one machine: the objective on the workers of a Dask cluster.
+r"""Full-batch training on the workers of a Dask cluster, for data larger than one machine.
 
-The mean over samples is a sum over blocks of them, and so are gradient, Hessian products,
-preconditioner and the bound on the distance to the optimum. Blocks stay where they are, as they are
-(bytes stay bytes); what travels in a round is ``theta``, to each worker, and one loss and gradient
-back, 31 kB each for Fashion-MNIST in float32. The penalty is added once. The solver is that of one
-machine, and so is the optimum.
+The objective, its gradient, the Hessian products, the preconditioner and the bound on the distance
+to the optimum are sums over the samples, so each worker computes the sums over the samples it
+holds. In a round each worker receives ``theta`` and returns one loss and one gradient, 31 kB each
+way for Fashion-MNIST in float32; the penalty is added once. The solver and the optimum are those of
+one machine. Integer samples stay integers on the workers.
 
-Samples are rows here, as Dask has them; a block of rows, transposed, has them as columns.
+Samples are rows here, as is usual with Dask. A chunk of rows, transposed, has samples as columns.
+Errors call the chunk ``X.blocks[3]`` of a Dask array "block 3".
 """
 
 from __future__ import annotations
@@ -15,673 +16,103 @@ import copy
 import math
 import os
 import pickle
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial, reduce
 from itertools import pairwise
-from statistics import median
-from threading import Thread
 from time import monotonic
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import dask
 import dask.array as da
+import distributed
 import numpy as np
 from dask import delayed
-from distributed import CancelledError, Client, KilledWorker, TimeoutError, wait
+from distributed import CancelledError, Client, KilledWorker, TimeoutError
 from distributed.comm import CommClosedError
 from numpy.typing import NDArray
 
 import npsoftmax
 from npsoftmax import SoftmaxRegression, metrics, objective, softmax
 from npsoftmax._checks import as_count, as_size, unusable_weights
-from npsoftmax.errors import ClusterError, InputError, NpsoftmaxError, ShapeError, SlowWorkerWarning
+from npsoftmax.errors import ClusterError, InputError, NpsoftmaxError, ShapeError
 from npsoftmax.ext._cluster_worker import (
-    Answer,
-    Block,
-    Combine,
+    Layout,
     Shard,
-    Turn,
-    added_up,
-    asked,
-    blocks_of_array,
-    blocks_of_files,
-    delayed_blocks,
-    layout_of,
-    of_block,
-    on_this_worker,
-    packed,
-    picked,
-    rows_of,
-    values_of,
+    check_chunk,
+    errors_name_chunk,
+    read_dataset,
+    read_images,
+    read_layout,
+    read_rows,
+    reduce_answers,
+    run_on_shard,
+    subset_of_shard,
 )
 from npsoftmax.objective import Workspace
-from npsoftmax.objective.batch import as_scale
 from npsoftmax.objective.samples import Draw, Samples, Summary, add, cores, draws_in
 
-__all__ = [
-    "ClusterSamples",
-    "FullBatch",
-    "Memory",
-    "PATIENCE",
-    "Quality",
-    "SHARE",
-    "Threads",
-    "Watch",
-    "evaluate",
-    "moves",
-    "placed",
-    "predict",
-    "probabilities",
-    "shared_out",
-    "threads_of",
-    "training_rows",
-]
+__all__ = ["FullBatch", "Quality", "evaluate", "predict", "probabilities", "training_rows"]
 
-
-# What goes wrong on a cluster, in words: lost, out of memory, slow.
-
-# Seconds between two looks at the cluster, and until a scheduler that does not answer, and workers
-# that are missing or paused for want of memory, are given up. Dask itself gives up a worker that
-# says nothing for five minutes.
-TICK, PATIENCE = 2.0, 60.0
-# A block may have one part in so many of the memory of a thread: it is held twice at times, beside
-# others, and beside what computes on it.
-SHARE = 4
-# A worker is slow that takes so many times as long for a sample as the others, and keeps them
-# waiting for so many seconds, in so many rounds one after another.
-SLOW, SLOW_SECONDS, SLOW_ROUNDS = 3.0, 0.1, 5
-
-
-class Memory(NamedTuple):
-    """What a thread of a worker may use, and what it has to hold.
-
-    Attributes
-    ----------
-    limit : int
-        Bytes; 0 where there is no limit.
-    row_bytes : int
-        Of the features of a sample.
-    largest_block : int
-        Rows of it.
-    """
-
-    limit: int
-    row_bytes: int
-    largest_block: int
-
-    @property
-    def fitting_rows(self) -> int:
-        """How many rows a block may have."""
-        return max(1, self.limit // SHARE // max(1, self.row_bytes))
-
-    def advice(self) -> str:
-        """Say which blocks would fit."""
-        rows = max(1, self.largest_block // 2)
-        if self.limit:
-            rows = min(rows, self.fitting_rows)
-        limit = ""
-        if self.limit:
-            fitting = _mb(self.limit // SHARE)
-            limit = f", where a block may take {fitting}, 1/{SHARE} of the memory of a thread"
-        return (
-            f"the largest block has {self.largest_block:,} rows and takes "
-            f"{_mb(self.largest_block * self.row_bytes)}{limit}; use blocks of at most {rows:,} "
-            f"rows (X.rechunk(({rows}, -1)), for files block_size={rows}), or workers with more "
-            "memory"
-        )
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
-
-
-class Watch:
-    """Waits for the results of rounds, and says in one error or warning what is wrong.
-
-    Parameters
-    ----------
-    client : Client
-        Of the cluster.
-
-    Attributes
-    ----------
-    memory : Memory
-        For what to say of workers that have too little.
-    names : mapping
-        What to call a task in an error, by its key.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._address = client.scheduler.address
-        self.memory = Memory(0, 0, 0)
-        self.names: Mapping[str, str] = {}
-        self._slow: list[str] = []
-
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Turn what Dask raises into a ClusterError; errors of npsoftmax stay what they are."""
-        try:
-            yield
-        except NpsoftmaxError:
-            raise
-        except KilledWorker as error:
-            name = self.names.get(str(error.task), f"task {error.task}")
-            raise ClusterError(
-                f"{name}: its worker died {error.allowed_failures + 1} times, most likely for want "
-                f"of memory: {self.memory.advice()}"
-            ) from error
-        except MemoryError as error:
-            raise ClusterError(f"a worker is out of memory: {self.memory.advice()}") from error
-        except (CancelledError, CommClosedError) as error:
-            self._refuse_lost(error)
-        except Exception as error:
-            if self._client.status != "running":
-                self._refuse_lost(error)
-            raise
-
-    def _refuse_lost(self, error: BaseException) -> NoReturn:
-        what = f"the scheduler {self._address} is gone, or has forgotten the samples"
-        advice = "start it and its workers again"
-        if self._client.status in ("closing", "closed"):
-            what, advice = f"the client of {self._address} is closed", "open another"
-        raise ClusterError(f"{what}: {type(error).__name__}; {advice}") from error
-
-    def results_of(self, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
-        """Return what a function makes of each value, on some worker."""
-        return self.results(self._client.map(function, values, pure=False))
-
-    def results(self, futures: Sequence[Any]) -> list[Any]:
-        """Return what the tasks return, or raise what they raise."""
-        missing_since = None
-        while (results := self._gathered(futures)) is None:
-            complaint = self._complaint()
-            missing_since = (missing_since or monotonic()) if complaint else None
-            if missing_since is not None and monotonic() - missing_since > PATIENCE:
-                raise ClusterError(complaint)
-        return results
-
-    def _gathered(self, futures: Sequence[Any]) -> list[Any] | None:
-        """Return what the tasks return, or None if it is not there yet."""
-        try:
-            with self._client.as_current():
-                wait(futures, timeout=TICK)
-        except TimeoutError:
-            return None
-        for future in futures:
-            if future.status == "error":
-                future.result()  # raises, and be it a TimeoutError of the task's own
-        # Answers whose worker is lost at this moment are made anew, so this may wait too.
-        gather = partial(self._client.gather, futures, asynchronous=True)
-        try:
-            results: list[Any] = self._client.sync(gather, callback_timeout=PATIENCE)
-        except TimeoutError:
-            return None
-        return results
-
-    def _complaint(self) -> str | None:
-        """Say what keeps a round from ever ending, if something does."""
-        if self._client.status != "running":
-            raise CommClosedError(f"the connection is {self._client.status}")
-        try:
-            known = self._client.sync(self._client.scheduler.identity, callback_timeout=TICK)
-        except TimeoutError:
-            return f"the scheduler {self._address} does not answer; start it and its workers again"
-        workers = known["workers"]
-        if not workers:
-            return f"no worker is left, and none came within {PATIENCE:.0f} s; start some"
-        if any(
-            worker["metrics"].get("task_counts", {}).get("executing") for worker in workers.values()
-        ):
-            return None
-        paused = [name for name, worker in workers.items() if worker["status"] == "paused"]
-        if paused:
-            return f"worker {paused[0]} has paused for want of memory: {self.memory.advice()}"
-        return None
-
-    def compare(self, turns: Sequence[Turn]) -> None:
-        """Warn once of a worker for which all others wait, round after round."""
-        slowest = max(turns, key=lambda turn: turn.seconds)
-        others = [turn for turn in turns if turn.worker != slowest.worker and turn.num_samples]
-        if not others or self._slow.count(slowest.worker) >= SLOW_ROUNDS:
-            return
-        usual = median(turn.seconds / turn.num_samples for turn in others)
-        factor = slowest.seconds / slowest.num_samples / max(usual, 1e-12)
-        lost = slowest.seconds - max(turn.seconds for turn in others)
-        if factor < SLOW or lost < SLOW_SECONDS:
-            self._slow = []
-            return
-        self._slow = [name for name in self._slow if name == slowest.worker] + [slowest.worker]
-        if len(self._slow) == SLOW_ROUNDS:
-            warnings.warn(
-                f"worker {slowest.worker} takes {factor:.0f} times as long for a sample as the "
-                "others, and each round waits for it; free its machine, or let others have its "
-                f"samples: client.retire_workers([{slowest.worker!r}])",
-                SlowWorkerWarning,
-                stacklevel=2,
-            )
-
-
-# The workers of a cluster, and which of them holds what.
-
-
-class Threads(NamedTuple):
-    """The threads of all workers.
-
-    Attributes
-    ----------
-    addresses : list of str
-        The worker of each thread.
-    memory : int
-        Bytes that each may use; 0 where there is no limit.
-    """
-
-    addresses: list[str]
-    memory: int
-
-    def num_shards(self, nbytes: int) -> int:
-        """Return in how many shards to hold so many bytes: one for each thread, or smaller ones."""
-        fewest = math.ceil(nbytes * SHARE / self.memory) if self.memory else 1
-        return max(len(self.addresses), fewest)
-
-
-class _Facts(NamedTuple):
-    version: str | None
-    num_threads: int
-    memory_limit: int | None
-
-
-def threads_of(client: Client) -> Threads:
-    """Ask all workers what they are, and refuse those with another npsoftmax or none."""
-    _refuse_unusable_client(client)
-
-    def facts(dask_worker: Any) -> tuple[Any, ...]:
-        # Inside, it travels as code, to where the package may be missing.
-        try:
-            from npsoftmax import __version__ as version
-        except ImportError:
-            version = None  # type: ignore[assignment]
-        limit = dask_worker.memory_manager.memory_limit
-        return version, dask_worker.state.nthreads, limit
-
-    address = client.scheduler.address
-    try:
-        client.wait_for_workers(1, timeout=PATIENCE)
-        found = {name: _Facts(*known) for name, known in client.run(facts).items()}
-    except (TimeoutError, OSError) as error:
-        raise ClusterError(
-            f"no worker joined the scheduler {address} within {PATIENCE:.0f} s, or one was lost; "
-            f"start one on each machine: dask worker {address}"
-        ) from error
-    for name, known in found.items():
-        if known.version != npsoftmax.__version__:
-            raise ClusterError(
-                f"worker {name}: expected npsoftmax {npsoftmax.__version__} as here, got "
-                f"{known.version or 'none'}; install it on the machine of each worker"
-            )
-    addresses = [name for name, known in found.items() for _ in range(known.num_threads)]
-    limits = [
-        known.memory_limit // known.num_threads for known in found.values() if known.memory_limit
-    ]
-    return Threads(addresses, min(limits, default=0))
-
-
-def _refuse_unusable_client(client: Client) -> None:
-    if not isinstance(client, Client):
-        raise InputError(
-            f"client: expected a distributed.Client, got {client!r:.80}; open one: Client(address)"
-        )
-    if client.scheduler is None or client.status in ("closing", "closed"):
-        raise ClusterError("client: expected an open one, got one that is closed; open another")
-    if client.asynchronous:
-        raise InputError(
-            "client: expected one that waits for results, got Client(asynchronous=True); open "
-            "another for this"
-        )
-
-
-def placed(
-    client: Client, blocks: Sequence[Block], threads: Threads
-) -> tuple[list[Any], list[int]]:
-    """Make shards of contiguous blocks, on one worker each.
-
-    Dask chooses the workers. A shard that is bound to one of them, and be it loosely, waits forever
-    if all are lost at the same time and others come.
-
-    Returns
-    -------
-    futures : list of Future
-        Of the shards, in their order.
-    stops : list of int
-        How many samples there are up to and with the last one of each.
-    """
-    groups = shared_out([block.nbytes for block in blocks], threads)
-    as_shard = delayed(Shard, pure=False)
-    shards = [as_shard([blocks[number].samples for number in group]) for group in groups]
-    stops = np.cumsum([block.layout.num_rows for block in blocks])
-    return client.compute(shards), [int(stops[group[-1]]) for group in groups]
-
-
-def shared_out(sizes: Sequence[int], threads: Threads) -> list[list[int]]:
-    """Say which blocks make a shard: for each thread as much, none beyond a thread's memory.
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        Bytes of the blocks, more than 0, all of which fit.
-    threads : Threads
-        Of the cluster.
-
-    Examples
-    --------
-    >>> shared_out([10, 10, 20, 20, 20], Threads(["a", "b"], memory=0))
-    [[0, 1, 2], [3, 4]]
-    >>> shared_out([10, 10, 20, 20, 20], Threads(["a", "b"], memory=120))  # 30 fit
-    [[0, 1], [2], [3], [4]]
-    """
-    stops = np.cumsum(sizes)
-    count = min(threads.num_shards(int(stops[-1])), len(sizes))
-    numbers = ((stops - np.array(sizes) / 2) * count / stops[-1]).astype(int)
-    most = threads.memory / SHARE or math.inf
-    groups: list[list[int]] = []
-    held = 0
-    for block, size in enumerate(sizes):
-        if block == 0 or numbers[block] != numbers[block - 1] or held + size > most:
-            groups.append([])
-            held = 0
-        groups[-1].append(block)
-        held += size
-    return groups
-
-
-def moves(homes: Sequence[str], num_threads: Mapping[str, int]) -> dict[int, str]:
-    """Say which shards should go to which worker, for no thread to have more than need be.
-
-    Parameters
-    ----------
-    homes : sequence of str
-        The worker of each shard.
-    num_threads : mapping of str to int
-        Of each worker.
-
-    Examples
-    --------
-    >>> moves(["a", "a", "a", "b"], {"a": 1, "b": 1, "c": 1})
-    {2: 'c'}
-    """
-    held = {worker: [n for n, home in enumerate(homes) if home == worker] for worker in num_threads}
-    moved: dict[int, str] = {}
-    while held:
-        busiest = max(held, key=lambda worker: len(held[worker]) / num_threads[worker])
-        idlest = min(held, key=lambda worker: (len(held[worker]) + 1) / num_threads[worker])
-        after = (len(held[idlest]) + 1) / num_threads[idlest]
-        if after >= len(held[busiest]) / num_threads[busiest]:
-            break
-        moved[held[busiest].pop()] = idlest
-        held[idlest].append(-1)  # came just now, and stays
-    return moved
-
-
-# Samples on the workers of a Dask cluster, and sums over them, round by round.
-#
-# A round sends a function, with ``theta`` in it, to each shard and gets one answer of each, summed
-# over its blocks. With more than ``FAN_IN`` shards the workers add up answers in a tree first. The
-# order of all sums depends on the shards alone, not on who holds them or is done first: after a
-# worker was lost, and Dask has made its shards anew from where they came from, the same bits come
-# back.
-
-Result = TypeVar("Result")
-
+# Above this number of answers, the workers combine them in a tree.
 FAN_IN = 8
-SPREAD_SECONDS = 2.0
+# Seconds between two looks at the cluster, and until a cluster that cannot compute is given up.
+TICK, PATIENCE = 2.0, 60.0
+# A chunk may take this part of the memory of a thread: it is held twice at times, next to others.
+MAX_CHUNK_MEMORY = 1 / 4
 
-
-class ClusterSamples:
-    """Where samples lie, as :class:`npsoftmax.objective.samples.Store` says it.
-
-    Parameters
-    ----------
-    client : Client
-        Of the cluster.
-    shards : sequence of Future
-        Of shards, in their order.
-    stops : sequence of int
-        How many samples there are up to and with the last one of each.
-    watch : Watch
-        What to do about faults.
-    threads : int
-        How many of the workers evaluate at the same time.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        shards: Sequence[Any],
-        stops: Sequence[int],
-        watch: Watch,
-        threads: int,
-    ) -> None:
-        self._client, self._shards, self._watch = client, list(shards), watch
-        self._bounds = list(pairwise([0, *stops]))
-        self.threads, self.driver_threads = threads, cores()
-        self.place = f"a cluster, {len(self._shards)} shards"
-        self._sent: list[Any] = []
-        self._mover, self._next_spread = Thread(), 0.0
-        self.summary: Summary = self.map_reduce(_contents, Summary.merge)
-
-    def map_reduce(
-        self, function: Callable[[Samples, Workspace], Result], combine: Combine
-    ) -> Result:
-        """Call a function on each block, and combine what comes of them in their order."""
-        question = packed((function, combine, None))
-        result: Result = self._round([question] * len(self._shards), combine)
-        return result
-
-    def map_reduce_draws(
-        self,
-        function: Callable[[Samples, int, list[Draw]], Result],
-        combine: Combine,
-        draws: list[Draw],
-    ) -> Result:
-        """Call a function on each block, with one thread and the draws of its samples."""
-        questions = [
-            packed((function, combine, [draws_in(draw, *bounds) for draw in draws]))
-            for bounds in self._bounds
-        ]
-        result: Result = self._round(questions, combine)
-        return result
-
-    def subset(self, kept: NDArray[np.intp]) -> ClusterSamples:
-        """Return a store of copies of the samples at these ascending places, where they lie."""
-        cuts = [0, *np.searchsorted(kept, [stop for _, stop in self._bounds]).tolist()]
-        jobs = [
-            (shard, kept[first:end], first, end)
-            for shard, (first, end) in zip(self._shards, pairwise(cuts), strict=True)
-            if first < end
-        ]
-        shards, places, firsts, ends = zip(*jobs, strict=True)
-        with self._watch.translated():
-            copies = self._client.map(picked, shards, places, firsts, pure=False)
-        return ClusterSamples(self._client, copies, ends, self._watch, self.threads)
-
-    def _round(self, questions: Sequence[bytes], combine: Combine) -> Any:
-        with self._watch.translated():
-            # Large questions are no mistake of the user's, of whom Dask would think.
-            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-                futures = self._client.map(asked, self._shards, questions, pure=False)
-            sent = [futures]
-            while len(futures) > FAN_IN:
-                groups = [futures[i : i + FAN_IN] for i in range(0, len(futures), FAN_IN)]
-                futures = self._client.map(partial(added_up, combine=combine), groups, pure=False)
-                sent.append(futures)
-            # Messages that follow within 10 ms wait for each other: had the last round been
-            # released at once, that would have held up this one.
-            self._sent = sent
-            answer: Answer = pickle.loads(added_up(self._watch.results(futures), combine))
-            self._watch.compare(answer.turns)
-            self._spread([turn.worker for turn in answer.turns])
-        return answer.result
-
-    def _spread(self, homes: Sequence[str]) -> None:
-        """Let workers that have nothing to do share the shards of those that have too many.
-
-        A shard that was lost is made anew where Dask likes, mostly before another worker has come
-        for the one that was lost. It happens beside the rounds, for nobody to wait.
-        """
-        if self._mover.is_alive() or monotonic() < self._next_spread:
-            return
-        self._next_spread = monotonic() + SPREAD_SECONDS
-        self._mover = Thread(target=_move, args=(self._client, self._shards, homes), daemon=True)
-        self._mover.start()
-
-
-def _move(client: Client, shards: Sequence[Any], homes: Sequence[str]) -> None:
-    # Whatever goes wrong goes wrong in the next round too, where it is told.
-    with suppress(Exception):
-        for number, worker in moves(homes, client.nthreads()).items():
-            # Of the two copies Dask drops the one on the fuller worker. If the worker that a shard
-            # goes to is lost on the way, Dask would wait for it forever.
-            client.replicate([shards[number]], n=1, workers=[worker], callback_timeout=PATIENCE)
-
-
-def _contents(samples: Samples, workspace: Workspace) -> Summary:
-    return Summary.of(samples)
-
-
-# Data sets by name as Dask arrays, loaded and verified where a worker is.
-
-
-def training_rows(
-    data: npsoftmax.Dataset,
-    client: Client,
-    *,
-    limit: int | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
-    offline: bool | None = None,
-) -> tuple[da.Array, da.Array]:
-    """Return the training images and labels of a data set as Dask arrays of rows.
-
-    No image leaves this process: each worker finds or downloads the data set as
-    :func:`npsoftmax.load` does, verifies it, and takes its rows.
-
-    Parameters
-    ----------
-    data : Dataset
-        The data set, as it was loaded here.
-    client : distributed.Client
-        Of the cluster: there is a block for each of its threads, or smaller ones that fit its
-        memory.
-    limit : int, optional
-        Take the first ones only.
-    data_dir, offline
-        As for :func:`npsoftmax.load`, on the machine of the worker.
-
-    Returns
-    -------
-    X : dask.array.Array
-        Of uint8, shape ``(n, 784)``.
-    y : dask.array.Array
-        Labels, shape ``(n,)``.
-
-    Raises
-    ------
-    InputError
-        ``limit`` is not a whole number of at least one.
-    ClusterError
-        As for :class:`npsoftmax.ext.cluster.FullBatch`.
-
-    Examples
-    --------
-    >>> settings = {"n_workers": 1, "threads_per_worker": 4, "dashboard_address": ":0"}
-    >>> with Client(processes=False, **settings) as client:
-    ...     X, y = training_rows(npsoftmax.load("garments"), client)
-    >>> X.shape, X.dtype, y.shape, y.numblocks
-    ((10240, 784), dtype('uint8'), (10240,), (4,))
-    """
-    num_rows = len(data.y_train)
-    if limit is not None:
-        num_rows = min(num_rows, as_count(limit, "limit"))
-    width, images, labels = data.X_train.shape[0], [], []
-    count = min(threads_of(client).num_shards(num_rows * width), num_rows)
-    folder = None if data_dir is None else os.path.abspath(os.path.expanduser(data_dir))
-    for ends in pairwise(num_rows * number // count for number in range(count + 1)):
-        block = delayed(_rows, nout=2, pure=True)(data.name, folder, offline, *ends)
-        size = ends[1] - ends[0]
-        images.append(da.from_delayed(block[0], (size, width), data.X_train.dtype))
-        labels.append(da.from_delayed(block[1], (size,), data.y_train.dtype))
-    return da.concatenate(images), da.concatenate(labels)
-
-
-def _rows(
-    name: str, folder: str | None, offline: bool | None, first: int, stop: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    with on_this_worker():
-        data = _loaded(name, folder, offline)
-    # Views of the mapped file: workers on one machine share its memory.
-    return data.X_train.T[first:stop], np.array(data.y_train[first:stop])
-
-
-@lru_cache(maxsize=1)
-def _loaded(name: str, folder: str | None, offline: bool | None) -> npsoftmax.Dataset:
-    return npsoftmax.load(name, folder, offline=offline)
+Combine = Callable[[Any, Any], Any]
+Result = TypeVar("Result")
 
 
 class FullBatch(objective.FullBatch):
-    r"""The objective on samples that lie on the workers of a cluster.
+    r"""The objective on samples that are stored on the workers of a cluster.
 
     .. math::
 
         J(\theta) = \frac{1}{\bar w} \sum_{j=1}^n w_j \, \ell(s W x_j + b, y_j)
             + \frac{\lambda}{2} \|W\|_F^2, \qquad \bar w = \sum_j w_j
 
-    It has the methods of :class:`npsoftmax.objective.FullBatch`, and its values but for rounding,
-    however the rows are cut. :class:`npsoftmax.FullBatchTrainer` trains on it;
+    It has the methods of :class:`npsoftmax.objective.FullBatch`, and the same values up to
+    rounding, for any chunks. :class:`npsoftmax.FullBatchTrainer` trains on it;
     :func:`npsoftmax.lbfgs.minimise` takes its ``loss_and_grad``.
 
     Parameters
     ----------
     X : dask.array.Array, or sequence of paths
         Rows of samples, shape ``(n, d)``, of any real dtype; or IDX files (also in gzip) and
-        ``.npy`` files, which each worker reads itself, under the same path on every machine.
-        Files of images are flattened.
+        ``.npy`` files, which each worker reads itself, under the same path on every machine. Images
+        in files are flattened.
     y : dask.array.Array, array_like, or sequence of paths
-        Integer labels, shape ``(n,)``; or a file of them for each file of ``X``.
+        Integer labels, shape ``(n,)``; or a file of labels for each file of ``X``.
     l2 : float
         ``lambda``, the weight of the penalty.
     client : distributed.Client
-        Of the cluster. The blocks stay on its workers as long as this object exists; Dask puts on
-        disk what does not fit into their memory.
+        Client of the cluster. The samples stay on its workers as long as this object exists; Dask
+        stores on disk what does not fit into their memory.
     sample_weight : dask.array.Array or array_like, optional
-        Shape ``(n,)``, numbers of at least 0; all 1 unless given.
+        Shape ``(n,)``, numbers of at least 0; all 1 by default.
     scale : float
-        ``s``, what a sample is multiplied by: ``model.input_scale(dtype)``.
+        ``s``, the factor applied to the samples: ``model.input_scale(dtype)``.
     block_size : int, optional
-        For files: the most rows of a block; unless given, one block for each thread of the cluster,
-        or smaller ones that fit its memory. A Dask array has blocks of its own.
+        For files: the largest number of rows in a chunk. By default there is one chunk for each
+        thread of the cluster, or smaller ones that fit its memory. A Dask array has its own chunks.
 
     Raises
     ------
-    ShapeError, LabelError, InputError
-        As for :class:`npsoftmax.objective.FullBatch`, with the number of the block, which counts
-        from 0; blocks are too large for the memory of a worker.
-    CorruptFileError
-        A file is not what its format promises.
+    InputError
+        A chunk is too large for the memory of a worker, or its samples, labels or weights are
+        refused; the message begins with its number, as in ``block 3``. ShapeError and LabelError
+        are InputErrors.
     ClusterError
-        There is no worker, or one has another version of this package; scheduler or workers are
-        lost; a worker is out of memory.
-
-    Warns
-    -----
-    SlowWorkerWarning
-        One worker keeps the others waiting, round after round.
+        There is no worker, or one has another version of this package; the scheduler or all workers
+        are lost; a worker is out of memory.
 
     Notes
     -----
-    Each thread of a worker computes with one BLAS thread. In its last digits the result depends on
-    how rows are cut into blocks and on the number of threads of the cluster at the start, not on
-    what happens to workers after it.
+    Each thread of a worker computes with one BLAS thread. The last digits of the result depend on
+    the chunks and on the number of threads of the cluster at the start, but not on workers that are
+    lost or added later.
 
     Examples
     --------
@@ -705,59 +136,217 @@ class FullBatch(objective.FullBatch):
         scale: float = 1.0,
         block_size: int | None = None,
     ) -> None:
-        l2, scale = as_size(l2, "l2"), as_scale(scale)  # before anything is loaded
-        threads, watch = threads_of(client), Watch(client)
-        with watch.translated():
-            if isinstance(X, da.Array):
-                _refuse_block_size(block_size)
-                blocks = blocks_of_array(X, y, sample_weight)
-            else:
-                blocks = _blocks_of_files(X, y, sample_weight, block_size, watch, threads)
-            _refuse_unusable(blocks, watch, threads)
-            shards, stops = placed(client, blocks, threads)
-        store = ClusterSamples(client, shards, stops, watch, len(threads.addresses))
-        self._use(store, l2, scale)
+        l2 = as_size(l2, "l2")  # before anything is loaded
+        threads, address = check_workers(client), client.scheduler.address
+        if isinstance(X, da.Array):
+            if block_size is not None:
+                raise InputError(
+                    f"block_size: expected with files, got {block_size} with a Dask array, which "
+                    f"has blocks of its own; use X.rechunk(({block_size}, -1))"
+                )
+            chunks = chunks_of_array(X, y, sample_weight)
+        else:
+            with errors_as_ours(client, address, {}, "use smaller blocks"):
+                chunks = chunks_of_files(X, y, sample_weight, block_size, client, threads)
+        names = {str(task.key): c.name for c in chunks for task in (c.rows, c.samples)}
+        advice = _check_memory(chunks, threads)
+        errors = partial(errors_as_ours, client, address, names, advice)
+        with errors():
+            shards, stops = place_on_workers(client, chunks, threads)
+        self._use(ClusterSamples(client, shards, stops, threads.total, errors), l2, scale)
         if not 0 < self.summary.total < np.inf:
             raise unusable_weights(f"numbers that sum to {self.summary.total}")
 
 
-def _refuse_block_size(block_size: int | None) -> None:
-    if block_size is not None:
+class Threads(NamedTuple):
+    """The number of threads of all workers, and the bytes that each may use (0: no limit)."""
+
+    total: int
+    memory: int
+
+    @property
+    def max_chunk_bytes(self) -> float:
+        """Bytes that a chunk or a shard may take."""
+        return self.memory * MAX_CHUNK_MEMORY or math.inf
+
+    def num_shards(self, nbytes: int) -> int:
+        """Return the number of shards for data of this size: one for each thread, or smaller."""
+        return max(self.total, math.ceil(nbytes / self.max_chunk_bytes))
+
+
+def check_workers(client: Client) -> Threads:
+    """Return the threads of all workers; raise unless each has this version of npsoftmax."""
+    if not isinstance(client, Client):
         raise InputError(
-            f"block_size: expected with files, got {block_size} with a Dask array, which has "
-            f"blocks of its own; use X.rechunk(({block_size}, -1))"
+            f"client: expected a distributed.Client, got {client!r:.80}; open one: Client(address)"
+        )
+    if client.scheduler is None or client.status in ("closing", "closed"):
+        raise ClusterError("client: expected an open one, got one that is closed; open another")
+    if client.asynchronous:
+        raise InputError(
+            "client: expected one that waits for results, got Client(asynchronous=True); open "
+            "another for this"
         )
 
+    def describe(dask_worker: Any) -> tuple[Any, ...]:
+        # A nested function travels as code: the package may be missing on the worker.
+        try:
+            from npsoftmax import __version__ as version
+        except ImportError:
+            version = None  # type: ignore[assignment]
+        return version, dask_worker.state.nthreads, dask_worker.memory_manager.memory_limit
 
-def _blocks_of_files(
-    X: Any, y: Any, weights: Any, block_size: int | None, watch: Watch, threads: Threads
-) -> list[Block]:
-    """Plan the blocks of files, once a worker has said what is in them."""
-    paths = _as_paths(X)
+    address = client.scheduler.address
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+        found = client.run(describe)
+    except (TimeoutError, OSError) as error:
+        raise ClusterError(
+            f"no worker joined the scheduler {address} within {PATIENCE:.0f} s, or one was lost; "
+            f"start one on each machine: dask worker {address}"
+        ) from error
+    for name, (version, *_) in found.items():
+        if version != npsoftmax.__version__:
+            raise ClusterError(
+                f"worker {name}: expected npsoftmax {npsoftmax.__version__} as here, got "
+                f"{version or 'none'}; install it on the machine of each worker"
+            )
+    limits = [limit // count for _, count, limit in found.values() if limit]
+    return Threads(sum(count for _, count, _ in found.values()), min(limits, default=0))
+
+
+class Chunk(NamedTuple):
+    """Some rows, before a worker reads or computes them.
+
+    ``name`` is used in errors; ``rows`` and ``samples`` (the checked Samples) are Delayed.
+    """
+
+    name: str
+    layout: Layout
+    rows: Any
+    samples: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the features, at least one a sample: samples without features are work too."""
+        return self.layout.num_rows * max(1, self.layout.width) * self.layout.dtype.itemsize
+
+
+def _plan_chunk(
+    name: str, layout: Layout, start: int, rows: Any, labels: Any, weights: Any
+) -> Chunk:
+    samples = delayed(check_chunk, pure=False)(name, layout, start, rows, labels, weights)
+    return Chunk(name, layout, rows, samples)
+
+
+def chunks_of_array(X: da.Array, y: Any, weights: Any) -> list[Chunk]:
+    """Plan the chunks of a Dask array, except the empty ones."""
+    X = as_rows(X)
+    sizes = X.chunks[0]
+    labels = split_like(X, y, "y")
+    weights = [None] * len(sizes) if weights is None else split_like(X, weights, "sample_weight")
+    starts = np.cumsum([0, *sizes]).tolist()
+    return [
+        _plan_chunk(f"block {number}", Layout(size, X.shape[1], X.dtype), start, *parts)
+        for number, (size, start, *parts) in enumerate(
+            zip(sizes, starts, delayed_chunks(X), labels, weights, strict=False)
+        )
+        if size > 0
+    ]
+
+
+def as_rows(X: Any) -> da.Array:
+    """Return a Dask array of rows whose chunks contain all features."""
+    if not isinstance(X, da.Array):
+        raise InputError(
+            f"X: expected a Dask array of rows, got {type(X).__name__}; cut an array by "
+            "dask.array.from_array(rows, chunks=(10_000, -1)); only FullBatch takes files"
+        )
+    if X.ndim != 2:
+        raise ShapeError(
+            f"X: expected a Dask array of shape (samples, features), got {X.shape}; flatten images "
+            "with X.reshape(len(X), -1)"
+        )
+    if np.isnan(X.shape).any():
+        raise ShapeError(
+            f"X: expected blocks of known sizes, got shape {X.shape}; call X.compute_chunk_sizes()"
+        )
+    return X.rechunk({1: -1})
+
+
+def split_like(X: da.Array, values: Any, name: str) -> Any:
+    """Split one value for each row into the chunks of the rows."""
+    is_lazy = isinstance(values, da.Array)
+    values = values if is_lazy else np.asarray(values)
+    if values.shape != X.shape[:1]:
+        raise ShapeError(
+            f"{name}: expected one for each of {X.shape[0]} rows of X, got shape {values.shape}"
+        )
+    if is_lazy:
+        return delayed_chunks(values.rechunk((X.chunks[0],)))
+    # A Dask array of them would send the whole array to every worker.
+    return np.split(values, np.cumsum(X.chunks[0])[:-1])
+
+
+def delayed_chunks(array: da.Array) -> Any:
+    """Return the tasks of the chunks, under the keys that Dask has for them.
+
+    In an optimised graph these keys would mean other tasks, and those of two calls would clash.
+    """
+    return array.to_delayed(optimize_graph=False).reshape(-1)
+
+
+def chunks_of_files(
+    X: Any, y: Any, weights: Any, block_size: int | None, client: Client, threads: Threads
+) -> list[Chunk]:
+    """Plan the chunks of files, after the workers have read the layouts."""
+    paths, label_paths = _as_paths(X), _as_paths(y)
     if not paths:
         raise InputError(
             f"X: expected a Dask array of rows or a list of files, got {type(X).__name__}; cut an "
             "array by dask.array.from_array(rows, chunks=(10_000, -1)), or stay on one machine"
         )
-    label_paths = _as_paths(y)
     if isinstance(y, str | os.PathLike):
         raise InputError(f"y: expected labels, or a list of files as for X, got {y!r}; use [{y!r}]")
-    layouts = watch.results_of(layout_of, [*paths, *(label_paths or [])])
-    files = list(zip(paths, layouts, strict=False))
+    found = wait(client, client.map(read_layout, [*paths, *(label_paths or [])], pure=False))
+    layouts, label_layouts = found[: len(paths)], found[len(paths) :]
+    num_rows = sum(layout.num_rows for layout in layouts)
     if label_paths is None:
-        labels: Any = np.asarray(y)
+        y = _check_length(y, num_rows, "y")
     else:
-        labels = list(zip(label_paths, layouts[len(paths) :], strict=True))
+        _check_label_files(paths, layouts, label_paths, label_layouts)
+    if weights is not None:
+        weights = _check_length(weights, num_rows, "sample_weight")
     if block_size is None:
-        num_rows = sum(layout.num_rows for _, layout in files)
-        nbytes = sum(math.prod(layout[:2]) * layout.dtype.itemsize for _, layout in files)
+        nbytes = sum(math.prod(layout[:2]) * layout.dtype.itemsize for layout in layouts)
         block_size = max(1, math.ceil(num_rows / threads.num_shards(nbytes)))
-    weights = None if weights is None else np.asarray(weights)
-    return blocks_of_files(files, labels, weights, as_count(block_size, "block_size"))
+    block_size = as_count(block_size, "block_size")
+
+    chunks: list[Chunk] = []
+    offset = 0
+    for number, (path, layout) in enumerate(zip(paths, layouts, strict=True)):
+        for first, stop in pairwise([*range(0, layout.num_rows, block_size), layout.num_rows]):
+            name = f"block {len(chunks)} ({path}, rows {first} to {stop - 1})"
+            if layout[1:] != layouts[0][1:]:
+                raise ShapeError(
+                    f"{name}: expected rows of {layouts[0].width} {layouts[0].dtype}, as in "
+                    f"{paths[0]}, got {layout.width} {layout.dtype}; convert it, or leave it out"
+                )
+            here = slice(offset + first, offset + stop)
+            if label_paths is None:
+                labels = y[here]
+            else:
+                labels = delayed(read_rows, pure=False)(label_paths[number], first, stop)
+            rows = delayed(read_images, pure=False)(path, first, stop)
+            v = None if weights is None else weights[here]
+            part = layout._replace(num_rows=stop - first)
+            chunks.append(_plan_chunk(name, part, here.start, rows, labels, v))
+        offset += layout.num_rows
+    return chunks
 
 
 def _as_paths(values: Any) -> list[str] | None:
-    """Return the files that a sequence names, in full, or None if it names none."""
+    """Return the absolute paths in a sequence of paths, None for anything else."""
     if not isinstance(values, Sequence) or isinstance(values, str):
         return None
     if not all(isinstance(value, str | os.PathLike) for value in values):
@@ -765,41 +354,320 @@ def _as_paths(values: Any) -> list[str] | None:
     return [os.path.abspath(value) for value in values]
 
 
-def _refuse_unusable(blocks: Sequence[Block], watch: Watch, threads: Threads) -> None:
-    """Raise unless there are blocks that fit into the memory of a worker."""
-    if not blocks:
+def _check_length(values: Any, num_rows: int, name: str) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.shape != (num_rows,):
+        raise ShapeError(
+            f"{name}: expected one for each of {num_rows} rows in the files of X, got shape "
+            f"{array.shape}"
+        )
+    return array
+
+
+def _check_label_files(
+    paths: list[str], layouts: list[Layout], label_paths: list[str], label_layouts: list[Layout]
+) -> None:
+    if len(label_paths) != len(paths):
+        raise ShapeError(
+            f"y: expected a file of labels for each of {len(paths)} files of X, got "
+            f"{len(label_paths)}"
+        )
+    for path, layout, label_path, labels in zip(
+        paths, layouts, label_paths, label_layouts, strict=True
+    ):
+        if labels[:2] != (layout.num_rows, 1):
+            raise ShapeError(
+                f"{label_path}: expected {layout.num_rows} labels, one for each row of {path}, got "
+                f"{labels.num_rows} rows of {labels.width}"
+            )
+
+
+def _check_memory(chunks: Sequence[Chunk], threads: Threads) -> str:
+    """Raise unless each chunk fits a worker; return what to do if one does not fit after all."""
+    if not chunks:
         raise ShapeError("X: expected at least one sample, got none; check where it comes from")
-    layouts = [block.layout for block in blocks]
-    row_bytes = layouts[0].width * layouts[0].dtype.itemsize
-    largest = max(layout.num_rows for layout in layouts)
-    watch.memory = Memory(threads.memory, row_bytes, largest)
-    watch.names = {str(task.key): b.name for b in blocks for task in (b.rows, b.samples)}
-    if threads.memory and largest > watch.memory.fitting_rows:
-        raise InputError(f"X: expected blocks that fit a worker: {watch.memory.advice()}")
+    largest = max(chunks, key=lambda chunk: chunk.nbytes)
+    nbytes, num_rows, limit = largest.nbytes, largest.layout.num_rows, threads.max_chunk_bytes
+    max_rows = max(1, int(min(num_rows // 2, limit * num_rows / nbytes)))
+    advice = (
+        f"use blocks of at most {max_rows:,} rows (X.rechunk(({max_rows}, -1)), for files "
+        f"block_size={max_rows}), or workers with more memory"
+    )
+    if nbytes > limit and num_rows > 1:
+        raise InputError(
+            f"X: expected blocks of at most {limit / 1e6:,.1f} MB, {MAX_CHUNK_MEMORY:.0%} of the "
+            f"memory of a thread, got {nbytes / 1e6:,.1f} MB in {largest.name}; {advice}"
+        )
+    return advice
 
 
-# What a model makes of Dask arrays, block by block, and how good that is.
+def place_on_workers(
+    client: Client, chunks: Sequence[Chunk], threads: Threads
+) -> tuple[list[Any], list[int]]:
+    """Make shards of consecutive chunks; return their futures and the index after each shard.
+
+    Dask chooses the workers. Do not pin shards to workers: if all workers are replaced, a pinned
+    shard waits forever.
+    """
+    groups = group_chunks([chunk.nbytes for chunk in chunks], threads)
+    make_shard = delayed(Shard, pure=False)
+    shards = [make_shard([chunks[number].samples for number in group]) for group in groups]
+    stops = np.cumsum([chunk.layout.num_rows for chunk in chunks])
+    return client.compute(shards), [int(stops[group[-1]]) for group in groups]
+
+
+def group_chunks(sizes: Sequence[int], threads: Threads) -> list[list[int]]:
+    """Group consecutive chunks of these sizes in bytes into shards.
+
+    Each thread gets about the same number of bytes, and no shard exceeds its memory.
+
+    Examples
+    --------
+    >>> group_chunks([10, 10, 20, 20, 20], Threads(2, memory=0))
+    [[0, 1, 2], [3, 4]]
+    >>> group_chunks([10, 10, 20, 20, 20], Threads(2, memory=120))  # 30 fit
+    [[0, 1], [2], [3], [4]]
+    """
+    stops = np.cumsum(sizes)
+    count = min(threads.num_shards(int(stops[-1])), len(sizes))
+    numbers = ((stops - np.array(sizes) / 2) * count / stops[-1]).astype(int)
+    groups: list[list[int]] = []
+    held = 0
+    for chunk, size in enumerate(sizes):
+        is_full = held + size > threads.max_chunk_bytes
+        if chunk == 0 or numbers[chunk] != numbers[chunk - 1] or is_full:
+            groups.append([])
+            held = 0
+        groups[-1].append(chunk)
+        held += size
+    return groups
+
+
+class ClusterSamples:
+    """A :class:`npsoftmax.objective.samples.SampleStore` on the workers of a cluster.
+
+    A round sends a function, with ``theta`` in it, to each shard, which returns one answer, summed
+    over its chunks. The order of all sums depends on the shards alone, not on the worker that holds
+    them or the time it takes: if a worker is lost, Dask makes its shards again from their source,
+    and the sums have the same bits.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        shards: Sequence[Any],
+        stops: Sequence[int],
+        threads: int,
+        errors: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        # Futures, the index after the last sample of each, and `errors_as_ours` for these samples.
+        self._client, self._shards, self._errors = client, list(shards), errors
+        self._bounds = list(pairwise([0, *stops]))
+        self._previous: list[Any] = []
+        self.threads, self.driver_threads = threads, cores()
+        self.place = f"a cluster, {len(self._shards)} shards"
+        self.summary: Summary = self.map_reduce(_summarise, Summary.merge)
+
+    def map_reduce(
+        self, function: Callable[[Samples, Workspace], Result], combine: Combine
+    ) -> Result:
+        """Call a function on each chunk, and combine the results in order."""
+        question = pickle.dumps((function, combine, None), pickle.HIGHEST_PROTOCOL)
+        result: Result = self._run_round([question] * len(self._shards), combine)
+        return result
+
+    def map_reduce_draws(
+        self,
+        function: Callable[[Samples, int, list[Draw]], Result],
+        combine: Combine,
+        draws: list[Draw],
+    ) -> Result:
+        """Call a function on each chunk, with one thread and the draws of its samples."""
+        parts = [[draws_in(draw, *bounds) for draw in draws] for bounds in self._bounds]
+        questions = [
+            pickle.dumps((function, combine, part), pickle.HIGHEST_PROTOCOL) for part in parts
+        ]
+        result: Result = self._run_round(questions, combine)
+        return result
+
+    def subset(self, indices: NDArray[np.intp]) -> ClusterSamples:
+        """Return a store of copies of the samples at these ascending indices, on their workers."""
+        cuts = [0, *np.searchsorted(indices, [stop for _, stop in self._bounds]).tolist()]
+        jobs = [
+            (shard, indices[first:stop], first, stop)
+            for shard, (first, stop) in zip(self._shards, pairwise(cuts), strict=True)
+            if first < stop
+        ]
+        shards, parts, firsts, stops = zip(*jobs, strict=True)
+        with self._errors():
+            copies = self._client.map(subset_of_shard, shards, parts, firsts, pure=False)
+        return ClusterSamples(self._client, copies, stops, self.threads, self._errors)
+
+    def _run_round(self, questions: Sequence[bytes], combine: Combine) -> Any:
+        with self._errors():
+            # The user cannot make a question smaller, so Dask should not ask for it.
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+                futures = self._client.map(run_on_shard, self._shards, questions, pure=False)
+            sent = [futures]
+            while len(futures) > FAN_IN:
+                groups = [futures[i : i + FAN_IN] for i in range(0, len(futures), FAN_IN)]
+                part = partial(reduce_answers, combine=combine)
+                futures = self._client.map(part, groups, pure=False)
+                sent.append(futures)
+            # Release the previous round only now: Dask holds messages back that follow another
+            # within 10 ms, and a release just before a round would delay the round.
+            self._previous = sent
+            return pickle.loads(reduce_answers(wait(self._client, futures), combine))
+
+
+def _summarise(samples: Samples, workspace: Workspace) -> Summary:
+    return Summary.of(samples)
+
+
+def wait(client: Client, futures: Sequence[Any]) -> list[Any]:
+    """Return the results of tasks, or raise what they raise.
+
+    Raise ClusterError if nothing can compute them for ``PATIENCE`` seconds.
+    """
+    last_alive = monotonic()
+    while True:
+        try:
+            with client.as_current():
+                distributed.wait(futures, timeout=TICK)
+            for future in futures:
+                if future.status == "error":
+                    future.result()
+            # If a worker is lost now, its answers are computed again, so this may time out as well.
+            gather = partial(client.gather, futures, asynchronous=True)
+            return list(client.sync(gather, callback_timeout=PATIENCE))
+        except TimeoutError:
+            if any(future.status == "error" for future in futures):
+                raise  # of the task itself
+        if _can_compute(client):
+            last_alive = monotonic()
+        elif monotonic() - last_alive > PATIENCE:
+            raise ClusterError(
+                f"the scheduler {client.scheduler.address} does not answer, no worker is left, or "
+                f"workers have paused because their memory is full, for {PATIENCE:.0f} s; start "
+                "the cluster again, with smaller blocks if the memory was full"
+            )
+
+
+def _can_compute(client: Client) -> bool:
+    """Return whether a scheduler answers, and a worker computes or none has paused."""
+    if client.status != "running":
+        raise CommClosedError(f"the connection is {client.status}")
+    try:
+        known = client.sync(client.scheduler.identity, callback_timeout=TICK)
+    except TimeoutError:
+        return False
+    workers = known["workers"].values()
+    if any(worker["metrics"].get("task_counts", {}).get("executing") for worker in workers):
+        return True
+    return bool(workers) and all(worker["status"] != "paused" for worker in workers)
+
+
+@contextmanager
+def errors_as_ours(
+    client: Client, address: str, names: Mapping[str, str], advice: str
+) -> Iterator[None]:
+    """Turn errors of Dask into a ClusterError; errors of npsoftmax and of the user's tasks stay.
+
+    ``address`` is the scheduler's, which a closed client has forgotten; ``names`` maps the keys of
+    tasks to names for the message; ``advice`` ends it.
+    """
+    try:
+        yield
+    except NpsoftmaxError:
+        raise
+    except KilledWorker as error:
+        name = names.get(str(error.task), f"task {error.task}")
+        raise ClusterError(
+            f"{name}: its worker died {error.allowed_failures + 1} times, most likely because it "
+            f"was out of memory; {advice}"
+        ) from error
+    except MemoryError as error:
+        raise ClusterError(f"a worker is out of memory; {advice}") from error
+    except Exception as error:
+        is_lost = isinstance(error, CancelledError | CommClosedError)
+        if client.status == "running" and not is_lost:
+            raise
+        problem = f"the scheduler {address} is gone, or has forgotten the samples"
+        remedy = "start it and its workers again"
+        if client.status in ("closing", "closed"):
+            problem = f"the client of {address} is closed"
+            remedy = "open another"
+        raise ClusterError(f"{problem}: {type(error).__name__}; {remedy}") from error
+
+
+def training_rows(
+    data: npsoftmax.Dataset,
+    client: Client,
+    *,
+    limit: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    offline: bool | None = None,
+) -> tuple[da.Array, da.Array]:
+    """Return the training images and labels of a data set as Dask arrays of rows.
+
+    No image leaves this process: each worker finds or downloads the data set and verifies it, as
+    :func:`npsoftmax.load` does, and takes its rows.
+
+    Parameters
+    ----------
+    data : Dataset
+        The data set, as it was loaded here.
+    client : distributed.Client
+        Client of the cluster: there is a chunk for each of its threads, or smaller ones that fit
+        its memory.
+    limit : int, optional
+        Number of samples to take, from the first on; all by default.
+    data_dir, offline
+        The arguments of :func:`npsoftmax.load` on the machine of the worker.
+
+    Returns
+    -------
+    X : dask.array.Array
+        Of uint8, shape ``(n, 784)``.
+    y : dask.array.Array
+        Labels, shape ``(n,)``.
+
+    Examples
+    --------
+    >>> settings = {"n_workers": 1, "threads_per_worker": 4, "dashboard_address": ":0"}
+    >>> with Client(processes=False, **settings) as client:
+    ...     X, y = training_rows(npsoftmax.load("garments"), client)
+    >>> X.shape, X.dtype, y.shape, y.numblocks
+    ((10240, 784), dtype('uint8'), (10240,), (4,))
+    """
+    num_rows = len(data.y_train)
+    if limit is not None:
+        num_rows = min(num_rows, as_count(limit, "limit"))
+    width, images, labels = data.X_train.shape[0], [], []
+    count = min(check_workers(client).num_shards(num_rows * width), num_rows)
+    folder = None if data_dir is None else os.path.abspath(os.path.expanduser(data_dir))
+    for first, stop in pairwise(num_rows * number // count for number in range(count + 1)):
+        X, y = delayed(read_dataset, nout=2, pure=True)(data.name, folder, offline, first, stop)
+        images.append(da.from_delayed(X, (stop - first, width), data.X_train.dtype))
+        labels.append(da.from_delayed(y, (stop - first,), data.y_train.dtype))
+    return da.concatenate(images), da.concatenate(labels)
 
 
 def probabilities(model: SoftmaxRegression, X: da.Array) -> da.Array:
-    """Compute the probability of each class, block by block, when Dask is asked for them.
+    """Return the probability of each class as a lazy Dask array.
 
     Parameters
     ----------
     model : SoftmaxRegression
-        A trained model.
+        A trained model; the result uses it as it is now.
     X : dask.array.Array
-        Rows of samples, shape ``(n, d)``, as ``model(X.T)`` takes them.
+        Rows of samples, shape ``(n, d)``.
 
     Returns
     -------
     dask.array.Array
-        Shape ``(n, k)``, not computed yet; its blocks raise what ``model`` raises.
-
-    Raises
-    ------
-    ShapeError
-        ``X`` is not of that shape, or its size is not known.
+        Shape ``(n, k)``. Computing it raises what ``model(X.T)`` raises, with the number of the
+        chunk.
 
     Examples
     --------
@@ -810,29 +678,35 @@ def probabilities(model: SoftmaxRegression, X: da.Array) -> da.Array:
            [0.5, 0.5],
            [0.5, 0.5]], dtype=float32)
     """
-    rows = _as_rows(model, X)
+    rows = _rows_for(model, X)
     chunks = (rows.chunks[0], (model.num_outputs,))
     meta = np.empty((0, 0), model.theta.dtype)
-    return rows.map_blocks(_probabilities, _shipped(model), chunks=chunks, meta=meta)
+    return rows.map_blocks(_probabilities, _snapshot(model), chunks=chunks, meta=meta)
+
+
+def _probabilities(
+    rows: NDArray[Any], model: SoftmaxRegression, block_id: tuple[int, ...]
+) -> NDArray[Any]:
+    with errors_name_chunk(f"block {block_id[0]}"):
+        P: NDArray[Any] = model.probabilities(rows.T).T
+    return P
 
 
 def predict(model: SoftmaxRegression, X: da.Array) -> da.Array:
-    """Return the most likely class of each sample, block by block, when Dask is asked for them.
+    """Return the most likely class of each sample as a lazy Dask array.
 
     Parameters
     ----------
-    model, X
-        As for :func:`probabilities`.
+    model : SoftmaxRegression
+        A trained model; the result uses it as it is now.
+    X : dask.array.Array
+        Rows of samples, shape ``(n, d)``.
 
     Returns
     -------
     dask.array.Array
-        Of intp, shape ``(n,)``, not computed yet; its blocks raise what ``model`` raises.
-
-    Raises
-    ------
-    ShapeError
-        As for :func:`probabilities`.
+        Of intp, shape ``(n,)``. Computing it raises what ``model.predict(X.T)`` raises, with the
+        number of the chunk.
 
     Examples
     --------
@@ -841,20 +715,27 @@ def predict(model: SoftmaxRegression, X: da.Array) -> da.Array:
     >>> predict(model, da.from_array(np.array([[3.0], [-3.0]]), chunks=1)).compute()
     array([0, 1])
     """
-    rows = _as_rows(model, X)
+    rows = _rows_for(model, X)
     meta = np.empty(0, np.intp)
-    return rows.map_blocks(_predict, _shipped(model), drop_axis=1, meta=meta)
+    return rows.map_blocks(_predict, _snapshot(model), drop_axis=1, meta=meta)
+
+
+def _predict(
+    rows: NDArray[Any], model: SoftmaxRegression, block_id: tuple[int, ...]
+) -> NDArray[np.intp]:
+    with errors_name_chunk(f"block {block_id[0]}"):
+        return model.predict(rows.T)
 
 
 class Quality(NamedTuple):
-    """How good a model is on some samples, as :mod:`npsoftmax.metrics` defines it.
+    """The metrics of a model on some samples, as :mod:`npsoftmax.metrics` defines them.
 
     Attributes
     ----------
     num_samples : int
-        How many there are.
+        Number of samples.
     accuracy, top_3_accuracy, negative_log_likelihood, brier, expected_calibration_error : float
-        Over all of them.
+        Means over all samples.
     confusion : ndarray of int64
         Shape ``(k, k)``; :func:`npsoftmax.metrics.per_class` takes it.
     """
@@ -869,23 +750,20 @@ class Quality(NamedTuple):
 
 
 def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
-    """Compute every metric, block by block; numbers come back, not predictions.
+    """Compute every metric on the workers, which return sums and no predictions.
 
     Parameters
     ----------
-    model, X
-        As for :func:`probabilities`.
+    model : SoftmaxRegression
+        A trained model.
+    X : dask.array.Array
+        Rows of samples, shape ``(n, d)``.
     y : dask.array.Array or array_like
         Labels, shape ``(n,)``.
 
     Returns
     -------
     Quality
-
-    Raises
-    ------
-    ShapeError, LabelError, InputError
-        As for the model and the metrics.
 
     Examples
     --------
@@ -896,61 +774,29 @@ def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
     >>> round(quality.accuracy, 3), quality.confusion.tolist()
     (0.667, [[1, 0], [1, 1]])
     """
-    rows = _as_rows(model, X)
+    rows = _rows_for(model, X)
     if rows.shape[0] == 0:
         raise ShapeError(f"X: expected at least one sample, got shape {rows.shape}")
-    labels, sizes = values_of(rows, y, "y"), rows.chunks[0]
-    shipped = _shipped(model)
+    chunks = zip(delayed_chunks(rows), split_like(rows, y, "y"), rows.chunks[0], strict=True)
+    snapshot = _snapshot(model)
     parts = [
-        delayed(_sums)(part, of_labels, shipped, number)
-        for number, (part, of_labels, size) in enumerate(
-            zip(delayed_blocks(rows), labels, sizes, strict=True)
-        )
+        delayed(_metric_sums)(part, labels, snapshot, number)
+        for number, (part, labels, size) in enumerate(chunks)
         if size > 0
     ]
     while len(parts) > 1:
-        parts = [delayed(_total)(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
-    (sums,) = dask.compute(parts[0])
-    n, hits, near, loss, squares, bins, confusion = sums
-    error = float(np.abs(bins[1] - bins[2]).sum() / n)
-    return Quality(n, hits / n, near / n, loss / n, squares / n, error, confusion)
+        groups = [parts[i : i + FAN_IN] for i in range(0, len(parts), FAN_IN)]
+        parts = [delayed(reduce)(add, group) for group in groups]
+    ((n, hits, near, loss, squares, bins, confusion),) = dask.compute(parts[0])
+    calibration_error = float(np.abs(bins[1] - bins[2]).sum() / n)
+    return Quality(n, hits / n, near / n, loss / n, squares / n, calibration_error, confusion)
 
 
-def _shipped(model: SoftmaxRegression) -> Any:
-    """Return the model as it is now: what is lazy must not follow its later training."""
-    return delayed(copy.deepcopy(model), pure=False)
-
-
-def _as_rows(model: SoftmaxRegression, X: da.Array) -> da.Array:
-    rows = rows_of(X)
-    if rows.shape[1] != model.num_inputs:
-        raise ShapeError(
-            f"X: expected rows of {model.num_inputs} features, got shape {rows.shape}; samples are "
-            "rows in Dask arrays"
-        )
-    return rows
-
-
-def _probabilities(
-    rows: NDArray[Any], model: SoftmaxRegression, block_id: tuple[int, ...]
-) -> NDArray[Any]:
-    with of_block(f"block {block_id[0]}"):
-        P: NDArray[Any] = model.probabilities(rows.T).T
-    return P
-
-
-def _predict(
-    rows: NDArray[Any], model: SoftmaxRegression, block_id: tuple[int, ...]
-) -> NDArray[np.intp]:
-    with of_block(f"block {block_id[0]}"):
-        return model.predict(rows.T)
-
-
-def _sums(
+def _metric_sums(
     rows: NDArray[Any], y: NDArray[Any], model: SoftmaxRegression, number: int
 ) -> tuple[Any, ...]:
-    """Return what a block contributes to each metric."""
-    with of_block(f"block {number}"):
+    """Return the contribution of a chunk to each metric."""
+    with errors_name_chunk(f"block {number}"):
         Z, n = model.logits(rows.T), len(rows)
         P, k = softmax(Z), model.num_outputs
         return (
@@ -964,8 +810,17 @@ def _sums(
         )
 
 
-def _total(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    total = parts[0]
-    for part in parts[1:]:
-        total = add(total, part)
-    return total
+def _rows_for(model: SoftmaxRegression, X: da.Array) -> da.Array:
+    """Return rows with as many features as the model takes."""
+    rows = as_rows(X)
+    if rows.shape[1] != model.num_inputs:
+        raise ShapeError(
+            f"X: expected rows of {model.num_inputs} features, got shape {rows.shape}; samples are "
+            "rows in Dask arrays"
+        )
+    return rows
+
+
+def _snapshot(model: SoftmaxRegression) -> Any:
+    """Copy the model, so that a lazy result does not change when the model is trained further."""
+    return delayed(copy.deepcopy(model), pure=False)
