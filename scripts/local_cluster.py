@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 DASHBOARD = "127.0.0.1:8787"
 CONNECT_SECONDS, WORKER_SECONDS = 10, 60
 MAX_WORKERS_PER_CORE = 8
+# A terminal sends Ctrl-C to the workers too: they must finish the step before the checkpoint.
+IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -69,6 +71,7 @@ def start(count: int, debug: bool) -> Iterator["Client"]:
             threads_per_worker=1,
             dashboard_address=DASHBOARD,
             silence_logs=logging.WARNING if debug else logging.CRITICAL,
+            preload=IGNORE_CTRL_C,
         )
     with cluster, Client(cluster) as client:
         yield client

@@ -1,19 +1,16 @@
-"""The training command on a cluster, as a user runs it."""
+"""The training command with --workers and --scheduler."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from running import INSTALL, SCRIPT, history_of, interrupt, one_line, told
 
 pytest.importorskip("distributed", reason=INSTALL)
-import psutil  # which Dask needs
 from clusters import dask_scheduler
 from distributed import Client
 
@@ -54,7 +51,7 @@ def test_a_running_cluster(train_process, tmp_path):
         assert result["optimum"]["reason"] == "converged" and result["threads"] == 1
 
 
-def test_the_scheduler_is_killed_and_the_run_goes_on_without_it(train, tmp_path):
+def test_the_scheduler_is_killed_and_the_run_resumes_without_it(train, tmp_path):
     with dask_scheduler() as (address, scheduler):
         code, _, err = interrupt(
             tmp_path,
@@ -77,63 +74,6 @@ def test_the_scheduler_is_killed_and_the_run_goes_on_without_it(train, tmp_path)
     assert len(history_of(tmp_path / "run")) == len(before) + 3
 
 
-@pytest.mark.parametrize(
-    ("number", "times", "computed"),  # by the workers, in seconds
-    [
-        pytest.param(signal.SIGINT, 1, 0.0, marks=pytest.mark.exhaustive),
-        (signal.SIGINT, 1, 0.2),
-        pytest.param(signal.SIGINT, 2, 0.2, marks=pytest.mark.exhaustive),
-        pytest.param(signal.SIGINT, 1, 1.0, marks=pytest.mark.exhaustive),
-        pytest.param(signal.SIGTERM, 1, 0.0, marks=pytest.mark.exhaustive),
-        pytest.param(signal.SIGTERM, 2, 1.0, marks=pytest.mark.exhaustive),
-    ],
-)
-def test_an_interruption_while_the_workers_start(train, tmp_path, number, times, computed):
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *LONG, "--run-dir", "run", "--workers", "2"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    # The first child is Python's tracker of resources.
-    while not (started := psutil.Process(process.pid).children()[1:]) or computed > sum(
-        sum(child.cpu_times()[:2]) for child in started
-    ):
-        time.sleep(0.02)
-    for _ in range(times):
-        if number == signal.SIGINT:  # as a terminal does, which sends it to all
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.count("\n") == 1, err
-    assert err.startswith("train.py: interrupted")
-
-
-HELD_BACK = """
-import os, signal, threading, time
-threading.Thread(target=time.sleep, args=(30,), daemon=True).start()  # it may get the signal
-import workers
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-try:
-    with workers.signals_held_back():
-        os.kill(os.getpid(), signal.{name})
-        time.sleep(0.5)
-        print("held back", flush=True)
-except KeyboardInterrupt:
-    print("then heard", flush=True)
-    os.kill(os.getpid(), signal.{name})
-    time.sleep(30)
-"""
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_signals_wait_whichever_thread_gets_them(name):
-    program = [sys.executable, "-c", HELD_BACK.format(name=name)]
-    process = subprocess.run(program, capture_output=True, text=True, cwd=SCRIPT.parent, timeout=20)
-    assert process.stdout == "held back\nthen heard\n" and process.returncode != 0
-    assert process.stderr.rstrip().endswith("KeyboardInterrupt")
-
-
 TWICE = """
 import signal, threading
 import command_line
@@ -148,7 +88,7 @@ raise SystemExit(command_line.run(parser, command, []))
 """
 
 
-def test_what_an_interruption_breaks_is_an_interruption():
+def test_an_error_caused_by_an_interruption_is_an_interruption():
     program = [sys.executable, "-c", TWICE]
     process = subprocess.run(program, capture_output=True, text=True, cwd=SCRIPT.parent, timeout=20)
     assert one_line(process, 130) == "it: interrupted"
@@ -158,7 +98,7 @@ def test_what_an_interruption_breaks_is_an_interruption():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_goes_on(train_process, tmp_path, number):
+def test_an_interrupted_run_resumes(train_process, tmp_path, number):
     flags = [*LONG, "--run-dir", "run", "--workers", "2"]
     code, _, err = interrupt(tmp_path, flags, "iteration 002", number, group=True)
     assert code == 130, err
@@ -183,24 +123,24 @@ def test_an_interrupted_run_goes_on(train_process, tmp_path, number):
         (["--scheduler", "tls://x:1"], "tls://x:1: expected the address of a scheduler such as"),
     ],
 )
-def test_flags_that_make_no_sense(train, flags, message):
+def test_flags_that_contradict_each_other_are_refused(train, flags, message):
     assert message in one_line(train(*SMALL, *flags), 2)
 
 
-def test_a_folder_that_is_taken_is_refused_before_the_cluster_starts(train, tmp_path):
+def test_a_run_folder_in_use_is_refused_before_the_cluster_starts(train, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.npz").touch()
     process = train(*SMALL, "--run-dir", "run", "--workers", "2")
     assert "run holds a run already" in one_line(process, 2)
 
 
-def test_without_dask_it_says_what_to_install(train_process, tmp_path):
+def test_without_dask_the_error_says_what_to_install(train_process, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['distributed'] = None\n")
     process = train_process(*SMALL, "--workers", "2", PYTHONPATH=str(tmp_path))
     assert 'python -m pip install ".[distributed]"' in one_line(process, 2)
 
 
-def test_a_workers_address_is_no_schedulers(train_process, tmp_path):
+def test_the_address_of_a_worker_is_refused(train_process, tmp_path):
     with dask_scheduler() as (address, _), Client(address) as client:
         client.wait_for_workers(1)
         (worker,) = client.nthreads()
@@ -212,13 +152,13 @@ def test_a_workers_address_is_no_schedulers(train_process, tmp_path):
     assert refusals[process.returncode] in one_line(process, process.returncode)
 
 
-def test_no_scheduler_answers(train_process):
+def test_a_scheduler_that_is_not_running(train_process):
     line = one_line(train_process(*SMALL, "--scheduler", "tcp://127.0.0.1:9"), 6)
     assert re.search(r"no scheduler was reached: .* after 10 s; start one", line)
 
 
-def test_a_data_set_that_workers_do_not_have(train_process, tmp_path, fashion_mnist_folder):
-    # The driver has it; the worker knows of no folder, and looks in its cache.
+def test_a_data_set_that_a_worker_does_not_have(train_process, tmp_path, fashion_mnist_folder):
+    # The driver has it; the worker is given no folder, and looks in its cache.
     with dask_scheduler(NPSOFTMAX_DATA="") as (address, _):
         process = train_process(
             "--dataset", "fashion-mnist", "--solver", "lbfgs", "--limit", "500", "--offline",
