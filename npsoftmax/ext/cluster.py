@@ -315,13 +315,20 @@ def chunks_of_files(
         y = _check_length(y, num_rows, "y")
     else:
         _check_label_files(paths, layouts, label_paths, label_layouts)
+        y = label_paths
     if weights is not None:
         weights = _check_length(weights, num_rows, "sample_weight")
     if block_size is None:
         nbytes = sum(math.prod(layout[:2]) * layout.dtype.itemsize for layout in layouts)
         block_size = max(1, math.ceil(num_rows / threads.num_shards(nbytes)))
     block_size = as_count(block_size, "block_size")
+    return _cut_files(paths, layouts, y, weights, block_size)
 
+
+def _cut_files(
+    paths: list[str], layouts: list[Layout], y: Any, weights: Any, block_size: int
+) -> list[Chunk]:
+    """Cut files into chunks; the labels are an array, or a list of files."""
     chunks: list[Chunk] = []
     offset = 0
     for number, (path, layout) in enumerate(zip(paths, layouts, strict=True)):
@@ -333,10 +340,10 @@ def chunks_of_files(
                     f"{paths[0]}, got {layout.width} {layout.dtype}; convert it, or leave it out"
                 )
             here = slice(offset + first, offset + stop)
-            if label_paths is None:
-                labels = y[here]
+            if isinstance(y, list):
+                labels = delayed(read_rows, pure=False)(y[number], first, stop)
             else:
-                labels = delayed(read_rows, pure=False)(label_paths[number], first, stop)
+                labels = y[here]
             rows = delayed(read_images, pure=False)(path, first, stop)
             v = None if weights is None else weights[here]
             part = layout._replace(num_rows=stop - first)
@@ -450,6 +457,9 @@ class ClusterSamples:
     over its chunks. The order of all sums depends on the shards alone, not on the worker that holds
     them or the time it takes: if a worker is lost, Dask makes its shards again from their source,
     and the sums have the same bits.
+
+    ``stops`` are the indices after the last sample of each shard; ``errors`` returns
+    :func:`errors_as_ours` for these samples.
     """
 
     def __init__(
@@ -460,7 +470,6 @@ class ClusterSamples:
         threads: int,
         errors: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        # Futures, the index after the last sample of each, and `errors_as_ours` for these samples.
         self._client, self._shards, self._errors = client, list(shards), errors
         self._bounds = list(pairwise([0, *stops]))
         self._previous: list[Any] = []
