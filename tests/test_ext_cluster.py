@@ -14,7 +14,7 @@ from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npsoftmax import FullBatchTrainer, SoftmaxRegression, fit, lbfgs, load, metrics
+from npsoftmax import FullBatchTrainer, SoftmaxRegression, fit, load, metrics
 from npsoftmax.data import idx
 from npsoftmax.errors import (
     ClusterError,
@@ -134,16 +134,6 @@ def test_answers_of_many_shards_are_combined_in_a_tree(monkeypatch, fan_in):
         )
         check_same(there, FullBatch(rows.T, y, 0.1), theta, atol=1e-13)
         assert there.threads == 11 and received and set(received) <= set(range(1, fan_in + 1))
-
-
-def test_solvers_take_it(client):
-    rows, y = overlapping()
-    problem = cluster.FullBatch(cut(rows, [200, 400]), y, 1e-2, client)
-    found = lbfgs.minimise(lambda t: problem.loss_and_grad(t)[:2], np.zeros((K, D + 1)), tol=1e-9)
-    model = SoftmaxRegression(D, K, dtype=np.float64)
-    expected = fit(model, rows.T, y, l2=1e-2, tol=1e-9)
-    assert found.reason == "converged"
-    assert found.history[-1].value == pytest.approx(expected.objective, rel=1e-12)
 
 
 def test_answers_do_not_grow_with_the_samples(client):
