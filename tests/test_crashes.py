@@ -44,6 +44,15 @@ quick_and_slow = pytest.mark.parametrize(
     [pytest.param(True, id="quick"), pytest.param(False, id="slow", marks=pytest.mark.slow)],
 )
 
+
+def each_kind(*quick: str) -> pytest.MarkDecorator:
+    """Try all kinds of calls; the usual run tries these ones only."""
+    others = [kind for kind in KINDS if kind not in quick]
+    return pytest.mark.parametrize(
+        "kind", [*quick, *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in others)]
+    )
+
+
 LONG_WAYS = ["descent", "momentum", "nesterov", "lbfgs", "adam", "adamw"]
 ERRORS = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
 SAVED = re.compile(r"written|saved")
@@ -98,6 +107,7 @@ def leave(record_property: Record, **properties: object) -> None:
 # Kills
 
 
+@pytest.mark.exhaustive
 @quick_and_slow
 def test_a_run_survives_kills_at_random_moments(
     quick: bool, whole: Callable[[str], Whole], tmp_path: Path, record_property: Record
@@ -137,7 +147,7 @@ def points(calls: list[Call], kind: str, quick: bool) -> list[Call]:
 
 @needs_strace
 @quick_and_slow
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind("write", "rename")
 def test_a_run_survives_a_kill_at_each_call(
     kind: str,
     quick: bool,
@@ -191,7 +201,7 @@ def is_harmless(call: Call) -> bool | None:
         *(pytest.param(e, False, id=f"{e}-slow", marks=pytest.mark.slow) for e in ERRORS),
     ],
 )
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind("write", "fsync")
 def test_a_failing_call_ends_a_run_in_one_line(
     error: str,
     kind: str,
@@ -825,7 +835,7 @@ def test_every_flipped_bit_is_noticed(quick: bool, tmp_path: Path, record_proper
 @pytest.mark.parametrize(
     ("way", "others"),
     [
-        (
+        pytest.param(
             "short",
             {
                 "--lr 0.02": "optimiser 'Momentum(eta=0.01, rho=0.9)' there, 'Momentum(eta=0.02,",
@@ -836,6 +846,7 @@ def test_every_flipped_bit_is_noticed(quick: bool, tmp_path: Path, record_proper
                 "--l2 0.5": "l2 0.0 there, 0.5 here",
                 "--optimiser nesterov": "'Nesterov(",
             },
+            marks=pytest.mark.exhaustive,
         ),
         (
             "short lbfgs",
