@@ -9,6 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
+from zlib import crc32
 
 # One BLAS thread, set before NumPy loads: two on busy cores took 3 to 12 times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -27,6 +28,7 @@ from hypothesis import settings
 
 import npsoftmax
 from npsoftmax.data.datasets import acquire, find
+from npsoftmax.data.garments import edition
 from npsoftmax.errors import DataUnavailableError
 
 # It imports torch, which is optional; the tests that use it skip without.
@@ -78,7 +80,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("exhaustive")
 
 
-DRAWN = Path(gettempdir()) / "npsoftmax-tests-garments"
+# Runs of other versions on this machine have another folder, or each would draw for itself again.
+DRAWN = Path(gettempdir()) / f"npsoftmax-tests-garments-{crc32(edition().encode()):08x}"
 LEFT_BY_DASK = {v: os.environ.get(v) for v in ("MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED")}
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
