@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -165,8 +166,12 @@ def fashion_model(fashion_mnist) -> npsoftmax.SoftmaxRegression:
 
 
 @pytest.fixture
-def train(tmp_path):
-    """Return what runs the training command in an empty folder, in this process."""
+def train(tmp_path, monkeypatch):
+    """Return what runs the training command in an empty folder, in this process.
+
+    It finds no matplotlib: drawing the curves takes longer than training.
+    """
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     # Here: tests/test_mutants.py copies this file without the helpers of other tests.
     from running import SCRIPT, run_here
 
