@@ -407,6 +407,7 @@ def place_told(line: str) -> tuple[int, ...]:
     return int(begun[1]) - 1, int(begun[2])
 
 
+@pytest.mark.exhaustive
 @quick_and_slow
 def test_ctrl_c_at_the_very_end_is_no_traceback(
     quick: bool, whole: Callable[[str], Whole], tmp_path: Path, record_property: Record
