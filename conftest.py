@@ -37,7 +37,7 @@ collect_ignore = ["tests/reference/make_torch_reference.py"]
 
 # What few tests need. Their modules skip by importorskip; the rest of what imports it is this.
 EXAMPLES_OF = {
-    "distributed": ["npsoftmax/ext/*cluster*.py", "docs/cluster.md"],
+    "distributed": ["npsoftmax/ext/*cluster*.py", "docs/cluster.md", "tests/clusters.py"],
     "onnx": ["npsoftmax/ext/onnx*.py", "docs/export.md"],
     "onnxruntime": ["docs/export.md"],
     "safetensors": ["npsoftmax/ext/safetensors*.py", "docs/export.md"],
@@ -73,7 +73,10 @@ def lines_of_missing(text: str) -> Iterator[int]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out the blocks of a document that import what is missing; mark what few runs need."""
     for item in items:
-        if isinstance(item, pytest.DoctestItem) and item.path.suffix == ".md":
+        if any(item.path.match(pattern) for pattern in collect_ignore_glob):
+            reason = 'needs more than the tests usually do: python -m pip install ".[test-all]"'
+            item.add_marker(pytest.mark.skip(reason=reason))
+        elif isinstance(item, pytest.DoctestItem) and item.path.suffix == ".md":
             left_out = set(lines_of_missing(item.dtest.docstring))
             examples = [e for e in item.dtest.examples if e.lineno not in left_out]
             item.dtest.examples = examples
