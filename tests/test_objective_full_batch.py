@@ -1,6 +1,7 @@
 """The objective on a whole data set: its value, its derivatives, and how far it is from optimal."""
 
 import math
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -316,7 +317,7 @@ def test_parts_cover_all_samples_once(n, threads, monkeypatch):
     store = local_samples(n, threads)
     parts = store.map_reduce(columns_of, list.__add__)
     assert len(parts) == max(1, min(threads, n // 4))
-    assert sum(parts, []) == list(range(n))
+    assert list(chain(*parts)) == list(range(n))
 
 
 def local_samples(n, threads):

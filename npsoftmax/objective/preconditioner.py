@@ -16,11 +16,11 @@ identity on directions that sum to zero, and its diagonal is :math:`(k-1)/k^2`. 
 exact there, and for two classes at every :math:`\theta`, except for the small f and the estimate.
 
 **The estimate.** A block costs :math:`m d^2` operations for m samples, and a few thousand samples
-are enough. They are drawn where :math:`u_{cj}` is large, with a probability :math:`\pi_j` in proportion
-to it, and weigh :math:`1/\pi_j` (Horvitz and Thompson, Journal of the American Statistical
-Association 47, 1952). The draw is systematic, at equal steps of the cumulative probability, and so
-repeatable. A ridge of the size of the estimate's error, :math:`\frac{d+1}{m} (1 - \frac mn)` times
-the diagonal, keeps the inverse from overshooting.
+are enough. They are drawn where :math:`u_{cj}` is large, with a probability :math:`\pi_j` in
+proportion to it, and weigh :math:`1/\pi_j` (Horvitz and Thompson, Journal of the American
+Statistical Association 47, 1952). The draw is systematic, at equal steps of the cumulative
+probability, and so repeatable. A ridge of the size of the estimate's error,
+:math:`\frac{d+1}{m} (1 - \frac mn)` times the diagonal, keeps the inverse from overshooting.
 
 Böhning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical
 Mathematics 44(1), 1992, bounds every Hessian by
