@@ -468,7 +468,8 @@ def adds_resume_command(solver: Solver, folder: Path) -> Iterator[None]:
         run_folder.write_history(folder, solver.trainer.history)
         raise ClusterError(
             f"{error}; checkpoint written {solver.position()}, resume "
-            f"{resume_flags(solver, folder)}, without --scheduler and --workers to train here"
+            f"{resume_flags(solver, folder)}; leave out --scheduler and --workers to train on this "
+            "machine"
         ) from error
 
 
