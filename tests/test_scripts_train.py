@@ -322,7 +322,10 @@ def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path, number):
     flags[3] = str(epoch + 3)
     resumed = train(*flags, "--resume", "--run-dir", "run")
     assert resumed.returncode == 0, resumed.stderr
-    assert re.search("resumed   (after|in) epoch", resumed.stdout)
+    position = re.match(r"train.py: interrupted ((?:after|in) epoch .+); checkpoint written", line)[
+        1
+    ]
+    assert f"resumed   {position}\n" in resumed.stdout
     assert train(*flags, "--run-dir", "whole").returncode == 0
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert (run / "model.npz").read_bytes() == (whole / "model.npz").read_bytes()
