@@ -1,11 +1,11 @@
-"""Cross-entropy by its definition: what it costs, beside forms that do not multiply by zeros.
+"""Compare the cost of cross-entropy by its definition with forms that do not multiply by zeros.
 
     python benchmarks/definition.py            # prints the table, writes results/definition.json
     python benchmarks/definition.py --docs     # and puts it into docs/exercises.md
     python benchmarks/definition.py --quick    # fewer rounds, nothing written
 
-The mean loss of one batch of float32 logits, samples as columns, one thread. All forms shift the
-logits by their maximum, so that they differ in what comes after.
+All forms compute the mean loss of one batch of float32 logits, with samples as columns and one
+thread. All shift the logits by their maximum, so they differ only in the steps after it.
 """
 
 import sys
@@ -42,7 +42,7 @@ def definition(z: Any, Y: Any) -> Any:
     return -(Y * np.log(np.clip(softmax(z), 1e-12, None))).sum(axis=0).mean()
 
 
-def picked(z: Any, y: Any) -> Any:
+def pick_at_label(z: Any, y: Any) -> Any:
     """Return the mean of - log p at the label: what the chapter does."""
     return -np.log(softmax(z)[y, np.arange(y.size)]).mean()
 
@@ -59,7 +59,7 @@ def contestants(z: Any, y: Any) -> dict[str, Callable[[], Any]]:
     return {
         "definition, one-hot made": lambda: definition(z, onehot(z, y)),
         "definition, one-hot given": lambda: definition(z, Y),
-        "minus log of the label's probability": lambda: picked(z, y),
+        "minus log of the label's probability": lambda: pick_at_label(z, y),
         FUSED: lambda: fused(z, y),
         "npsoftmax.logitcrossentropy": lambda: logitcrossentropy(z, y),
     }

@@ -1,13 +1,13 @@
-"""Time an epoch beside PyTorch's four ways to write it, and JAX's one.
+"""Time an epoch of npsoftmax, of four ways to write it in PyTorch, and of JAX.
 
-Every program trains the same model from the same weights on the same batches, in float32 with SGD;
-their parameters are compared after an epoch before any time is taken. Then epochs in turn.
+Every program trains the same model from the same weights on the same batches, in float32 with SGD.
+Their parameters are compared after one epoch, before any time is taken. Then epochs run in turn.
 
     python benchmarks/hot_loop.py             # prints the table, writes results and picture
     python benchmarks/hot_loop.py --docs      # and puts the table into benchmarks/README.md
     python benchmarks/hot_loop.py --quick     # fewer samples and rounds, nothing written
 
-The data are Fashion-MNIST (``NPSOFTMAX_DATA``). Linux only, where a process can be held to a core.
+The data are Fashion-MNIST (``NPSOFTMAX_DATA``). Linux only, to pin a process to a core.
 """
 
 import os
@@ -65,7 +65,7 @@ def refuse_unequal(epochs: dict[str, Callable[[], Any]]) -> None:
 def measured(
     label: str, cores: int, threads: int, samples: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """Return medians and ratios by batch size, on so many cores, in a process of its own."""
+    """Return medians and ratios by batch size, on this number of cores, in a new process."""
     # JAX takes all the cores that its process may use when it first computes.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     threadpool_limits(threads, user_api="blas")

@@ -1,4 +1,4 @@
-"""The programs that ``hot_loop.py`` compares with: PyTorch four ways, JAX where installed.
+"""The programs that ``hot_loop.py`` compares with: four in PyTorch, and one in JAX if installed.
 
 Each takes a problem and returns a function that trains one epoch and returns ``theta`` (k, d+1).
 """

@@ -1,9 +1,8 @@
 """Measure how close the training loop is to what the machine can do.
 
-An epoch of ``Trainer`` over Fashion-MNIST, in turn with what no program of this kind can leave out:
-its two matrix products per batch, on floats that lie in cache and into arrays that exist, and one
-pass over its bytes. Beside them the other parts, each on its own, and the loop in blocks of other
-sizes than the one in use.
+An epoch of ``Trainer`` over Fashion-MNIST runs in turn with the work that no such program avoids:
+two matrix products for each batch, on floats in the cache and into existing arrays, and one pass
+over the bytes. The other parts are timed on their own too, and the loop with other block sizes.
 
     python benchmarks/limit.py            # prints the tables, writes results and picture
     python benchmarks/limit.py --docs     # and puts the tables into benchmarks/README.md

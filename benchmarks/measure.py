@@ -1,7 +1,7 @@
-"""What the benchmarks share: flags, timing in turn, the machine, results on disk, tables, bars.
+"""Shared parts of the benchmarks: flags, timing in turn, the machine, results, tables, bar charts.
 
-Machines are shared and change their clock, so contestants run in turn, A B C A B C, and what is
-compared is each round's ratio to the reference of the same round.
+Machines are shared and change their clock speed. So the contestants run in turn, A B C A B C, and
+only ratios within the same round are compared.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def publish(
 
 
 def threads(count: int) -> None:
-    """Hold BLAS and OpenMP to so many threads; call it before NumPy loads."""
+    """Limit BLAS and OpenMP to a number of threads; call it before NumPy is imported."""
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(count)
 
@@ -108,7 +108,7 @@ def compared(times: Mapping[str, Sequence[float]], reference: str) -> dict[str, 
 
 
 def machine(*packages: str) -> dict[str, str]:
-    """Return what a reader needs to know of the machine, with the versions of ``packages``."""
+    """Return a description of the machine, with the versions of ``packages``."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

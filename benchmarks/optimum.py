@@ -1,16 +1,17 @@
 """Time each solver of softmax regression with an L2 penalty to the optimum.
 
-Mean cross-entropy + l2/2 ||W||^2, the bias free, l2 = 1e-4, from scratch, with two threads on two
-cores. The time to come within 1e-2, 1e-3 and 1e-4, relative, of the smallest value, which
-npsoftmax finds in float64 before any clock runs, with a proved bound on what is missing.
+The objective is mean cross-entropy + l2/2 ||W||^2, without a penalty on the bias, l2 = 1e-4, from
+scratch, with two threads on two cores. Measured is the time to come within a relative 1e-2, 1e-3
+and 1e-4 of the smallest value. npsoftmax finds that value in float64 beforehand, with a proven
+bound on its error.
 
     python benchmarks/optimum.py             # prints the tables, writes results and picture
     python benchmarks/optimum.py --docs      # and puts the tables into benchmarks/README.md
     python benchmarks/optimum.py --quick     # two small problems, nothing written
 
 The data are Fashion-MNIST (``NPSOFTMAX_DATA``) and samples drawn from a softmax model; with
-``--quick`` no data set is needed. scikit-learn-intelex takes part where it is installed. Linux
-only, where a process can be held to its cores.
+``--quick`` no data set is needed. scikit-learn-intelex takes part if it is installed. Linux
+only, to pin a process to its cores.
 """
 
 import math
@@ -56,7 +57,7 @@ Call = Callable[..., Any]
 
 
 class Stopwatch:
-    """Takes down the points of a run, and says when it is close enough or too late."""
+    """Record the points of a run, and stop it when it is close enough or too late."""
 
     def __init__(self, target: float, limit: float) -> None:
         self.target, self.limit = target, limit
@@ -71,7 +72,7 @@ class Stopwatch:
 
 
 def best_of(problem: Problem) -> dict[str, float]:
-    """Return the smallest objective that npsoftmax finds in float64, and what it may lack."""
+    """Return the smallest objective that npsoftmax finds in float64, and a bound on its error."""
     X, y, k, _, l2 = problem.data()
     model = nps.SoftmaxRegression(X.shape[0], k, dtype="float64")
     found = nps.fit(model, X, y, l2=l2, tol=1e-10, max_iterations=3000)
@@ -99,7 +100,7 @@ def traced(problem: Problem, name: str, best: Mapping[str, float]) -> Trace:
 
 
 def refitted(solve: Solve, evaluate: Callable[[Any], float]) -> Callable[[int], Point]:
-    """Return what solves from scratch in so many iterations, and evaluates off the clock."""
+    """Return a timed solve from scratch in a number of iterations; it evaluates off the clock."""
 
     def fit(iterations: int) -> Point:
         start = perf_counter()
@@ -110,7 +111,7 @@ def refitted(solve: Solve, evaluate: Callable[[Any], float]) -> Callable[[int], 
 
 
 def searched(fit: Callable[[int], Point], targets: Sequence[float], limit: float) -> list[Point]:
-    """Return fits of ever more iterations, with the smallest that reach each target, to 10 %."""
+    """Fit with more and more iterations; find the smallest number for each target, within 10 %."""
     points: dict[int, Point] = {}
     for iterations in (2**power for power in range(10)):
         points[iterations] = fit(iterations)
@@ -137,14 +138,14 @@ def refuse_wrong_claim(label: str, claimed: float, found: float) -> None:
 
 
 def reached(trace: Trace | None, target: float) -> Point | None:
-    """Return the earliest point within a target, or None; fits from scratch are in no order."""
+    """Return the earliest point within a target, or None; fits from scratch are not ordered."""
     points = [] if trace is None else trace["points"]
     within = [point for point in points if point[2] <= target]
     return min(within, key=lambda point: point[1], default=None)
 
 
 def timed(problem: Problem, name: str, iterations: int, threads: int, target: float) -> float:
-    """Return the seconds of so many iterations from scratch, unwatched, that reach a target."""
+    """Return the seconds of a number of iterations from scratch, without callbacks."""
     data = problem.data()
     solve = CONTESTANTS[name](data)
     solve(1)
@@ -247,7 +248,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def picture(results: Mapping[str, Any]) -> Any:
-    """Draw how far above the optimum each contestant's best is after so many seconds."""
+    """Plot the distance of each contestant's best point from the optimum against time."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 7.5), layout="constrained")

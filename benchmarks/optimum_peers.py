@@ -1,9 +1,9 @@
 """The problems and the solvers of ``optimum.py``.
 
-Each contestant takes a problem's data, brings them into its layout, and returns a function that
-solves from scratch in so many iterations at most and returns ``theta`` (k, d+1). That function
-tells a watch, where it is given one, the objective at each point as the solver has computed it,
-and ends where the watch says so.
+Each contestant converts a problem's data to its own layout, and returns a function that solves from
+scratch in at most a given number of iterations and returns ``theta`` (k, d+1). If that function is
+given a watch, it reports the objective at each point, as the solver computed it, and ends when the
+watch returns True.
 """
 
 import itertools
@@ -33,7 +33,7 @@ Solve = Callable[..., Any]
 
 
 class Data(NamedTuple):
-    """What all contestants share."""
+    """The data of all contestants."""
 
     X: Any  # (d, n): bytes from 0 to 255, which count as 0 to 1, or floats
     y: Any  # labels, (n,)
@@ -56,7 +56,7 @@ class Data(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What to minimise."""
+    """A problem to minimise."""
 
     title: str
     make: Callable[..., tuple[Any, Any]]
@@ -228,7 +228,7 @@ POOLS = {LBFGS: "blas", NEWTON: "blas", INTELEX: "blas", TORCH: "openmp"}
 
 
 def quickest_threads(name: str, solve: Solve) -> int:
-    """Return with how many threads three iterations take less time, in two tries each.
+    """Return the number of threads with which three iterations are faster, in two tries each.
 
     Two are not always better: OpenMP's threads, which wait in a loop, may be in the way.
     """
@@ -243,5 +243,5 @@ def quickest_threads(name: str, solve: Solve) -> int:
 
 
 def limited(name: str, threads: int) -> AbstractContextManager[Any]:
-    """Hold a contestant to so many threads."""
+    """Limit a contestant to a number of threads."""
     return threadpool_limits(threads, user_api=POOLS[name]) if name in POOLS else nullcontext()

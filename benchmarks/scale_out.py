@@ -1,4 +1,4 @@
-"""Measure what a cluster costs the exact optimum here, and predict it for a hundred machines.
+"""Measure the cost of a cluster for the exact optimum, and predict it for a hundred machines.
 
     python benchmarks/scale_out.py             # prints the tables, writes results and picture
     python benchmarks/scale_out.py --docs      # and puts the tables into benchmarks/README.md
@@ -61,7 +61,7 @@ Times = dict[str, list[dict[str, float]]]
 
 @contextmanager
 def workers(count: int, threads: int = 1) -> Iterator[Client]:
-    """Yield a client of so many processes."""
+    """Yield a client of a number of processes."""
     with (
         LocalCluster(
             n_workers=count,
@@ -159,7 +159,7 @@ def memory(field: str) -> int:
 
 
 def limited_fit(address: str, n: int, limit: int) -> dict[str, float]:
-    """Fit n samples on a cluster from a process with so much address space, data and all."""
+    """Fit n samples on a cluster from a process with limited address space, data included."""
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     start = time.perf_counter()
     with Client(address) as client:
@@ -191,7 +191,7 @@ def driver_memory(quick: bool) -> list[dict[str, float]]:
 
 
 def predicted(n: int, num_workers: int, costs: Mapping[str, float]) -> dict[str, float]:
-    """Return what an iteration costs by the model, for the width and classes of Fashion-MNIST."""
+    """Return the cost of an iteration by the model, for the width and classes of Fashion-MNIST."""
     theta = K * (D + 1) * 4
     levels = max(0, math.ceil(math.log(num_workers / FAN_IN, FAN_IN)))
     compute = n / num_workers * costs["per_sample"]
@@ -284,7 +284,7 @@ def memory_table(points: Sequence[Mapping[str, float]]) -> str:
 
 
 def weak_table(results: Mapping[str, Any]) -> str:
-    """Return what the model predicts where each worker keeps as many samples, beside one worker."""
+    """Return the predicted times with equal samples per worker, relative to one worker."""
     costs = costs_of(results["rounds"], results["shards"])
     largest = max(map(int, results["rounds"]))
     measured = statistics.median(p["seconds"] for p in results["rounds"][str(largest)][TWO])

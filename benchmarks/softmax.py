@@ -1,4 +1,4 @@
-"""How accurate, and at what cost? softmax and its relatives beside four libraries.
+"""Compare accuracy and speed of softmax and related functions with four libraries.
 
 Accuracy: the worst error in units in the last place (ULP) over the families of columns of
 ``tests/oracle.py``, against mpmath at 60 digits. Time: medians of calls in turn, as ratios to the
@@ -55,7 +55,7 @@ def exact_values(x: Any, y: Any, dtype: Any) -> dict[str, list[mpf | None]]:
     with mp.workdps(oracle.DIGITS):
         losses = [column.loss for column in columns]
         mean = mp.fsum(losses) / len(losses)
-        # One infinite loss makes the mean infinite, whatever its exact value is.
+        # One infinite loss makes the mean infinite, for any exact value.
         fits = max(losses) <= mpf(float(np.finfo(dtype).max))
     return {
         "softmax": [v for column in columns for v in column.softmax],

@@ -1,4 +1,4 @@
-"""The libraries that ``softmax.py`` compares, each as its users call it, on the same memory.
+"""The libraries that ``softmax.py`` compares, called as their users do, on the same memory.
 
 npsoftmax, NumPy and SciPy see Fortran-ordered columns ``(k, n)``, PyTorch and scikit-learn the same
 bytes as rows.
@@ -21,19 +21,19 @@ OURS, PLAIN = "npsoftmax", "NumPy, plain shifted"
 
 
 def plain_softmax(x: Any) -> Any:
-    """Return the shifted formula as everyone writes it."""
+    """Return the usual shifted formula."""
     exponentials = np.exp(x - x.max(axis=0))
     return exponentials / exponentials.sum(axis=0)
 
 
 def plain_logsoftmax(x: Any) -> Any:
-    """Return the shifted formula as everyone writes it."""
+    """Return the usual shifted formula."""
     d = x - x.max(axis=0)
     return d - np.log(np.exp(d).sum(axis=0))
 
 
 def plain_loss_and_grad(x: Any, y: Any) -> Any:
-    """Return the mean loss and its gradient, p - onehot, as everyone writes them."""
+    """Return the mean loss and its gradient, p - onehot, by the usual formulas."""
     samples = np.arange(y.size)
     d = x - x.max(axis=0)
     exponentials = np.exp(d)
@@ -56,7 +56,7 @@ def ours(x: Any, y: Any) -> dict[str, Any]:
 
 
 def from_two(p: Any, logp: Any, y: Any) -> dict[str, Any]:
-    """Return what users of a softmax and a logsoftmax make of them."""
+    """Return loss and gradient as users compute them from a softmax and a logsoftmax."""
     samples = np.arange(y.size)
     gradient = p.copy()
     gradient[y, samples] -= 1

@@ -1,8 +1,8 @@
-"""How long do whole processes take, and how much memory? train.py beside PyTorch's programs.
+"""Compare time and memory of whole processes: train.py and PyTorch's programs.
 
-Each contestant is a fresh process with one BLAS thread; the programs train ten epochs on cached
-data, with the test accuracy after each, and must end within 0.02 of train.py's before any time is
-reported. Wall time and peak memory (as Linux counts it), processes in turn after a warm-up run.
+Each contestant is a new process with one BLAS thread. The programs train ten epochs on cached data
+and compute the test accuracy after each. It must end within 0.02 of train.py's before any time is
+reported. Wall time and peak memory (as Linux counts it) are measured in turn, after a warm-up run.
 
     python benchmarks/start_to_finish.py           # prints both tables, writes results and picture
     python benchmarks/start_to_finish.py --docs    # and puts the tables into benchmarks/README.md

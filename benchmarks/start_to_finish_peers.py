@@ -2,8 +2,9 @@
 
     python benchmarks/start_to_finish_peers.py FOLDER EPOCHS {as_printed,concise}
 
-FOLDER holds the four unpacked IDX files, as torchvision leaves them. Test accuracy after every
-epoch; the last one goes into ``summary.json`` in the working folder, where train.py puts its own.
+FOLDER holds the four unpacked IDX files, as torchvision leaves them. The test accuracy is computed
+after every epoch. The last one is written to ``summary.json`` in the working folder, as train.py
+does.
 """
 
 import gc
