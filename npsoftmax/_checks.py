@@ -14,23 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax.errors import InputError, LabelError, ShapeError
 
-__all__ = [
-    "as_axis",
-    "as_columns",
-    "as_count",
-    "as_float",
-    "as_labels",
-    "as_out",
-    "as_samples",
-    "as_single_axis",
-    "as_size",
-    "as_weights",
-    "check_not_calibrated",
-    "floating_dtype",
-    "same_samples",
-    "unusable_weights",
-]
-
 
 def floating_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
     """Return the dtype to compute in: floats stay, integers and booleans become float64."""

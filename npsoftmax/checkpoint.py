@@ -58,23 +58,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a minibatch run needs to resume bit for bit.
-
-    Attributes
-    ----------
-    settings : mapping
-        Settings that the resumed run must have in common, as JSON holds them.
-    environment : mapping
-        Environment that must be the same to resume bit for bit.
-    theta : ndarray
-        The parameters.
-    state : mapping of str to ndarray
-        The optimiser's arrays.
-    progress : Progress
-        Position in the current epoch.
-    history : sequence of EpochRecord
-        The finished epochs.
-    """
+    """Everything that a minibatch run needs to resume bit for bit."""
 
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -84,13 +68,7 @@ class Checkpoint:
     history: Sequence[EpochRecord]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the checkpoint to ``path``, atomically, and keep the previous one.
-
-        Parameters
-        ----------
-        path : path
-            The file. A whole previous file is kept as ``storage.previous(path)``.
-        """
+        """Write the checkpoint atomically; a whole previous one is kept (``storage.previous``)."""
         arrays = {OPTIMISER_PREFIX + name: value for name, value in self.state.items()}
         metadata = {
             "settings": self.settings,
@@ -102,19 +80,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], max_bytes: int = storage.MAX_BYTES) -> Checkpoint:
-        """Read what :meth:`write` wrote.
-
-        Parameters
-        ----------
-        path : path
-            The file.
-        max_bytes : int
-            The largest file to accept.
-
-        Returns
-        -------
-        Checkpoint
-        """
+        """Read a checkpoint of at most ``max_bytes`` that :meth:`write` wrote."""
         arrays, metadata = storage.read(path, KIND, max_bytes)
         with _malformed_is_corrupt(path, KIND):
             theta = arrays.pop("theta")
@@ -181,14 +147,8 @@ def _max_file_bytes(arrays: Iterable[NDArray[Any]]) -> int:
 class SolverCheckpoint:
     """Everything that a run of the L-BFGS solver needs to resume bit for bit.
 
-    Attributes
-    ----------
-    settings, environment : mapping
-        As in :class:`Checkpoint`.
-    x, pairs, anchor
-        As in :class:`npsoftmax.lbfgs.State`. Its gradient is not stored but computed again.
-    history : sequence of IterationRecord
-        The start and each iteration.
+    ``x``, ``pairs`` and ``anchor`` are those of :class:`npsoftmax.lbfgs.State`. Its gradient is not
+    stored but computed again.
     """
 
     settings: Mapping[str, Any]
@@ -199,7 +159,7 @@ class SolverCheckpoint:
     history: Sequence[IterationRecord]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the checkpoint to ``path``, atomically, and keep the previous one."""
+        """Write the checkpoint, as :meth:`Checkpoint.write` does."""
         arrays = {"theta": self.x}
         if self.anchor is not None:
             arrays["anchor"] = self.anchor
@@ -216,7 +176,7 @@ class SolverCheckpoint:
     def read(
         cls, path: str | os.PathLike[str], max_bytes: int = storage.MAX_BYTES
     ) -> SolverCheckpoint:
-        """Read what :meth:`write` wrote."""
+        """Read a checkpoint of at most ``max_bytes`` that :meth:`write` wrote."""
         arrays, metadata = storage.read(path, SOLVER_KIND, max_bytes)
         with _malformed_is_corrupt(path, SOLVER_KIND):
             history = [rebuild(IterationRecord, record) for record in metadata["history"]]
@@ -277,19 +237,9 @@ def read_solver_checkpoint(
 
 
 def newest_usable(path: str | os.PathLike[str], load: Callable[[Path], Result]) -> Result:
-    """Load a checkpoint, or the previous one if it is damaged.
+    """Load a checkpoint, or with a ResumeWarning the previous one if it is damaged or missing.
 
-    Parameters
-    ----------
-    path : path
-        The newest checkpoint.
-    load : callable
-        Reads one. Its error for a whole file is raised as it is.
-
-    Warns
-    -----
-    ResumeWarning
-        The newest one is damaged or missing, and the previous one is used.
+    The error of ``load`` for a whole file is raised as it is.
     """
     try:
         return load(Path(path))
@@ -346,12 +296,8 @@ def environment(threads: int | None = None) -> dict[str, Any]:
     """Return what bitwise reproducibility depends on besides settings and data.
 
     Machine type, NumPy build and number of threads: OpenBLAS has different loops for each family of
-    processors, and sums in a different order for each number of threads.
-
-    Parameters
-    ----------
-    threads : int, optional
-        Number of threads that share the work; that of the BLAS unless given.
+    processors, and sums in a different order for each number of threads. ``threads`` is the number
+    that share the work, by default that of the BLAS.
     """
     from threadpoolctl import threadpool_info
 

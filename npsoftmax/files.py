@@ -23,9 +23,10 @@ def publish(
 ) -> Iterator[BinaryIO]:
     """Open a temporary file that is renamed to ``path`` when the block ends without an error.
 
-    The temporary file is in the same folder. It is forced to the disk and renamed in one step, so
-    neither a reader nor a crash nor a full disk ever leaves half a file under ``path``. If the
-    block raises, the temporary file is removed and an existing file at ``path`` stays.
+    The temporary file is in the same folder, open for writing and reading. It is forced to the disk
+    and renamed in one step, so neither a reader nor a crash nor a full disk ever leaves half a file
+    under ``path``. If the block raises, the temporary file is removed and an existing file at
+    ``path`` stays. A ``path`` that is a folder, a device or a pipe raises OutputError.
 
     Parameters
     ----------
@@ -34,16 +35,6 @@ def publish(
     backup : path, optional
         Another name in the same folder, to which an existing file at ``path`` is moved. An
         existing file at either name is never missing in between.
-
-    Yields
-    ------
-    BinaryIO
-        The temporary file, open for writing and reading.
-
-    Raises
-    ------
-    OutputError
-        The folder or the file cannot be written, or ``path`` is a folder, a device or a pipe.
 
     Examples
     --------
@@ -133,12 +124,7 @@ _DAY_SECONDS = 24 * 60 * 60
 def remove_stale(folder: str | os.PathLike[str], older_than: float = _DAY_SECONDS) -> None:
     """Remove the temporary files that killed processes have left in a folder, where possible.
 
-    Parameters
-    ----------
-    folder : path
-        The folder, which may not exist.
-    older_than : float
-        Seconds since the last write to a file. A younger file may belong to a running process.
+    A file that was written within the last ``older_than`` seconds may belong to a running process.
 
     Examples
     --------
@@ -155,14 +141,7 @@ def remove_stale(folder: str | os.PathLike[str], older_than: float = _DAY_SECOND
 def readable(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a regular file for reading; raise InputError for anything else.
 
-    Parameters
-    ----------
-    path : path
-        The file. A folder, a device or a pipe is refused before it is opened.
-
-    Yields
-    ------
-    BinaryIO
+    A folder, a device or a pipe is refused before it is opened.
 
     Examples
     --------
@@ -191,18 +170,7 @@ def readable(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    """Return the content of a regular file.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    max_bytes : int
-        A larger file raises CorruptFileError before it is read.
-
-    Returns
-    -------
-    bytes
+    """Return the content of a regular file; one above ``max_bytes`` raises CorruptFileError.
 
     Examples
     --------

@@ -33,16 +33,7 @@ def accuracy(scores: ArrayLike, y: ArrayLike) -> float:
 
     .. math:: \frac1n \sum_j [\arg\max_i s_{ij} = y_j]
 
-    Parameters
-    ----------
-    scores : array_like
-        Shape ``(k, n)``.
-    y : array_like
-        Labels, shape ``(n,)``.
-
-    Returns
-    -------
-    float
+    Scores ``s`` have shape ``(k, n)``, labels ``y`` shape ``(n,)``.
 
     Examples
     --------
@@ -56,20 +47,8 @@ def accuracy(scores: ArrayLike, y: ArrayLike) -> float:
 def top_k_accuracy(scores: ArrayLike, y: ArrayLike, k: int = 3) -> float:
     """Compute the fraction of samples whose label is among the ``k`` largest scores.
 
-    If classes tie, the lower class counts as larger; ``k=1`` is therefore :func:`accuracy`.
-
-    Parameters
-    ----------
-    scores : array_like
-        Shape ``(k, n)``.
-    y : array_like
-        Labels, shape ``(n,)``.
-    k : int
-        Number of guesses.
-
-    Returns
-    -------
-    float
+    If classes tie, the lower class counts as larger; ``k=1`` is therefore :func:`accuracy`, with
+    the same shapes.
 
     Examples
     --------
@@ -85,19 +64,10 @@ def top_k_accuracy(scores: ArrayLike, y: ArrayLike, k: int = 3) -> float:
 
 
 def confusion_matrix(predicted: ArrayLike, y: ArrayLike, num_outputs: int) -> NDArray[np.int64]:
-    """Count how often each true class was predicted as each class.
+    """Count how often each true class was predicted as each of the ``num_outputs`` classes.
 
-    Parameters
-    ----------
-    predicted, y : array_like
-        Predicted and true labels, shape ``(n,)``.
-    num_outputs : int
-        The number of classes ``k``.
-
-    Returns
-    -------
-    ndarray of int64
-        Shape ``(k, k)``; entry ``[i, j]`` counts samples of class ``i`` predicted as ``j``.
+    Entry ``[i, j]`` of the result, shape ``(k, k)``, counts samples of class ``i`` predicted as
+    ``j``.
 
     Examples
     --------
@@ -122,7 +92,7 @@ class ClassReport(NamedTuple):
 
 
 def per_class(confusion: ArrayLike) -> ClassReport:
-    r"""Compute precision, recall and F1 of every class.
+    r"""Compute precision, recall and F1 of every class; 0 where the denominator is 0.
 
     .. math::
 
@@ -130,15 +100,7 @@ def per_class(confusion: ArrayLike) -> ClassReport:
         \text{recall}_i = \frac{C_{ii}}{\sum_j C_{ij}}, \qquad
         F_1 = \frac{2 C_{ii}}{\sum_j C_{ji} + \sum_j C_{ij}}
 
-    Parameters
-    ----------
-    confusion : array_like
-        ``C``, from :func:`confusion_matrix`.
-
-    Returns
-    -------
-    ClassReport
-        0 where the denominator is 0.
+    ``confusion`` is ``C``, from :func:`confusion_matrix`.
 
     Examples
     --------
@@ -171,18 +133,8 @@ def negative_log_likelihood(logits: ArrayLike, y: ArrayLike) -> float:
 
     .. math:: -\frac1n \sum_j \mathrm{logsoftmax}(z_j)_{y_j}
 
-    It takes logits because a probability that rounds to 1 has lost its logarithm.
-
-    Parameters
-    ----------
-    logits : array_like
-        Shape ``(k, n)``.
-    y : array_like
-        Labels, shape ``(n,)``.
-
-    Returns
-    -------
-    float
+    It takes logits ``z``, shape ``(k, n)``, because a probability that rounds to 1 has lost its
+    logarithm.
 
     Examples
     --------
@@ -197,16 +149,7 @@ def brier(probabilities: ArrayLike, y: ArrayLike) -> float:
 
     .. math:: \frac1n \sum_j \sum_i (p_{ij} - [i = y_j])^2 \in [0, 2]
 
-    Parameters
-    ----------
-    probabilities : array_like
-        Shape ``(k, n)``.
-    y : array_like
-        Labels, shape ``(n,)``.
-
-    Returns
-    -------
-    float
+    Probabilities ``p`` have shape ``(k, n)``, labels ``y`` shape ``(n,)``.
 
     References
     ----------
@@ -229,22 +172,8 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins:
 
     .. math:: \sum_m \frac{|B_m|}{n} \, |\mathrm{acc}(B_m) - \mathrm{conf}(B_m)|
 
-    The confidence of a sample is its largest probability; bin ``m`` of ``M`` holds the confidences
-    in ``((m-1)/M, m/M]``.
-
-    Parameters
-    ----------
-    probabilities : array_like
-        Shape ``(k, n)``.
-    y : array_like
-        Labels, shape ``(n,)``.
-    num_bins : int
-        ``M``.
-
-    Returns
-    -------
-    float
-        0 is perfect.
+    The confidence of a sample is its largest probability; bin ``m`` of ``M = num_bins`` holds the
+    confidences in ``((m-1)/M, m/M]``. 0 is perfect. The shapes are those of :func:`brier`.
 
     References
     ----------

@@ -91,7 +91,6 @@ class SoftmaxRegression:
         self.class_means: ClassMeans | None = None
 
     def __repr__(self) -> str:
-        """Show the sizes as Flux shows a Dense layer."""
         return f"{type(self).__name__}({self.num_inputs} => {self.num_outputs}, {self.theta.dtype})"
 
     @property
@@ -135,12 +134,8 @@ class SoftmaxRegression:
         Returns
         -------
         ndarray
-            Shape ``(k, n)``, Fortran-ordered, of the dtype of ``theta``.
-
-        Raises
-        ------
-        InputError
-            ``X`` holds NaN or infinities, or a logit overflows the dtype of ``theta``.
+            Shape ``(k, n)``, Fortran-ordered, of the dtype of ``theta``. A logit that overflows
+            this dtype raises InputError.
 
         Examples
         --------
@@ -188,19 +183,9 @@ class SoftmaxRegression:
         return labels
 
     def top_k(self, X: ArrayLike, k: int = 3) -> list[list[tuple[str, float]]]:
-        """Return the ``k`` most likely classes of each sample with their probabilities.
+        """Return the names and probabilities of the ``k`` most likely classes of each sample.
 
-        Parameters
-        ----------
-        X : array_like
-            Samples, as for :meth:`logits`.
-        k : int
-            At most the number of classes.
-
-        Returns
-        -------
-        list of list of (str, float)
-            For each sample, the most likely class first; on a tie the lower class first.
+        The most likely class comes first; on a tie, the lower class.
 
         Examples
         --------
@@ -218,7 +203,7 @@ class SoftmaxRegression:
         ]
 
     def decide(self, X: ArrayLike, costs: ArrayLike) -> NDArray[np.intp]:
-        r"""Return the action with the lowest expected cost for each sample.
+        r"""Return the action with the lowest expected cost for each sample; the first on a tie.
 
         .. math:: a_j = \arg\min_a \sum_c C_{ac} \, p_{cj}
 
@@ -229,11 +214,6 @@ class SoftmaxRegression:
         costs : array_like
             ``C``, shape ``(m, k)``: the cost of action ``a`` if class ``c`` is true. Usually the
             action ``i < k`` is to predict class ``i``; a further row can be the cost of abstaining.
-
-        Returns
-        -------
-        ndarray of int
-            Shape ``(n,)``, rows of ``costs``; the first on a tie.
 
         References
         ----------
@@ -270,30 +250,15 @@ class SoftmaxRegression:
 
     @temperature.setter
     def temperature(self, value: float) -> None:
-        """Set the divisor of the logits."""
         if not 1e-20 <= as_size(value, "temperature") <= 1e20:
             raise InputError(f"temperature: expected a number from 1e-20 to 1e20, got {value}")
         self._temperature = float(value)
 
     def calibrate(self, X: ArrayLike, y: ArrayLike) -> float:
-        r"""Fit the temperature to held-out samples; predictions do not change.
+        r"""Fit :attr:`temperature` to samples that were not used for training, and return it.
 
-        Parameters
-        ----------
-        X : array_like
-            Samples that were not used for training, as for :meth:`logits`.
-        y : array_like
-            Labels, shape ``(n,)``.
-
-        Returns
-        -------
-        float
-            :attr:`temperature`, above 1 if the model was overconfident.
-
-        Raises
-        ------
-        InputError
-            No temperature is the best (:func:`npsoftmax.calibration.fit_temperature`).
+        It is above 1 if the model was overconfident; predictions do not change. Raises InputError
+        if no temperature is the best (:func:`npsoftmax.calibration.fit_temperature`).
 
         Examples
         --------
@@ -338,17 +303,9 @@ class SoftmaxRegression:
     def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
         """Compute how different samples are from the training samples.
 
-        Parameters
-        ----------
-        X : array_like
-            Samples, as for :meth:`logits`.
-
-        Returns
-        -------
-        ndarray of float64
-            Shape ``(n,)``: the distance to the nearest class mean, in radii of that class. A value
-            above 1 means that 99 % of the samples of each class are closer to their mean; the
-            probabilities are then unreliable.
+        It is the distance to the nearest class mean in radii of that class, shape ``(n,)``. A value
+        above 1 means that 99 % of the samples of each class are closer to their mean; the
+        probabilities are then unreliable.
 
         Examples
         --------
@@ -367,11 +324,6 @@ class SoftmaxRegression:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a ``.npz`` file, atomically; an existing file is replaced.
-
-        Raises
-        ------
-        InputError
-            A parameter is NaN or infinite, or an attribute was set to an unusable value.
 
         Examples
         --------
@@ -399,12 +351,7 @@ class SoftmaxRegression:
     def load(cls, path: str | os.PathLike[str]) -> SoftmaxRegression:
         """Read a model that :meth:`save` wrote; the file cannot execute code.
 
-        Raises
-        ------
-        InputError
-            The file does not exist or cannot be read.
-        CorruptFileError
-            The file is not a model, is damaged, or has another format version.
+        Raises CorruptFileError for a damaged file, another file or another format version.
         """
         arrays, metadata = storage.read(path, "model")
         try:

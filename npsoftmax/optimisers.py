@@ -53,14 +53,9 @@ class Optimiser(ABC):
         """Return the step for ``grad``, which may be overwritten, and advance the state."""
 
     def update(self, theta: NDArray[Any], grad: NDArray[Any]) -> None:
-        """Subtract one step from ``theta`` in place; ``grad`` is overwritten.
+        """Subtract one step from ``theta`` in place.
 
-        Parameters
-        ----------
-        theta : ndarray
-            The parameters.
-        grad : ndarray
-            The gradient at ``theta``, of the same shape and dtype.
+        ``grad`` is the gradient at ``theta``, of the same shape and dtype; it is overwritten.
 
         Examples
         --------
@@ -93,12 +88,7 @@ class Optimiser(ABC):
 
 @dataclass(eq=False)
 class Descent(Optimiser):
-    r"""Gradient descent: :math:`\theta \leftarrow \theta - \eta g`.
-
-    Parameters
-    ----------
-    eta : float
-        Learning rate.
+    r"""Gradient descent with the learning rate ``eta``: :math:`\theta \leftarrow \theta - \eta g`.
 
     Examples
     --------
@@ -118,13 +108,8 @@ class Descent(Optimiser):
 class Momentum(Optimiser):
     r"""Heavy ball: :math:`v \leftarrow \rho v + \eta g,\; \theta \leftarrow \theta - v`.
 
-    ``v`` contains the learning rate (as in Optimisers.jl, unlike PyTorch), so the two agree only
-    if ``eta`` is constant.
-
-    Parameters
-    ----------
-    eta, rho : float
-        Learning rate; fraction of the velocity that is kept.
+    The velocity ``v``, of which the fraction ``rho`` is kept, contains the learning rate ``eta``
+    (as in Optimisers.jl, unlike PyTorch), so the two agree only if ``eta`` is constant.
 
     Examples
     --------
@@ -149,12 +134,8 @@ class Momentum(Optimiser):
 class Nesterov(Optimiser):
     r"""Nesterov's momentum: :math:`d = (1+\rho)\eta g - \rho^2 v,\; v \leftarrow \rho v - \eta g`.
 
-    ``v`` is the previous velocity, with the sign of the movement (opposite to :class:`Momentum`).
-
-    Parameters
-    ----------
-    eta, rho : float
-        Learning rate; fraction of the velocity that is kept.
+    ``eta`` is the learning rate and ``rho`` the fraction of the velocity that is kept. ``v`` is the
+    previous velocity, with the sign of the movement (opposite to :class:`Momentum`).
 
     Examples
     --------
@@ -186,14 +167,8 @@ class Adam(Optimiser):
         \theta &\leftarrow \theta - \eta \,
             \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}
 
-    Parameters
-    ----------
-    eta : float
-        Learning rate.
-    beta : (float, float)
-        Decay of the first and the second moment.
-    epsilon : float
-        Keeps the division finite.
+    ``eta`` is the learning rate, ``beta`` holds the decays of the first and the second moment, and
+    ``epsilon`` keeps the division finite.
 
     References
     ----------
@@ -239,15 +214,9 @@ class AdamW(Adam):
 
     .. math:: \theta \leftarrow \theta - \eta \, (\text{adam} + \lambda \theta)
 
-    ``lambda_`` is multiplied by the learning rate, as in PyTorch and in Optimisers.jl with
-    ``couple=true``. It shrinks all of ``theta``, including the bias.
-
-    Parameters
-    ----------
-    eta, beta, epsilon
-        The settings of :class:`Adam`.
-    lambda_ : float
-        Weight decay; 0 as in Optimisers.jl (PyTorch: 0.01).
+    The weight decay ``lambda_`` is multiplied by the learning rate, as in PyTorch and in
+    Optimisers.jl with ``couple=true``. It shrinks all of ``theta``, including the bias. Its default
+    is 0 as in Optimisers.jl (PyTorch: 0.01).
 
     References
     ----------
@@ -268,12 +237,9 @@ class AdamW(Adam):
 
 @dataclass(eq=False)
 class WeightDecay(Optimiser):
-    r"""Add :math:`\lambda\theta` to the gradient; as the first rule of a chain, an L2 penalty.
+    r"""Add :math:`\lambda\theta` to the gradient.
 
-    Parameters
-    ----------
-    lambda_ : float
-        The penalty is ``lambda_ / 2 * norm(theta)**2``.
+    As the first rule of a chain, it adds the penalty ``lambda_ / 2 * norm(theta)**2``.
 
     Examples
     --------
@@ -293,11 +259,6 @@ class WeightDecay(Optimiser):
 class ClipGrad(Optimiser):
     """Clip each entry of the gradient to ``[-delta, delta]``.
 
-    Parameters
-    ----------
-    delta : float
-        The limit.
-
     Examples
     --------
     >>> ClipGrad(1.0).apply(np.zeros(2), np.array([0.5, -3.0]))
@@ -313,14 +274,9 @@ class ClipGrad(Optimiser):
 
 @dataclass(eq=False)
 class ClipNorm(Optimiser):
-    r"""Scale the gradient down to norm :math:`\omega`: :math:`g \min(1, \omega / \|g\|_2)`.
+    r"""Scale the gradient down to the norm ``omega``: :math:`g \min(1, \omega / \|g\|_2)`.
 
     A norm that is NaN or infinite raises DivergedError.
-
-    Parameters
-    ----------
-    omega : float
-        The largest norm.
 
     Examples
     --------
@@ -331,7 +287,7 @@ class ClipNorm(Optimiser):
     omega: float = 10.0
 
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
-        """Return the gradient with a norm of at most ``omega``."""
+        """Return the scaled gradient."""
         norm = float(np.linalg.norm(grad.astype(np.float64)))
         if not np.isfinite(norm):
             raise DivergedError(
@@ -345,11 +301,6 @@ class ClipNorm(Optimiser):
 
 class OptimiserChain(Optimiser):
     """Apply rules to the gradient from left to right; the empty chain subtracts the gradient.
-
-    Parameters
-    ----------
-    *rules : Optimiser
-        For instance ``ClipNorm(1.0), Momentum(0.1)``.
 
     Examples
     --------
@@ -366,7 +317,6 @@ class OptimiserChain(Optimiser):
         self.rules = rules
 
     def __repr__(self) -> str:
-        """List the rules."""
         return f"OptimiserChain({', '.join(map(repr, self.rules))})"
 
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:

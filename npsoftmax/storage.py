@@ -46,7 +46,8 @@ def write(
 ) -> None:
     """Write arrays and metadata to ``path``, atomically.
 
-    The new file is synced to the disk and read back before it replaces an existing one.
+    The new file, of at most 1 GiB, is read back and synced to the disk before it replaces an
+    existing one.
 
     Parameters
     ----------
@@ -61,13 +62,6 @@ def write(
         Up to 8 MiB of JSON.
     keep_previous : bool
         Keep the existing file as :func:`previous`, if it is whole.
-
-    Raises
-    ------
-    InputError
-        An array or metadata of another type, or more than 1 GiB.
-    OutputError
-        The file cannot be written, or does not read back identically.
 
     Examples
     --------
@@ -106,28 +100,10 @@ def write(
 def read(
     path: str | os.PathLike[str], kind: str, max_bytes: int = MAX_BYTES
 ) -> tuple[Arrays, dict[str, Any]]:
-    """Read a file that :func:`write` wrote.
+    """Return the arrays and metadata of a file of this kind that :func:`write` wrote.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-    kind : str
-        The expected kind of file.
-    max_bytes : int
-        The largest file to accept. Reading takes about twice the size of the file in memory.
-
-    Returns
-    -------
-    arrays : dict of str to ndarray
-    metadata : dict
-
-    Raises
-    ------
-    InputError
-        The file does not exist or cannot be read.
-    CorruptFileError
-        The file is damaged, of another kind, program or format version, or too large.
+    A file that is damaged, of another kind, program or format version, or larger than ``max_bytes``
+    raises CorruptFileError. Reading takes about twice the size of the file in memory.
     """
     arrays, found, metadata = _read(path, max_bytes)
     if found != kind:
