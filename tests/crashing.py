@@ -1,4 +1,4 @@
-"""Runs of the training command that are killed, interrupted or failed by the system."""
+"""Runs of the training command that are killed or interrupted, or whose system calls fail."""
 
 import json
 import os
@@ -18,11 +18,10 @@ from run_folder import FILES
 from running import SCRIPT, told
 
 from npsoftmax import storage
-from npsoftmax.checkpoint import Checkpoint, SolverCheckpoint
-from npsoftmax.checkpoint import verify_files as verify
+from npsoftmax.checkpoint import Checkpoint, SolverCheckpoint, verify_files
 
-# The real command, but for a data set that is drawn in a moment, and for the picture. What it has
-# drawn is kept nowhere: a second start must call the system as the first one does.
+# The real command with a small data set and no picture. The data set is not cached: a second start
+# must make the same system calls as the first one.
 DRIVER = """
 import os, runpy, sys
 from pathlib import Path
@@ -34,7 +33,7 @@ sys.argv = sys.argv[1:]
 sys.path[0] = str(Path(sys.argv[0]).parent)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-# The system's calls come in the same order at each run, or they could not be counted.
+# The system calls must come in the same order in each run, because they are counted.
 REPEATABLE = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
 TIMEOUT = 120
 
@@ -67,21 +66,11 @@ class Ended(NamedTuple):
 
 @dataclass
 class Run:
-    """A run of the training command, in as many lives as it takes.
-
-    Attributes
-    ----------
-    parent : Path
-        Where its folder lies.
-    way : str
-        Which of ``WAYS`` to train.
-    place : tuple of int
-        Where the newest checkpoint stood when the run was last looked at.
-    """
+    """A run of the training command in ``parent/run``, in one or several processes."""
 
     parent: Path
-    way: str
-    place: tuple[int, ...] = ()
+    way: str  # a key of WAYS
+    place: tuple[int, ...] = ()  # of the newest checkpoint at the last check
 
     @property
     def folder(self) -> Path:
@@ -91,18 +80,14 @@ class Run:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.npz"
 
-    def words(self, *flags: str) -> list[str]:
-        """Return the words that begin this run."""
-        words = [sys.executable, "-c", DRIVER, str(SCRIPT), "--dataset", "garments"]
-        return [*words, *WAYS[self.way], "--run-dir", str(self.folder), *flags]
-
     def start(self, *prefix: str, flags: Sequence[str] | None = None) -> subprocess.Popen[str]:
-        """Go on from the checkpoint, or begin if there is none."""
+        """Start the command, by default with ``--resume`` if there is a checkpoint."""
         if flags is None:
             flags = ["--resume"] if self.checkpoint.exists() else []
         self.parent.mkdir(parents=True, exist_ok=True)
+        words = [sys.executable, "-c", DRIVER, str(SCRIPT), "--dataset", "garments"]
         return subprocess.Popen(
-            [*prefix, *self.words(*flags)],
+            [*prefix, *words, *WAYS[self.way], "--run-dir", str(self.folder), *flags],
             cwd=self.parent,
             env={**os.environ, **REPEATABLE},
             stdout=subprocess.PIPE,
@@ -111,14 +96,11 @@ class Run:
         )
 
     def live(self, *prefix: str, flags: Sequence[str] | None = None) -> Ended:
-        """Let the command run until it ends, as under :meth:`start`."""
+        """Start the command and wait until it ends."""
         return ended(self.start(*prefix, flags=flags))
 
     def die(self, seconds: float, training: bool) -> bool:
-        """Kill the command after so long, from its start or its first checkpoint on.
-
-        Returns whether it was still alive.
-        """
+        """Kill the command some time after its start or first checkpoint; say if it was alive."""
         before = self.stamp()
         process = self.start()
         if training:
@@ -128,25 +110,25 @@ class Run:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            self.look()
+            self.check_files()
             return True
         assert (process.returncode, err) == (0, ""), (out, err)
         return False
 
     def stamp(self) -> int | None:
-        """Return what tells the newest checkpoint from those before."""
+        """Return the time of the newest checkpoint."""
         return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else None
 
-    def look(self) -> None:
-        """Hold what lies in the folder, after an end of any kind, to what is promised."""
+    def check_files(self) -> None:
+        """Check the guarantees for the run folder, which hold after every kind of end."""
         names = set(os.listdir(self.folder)) if self.folder.exists() else set()
         lasting = {name for name in names if not name.endswith(".part")}
         assert lasting <= set(FILES)
         assert "checkpoint.npz" in lasting or not lasting
-        # A publication under way has two temporary files, the new one and the one to keep.
+        # An unfinished publication has two temporary files, the new one and the previous one.
         assert len(names - lasting) <= 2
         sealed = sorted(name for name in lasting if name.endswith(".npz"))
-        assert not sealed or verify([str(self.folder / name) for name in sealed]) == 0
+        assert not sealed or verify_files([str(self.folder / name) for name in sealed]) == 0
         places = [place_in(self.folder / name) for name in sealed if name.startswith("check")]
         assert places == sorted(places, reverse=True)
         newest = places[0] if places else ()
@@ -154,13 +136,10 @@ class Run:
         self.place = newest
 
     def finish(self, expected: dict[str, Any]) -> int:
-        """Go on to the end, without a word of complaint, and compare with a whole run.
-
-        Returns how many bytes of the model are not those of the whole run.
-        """
+        """Resume until the end, compare with a whole run, and return the lost bytes."""
         end = self.live()
         assert (end.code, end.err) == (0, ""), end
-        self.look()
+        self.check_files()
         assert self.leftovers() == []
         found = outcome(self.folder)
         pairs = zip_longest(found["model"], expected["model"])
@@ -174,7 +153,7 @@ class Run:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until something is so, not for ever."""
+    """Wait until a condition holds, for a limited time."""
     end = monotonic() + TIMEOUT
     while not condition():
         assert monotonic() < end
@@ -182,7 +161,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def ended(process: subprocess.Popen[str]) -> Ended:
-    """Wait for a process, not for ever."""
+    """Wait until a process ends, for a limited time."""
     try:
         out, err = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -192,7 +171,7 @@ def ended(process: subprocess.Popen[str]) -> Ended:
 
 
 def place_in(path: Path) -> tuple[int, ...]:
-    """Return the place of a checkpoint, so that later ones are larger."""
+    """Return the position of a checkpoint in training; later ones are larger."""
     if storage.kind_of(path) == "checkpoint":
         progress = Checkpoint.read(path).progress
         return progress.epoch, progress.step
@@ -200,7 +179,7 @@ def place_in(path: Path) -> tuple[int, ...]:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Return all that a finished run leaves but for times."""
+    """Return the results of a finished run, except times."""
     path = folder / "checkpoint.npz"
     arrays, _ = storage.read(path, storage.kind_of(path))
     summary = json.loads((folder / "summary.json").read_text())
@@ -214,29 +193,14 @@ def outcome(folder: Path) -> dict[str, Any]:
     }
 
 
-# The system's calls, as strace shows them
-
-
 @dataclass(frozen=True)
 class Call:
-    """A call of the system that concerns the run folder.
+    """A system call that concerns the run folder, as strace shows it."""
 
-    Attributes
-    ----------
-    name : str
-        Its own name, which differs between machines: ``rename`` or ``renameat2``.
-    number : int
-        The how manyeth call of that name of the thread that writes the files.
-    label : str
-        The call and its paths, without what is random in them.
-    text : str
-        Its arguments and result as strace wrote them.
-    """
-
-    name: str
-    number: int
-    label: str
-    text: str
+    name: str  # differs between machines: rename or renameat2
+    number: int  # among the calls of this name, by the thread that writes the files
+    label: str  # the call and its paths, without their random parts
+    text: str  # arguments and result
 
     @property
     def kind(self) -> str:
@@ -248,19 +212,19 @@ TRACED = "trace=/^(openat|write|fsync|(mkdir|link|rename|unlink)(at|at2)?)$"
 
 
 def kind_of_call(name: str) -> str:
-    """Return the name without the ending of its younger variants."""
+    """Return the name without the suffix of its newer variants."""
     return name if name == "openat" else re.sub("at2?$", "", name)
 
 
 def strace(log: Path, *faults: str) -> list[str]:
-    """Return the words before a command that record its calls and let some of them fail."""
-    # With --seccomp-bpf, which is faster, strace loses the signals that it is to send.
+    """Return the start of a command line that records system calls and lets some of them fail."""
+    # With --seccomp-bpf, which is faster, strace loses the signals that it should send.
     words = ["strace", "-f", "-qq", "-y", "-s", "0", "-o", str(log), "-e", TRACED]
     return [*words, *(word for fault in faults for word in ("-e", f"inject={fault}"))]
 
 
 def can_trace() -> bool:
-    """Say whether strace is there and may watch a process."""
+    """Say whether strace is installed and permitted to trace."""
     words = ["strace", "-f", "-qq", "-o", os.devnull, "-e", TRACED, "true"]
     return (
         bool(shutil.which("strace")) and subprocess.run(words, capture_output=True).returncode == 0
@@ -268,7 +232,7 @@ def can_trace() -> bool:
 
 
 def calls_in(log: Path, folder: Path) -> list[Call]:
-    """Return the calls that concern a folder, in order, of the thread that began."""
+    """Return the calls of the first thread that concern a folder, in order."""
     found, counts, first = [], Counter[str](), ""
     for line in log.read_text(errors="replace").splitlines():
         begun = re.match(r"(\d+) +(\w+)\((.*)", line)
