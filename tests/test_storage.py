@@ -5,7 +5,6 @@ Files made on purpose to mislead their reader are in test_hostile_files.py.
 
 import io
 import os
-import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -47,15 +46,7 @@ def test_round_trip(tmp_path_factory, array, metadata):
     assert arrays["x"].dtype == array.dtype
     assert arrays["x"].tobytes() == array.tobytes() and arrays["x"].shape == array.shape
     assert arrays["fortran"].flags.f_contiguous
-
-
-def test_arrays_that_were_read_are_writable_copies(path):
-    storage.write(path, "test", {"x": np.arange(3), "scalar": np.array(1.5)}, {})
-    arrays, _ = storage.read(path, "test")
-    for array in arrays.values():
-        assert array.flags.writeable and array.flags.aligned
-    arrays["x"][0] = 7
-    assert arrays["x"].tolist() == [7, 1, 2]
+    assert all(array.flags.writeable and array.flags.aligned for array in arrays.values())
 
 
 def test_numpy_opens_it_and_it_is_reproducible(path):
@@ -65,21 +56,6 @@ def test_numpy_opens_it_and_it_is_reproducible(path):
         assert archive["x"].tolist() == [0, 1, 2]
     storage.write(path, "test", {"x": np.arange(3)}, {"a": 1})
     assert path.read_bytes() == first
-
-
-def test_every_flipped_bit_and_every_cut_is_detected(path):
-    storage.write(path, "test", {"x": np.arange(3.0)}, {})
-    good = path.read_bytes()
-    for place in range(len(good)):
-        bad = bytearray(good)
-        bad[place] ^= 1 << place % 8
-        path.write_bytes(bad)
-        with pytest.raises(CorruptFileError, match=r"file\.npz"):
-            storage.read(path, "test")
-    for bad in [good + b"\0", *(good[:length] for length in range(0, len(good), 7))]:
-        path.write_bytes(bad)
-        with pytest.raises(CorruptFileError):
-            storage.read(path, "test")
 
 
 def test_other_kinds_versions_and_larger_files_are_refused(path, monkeypatch):
@@ -164,23 +140,18 @@ def test_whole_files_are_described(good, capsys):
     assert verify_files(list(map(str, good))) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    model, checkpoint, solver = out.splitlines()
-    assert model == f"{good[0]}: a model, SoftmaxRegression(3 => 2, float64)"
-    assert re.fullmatch(
-        rf"{re.escape(str(good[1]))}: a checkpoint after 3 epochs and 0 steps: "
-        r"theta float32\(2, 4\), \w+ float32\(2, 4\)",
-        checkpoint,
-    )
-    assert solver == (
-        f"{good[2]}: a checkpoint of the lbfgs solver after 2 iterations: theta float64(2, 4)"
-    )
+    assert out.splitlines() == [
+        f"{good[0]}: a model, SoftmaxRegression(3 => 2, float64)",
+        f"{good[1]}: a checkpoint after 3 epochs and 0 steps: "
+        "theta float32(2, 4), velocity float32(2, 4)",
+        f"{good[2]}: a checkpoint of the lbfgs solver after 2 iterations: theta float64(2, 4)",
+    ]
 
 
 def test_each_file_has_one_line_and_the_worst_sets_the_exit_code(good, tmp_path, capsys):
     missing, bad = tmp_path / "missing.npz", tmp_path / "bad.npz"
     bad.write_bytes(good[0].read_bytes()[:-1])
     assert verify_files([str(good[0]), str(missing)]) == 2
-    assert verify_files([str(bad), str(good[0]), str(missing), str(good[1]), str(bad)]) == 4
     capsys.readouterr()
     assert verify_files([str(missing), str(bad), str(good[1])]) == 4
     out, err = capsys.readouterr()
@@ -207,33 +178,25 @@ def test_control_characters_in_a_file_name_are_escaped(good, tmp_path, capsys):
     assert err.strip().isprintable() and "\\x1b[2Jdamaged\\n.npz: expected" in err
 
 
-def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "npsoftmax.storage", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows file names of any bytes")
 def test_a_file_name_that_cannot_be_encoded_is_escaped(good, tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff\xe9.npz"
     Path(os.fsdecode(path)).write_bytes(good[0].read_bytes())
-    done = run(path, PYTHONIOENCODING="ascii")
+    done = subprocess.run(
+        [sys.executable, "-m", "npsoftmax.storage", path],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("a model, SoftmaxRegression(3 => 2, float64)\n")
 
 
-def test_usage():
-    done = run()
-    assert done.returncode == 2
-    assert "FILE" in done.stderr and "Traceback" not in done.stderr
-    done = run("--help")
-    assert done.returncode == 0
-    assert "4 one is damaged" in done.stdout
+def test_usage(capsys):
+    for argv, code, text in (([], 2, "FILE"), (["--help"], 0, "4 one is damaged")):
+        with pytest.raises(SystemExit) as end:
+            verify_files(argv)
+        assert end.value.code == code and text in "".join(capsys.readouterr())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
