@@ -24,7 +24,6 @@ from npsoftmax.errors import (
     CorruptFileError,
     InputError,
     LabelError,
-    OutputError,
     ShapeError,
 )
 from npsoftmax.novelty import ClassMeans
@@ -96,27 +95,17 @@ def test_bytes_and_scaled_floats_agree(rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_file_round_trip(tmp_path, dtype):
-    model = SoftmaxRegression(5, 3, seed=4, dtype=dtype, classes="abc", pixel_scale=0.5)
-    model.save(tmp_path / "m.npz")
-    twin = SoftmaxRegression.load(tmp_path / "m.npz")
-    np.testing.assert_array_equal(twin.theta, model.theta)
-    assert twin.theta.dtype == dtype and twin.theta.flags.f_contiguous
-    assert twin.classes == ("a", "b", "c") and twin.pixel_scale == 0.5
-    assert twin.temperature == 1 and twin.class_means is None
-
-
-def test_file_keeps_temperature_and_class_means(tmp_path):
-    model = SoftmaxRegression(1, 2)
+    model = SoftmaxRegression(1, 2, seed=4, dtype=dtype, classes="ab", pixel_scale=0.5)
     model.temperature = 2.5
     model.fit_class_means([[0.0, 2.0, 10.0, 14.0]], [0, 0, 1, 1])
     model.save(tmp_path / "m.npz")
     twin = SoftmaxRegression.load(tmp_path / "m.npz")
-    assert twin.temperature == 2.5
+    np.testing.assert_array_equal(twin.theta, model.theta)
+    assert twin.theta.dtype == dtype and twin.theta.flags.f_contiguous
+    assert (twin.classes, twin.pixel_scale, twin.temperature) == (("a", "b"), 0.5, 2.5)
     np.testing.assert_array_equal(twin.class_means.means, [[1, 12]])
     np.testing.assert_array_equal(twin.class_means.radii, [1, 2])
-    X = [[3.0, -1.0]]
-    np.testing.assert_array_equal(twin.logits(X), model.logits(X))
-    np.testing.assert_array_equal(twin.novelty(X), [2, 2])
+    np.testing.assert_array_equal(twin.novelty([[3.0, -1.0]]), [2, 2])
 
 
 def test_an_older_file_without_a_temperature_is_read(tmp_path, model):
@@ -158,22 +147,22 @@ def test_calibration_corrects_an_overconfident_model(fashion_mnist):
 
 
 def test_a_calibrated_model_cannot_be_trained(model):
-    model.temperature = 2.0
-    with pytest.raises(InputError, match=r"temperature 2.*calibrate again"):
-        fit(model, np.eye(2), [0, 1])
-    with pytest.raises(InputError, match=r"temperature 2.*calibrate again"):
-        Trainer(model, Descent(), DataLoader(np.eye(2), [0, 1], 2))
-
-
-def test_a_trainer_refuses_a_model_that_was_calibrated_in_between(model):
     X, y = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), [0, 1, 0]
+    minibatches = Trainer(model, Descent(), DataLoader(X, y, 2))
     full_batch = FullBatchTrainer(model, FullBatch(X, y))
-    for trainer in (Trainer(model, Descent(), DataLoader(X, y, 2)), full_batch):
+    for trainer in (minibatches, full_batch):
         trainer.fit(1)
-        model.temperature = 2.0
-        with pytest.raises(InputError, match="calibrate again"):
-            trainer.fit(2)
-        model.temperature = 1.0
+    model.temperature = 2.0
+    for call in (
+        lambda: Trainer(model, Descent(), DataLoader(X, y, 2)),
+        lambda: fit(model, X, y),
+        lambda: minibatches.fit(2),
+        lambda: full_batch.fit(2),
+    ):
+        with pytest.raises(InputError, match=r"temperature 2.*calibrate again"):
+            call()
+    model.temperature = 1.0
+    for trainer in (minibatches, full_batch):
         trainer.fit(2)
 
 
@@ -188,6 +177,7 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path, model):
         ("pixel_scale", "a"),
         ("classes", ["a"]),
         ("theta", model.theta.astype(np.float16)),
+        ("theta", model.theta + np.inf),
         ("class_means", ClassMeans(np.zeros((2, 2)), np.zeros(2))),
     ]:
         other = copy.copy(model)
@@ -255,22 +245,10 @@ def test_a_file_with_a_bad_temperature_or_bad_class_means_is_refused(tmp_path, a
         SoftmaxRegression.load(tmp_path / "m.npz")
 
 
-def test_infinite_parameters_are_not_saved_nor_anything_below_a_file(tmp_path, model):
-    path = tmp_path / "m.npz"
-    model.save(path)
-    with pytest.raises(OutputError):
-        model.save(path / "below")
-    model.b[0] = np.inf
-    with pytest.raises(InputError, match="finite parameters"):
-        model.save(tmp_path / "other.npz")
-    assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda m: m.logits(np.zeros((5, 2))), ShapeError, "pass X.T"),
-        (lambda m: m.predict(np.zeros(2)), ShapeError, "single sample"),
         (lambda m: m(np.array([[np.nan], [0]])), InputError, "got nan"),
         (lambda m: m.top_k(np.zeros((2, 1)), k=4), InputError, "at most 3"),
         (lambda m: m.top_k(np.zeros((2, 1)), k=0), InputError, "at least 1"),
@@ -280,14 +258,12 @@ def test_infinite_parameters_are_not_saved_nor_anything_below_a_file(tmp_path, m
         (lambda m: m.decide(np.zeros((2, 1)), np.full((1, 3), np.nan)), InputError, "costs"),
         (lambda m: m.decide(np.zeros((2, 1)), [1, 2, 3]), ShapeError, r"\(actions, 3\)"),
         (lambda m: setattr(m, "temperature", "2"), InputError, "temperature"),
-        (lambda m: setattr(m, "temperature", None), InputError, "temperature"),
         (lambda m: setattr(m, "temperature", 0), InputError, "temperature"),
         (lambda m: setattr(m, "temperature", np.nan), InputError, "temperature"),
         (lambda m: m.novelty(np.zeros((2, 1))), InputError, "fit_class_means"),
         (lambda m: m.fit_class_means(np.zeros((3, 1)), [0]), ShapeError, "2 features"),
         (lambda m: m.fit_class_means(np.zeros((2, 1)), [3]), LabelError, "0..2"),
         (lambda m: m.fit_class_means(np.zeros((2, 1)), [0, 0]), ShapeError, "as many labels"),
-        (lambda m: m.fit_class_means(np.full((2, 1), np.nan), [0]), InputError, "got nan"),
         (lambda m: m.novelty(np.zeros((3, 1))), ShapeError, "2 features"),
         (lambda m: m.calibrate(np.zeros((2, 1)), [0, 1]), ShapeError, "as many labels"),
         (lambda m: SoftmaxRegression(3, 2, pixel_scale=0), InputError, "pixel_scale"),
