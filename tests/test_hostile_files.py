@@ -18,10 +18,11 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -36,9 +37,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are 
 ROOT = Path(__file__).parents[1]
 MIB = 2**20
 LONGEST_REASON = 500
-# What a refused file may take: 2.5 times its size, and this.
+# A refused file may take MEMORY and 2.5 times its size.
 MEMORY, ADDRESS_SPACE = 50 * MIB, 2**30
-# Of the processor: a file that is small keeps nobody busy. Of the clock: nobody waits for it.
 CPU_SECONDS, WALL_SECONDS = 10, 60
 TRAIN = ["--dataset", "garments", "--batch-size", "2", "--optimiser", "momentum", "--epochs"]
 SOLVE = ["--dataset", "garments", "--solver", "lbfgs", "--l2", "0.1", "--max-iterations"]
@@ -46,7 +46,7 @@ SOLVE = ["--dataset", "garments", "--solver", "lbfgs", "--l2", "0.1", "--max-ite
 Parts = dict[str, bytes]
 
 
-# ------------------------------------------------------------------ how hostile files are built
+# How hostile files are built
 
 
 @dataclass
@@ -67,7 +67,6 @@ class Member:
 
 
 def seal(content: bytes) -> bytes:
-    """Return the content with a right seal."""
     body = content + b"npsoftmax sha256 "
     return body + hashlib.sha256(body).hexdigest().encode()
 
@@ -134,36 +133,27 @@ def npy(descr: object, shape: object, data: bytes = b"", fortran: object = False
 
 
 def npy_header(header: bytes, data: bytes = b"", version: bytes = b"\1\0") -> bytes:
-    """Return a .npy file with this header."""
     length = struct.pack("<H" if version == b"\1\0" else "<L", len(header))
     return b"\x93NUMPY" + version + length + header + data
 
 
 def array(value: Any, dtype: Any = None) -> bytes:
-    """Return a correct .npy file of any dtype."""
+    """Return a correct .npy file of any dtype; objects are pickled."""
     stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.asarray(value, dtype))
+    np.lib.format.write_array(stream, np.asarray(value, dtype), allow_pickle=True)
     return stream.getvalue()
 
 
 def bytes_array(document: bytes) -> bytes:
-    """Return the array that holds these bytes of metadata."""
     return array(np.frombuffer(document, np.uint8))
 
 
 def document_of(parts: Parts) -> Any:
-    """Return the metadata."""
     return json.loads(np.load(io.BytesIO(parts["metadata.npy"])).tobytes())
 
 
-def with_theta(theta: bytes) -> Callable[[Parts], bytes]:
-    """Replace theta."""
-    return lambda parts: archive({**parts, "theta.npy": theta})
-
-
 def with_text(text: bytes) -> Callable[[Parts], bytes]:
-    """Replace the metadata."""
-    return lambda parts: archive({**parts, "metadata.npy": bytes_array(text)})
+    return with_arrays(metadata=bytes_array(text))
 
 
 def with_value(place: str, value: Any) -> Callable[[Parts], bytes]:
@@ -171,9 +161,7 @@ def with_value(place: str, value: Any) -> Callable[[Parts], bytes]:
 
     def make(parts: Parts) -> bytes:
         document = inner = document_of(parts)
-        *path, last = [
-            int(key) if re.fullmatch("-?[0-9]+", key) else key for key in place.split(".")
-        ]
+        *path, last = [int(k) if re.fullmatch("-?[0-9]+", k) else k for k in place.split(".")]
         for key in path:
             inner = inner[key]
         if value is ...:
@@ -186,13 +174,12 @@ def with_value(place: str, value: Any) -> Callable[[Parts], bytes]:
 
 
 def with_arrays(**arrays: bytes) -> Callable[[Parts], bytes]:
-    """Add arrays; a double underscore in a name is a dot."""
+    """Add or replace arrays; a double underscore in a name is a dot."""
     more = {f"{name.replace('__', '.')}.npy": data for name, data in arrays.items()}
     return lambda parts: archive({**parts, **more})
 
 
 def without(name: str) -> Callable[[Parts], bytes]:
-    """Remove a member."""
     return lambda parts: archive({key: data for key, data in parts.items() if key != name})
 
 
@@ -204,7 +191,6 @@ def with_member(name: bytes, **claims: Any) -> Callable[[Parts], bytes]:
 
 
 def with_theta_named(name: bytes) -> Callable[[Parts], bytes]:
-    """Rename theta."""
     return lambda parts: archive(
         [Member(name if n == "theta.npy" else n.encode(), d) for n, d in parts.items()]
     )
@@ -220,12 +206,6 @@ def hide_metadata(parts: Parts) -> bytes:
     return archive([outer, *rest], more=headers(metadata, inside)[1])
 
 
-def zip64_end(size: int, offset: int, disk: int = 0) -> bytes:
-    """Return the zip64 record and locator that override the end of an archive."""
-    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, size, offset)
-    return record + struct.pack("<4sLQL", b"PK\6\7", disk, offset + size, 1)
-
-
 class Bomb:
     """Leaves a file behind if it is ever unpickled."""
 
@@ -233,14 +213,7 @@ class Bomb:
         return (os.system, ("touch ran",))
 
 
-def pickle_array(value: object) -> bytes:
-    """Return a correct .npy file of an object, which needs pickle."""
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.array([value], dtype=object), allow_pickle=True)
-    return stream.getvalue()
-
-
-# ------------------------------------------------------------------ the catalogue
+# The catalogue
 
 
 READER, ALL, EITHER = "by its reader", "by all", ""
@@ -266,13 +239,10 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
 def claim(**claims: Any) -> Callable[[Parts], bytes]:
-    """Return an archive with these claims, true or not."""
     return lambda parts: archive(parts, **claims)
 
 
 def list_again(name: bytes) -> Callable[[Parts], bytes]:
-    """List theta a second time, under this name."""
-
     def make(parts: Parts) -> bytes:
         theta = Member(b"theta.npy", parts["theta.npy"], listed=name)
         return archive(parts, more=headers(theta, 0)[1])
@@ -287,18 +257,15 @@ def under_two_names(parts: Parts) -> bytes:
 
 
 def swap_members(parts: Parts) -> bytes:
-    """Swap theta and metadata."""
     return archive(dict(zip(parts, reversed(parts.values()), strict=True)))
 
 
 def with_zeros(parts: Parts) -> bytes:
-    """Return a small file with 200 MiB of compressed zeros."""
     return compress_members({**parts, "zeros.npy": array(np.zeros(200 * MIB, np.uint8))})
 
 
 TOP = 2**32 - 1
 HUGE = struct.pack("<HHQQ", 1, 16, 2**62, 2**62)
-EMPTY_NAME = struct.pack("<HHBL", 0x7075, 5, 1, zlib.crc32(b"theta.npy"))
 MILLION = headers(Member(b"x.npy", b""), 0)[1] * 10**6
 
 ARCHIVES = [
@@ -310,13 +277,9 @@ ARCHIVES = [
             ("as-it-should-be", "nothing, for comparison", archive, EITHER),
             ("no-archive", "a seal and nothing else", lambda p: seal(b""), ALL),
             ("pickle", "a pickle", lambda p: seal(pickle.dumps(Bomb())), ALL),
-            ("npy", "a .npy file", lambda p: seal(p["theta.npy"]), ALL),
-            ("html", "a web page", lambda p: seal(b"<html><script>alert(1)</script>"), ALL),
             ("compressed", "compressed members", compress_members, ALL),
-            ("method", "an unknown compression method", claim(method=99), ALL),
             ("lzma", "LZMA without LZMA data", claim(method=14), ALL),
             ("encrypted", "members that claim to be encrypted", claim(flags=1), ALL),
-            ("strong", "members that claim strong encryption", claim(flags=0x41), ALL),
             ("patched", "members that claim to be patches", claim(flags=0x20), ALL),
             ("descriptors", "sizes behind the data", claim(flags=8, descriptor=bytes(16)), EITHER),
             ("polyglot", "a script before the archive", claim(prefix=b"#!/bin/sh\n"), EITHER),
@@ -336,42 +299,28 @@ ARCHIVES = [
             ("short", "members that claim too little", claim(size=70, stored=70), ALL),
             ("long", "members that claim too much", claim(size=2**31, stored=2**31), ALL),
             ("sizes", "members whose two sizes differ", claim(size=70), ALL),
-            ("stored", "members that claim to be cut off", claim(stored=70), ALL),
-            ("zip64-absent", "a zip64 field that is missing", claim(size=TOP, stored=TOP), ALL),
             ("zip64", "2^62 bytes by zip64", claim(size=TOP, stored=TOP, extra=HUGE), ALL),
-            ("zip64-end", "an end beyond 2^62", claim(before_end=zip64_end(2**62, 2**62)), ALL),
-            ("zip64-disk", "an end on another disk", claim(before_end=zip64_end(9, 9, 7)), ALL),
             ("extra", "an extra field that is cut off", claim(extra=b"\x75\x70\xff\xff"), EITHER),
-            ("extra-name", "an empty name in an extra field", claim(extra=EMPTY_NAME), EITHER),
             ("count", "an end that claims 65,535 members", claim(end={"entries": 65_535}), EITHER),
             ("offset", "a directory beyond the end", claim(end={"offset": 2**31}), ALL),
-            ("directory", "a directory larger than the file", claim(end={"size": 2**31}), ALL),
             ("directory-cut", "a directory cut in an entry", claim(end={"size": 50}), ALL),
             ("place", "members beyond the end", claim(at=2**31), ALL),
             ("other-name", "a member whose two names differ", under_two_names, ALL),
             ("name-utf8", "a name that is not UTF-8", with_member(b"\xff.npy", flags=0x800), ALL),
             ("name-nul", "a name with a NUL", with_theta_named(b"theta.npy\0.py"), EITHER),
             ("name-long", "10,000 letters for a name", with_member(b"x" * 10_000 + b".npy"), ALL),
-            ("name-longest", "65,000 slashes for a name", with_member(b"/" * 65_000), ALL),
         ]
     ),
     *(
         Case(f"name-{label}", f"a member named {name!r}", with_member(name), ALL)
         for label, name in [
             ("up", b"../x.npy"),
-            ("far-up", b"../../../../../../tmp/x.npy"),
-            ("inside", b"a/../x.npy"),
             ("absolute", b"/etc/x.npy"),
             ("drive", b"C:\\x.npy"),
-            ("folder", b"x.npy/"),
-            ("no-npy", b"x"),
             ("code", b"x.py"),
-            ("bare", b".npy"),
             ("empty", b""),
             ("reserved", b"allow_pickle.npy"),
             ("escape", b"\x1b[2J\x1b]0;owned\x07.npy"),
-            ("newline", b"a\nb\r\nc.npy"),
-            ("latin", b"\xff\xfe.npy"),
         ]
     ),
 ]
@@ -381,91 +330,59 @@ TRUE_HEADER = b"{'descr': '<f4', 'fortran_order': True, 'shape': (3, 3), }"
 
 
 def npy_with(old: bytes, new: bytes) -> bytes:
-    """Return theta with a part of its header replaced."""
     return npy_header(TRUE_HEADER.replace(old, new), NINE)
 
 
 HEADERS = [
-    Case(f"npy-{label}", f"a .npy header with {wrong}", with_theta(theta), verdict, MODEL)
+    Case(f"npy-{label}", f"a .npy header with {wrong}", with_arrays(theta=theta), verdict, MODEL)
     for label, wrong, theta, verdict in [
         ("version-2", "version 2.0", npy_header(TRUE_HEADER, NINE, b"\2\0"), ALL),
-        ("version-3", "version 3.0", npy_header(TRUE_HEADER, NINE, b"\3\0"), ALL),
-        ("version-9", "version 9.9", npy_header(TRUE_HEADER, NINE, b"\x09\x09"), ALL),
         ("magic", "another magic string", b"\x93NUMPX" + array(1.0)[6:], ALL),
         ("empty", "nothing at all", b"", ALL),
-        ("cut", "half of it missing", array(np.zeros((3, 3)))[:40], ALL),
         ("length", "a length beyond the end", b"\x93NUMPY\1\0\xff\xff{}", ALL),
         ("terabytes", "terabytes", npy("<f4", (10**6, 10**6)), ALL),
         ("2-to-70", "2^70 numbers", npy("<f4", (2**70,)), ALL),
         ("overflow", "a product that is 0 modulo 2^64", npy("<f4", (2**32, 2**32)), ALL),
-        ("digits", "a number of 5,000 digits", npy_header(b"{'shape': (" + b"9" * 5000), ALL),
         ("negative", "a negative length", npy("<f4", (-9,), NINE), ALL),
-        ("negatives", "two negative lengths", npy("<f4", (-3, -3), NINE), ALL),
         ("more", "a shape of one byte more than the data", npy("<f4", (3, 3), NINE[1:]), ALL),
         ("less", "a shape of one byte less than the data", npy("<f4", (3, 3), NINE + b"x"), ALL),
         ("axes", "65 axes", npy("<f4", (1,) * 65, NINE[:4]), ALL),
         ("axes-many", "20,000 axes", npy("<f4", (9,) * 20_000, NINE), ALL),
-        ("flags", "truth values for lengths", npy("<f4", (True, 9), NINE), READER),
-        ("float", "a fraction for a length", npy("<f4", (9.0,), NINE), ALL),
-        ("list", "a list for a shape", npy("<f4", [3, 3], NINE), ALL),
         ("no-tuple", "a number for a shape", npy("<f4", 9, NINE), ALL),
         ("order", "1 for the order", npy("<f4", (3, 3), NINE, 1), ALL),
         ("nested", "tuples in tuples, 5,000 deep", npy_header(b"(" * 4990 + b")" * 4990), ALL),
         ("signs", "9,000 minus signs", npy_header(b"{'shape': " + b"-" * 9000 + b"1}"), ALL),
-        ("sum", "a sum of 4,000 terms", npy_header(b"1" + b"+1j" * 3000), ALL),
         ("code", "code", npy_header(CODE.encode(), NINE), ALL),
-        ("code-shape", "code for a shape", npy_with(b"(3, 3)", CODE.encode()), ALL),
         ("code-descr", "code for a dtype", npy(CODE, (3, 3), NINE), ALL),
-        ("lambda", "a function", npy_header(b"(lambda: 1)()", NINE), ALL),
-        ("f-string", "a text with code in it", npy_header(b"f'{" + CODE.encode() + b"}'"), ALL),
         ("python-2", "numbers of Python 2", npy_with(b"3, 3", b"3L, 3L"), EITHER),
-        ("backslash", "an invalid escape sequence", npy_with(b"<f4", b"<f4\\d"), ALL),
-        ("keyword", "a number next to a word", npy_header(b"{'descr': '<f4' if 1else 0}"), ALL),
-        ("spaces", "60,000 spaces", npy_header(TRUE_HEADER + b" " * 60_000, NINE), ALL),
         ("long", "9,000 bytes that are not a literal", npy_header(b"\n\x1b[2J" * 1800), ALL),
-        ("latin", "letters that are not ASCII", npy_header(b"{'\xe9': 1}"), ALL),
         ("nul", "a NUL", npy_header(TRUE_HEADER + b"\0", NINE), ALL),
-        ("no-dict", "a list", npy_header(b"[1, 2, 3]"), ALL),
         ("keys", "other keys", npy_header(b"{'" + b"a" * 9000 + b"': 1}"), ALL),
-        ("no-keys", "no keys", npy_header(b"{}"), ALL),
         ("more-keys", "an additional key", npy_header(TRUE_HEADER[:-1] + b"'x': 1}", NINE), ALL),
         ("twice", "a key twice", npy_header(TRUE_HEADER[:-1] + b"'shape': (3, 3)}", NINE), EITHER),
-        ("unhashable", "a list for a key", npy_header(b"{[]: 1}"), ALL),
         ("object", "dtype object", npy("|O", (9,), NINE), ALL),
-        ("pickle", "dtype object, and a pickle", pickle_array(Bomb()), ALL),
+        ("pickle", "dtype object, and a pickle", array([Bomb()], object), ALL),
         ("structured", "a structured dtype", array([(1.0, 2)], "f4,i4"), ALL),
         ("hidden-object", "an object in a structured dtype", npy([("x", "|O")], (4,), NINE), ALL),
-        ("sub-array", "a dtype of arrays", npy(("<f4", (3,)), (3,), NINE), ALL),
-        ("titles", "a dtype 1,000 deep", npy_header(b"[('a'," * 100 + b"'<f4'" + b")]" * 100), ALL),
         ("unicode", "dtype text", array(["a"]), ALL),
-        ("bytes", "dtype bytes", array([b"a"]), ALL),
         ("date", "dtype datetime64", array(["2026-01-01"], "M8[D]"), ALL),
-        ("period", "dtype timedelta64", array([1], "m8[s]"), ALL),
         ("void", "dtype void", array([b"a"], "V8"), ALL),
         ("complex", "dtype complex", array([[1j]]), ALL),
         ("nothing", "an item of no bytes", npy("|V0", (2**62,)), ALL),
         ("descr", "a dtype that does not exist", npy("<f99999999", (3, 3), NINE), ALL),
-        ("descr-long", "a dtype of 9,000 letters", npy("x" * 9000, (3, 3), NINE), ALL),
-        ("descr-none", "no dtype", npy(None, (3, 3), NINE), ALL),
-        ("descr-number", "a number for a dtype", npy(7, (3, 3), NINE), ALL),
         ("descr-alias", "a dtype by its short name", npy("f", (3, 3), NINE), EITHER),
     ]
 ]
 
 THETAS = [
-    Case(f"theta-{label}", f"theta {wrong}", with_theta(theta))
+    Case(f"theta-{label}", f"theta {wrong}", with_arrays(theta=theta))
     for label, wrong, theta in [
         ("scalar", "without axes", array(1.0)),
         ("1-d", "with one axis", array(np.zeros(9))),
-        ("3-d", "with three axes", array(np.zeros((3, 3, 1)))),
-        ("64-d", "with 64 axes", array(np.zeros((1,) * 64))),
-        ("no-columns", "without columns", array(np.zeros((3, 0)))),
-        ("no-classes", "without classes", array(np.zeros((0, 3)))),
         ("no-classes-wide", "without classes, 2^40 columns wide", npy("<f4", (0, 2**40))),
         ("no-columns-high", "without columns, 2^40 classes high", npy("<f4", (2**40, 0))),
         ("no-features", "of biases alone", array(np.zeros((3, 1)))),
         ("int", "of integers", array(np.zeros((3, 3), int))),
-        ("bool", "of truth values", array(np.zeros((3, 3), bool))),
         ("float16", "in float16", array(np.zeros((3, 3), np.float16))),
         ("longdouble", "in extended precision", array(np.zeros((3, 3), np.longdouble))),
         ("big-endian", "in another byte order", array(np.zeros((3, 3), ">f4"))),
@@ -476,7 +393,6 @@ THETAS = [
 
 
 def unnamed_classes(parts: Parts) -> bytes:
-    """Return a model with four million classes and no names."""
     document = {"kind": "model", "format_version": 1, "content": {"pixel_scale": 1.0}}
     theta = array(np.zeros((4_000_000, 2), np.float32))
     return archive({"theta.npy": theta, "metadata.npy": bytes_array(json.dumps(document).encode())})
@@ -507,7 +423,6 @@ def fill_json(item: bytes) -> bytes:
 
 
 def in_utf_16(parts: Parts) -> bytes:
-    """Encode the metadata in UTF-16."""
     return with_text(json.dumps(document_of(parts)).encode("utf-16"))(parts)
 
 
@@ -536,13 +451,9 @@ METADATA = [
             ("deep-objects", "100,000 objects deep", b'{"a":' * 100_000, MODEL),
             ("digits", "with 5,000 digits", b'{"content": ' + b"1" * 5000 + b"}", EVERY),
             ("list", "that is a list", b"[]", EVERY),
-            ("text", "that is a text", b'"content"', EVERY),
-            ("nan", "that is NaN", b"NaN", EVERY),
             ("latin", "that is not UTF-8", b'{"kind": "\xff"}', EVERY),
             ("more", "with something after it", b"{} {}", EVERY),
-            ("cut", "that is cut off", b'{"content": {', EVERY),
             ("lists", "full of empty lists", fill_json(b"[]"), MODEL),
-            ("objects", "full of empty objects", fill_json(b"{}"), MODEL),
             ("numbers", "full of numbers", fill_json(b"0.5"), MODEL),
             ("wide", "full of wide letters", WIDE, MODEL),
             ("large", "of one byte too many", b" " * (MOST_JSON + 1), MODEL),
@@ -556,23 +467,16 @@ METADATA = [
         Case(f"{label}", f"{key} {wrong}", with_value(key, value), verdict, MODEL)
         for label, key, wrong, value, verdict in [
             ("version-2", "format_version", "2", 2, ALL),
-            ("version-0", "format_version", "0", 0, ALL),
-            ("version-none", "format_version", "null", None, ALL),
-            ("version-text", "format_version", "as a text", "1", ALL),
             ("version-true", "format_version", "true", True, ALL),
             ("version-fraction", "format_version", "1.0", 1.0, ALL),
             ("version-digits", "format_version", "of 4,000 digits", 10**3999, ALL),
             ("version-long", "format_version", "of escape codes", CODES, ALL),
-            ("version-list", "format_version", "of 100,000 numbers", [1] * 10**5, ALL),
             ("version-absent", "format_version", "absent", ..., ALL),
             ("kind-other", "kind", "of another program", "sausage", READER),
             ("kind-long", "kind", "of escape codes", CODES, READER),
-            ("kind-none", "kind", "null", None, ALL),
             ("kind-list", "kind", "in a list", ["model"], ALL),
             ("kind-absent", "kind", "absent", ..., ALL),
             ("content-list", "content", "a list", [], ALL),
-            ("content-none", "content", "null", None, ALL),
-            ("content-text", "content", "a text", "x" * 10**6, ALL),
             ("content-absent", "content", "absent", ..., ALL),
         ]
     ),
@@ -582,43 +486,29 @@ CONTENTS = [
     Case(label, f"{key[:40]!r} {wrong}", with_value(f"content.{key}", value), READER, kinds)
     for label, key, wrong, value, kinds in [
         ("scale-0", "pixel_scale", "0", 0, MODEL),
-        ("scale-negative", "pixel_scale", "-1", -1.0, MODEL),
         ("scale-nan", "pixel_scale", "NaN", float("nan"), MODEL),
-        ("scale-infinite", "pixel_scale", "Infinity", float("inf"), MODEL),
         ("scale-tiny", "pixel_scale", "1e-300", 1e-300, MODEL),
-        ("scale-text", "pixel_scale", "a text", "1", MODEL),
-        ("scale-none", "pixel_scale", "null", None, MODEL),
         ("scale-true", "pixel_scale", "true", True, MODEL),
-        ("scale-list", "pixel_scale", "a list", [1.0], MODEL),
         ("scale-digits", "pixel_scale", "of 4,000 digits", 10**3999, MODEL),
         ("scale-absent", "pixel_scale", "absent", ..., MODEL),
         ("classes-numbers", "classes", "numbers", [1, 2, 3], MODEL),
         ("classes-mixed", "classes", "null, a list and an object", [None, [], {}], MODEL),
         ("classes-text", "classes", "a text", "abc", MODEL),
-        ("classes-object", "classes", "an object", {"a": 1, "b": 2, "c": 3}, MODEL),
-        ("classes-none", "classes", "null", None, MODEL),
         ("classes-few", "classes", "two for three rows", ["a", "b"], MODEL),
         ("classes-many", "classes", "100,000 for three rows", ["\x1b[2J"] * 100_000, MODEL),
         ("classes-absent", "classes", "absent", ..., MODEL),
         ("unknown", "unknown", "is a setting", 1, MODEL),
-        ("unknown-long", CODES, "is a setting", 1, MODEL),
-        ("seed", "seed", "is a setting", 10**9, MODEL),
         ("self", "self", "is a setting", 1, MODEL),
         ("settings-none", "settings", "null", None, CHECKPOINT + SOLVER),
         ("settings-absent", "settings", "absent", ..., CHECKPOINT + SOLVER),
         ("environment-text", "environment", "a text", "abc", CHECKPOINT + SOLVER),
         ("history-none", "history", "null", None, CHECKPOINT + SOLVER),
-        ("history-object", "history", "an object", {"a": 1}, CHECKPOINT + SOLVER),
         ("history-empty", "history", "empty", [], CHECKPOINT + SOLVER),
         ("history-numbers", "history", "of numbers", [1, 2], CHECKPOINT + SOLVER),
         ("history-unknown", f"history.0.{CODES}", "is a field", 1, CHECKPOINT + SOLVER),
         ("history-order", "history.0.epoch", "9, then 2", 9, CHECKPOINT),
-        ("iteration-digits", "history.0.iteration", "of 4,000 digits", 10**3999, SOLVER),
         ("progress-none", "progress", "null", None, CHECKPOINT),
-        ("progress-digits", "progress.epoch", "of 4,000 digits", 10**3999, CHECKPOINT),
-        ("progress-step", "progress.step", "of 4,000 digits", 10**3999, CHECKPOINT),
         ("progress-seen", "progress.step", "3, without samples", 3, CHECKPOINT),
-        ("progress-correct", "progress.num_correct", "10^400", 10**400, CHECKPOINT),
     ]
 ]
 RIGHT = [
@@ -634,7 +524,7 @@ RIGHT = [
 CASES = [*ARCHIVES, *HEADERS, *THETAS, *ARRAYS, *METADATA, *CONTENTS, *RIGHT]
 
 
-# ------------------------------------------------------------------ the process that reads them
+# The process that reads them
 
 READERS = {
     "model": ("load", "read", "kind_of", "verify", "evaluate"),
@@ -669,7 +559,6 @@ def serve() -> None:
 
 
 def small_data() -> Any:
-    """Return a data set of six samples."""
     import npsoftmax
 
     X = np.asfortranarray(np.arange(12, dtype=np.uint8).reshape(2, 6) * 20)
@@ -767,19 +656,17 @@ def run(name: str, path: str) -> dict[str, Any]:
     import train
 
     folder = str(Path(path).parent)
+
+    def run_train(flags: list[str], *more: str) -> int:
+        return command_line.run(train.parser(), train.train, [*flags, *more])
+
     call = {
         "verify": lambda: verify_files([path]),
         "evaluate": lambda: command_line.run(evaluate.parser(), evaluate.evaluate, [path]),
-        "train": lambda: command_line.run(
-            train.parser(), train.train, [*TRAIN, "4", "--resume", "--run-dir", folder]
-        ),
-        "solve": lambda: command_line.run(
-            train.parser(), train.train, [*SOLVE, "4", "--resume", "--run-dir", folder]
-        ),
+        "train": lambda: run_train(TRAIN, "4", "--resume", "--run-dir", folder),
+        "solve": lambda: run_train(SOLVE, "4", "--resume", "--run-dir", folder),
         "make": lambda: [
-            command_line.run(
-                train.parser(), train.train, [*flags, "2", "--run-dir", f"{path}/{name}"]
-            )
+            run_train(flags, "2", "--run-dir", f"{path}/{name}")
             for name, flags in [("checkpoint", TRAIN), (SOLVER_KIND, SOLVE)]
         ],
     }[name]
@@ -815,9 +702,8 @@ def examiner():
     assert process.returncode == 0
 
 
-@dataclass(frozen=True)
-class Genuine:
-    """Genuine files: the members of one of each kind, and the content that its readers find."""
+class Genuine(NamedTuple):
+    """The members of a genuine file of each kind, and the content that its readers find."""
 
     parts: dict[str, Parts]
     found: dict[str, dict[str, Any]]
@@ -839,14 +725,17 @@ def genuine(examiner, tmp_path_factory) -> Genuine:
     return Genuine(parts, found)
 
 
-# ------------------------------------------------------------------ the expectations
+# The expectations
 
 
-READ = {
-    "model": SoftmaxRegression.load,
-    "checkpoint": Checkpoint.read,
-    SOLVER_KIND: SolverCheckpoint.read,
-}
+def load(kind: str, path: Path, content: bytes) -> Any:
+    """Write and read a file of this kind; check that the reason of a refusal is honest."""
+    path.write_bytes(content)
+    try:
+        return CALLS[READERS[kind][0]](path)
+    except CorruptFileError as error:
+        assert_honest(str(error), path)
+        raise
 
 
 @pytest.fixture
@@ -924,7 +813,7 @@ def check_command(reader: str, report: dict[str, Any], path: Path, refused: bool
     assert code in ((4,) if refused else (0, 2, 4)), report
     assert len(lines) == (code != 0), report["err"]
     for line in lines:
-        assert line.isprintable() and len(line.replace(str(path), "")) < LONGEST_REASON, line[:1000]
+        assert_short(line, path)
         if code == 4:
             assert_honest(re.sub(r"^\w+\.py: error: ", "", line), path)
     assert all(line.isprintable() for line in report["out"].splitlines())
@@ -932,8 +821,13 @@ def check_command(reader: str, report: dict[str, Any], path: Path, refused: bool
 
 def assert_honest(reason: str, path: Path) -> None:
     """Check that a reason is one short line that names the file and the fault."""
-    text = reason.replace(str(path), "FILE")
-    assert re.match(r"FILE: expected .+ got .", text), text[:1000]
+    assert re.match(rf"{re.escape(str(path))}: expected .+ got .", reason), reason[:1000]
+    assert_short(reason, path)
+
+
+def assert_short(line: str, path: Path) -> None:
+    """Check that a line has no control characters and is short except for the path."""
+    text = line.replace(str(path), "FILE")
     assert text.isprintable() and len(text) < LONGEST_REASON, text[:1000]
 
 
@@ -975,7 +869,7 @@ def test_resuming_from_the_checkpoint_of_another_run(
     assert report["code"] in codes and len(lines) <= 1, report["err"][:1000]
     assert len(lines) == 1 or report["code"] == 0
     for line in lines:
-        assert line.isprintable() and len(line.replace(str(path), "")) < LONGEST_REASON, line[:1000]
+        assert_short(line, path)
     record(
         id=f"{READERS[kind][-1]}-{label}",
         fault=f"a checkpoint whose {place[:40]!r} is of another run or hostile",
@@ -988,7 +882,7 @@ def test_resuming_from_the_checkpoint_of_another_run(
 def test_extreme_numbers_are_read_and_end_in_one_line(kind, examiner, genuine, tmp_path):
     path = tmp_path / "checkpoint.npz"
     largest = np.full((3, 3), np.finfo(np.float32).max, np.float32)
-    path.write_bytes(with_theta(array(largest))(genuine.parts[kind]))
+    path.write_bytes(with_arrays(theta=array(largest))(genuine.parts[kind]))
     reports = examiner(READERS[kind], path)
     assert (
         reports[READERS[kind][0]]["found"]["x" if kind == SOLVER_KIND else "theta"][0] == "float32"
@@ -1011,11 +905,9 @@ def test_every_field_with_every_wrong_value(genuine, tmp_path, record):
         for value in [*NO_NUMBERS, *([] if "test" in place else [None])]:
             if kind == "checkpoint" and value is ... and "progress" in place:
                 continue  # Progress has defaults
-            path = tmp_path / "c.npz"
-            path.write_bytes(with_value(f"content.{place}", value)(genuine.parts[kind]))
-            with pytest.raises(CorruptFileError) as caught:
-                READ[kind](path)
-            assert_honest(str(caught.value), path)
+            content = with_value(f"content.{place}", value)(genuine.parts[kind])
+            with pytest.raises(CorruptFileError):
+                load(kind, tmp_path / "c.npz", content)
     record(
         id="fields",
         fault="every number of the progress and the history has a wrong type or value",
@@ -1039,20 +931,14 @@ def test_every_field_with_every_wrong_value(genuine, tmp_path, record):
     ],
 )
 def test_lists_nested_to_the_recursion_limit(kind, place, genuine, tmp_path):
-    path = tmp_path / "c.npz"
     # JSON and repr have different limits; depths between them once escaped both.
     for depth in range(sys.getrecursionlimit() - 400, sys.getrecursionlimit() + 50, 7):
         parts = dict(genuine.parts[kind])
-        path.write_bytes(with_value(place, "HERE")(parts))
-        text = document_text(path).replace(b'"HERE"', b"[" * depth + b"]" * depth)
-        path.write_bytes(with_text(text)(parts))
+        with zipfile.ZipFile(io.BytesIO(with_value(place, "HERE")(parts))) as opened:
+            text = np.load(io.BytesIO(opened.read("metadata.npy"))).tobytes()
+        deep = text.replace(b'"HERE"', b"[" * depth + b"]" * depth)
         with pytest.raises(CorruptFileError):
-            READ[kind](path)
-
-
-def document_text(path: Path) -> bytes:
-    with zipfile.ZipFile(path) as opened:
-        return np.load(io.BytesIO(opened.read("metadata.npy"))).tobytes()
+            load(kind, tmp_path / "c.npz", with_text(deep)(parts))
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -1065,16 +951,12 @@ def test_single_flipped_bits_and_cuts(kind, every, genuine, tmp_path, record):
     for bit in bits:
         bad = bytearray(good)
         bad[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(bad)
-        with pytest.raises(CorruptFileError) as caught:
-            READ[kind](path)
-        assert_honest(str(caught.value), path)
+        with pytest.raises(CorruptFileError):
+            load(kind, path, bad)
     lengths = range(0, len(good), max(every // 8, 1))
     for length in lengths:
-        path.write_bytes(good[:length])
-        with pytest.raises(CorruptFileError) as caught:
-            READ[kind](path)
-        assert_honest(str(caught.value), path)
+        with pytest.raises(CorruptFileError):
+            load(kind, path, good[:length])
     record(
         id=f"flips-{READERS[kind][0]}",
         fault=f"a bit of a {kind} flipped, or its end cut off",
@@ -1099,12 +981,8 @@ def test_damaged_files_with_a_new_seal(kind, count, genuine, tmp_path, record):
             bad[rng.randrange(len(bad))] = rng.choice(
                 (rng.randrange(256), 0, 255, ord("9"), ord("-"))
             )
-        path.write_bytes(seal(bytes(bad)))
-        try:
-            found = READ[kind](path)
-        except CorruptFileError as error:
-            assert_honest(str(error), path)
-        else:
+        with suppress(CorruptFileError):
+            found = load(kind, path, seal(bytes(bad)))
             taken += 1
             theta = found.x if kind == SOLVER_KIND else found.theta
             assert theta.dtype == np.float32 and theta.ndim == 2 and np.isfinite(theta).all()
@@ -1183,29 +1061,7 @@ def test_a_data_set_name_from_a_summary_is_printed_short_and_escaped(examiner, g
         report = examiner(["evaluate"], path)["evaluate"]
         (line,) = report["err"].splitlines()
         assert report["code"] == 2 and "expected one of" in line
-        assert line.isprintable() and len(line) < LONGEST_REASON
-
-
-def test_the_command_prints_one_line_for_each_hostile_file(genuine, tmp_path):
-    good, bad = [], []
-    for number, case in enumerate(CASES):
-        content = case.make(genuine.parts[case.kinds[0]])
-        if case.refused and len(content) < MIB:
-            bad.append(tmp_path / f"bad-{number}.npz")
-            bad[-1].write_bytes(content)
-    good = tmp_path / "good.npz"
-    good.write_bytes(archive(genuine.parts["model"]))
-    done = subprocess.run(
-        [sys.executable, "-m", "npsoftmax.storage", *bad, good],
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 4
-    assert done.stdout.decode() == f"{good}: a model, SoftmaxRegression(2 => 3, float32)\n"
-    lines = done.stderr.decode().splitlines()
-    assert [line.split(":")[0] for line in lines] == list(map(str, bad))
+        assert_short(line, path)
 
 
 if __name__ == "__main__":
