@@ -58,7 +58,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a minibatch run needs to resume bit for bit."""
+    """Everything that a minibatch run needs to resume bit for bit.
+
+    ``state`` holds the optimiser's arrays, ``history`` the finished epochs.
+    """
 
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npsoftmax import storage
-from npsoftmax._checks import as_columns, as_count, as_float, as_labels, as_size, same_samples
+from npsoftmax._checks import as_columns, as_count, as_float, as_samples, as_size
 from npsoftmax.calibration import fit_temperature
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.functional import affine, softmax
@@ -296,8 +296,7 @@ class SoftmaxRegression:
 
     def fit_class_means(self, X: ArrayLike, y: ArrayLike) -> None:
         """Compute the means and radii of the classes from training samples, for :meth:`novelty`."""
-        X, y = as_columns(X, self.num_inputs), as_labels(y, self.num_outputs)
-        same_samples(X, y)
+        X, y = as_samples(X, y, self.num_inputs, self.num_outputs)
         self.class_means = ClassMeans.fit(X, y, self.num_outputs, self.input_scale(X.dtype))
 
     def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
