@@ -35,8 +35,7 @@ def as_float(x: ArrayLike, name: str) -> NDArray[Any]:
     dtype = floating_dtype(array.dtype, name)
     if array.ndim == 0:
         raise ShapeError(
-            f"{name}: expected an array, got the number {array!s}; it works along an axis, "
-            "so give it a whole column at once instead of broadcasting it over numbers"
+            f"{name}: expected an array, got the number {array!s}; pass a whole column at once"
         )
     return array.astype(dtype, copy=False)
 
@@ -204,9 +203,8 @@ def check_not_calibrated(temperature: float) -> None:
     """Raise InputError if a model that is to be trained has a temperature."""
     if temperature != 1:
         raise InputError(
-            f"model: expected one that is not calibrated, got temperature {temperature:g}, "
-            "which was fitted to the weights that training would change; set model.temperature = 1 "
-            "and calibrate again after training"
+            f"model: expected one that is not calibrated, got temperature {temperature:g}; "
+            "set model.temperature = 1, and calibrate again after training"
         )
 
 
