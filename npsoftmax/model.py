@@ -250,6 +250,7 @@ class SoftmaxRegression:
 
     @temperature.setter
     def temperature(self, value: float) -> None:
+        """Set the divisor of the logits."""
         if not 1e-20 <= as_size(value, "temperature") <= 1e20:
             raise InputError(f"temperature: expected a number from 1e-20 to 1e20, got {value}")
         self._temperature = float(value)
