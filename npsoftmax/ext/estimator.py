@@ -9,20 +9,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
-from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from npsoftmax import Adam, DataLoader, SoftmaxRegression, fit
-from npsoftmax.errors import DivergedError, InputError, LabelError, ShapeError
+from npsoftmax._checks import as_count, as_size, as_weights, unusable_weights
+from npsoftmax.errors import DivergedError, InputError, LabelError
 from npsoftmax.functional import logsoftmax, softmax
 from npsoftmax.objective import loss_and_grad
 
@@ -31,16 +31,13 @@ __all__ = ["SoftmaxClassifier"]
 Floats = NDArray[np.float64]
 
 DTYPES = [np.float64, np.float32]
-# Names of parameters, their type, its name, and the minimum.
-NUMBERS: Any = ("alpha", "tol", "learning_rate"), Real, "number", 0
-COUNTS: Any = ("max_iter", "batch_size", "epochs"), Integral, "whole number", 1
 
 
 def _partial_fit_is_possible(estimator: SoftmaxClassifier) -> bool:
     if str(estimator.class_weight) == "balanced":
         raise InputError(
-            "class_weight: expected a dict or None for partial_fit, which sees some of the samples "
-            "only, got 'balanced'; give n / (k * counts) of all samples as a dict"
+            "class_weight: expected a dict or None for partial_fit, got 'balanced'; give "
+            "n / (k * counts) of all samples as a dict"
         )
     return True
 
@@ -142,7 +139,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> SoftmaxClassifier:
-        """Fit the model.
+        """Fit the model, and return it.
 
         Parameters
         ----------
@@ -153,11 +150,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight : array_like, optional
             Numbers of at least 0, shape ``(n,)``. A weight of 2 counts a row twice; only ratios
             matter.
-
-        Returns
-        -------
-        SoftmaxClassifier
-            The fitted estimator itself.
 
         Raises
         ------
@@ -191,7 +183,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> SoftmaxClassifier:
-        """Continue training with one pass over these samples, in minibatches.
+        """Continue training with one pass over these samples, in minibatches, and return self.
 
         Parameters
         ----------
@@ -199,11 +191,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             As in :meth:`fit`, but classes may be absent. Ratios of weights count within a call.
         classes : array_like, optional
             All labels that will ever occur. Required at the first call, and the same at later ones.
-
-        Returns
-        -------
-        SoftmaxClassifier
-            The estimator itself.
         """
         self._check_parameters()
         begun = hasattr(self, "coef_")
@@ -216,53 +203,24 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._store(theta, samples, passes + 1, rule)
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
-        """Compute the logits.
-
-        Parameters
-        ----------
-        X : array_like
-            Shape ``(n, d)``.
-
-        Returns
-        -------
-        ndarray
-            Shape ``(n, k)``; for two classes ``(n,)``, the second logit minus the first.
-        """
+        """Compute logits, ``(n, k)``; for two classes the second minus the first, ``(n,)``."""
         check_is_fitted(self, "coef_")
         X = validate_data(self, X, dtype=DTYPES, reset=False)
         logits = _finite_logits(X, self.coef_, self.intercept_)
         return logits[:, 0] if self.classes_.size == 2 else logits
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most likely label of each sample, ``(n,)``; the first on a tie.
-
-        Parameters
-        ----------
-        X : array_like
-            Shape ``(n, d)``.
-        """
+        """Return the most likely label of each row, ``(n,)``; the first on a tie."""
         indices = self._logits(X).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[indices]
         return labels
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Compute the probability of each class, ``(n, k)`` in the order of ``classes_``.
-
-        Parameters
-        ----------
-        X : array_like
-            Shape ``(n, d)``.
-        """
+        """Compute the probability of each class, ``(n, k)`` in the order of ``classes_``."""
         return softmax(self._logits(X), axis=1)
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Compute the log-probabilities, accurate even where the probabilities underflow to 0.
-
-        Parameters
-        ----------
-        X : array_like
-            Shape ``(n, d)``.
-        """
+        """Compute the log-probabilities, accurate even where the probabilities underflow to 0."""
         return logsoftmax(self._logits(X), axis=1)
 
     def _logits(self, X: ArrayLike) -> NDArray[Any]:
@@ -270,16 +228,15 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return logits if logits.ndim == 2 else np.column_stack([np.zeros_like(logits), logits])
 
     def _check_parameters(self) -> None:
-        for names, kind, kind_name, minimum in (NUMBERS, COUNTS):
-            for name in names:
-                value = getattr(self, name)
-                if not (isinstance(value, kind) and minimum <= value < np.inf):
-                    raise InputError(
-                        f"{name}: expected a {kind_name} of at least {minimum}, got {value!r}"
-                    )
+        for name in ("alpha", "tol", "learning_rate"):
+            as_size(getattr(self, name), name)
+        for name in ("max_iter", "batch_size", "epochs"):
+            as_count(getattr(self, name), name)
+        # As text, because arrays are compared elementwise.
         if str(self.solver) not in ("lbfgs", "sgd"):
             raise InputError(f"solver: expected 'lbfgs' or 'sgd', got {self.solver!r}")
-        if not _is_class_weight(self.class_weight):
+        is_dict_or_none = isinstance(self.class_weight, Mapping | None)
+        if not is_dict_or_none and str(self.class_weight) != "balanced":
             raise InputError(
                 f"class_weight: expected a dict, 'balanced' or None, got {self.class_weight!r}"
             )
@@ -300,12 +257,10 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return theta
 
     def _l2(self, theta: NDArray[np.float64]) -> float:
-        """Return the weight of the penalty on ``theta``.
-
-        Two rows, -w/2 and w/2, have half the squared length of w.
-        """
+        """Return the weight of the penalty; two rows, -w/2 and w/2, have half the square of w."""
         return float(self.alpha) * (2 if len(theta) == 2 else 1)
 
+    @np.errstate(all="ignore")
     def _descend(
         self, theta: NDArray[np.float64], samples: _Rows, epochs: range, rule: Adam
     ) -> None:
@@ -342,20 +297,12 @@ SMALLEST = np.finfo(np.float64).smallest_subnormal
 
 
 class _Rows(NamedTuple):
-    """Rows of positive weight: ``classes[labels[j]]`` is the label of ``X[j]``.
-
-    The weights are 1 on average.
-    """
+    """Rows of positive weight, 1 on average: ``classes[labels[j]]`` is the label of ``X[j]``."""
 
     X: NDArray[Any]
     labels: NDArray[np.intp]
     weights: NDArray[np.float64]
     classes: NDArray[Any]
-
-
-def _is_class_weight(value: object) -> bool:
-    """Whether a value is a dict, "balanced" or None; ``in`` would compare arrays elementwise."""
-    return value is None or isinstance(value, Mapping) or str(value) == "balanced"
 
 
 @np.errstate(all="ignore")
@@ -376,8 +323,7 @@ def _weigh(
     kept = weights > 0
     if not kept.any():
         raise InputError(
-            "class_weight: expected weights other than zero for some of the rows, got zero for all "
-            "that have a sample_weight"
+            "class_weight: expected some other than zero, got zero for all rows of positive weight"
         )
     rows = X if kept.all() else X[kept]
     return _Rows(rows, labels[kept], weights[kept] / weights[kept].mean(), classes)
@@ -387,19 +333,9 @@ def _as_weights(sample_weight: ArrayLike | None, num_samples: int) -> NDArray[np
     """Return the weights divided by the largest, in a new array."""
     if sample_weight is None:
         return np.ones(num_samples)
-    weights = check_array(
-        sample_weight, dtype=np.float64, ensure_2d=False, input_name="sample_weight"
-    )
-    if weights.shape != (num_samples,):
-        raise ShapeError(
-            f"sample_weight: expected one number for each of {num_samples} rows, got shape "
-            f"{weights.shape}"
-        )
-    if weights.min() < 0 or weights.max() == 0:
-        raise InputError(
-            "sample_weight: expected numbers of at least zero, and not zero for all, got numbers "
-            f"from {weights.min()} to {weights.max()}"
-        )
+    weights = as_weights(sample_weight, num_samples)
+    if not weights.any():
+        raise unusable_weights("zero for all")
     return np.asarray(weights / weights.max())
 
 
@@ -473,31 +409,24 @@ def _minimise(theta: Floats, samples: _Rows, l2: float, tol: float, max_iter: in
     """
     model = SoftmaxRegression(samples.X.shape[1], len(theta), sigma=0.0, dtype=np.float64)
     model.theta = theta
+    X, labels, weights, _ = samples
     done, limit = 0, ITERATIONS_PER_PRECONDITIONER
     while True:
         limit = min(limit, max_iter - done)
         optimum = fit(
-            model,
-            samples.X.T,
-            samples.labels,
-            l2=l2,
-            sample_weight=samples.weights,
-            tol=tol,
-            max_iterations=limit,
+            model, X.T, labels, l2=l2, sample_weight=weights, tol=tol, max_iterations=limit
         )
         done += optimum.iterations
         if optimum.reason != "iterations" or done == max_iter:
             break
         limit *= 2
     if l2 == 0:
-        _make_smallest(theta, samples.X)
+        _make_smallest(theta, X)
     if done == 0 and optimum.max_gradient > 0 and not theta.any():
         _warn("the gradient is below tol at the start: scale the features, or lower tol")
     if optimum.advice:
-        advice = optimum.advice.replace(
-            f"max_iterations, now {limit}", f"max_iter, now {max_iter}"
-        ).replace("l2", "alpha")
-        _warn(advice)
+        advice = optimum.advice.replace(f"max_iterations, now {limit}", f"max_iter, now {max_iter}")
+        _warn(advice.replace("l2", "alpha"))
     return done
 
 
