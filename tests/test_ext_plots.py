@@ -33,8 +33,12 @@ def pixels(figure):
 def drawn_texts(figure):
     """Return the visible texts of the rendered figure with their places in pixels."""
     pixels(figure)
-    texts = figure.findobj(match=lambda artist: isinstance(artist, Text) and artist.get_visible())
-    return [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    return [(text.get_text(), text.get_window_extent()) for text in texts]
+
+
+def texts_of(artists):
+    return [artist.get_text() for artist in artists]
 
 
 def trained(test=True, epochs=3):
@@ -70,8 +74,7 @@ class TestCurves:
         for line, field in zip(lines, fields, strict=False):
             assert list(line.get_xdata()) == [1, 2, 3]
             assert list(line.get_ydata()) == [getattr(record, field) for record in records]
-        names = [text.get_text() for text in ax.get_legend().get_texts()]
-        assert names == ["training", "test"][: len(lines)]
+        assert texts_of(ax.get_legend().get_texts()) == ["training", "test"][: len(lines)]
 
     def test_count_iterations_too_and_mark_few_points_only(self):
         record = IterationRecord(0, 1.0, 1.0, 1.0, 1, 0.5, 0.9, None, None, 0.1, 0.0)
@@ -81,22 +84,16 @@ class TestCurves:
         assert few.get_xlabel() == "iteration"
         assert [ax.get_lines()[0].get_marker() for ax in (few, many)] == [".", ""]
 
-    def test_validation_curve_marks_the_best(self):
+    def test_validation_curve_marks_the_best_and_diverged_runs(self):
         ax = axes()
-        values, train, validation = [1.0, 0.01, 0.1], [0.3, 0.6, 0.4], [0.7, 0.65, 0.5]
-        assert plots.validation_curve(values, train, validation, ax, "rate") is ax
-        training, held_out, best = ax.get_lines()
+        train, validation = [0.3, 0.6, 0.4, np.nan, 1], [0.7, 0.65, 0.5, 0.1, np.inf]
+        assert plots.validation_curve([1, 0.01, 0.1, 3, 10], train, validation, ax, "rate") is ax
+        training, held_out, best, diverged = ax.get_lines()
         assert training.get_xydata().tolist() == [[0.01, 0.6], [0.1, 0.4], [1.0, 0.3]]
         assert held_out.get_xydata().tolist() == [[0.01, 0.65], [0.1, 0.5], [1.0, 0.7]]
         assert best.get_xydata().tolist() == [[0.1, 0.5]]
+        assert diverged.get_xdata().tolist() == [3, 10] and diverged.get_label() == "diverged"
         assert ax.get_xscale() == "log" and ax.get_xlabel() == "rate"
-
-    def test_validation_curve_marks_diverged_runs(self):
-        ax = axes()
-        plots.validation_curve([0.1, 1, 10], [0.4, np.nan, 1], [0.5, 0.1, np.inf], ax, "rate")
-        *_, best, diverged = ax.get_lines()
-        assert best.get_xydata().tolist() == [[0.1, 0.5]]
-        assert diverged.get_xdata().tolist() == [1, 10] and diverged.get_label() == "diverged"
 
 
 class TestImage:
@@ -126,7 +123,7 @@ class TestImage:
 
 
 class TestWeights:
-    def test_are_upright_with_one_symmetric_scale(self):
+    def test_are_upright_with_one_symmetric_scale_red_for_the_class(self):
         model, grid = two_classes(), axes(1, 3)
         assert plots.weights(model, grid) is grid
         up, down, spare = grid
@@ -136,10 +133,7 @@ class TestWeights:
         assert low == -high < 0 and down.images[0].get_clim() == (low, high)
         assert [ax.get_title() for ax in grid] == ["up", "down", ""] and not spare.axison
         assert len(up.figure.axes) == 4  # one colour bar
-
-    def test_red_speaks_for_the_class(self):
-        ax, _ = plots.weights(two_classes(), axes(1, 2))
-        red, _, blue, _ = ax.images[0].cmap(ax.images[0].norm(np.array([2, 0, -2, 0])))
+        red, blue = up.images[0].cmap(up.images[0].norm(np.array([2, -2])))
         assert red[0] > red[2] and blue[2] > blue[0]
 
     def test_of_zero_are_drawn_too(self):
@@ -156,8 +150,8 @@ class TestPredictions:
         ax = axes()
         assert plots.top_k_bars([("Ankle boot", 0.958), ("Bag", 0.04), ("Coat", 0)], ax) is ax
         assert [bar.get_width() for bar in ax.patches] == [0.958, 0.04, 0]
-        assert [t.get_text() for t in ax.get_yticklabels()] == ["Ankle boot", "Bag", "Coat"]
-        assert [t.get_text() for t in ax.texts] == ["0.958", "0.040", "0.000"]
+        assert texts_of(ax.get_yticklabels()) == ["Ankle boot", "Bag", "Coat"]
+        assert texts_of(ax.texts) == ["0.958", "0.040", "0.000"]
         assert ax.get_xlim() == (0, 1) and ax.get_ylim() == (2.5, -0.5)
         places = dict(drawn_texts(ax.figure))
         assert places["Ankle boot"].y0 > places["Bag"].y1 > places["Coat"].y1
@@ -187,11 +181,8 @@ class TestPredictions:
         model, grid = two_classes(), list(axes(1, 3))
         assert plots.misclassified(model, IMAGES, [1, 0, 0, 0], grid) is grid
         # By their logits: 3 for the third image, 2 for the others.
-        assert [ax.images[0].get_array().ravel().tolist() for ax in grid] == [
-            [0, 0, 3, 0],
-            [1, 0, 0, 0],
-            [0, 0, 0, 1],
-        ]
+        images = [ax.images[0].get_array().ravel().tolist() for ax in grid]
+        assert images == IMAGES.T[[2, 0, 1]].tolist()
         names = [ax.get_title().splitlines()[1] for ax in grid]
         assert names == ["true: up", "true: down", "true: up"]
 
@@ -210,7 +201,7 @@ class TestConfusion:
         cells = {t.get_position(): t.get_text() for t in ax.texts}
         assert cells == {(0, 0): "6", (1, 0): "2", (0, 2): "1", (2, 2): "9"}
         for axis in (ax.xaxis, ax.yaxis):
-            assert [t.get_text() for t in axis.get_ticklabels()] == ["a", "b", "c"]
+            assert texts_of(axis.get_ticklabels()) == ["a", "b", "c"]
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
 
     @pytest.mark.parametrize(("k", "is_readable"), [(2, True), (10, True), (100, False)])
@@ -218,7 +209,7 @@ class TestConfusion:
         ax = axes(figsize=(7, 6.2))
         plots.confusion(np.full((k, k), 1234), [f"class {i}" for i in range(k)], ax)
         assert len(ax.texts) == (k * k if is_readable else 0)
-        assert ("class 1" in [t.get_text() for t in ax.get_yticklabels()]) == is_readable
+        assert ("class 1" in texts_of(ax.get_yticklabels())) == is_readable
         counts = [place for text, place in drawn_texts(ax.figure) if text == "1234"]
         assert all(place.width < ax.bbox.height / k for place in counts)
 
@@ -229,14 +220,13 @@ class TestConfusion:
         pixels(ax.figure)
         labels = ax.get_yticklabels()
         places = [label.get_window_extent() for label in labels]
-        assert len({label.get_text() for label in labels}) == k
+        assert len(set(texts_of(labels))) == k
         assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(places))
 
 
 def sample_counts(ax):
     """Return the texts above a reliability diagram."""
-    (top,) = ax.child_axes
-    return top.get_xticklabels()
+    return texts_of(ax.child_axes[0].get_xticklabels())
 
 
 class TestReliability:
@@ -251,7 +241,7 @@ class TestReliability:
         assert [bar.get_y() for bar in gap] == [1, 0.5, 1]
         middles = [bar.get_x() + bar.get_width() / 2 for bar in accuracy]
         assert middles == pytest.approx([0.375, 0.625, 0.875])
-        assert [t.get_text() for t in sample_counts(ax)] == ["1", "2", "1"]
+        assert sample_counts(ax) == ["1", "2", "1"]
         assert ax.get_title() == "expected calibration error 0.2500"
 
     @pytest.mark.parametrize("num_bins", [1, 2, 15, 29])
@@ -259,7 +249,7 @@ class TestReliability:
         p, y = softmax(rng.normal(size=(5, 300))), rng.integers(0, 5, 300)
         p[:, :3] = np.eye(5)[:, :3]  # confidences of exactly 1
         ax = plots.reliability(p, y, axes(figsize=(12, 6)), num_bins)
-        sizes = [int(t.get_text()) for t in sample_counts(ax)]
+        sizes = [int(text) for text in sample_counts(ax)]
         gaps = [abs(bar.get_height()) for bar in ax.containers[1]]
         error = metrics.expected_calibration_error(p, y, num_bins)
         assert np.dot(sizes, gaps) / 300 == pytest.approx(error) and sum(sizes) == 300
@@ -301,16 +291,13 @@ class TestNames:
         texts = [text for text, _ in drawn_texts(figure)]
         assert texts.count(shown) == (4 if shown else 0)  # rows, columns, bars, weights
         assert f"{shown} 0.500\ntrue: {shown}" in texts
-        literal = figure.findobj(
-            lambda artist: isinstance(artist, Text) and "$" in artist.get_text()
-        )
+        literal = [text for text in figure.findobj(Text) if "$" in text.get_text()]
         assert not any(text.get_parse_math() for text in literal)
 
     def test_lose_their_middle_if_they_are_long(self):
         names = ["W" * 1000 + "1", "W" * 1000 + "2"]
         bars = plots.top_k_bars([(name, 0.5) for name in names], axes())
-        shown = [label.get_text() for label in bars.get_yticklabels()]
-        assert shown == ["W" * 10 + "…" + "W" * 8 + end for end in "12"]
+        assert texts_of(bars.get_yticklabels()) == ["W" * 10 + "…" + "W" * 8 + end for end in "12"]
 
     def test_in_a_grid_do_not_touch(self):
         names = ["a name of forty letters, as one may find", "NAMES IN CAPITALS ARE WIDER"]
@@ -450,11 +437,9 @@ class TestLive:
 
     @pytest.mark.parametrize("end", ["break", "raise ValueError"])
     def test_draws_the_last_record_however_the_loop_ends(self, shell, drawn, end):
-        code = (
-            f"for record in plots.live(trained(epochs=1).run(9)):\n    if record.epoch == 5: {end}"
-        )
+        code = f"for each in plots.live(trained(epochs=1).run(9)):\n    if each.epoch == 5: {end}"
         assert shell.run_cell(code).success == (end == "break")
-        shell.run_cell("del record")
+        shell.run_cell("del each")
         assert drawn[-1] == 5
 
     def test_draws_nothing_without_records_or_in_a_terminal(self, shell):

@@ -3,7 +3,8 @@
 Each function draws on the Axes that it is given and returns them. None uses ``pyplot``, so no
 figure stays open. Class names are drawn literally, never as formulas; control characters are
 escaped, and the middle of a long name is left out. For letters that the default font lacks, name
-further fonts in ``matplotlib.rcParams["font.family"]``.
+further fonts in ``matplotlib.rcParams["font.family"]``. ``Figure`` in the examples is
+``matplotlib.figure.Figure``.
 """
 
 import io
@@ -21,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_float, as_labels, same_samples
+from npsoftmax._checks import as_float, as_samples
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.history import EpochRecord, IterationRecord
 from npsoftmax.metrics import confidence_bins, expected_calibration_error, per_class
@@ -59,20 +60,7 @@ LOSS = "mean cross-entropy (nats)"
 
 
 def loss_curve(history: History, ax: Axes) -> Axes:
-    """Draw training and test loss against the epoch or iteration.
-
-    Parameters
-    ----------
-    history : sequence of EpochRecord or IterationRecord
-        The ``history`` of a trainer, at least one record.
-    ax : matplotlib Axes
-        The Axes to draw on.
-
-    Returns
-    -------
-    Axes
-        ``ax``.
-    """
+    """Draw training and test loss against the epoch or iteration, from a trainer's ``history``."""
     return _history_curve(history, ax, "loss", LOSS)
 
 
@@ -115,13 +103,11 @@ def validation_curve(
         The losses, shape ``(m,)``. Where one is NaN or infinite, training diverged; a cross at
         the top marks that value.
     ax : matplotlib Axes
-        The Axes to draw on.
     xlabel : str
         The name of the setting.
 
     Examples
     --------
-    >>> from matplotlib.figure import Figure
     >>> ax = Figure().subplots()
     >>> ax = validation_curve([0.1, 1], [0.5, 0.4], [0.5, 0.6], ax, "learning rate")
     >>> ax.get_xscale(), ax.get_legend().get_texts()[-1].get_text()
@@ -173,12 +159,8 @@ def live(records: Iterable[Record]) -> Iterator[Record]:
     Parameters
     ----------
     records : iterable of EpochRecord or IterationRecord
-        The iterator that ``Trainer.run`` or ``FullBatchTrainer.run`` returns.
-
-    Yields
-    ------
-    EpochRecord or IterationRecord
-        The same records.
+        The iterator that ``Trainer.run`` or ``FullBatchTrainer.run`` returns. Its records are
+        yielded.
 
     Examples
     --------
@@ -262,11 +244,9 @@ def image(column: ArrayLike, ax: Axes) -> Axes:
     column : array_like
         The pixels row by row, shape ``(d,)`` or ``(d, 1)``, with ``d`` a square number.
     ax : matplotlib Axes
-        The Axes to draw on.
 
     Examples
     --------
-    >>> from matplotlib.figure import Figure
     >>> ax = image(np.arange(4, dtype=np.uint8), Figure().subplots())
     >>> ax.images[0].get_array().tolist(), ax.images[0].get_clim()
     ([[0, 1], [2, 3]], (0.0, 255.0))
@@ -297,7 +277,6 @@ def weights(model: "SoftmaxRegression", axes: Grid) -> Grid:
 
     Examples
     --------
-    >>> from matplotlib.figure import Figure
     >>> from npsoftmax import SoftmaxRegression
     >>> model = SoftmaxRegression(4, 2, classes=["up", "down"])
     >>> left, right = weights(model, Figure().subplots(1, 2))
@@ -348,11 +327,9 @@ def top_k_bars(guesses: Sequence[tuple[str, float]], ax: Axes) -> Axes:
     guesses : sequence of (str, float)
         Class names and probabilities, one entry of ``SoftmaxRegression.top_k(X)``.
     ax : matplotlib Axes
-        The Axes to draw on.
 
     Examples
     --------
-    >>> from matplotlib.figure import Figure
     >>> ax = top_k_bars([("Bag", 0.75), ("Shirt", 0.25)], Figure().subplots())
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['Bag', 'Shirt']
@@ -361,16 +338,11 @@ def top_k_bars(guesses: Sequence[tuple[str, float]], ax: Axes) -> Axes:
     _check_axes(ax)
     ax.barh(range(len(names)), shares, height=0.7, color=BLUE)
     for place, share in enumerate(shares):
-        inside = share > 0.8  # no space to the right of a long bar
-        ax.annotate(
-            f"{share:.3f}",
-            (share, place),
-            xytext=(-4 if inside else 4, 0),
-            textcoords="offset points",
-            verticalalignment="center",
-            horizontalalignment="right" if inside else "left",
-            color="white" if inside else "black",
-        )
+        # There is no space to the right of a long bar.
+        points, side, color = (-4, "right", "white") if share > 0.8 else (4, "left", "black")
+        style: dict[str, Any] = {"ha": side, "va": "center", "color": color}
+        text = f"{share:.3f}"
+        ax.annotate(text, (share, place), (points, 0), textcoords="offset points", **style)
     labels = [_shorten(name) for name in names]
     ax.set_yticks(range(len(names)), labels, fontsize=10, parse_math=False)
     ax.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="probability")
@@ -399,16 +371,13 @@ def prediction_grid(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes
     ----------
     model : SoftmaxRegression
         A model of square images.
-    X : array_like
-        Samples, shape ``(d, n)``; the first ones are drawn, one on each of the Axes.
-    y : array_like
-        Their labels, shape ``(n,)``.
+    X, y : array_like
+        Samples, ``(d, n)``, and labels, ``(n,)``; the first ones are drawn, one on each Axes.
     axes : Axes, or array or sequence of them
         As ``Figure.subplots(rows, columns)`` returns them. The rest is switched off.
 
     Examples
     --------
-    >>> from matplotlib.figure import Figure
     >>> from npsoftmax import SoftmaxRegression
     >>> model = SoftmaxRegression(4, 2, sigma=0, classes=["up", "down"])
     >>> ax = prediction_grid(model, np.zeros((4, 1)), [1], Figure().subplots())
@@ -416,20 +385,16 @@ def prediction_grid(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes
     ['up 0.500', 'true: down']
     """
     grid = _as_grid(axes)
-    columns, labels = _as_samples(model, X, y)
+    columns, labels = as_samples(X, y, model.num_inputs, model.num_outputs)
     _draw_predictions(model, columns[:, : len(grid)], labels[: len(grid)], grid)
     return axes
 
 
 def misclassified(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes: Grid) -> Grid:
-    """Draw the misclassified samples, the most confident error first.
-
-    The parameters are those of :func:`prediction_grid`, and so are the pictures. Axes are switched
-    off if there are fewer errors.
+    """Draw misclassified samples like :func:`prediction_grid`, the most confident error first.
 
     Examples
     --------
-    >>> from matplotlib.figure import Figure
     >>> from npsoftmax import SoftmaxRegression
     >>> model = SoftmaxRegression(4, 2, sigma=0, classes=["up", "down"])
     >>> left, right = misclassified(model, np.eye(4, 2), [0, 1], Figure().subplots(1, 2))
@@ -437,20 +402,12 @@ def misclassified(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes: 
     (['up 0.500', 'true: down'], False)
     """
     grid = _as_grid(axes)
-    columns, labels = _as_samples(model, X, y)
+    columns, labels = as_samples(X, y, model.num_inputs, model.num_outputs)
     P = model.probabilities(columns)
     wrong = np.flatnonzero(P.argmax(axis=0) != labels)
     worst = wrong[np.argsort(-P.max(axis=0)[wrong], kind="stable")][: len(grid)]
     _draw_predictions(model, columns[:, worst], labels[worst], grid)
     return axes
-
-
-def _as_samples(
-    model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    columns, labels = as_columns(X, model.num_inputs), as_labels(y, model.num_outputs)
-    same_samples(columns, labels)
-    return columns, labels
 
 
 def _draw_predictions(
@@ -486,11 +443,10 @@ def confusion(counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
     classes : sequence of str
         The ``k`` names.
     ax : matplotlib Axes
-        The Axes to draw on; the colour bar is to its right.
+        The colour bar is to its right.
 
     Examples
     --------
-    >>> from matplotlib.figure import Figure
     >>> ax = confusion([[8, 2], [0, 5]], ["cat", "dog"], Figure().subplots())
     >>> ax.images[0].get_array().tolist(), [text.get_text() for text in ax.texts]
     ([[0.8, 0.2], [0.0, 1.0]], ['8', '2', '5'])
@@ -549,18 +505,14 @@ def reliability(probabilities: ArrayLike, y: ArrayLike, ax: Axes, num_bins: int 
 
     Parameters
     ----------
-    probabilities : array_like
-        Shape ``(k, n)``.
-    y : array_like
-        Labels, shape ``(n,)``.
+    probabilities, y : array_like
+        Shape ``(k, n)``, and labels, ``(n,)``.
     ax : matplotlib Axes
-        The Axes to draw on.
     num_bins : int
         The number of bins, of equal width.
 
     Examples
     --------
-    >>> from matplotlib.figure import Figure
     >>> ax = reliability([[0.75, 0.75], [0.25, 0.25]], [0, 1], Figure().subplots())
     >>> ax.get_title()
     'expected calibration error 0.2500'
