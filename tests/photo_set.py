@@ -28,10 +28,8 @@ class Conditions:
     table: tuple[float, float] = (190, 245)
     enlarged: int = 10
     resample: Image.Resampling = Image.Resampling.NEAREST
-    margins: tuple[float, float] = (
-        0.05,
-        0.6,
-    )  # on each side, relative to the side of the item's square
+    # On each side, relative to the side of the item's square.
+    margins: tuple[float, float] = (0.05, 0.6)
     noise: tuple[float, float] = (2, 12)  # standard deviation in grey levels
     quality: tuple[int, int] = (60, 96)  # of the JPEG; the end is excluded
     gradient: float = 0.0  # relative change of the light across the photo

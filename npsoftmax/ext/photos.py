@@ -92,12 +92,6 @@ class Photo:
         meaningless.
     warnings : tuple of str
         Reasons why predictions may be unreliable.
-
-    Examples
-    --------
-    >>> photo = look(Image.new("RGB", (60, 40), "white"))
-    >>> photo.is_blank, photo.warnings
-    (True, ('blank: nothing stands out from the background',))
     """
 
     image: Image.Image
@@ -116,18 +110,9 @@ def read(path: str | os.PathLike[str]) -> Photo:
     Parameters
     ----------
     path : path
-        A file of at most 100 MiB.
-
-    Returns
-    -------
-    Photo
-
-    Raises
-    ------
-    InputError
-        The path cannot be read, or is a folder, a device or a pipe.
-    CorruptFileError
-        The file is not such an image, is damaged, or is too large.
+        A file of at most 100 MiB. Paths that cannot be read are an
+        :exc:`~npsoftmax.errors.InputError`, other and damaged files a
+        :exc:`~npsoftmax.errors.CorruptFileError`.
 
     Examples
     --------
@@ -151,16 +136,9 @@ def look(image: Image.Image) -> Photo:
     Parameters
     ----------
     image : PIL.Image.Image
-        Upright, of any mode with 8 bits a channel, or 16 bits grey.
-
-    Returns
-    -------
-    Photo
-
-    Raises
-    ------
-    CorruptFileError
-        The image has no pixels, cannot be decoded, or its numbers have no defined white.
+        Upright, of any mode with 8 bits a channel, or 16 bits grey. An image without pixels, that
+        cannot be decoded, or whose numbers have no defined white is a
+        :exc:`~npsoftmax.errors.CorruptFileError`.
 
     Examples
     --------
@@ -309,10 +287,8 @@ class _Scene:
             _rows((sums > k * threshold) | (sums < -k * opposite))
             for sums in (_window_sums(d, k), _window_sums(d.T, k))
         )
-        return (
-            slice(top + rows.start, top + rows.stop),
-            slice(left + columns.start, left + columns.stop),
-        )
+        top, bottom = top + rows.start, top + rows.stop
+        return slice(top, bottom), slice(left + columns.start, left + columns.stop)
 
 
 def _cut_to_paper(scene: _Scene) -> _Scene:
@@ -351,8 +327,7 @@ def _overlaps(new: int, old: int) -> NDArray[np.float64]:
     """Return how much of each old pixel every new pixel covers, times ``new``."""
     i, j = np.arange(new)[:, None], np.arange(old)
     shared = np.minimum((i + 1) * old, (j + 1) * new) - np.maximum(i * old, j * new)
-    overlaps: NDArray[np.float64] = np.maximum(shared, 0).astype(np.float64)
-    return overlaps
+    return np.asarray(np.maximum(shared, 0), np.float64)
 
 
 def _median(levels: NDArray[Any]) -> int:
