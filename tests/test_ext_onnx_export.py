@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from running import INSTALL
 
-from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer
+from npsoftmax import SoftmaxRegression
 from npsoftmax.errors import InputError, OutputError
 
 pytest.importorskip("onnx", reason=INSTALL)
@@ -23,12 +23,6 @@ from npsoftmax.ext import onnx_export
 FLOATS = [np.float32, np.float64]
 
 
-def calibrated(model, temperature):
-    other = copy.copy(model)
-    other.temperature = temperature
-    return other
-
-
 def run(model, X, dtype=np.uint8):
     """Export a model, and return the labels and probabilities (columns) of the graph for X."""
     onnx_export.save(model, "model.onnx", dtype)
@@ -38,61 +32,37 @@ def run(model, X, dtype=np.uint8):
     return label, probabilities.T
 
 
-@pytest.fixture(scope="module")
-def garments_model(garments):
-    model = SoftmaxRegression(784, 10, classes=garments.classes)
-    Trainer(model, Descent(0.1), DataLoader(garments.X_train, garments.y_train, 256)).fit(2)
-    return model
-
-
-def check_images(model, X):
-    label, probabilities = run(model, X)
-    assert label.dtype == np.int64
+def assert_equal_to_the_model(model, X, dtype=np.uint8):
+    label, probabilities = run(model, X, dtype)
+    assert (label.dtype, probabilities.dtype) == (np.int64, model.theta.dtype)
+    assert (label.shape, probabilities.shape) == ((X.shape[1],), (model.num_outputs, X.shape[1]))
     assert label.tolist() == model.predict(X).tolist()
-    assert probabilities.dtype == np.float32
-    assert np.abs(probabilities - model(X)).max() < 1e-7
+    bound = 1e-12 if model.theta.dtype == np.float64 else 1e-7
+    assert np.abs(probabilities - model(X)).max(initial=0) < bound
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 def test_real_images(fashion_model, fashion_mnist, temperature):
-    check_images(calibrated(fashion_model, temperature), fashion_mnist.X_test[:, :1000])
+    model = copy.copy(fashion_model)
+    model.temperature = temperature
+    assert_equal_to_the_model(model, fashion_mnist.X_test[:, :1000])
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
-def test_drawn_images(garments_model, garments, temperature):
-    check_images(calibrated(garments_model, temperature), garments.X_test[:, :1000])
-
-
 @pytest.mark.parametrize("weights", FLOATS)
 @pytest.mark.parametrize("given", [np.uint8, *FLOATS])
-def test_every_dtype_of_weights_and_input(rng, weights, given):
+def test_every_dtype_of_weights_and_input(rng, weights, given, temperature):
     model = SoftmaxRegression(20, 5, sigma=1, dtype=weights)
-    X = rng.integers(0, 256, (20, 300)).astype(given) if given == np.uint8 else (
-        rng.normal(size=(20, 300)).astype(given))  # fmt: skip
-    label, probabilities = run(model, X, given)
-    assert label.tolist() == model.predict(X).tolist()
-    assert probabilities.dtype == weights
-    bound = 1e-12 if weights == np.float64 else 1e-7
-    assert np.abs(probabilities - model(X)).max() < bound
+    model.temperature = temperature
+    X = rng.normal(size=(20, 300)) if given != np.uint8 else rng.integers(0, 256, (20, 300))
+    assert_equal_to_the_model(model, X.astype(given), given)
 
 
 @pytest.mark.parametrize(("d", "k"), [(1, 1), (5, 1), (5, 2), (16_384, 3), (20, 1000)])
 @pytest.mark.parametrize("n", [0, 1, 7])
 def test_sizes(rng, d, k, n):
-    model = SoftmaxRegression(d, k, sigma=1)
     X = rng.integers(0, 256, (d, n), dtype=np.uint8)
-    label, probabilities = run(model, X)
-    assert label.shape == (n,)
-    assert probabilities.shape == (k, n)
-    assert label.tolist() == model.predict(X).tolist()
-    assert np.abs(probabilities - model(X)).max(initial=0) < 1e-7
-
-
-def test_the_first_class_wins_a_tie_after_rounding():
-    model = SoftmaxRegression(1, 2, sigma=0)
-    model.theta[:] = [[1, 5], [np.float32(1.0000001), 5]]
-    X = np.array([[0.5]])
-    assert run(model, X, np.float32)[0].tolist() == model.predict(X).tolist() == [0]
+    assert_equal_to_the_model(SoftmaxRegression(d, k, sigma=1), X)
 
 
 @pytest.mark.parametrize("weights", FLOATS)
@@ -100,16 +70,21 @@ def test_extreme_logits(rng, weights):
     model = SoftmaxRegression(784, 10, sigma=1e4, dtype=weights)
     X = rng.integers(0, 256, (784, 100), dtype=np.uint8)
     assert np.abs(model.logits(X)).max() > 1e5
-    label, probabilities = run(model, X)
-    assert label.tolist() == model.predict(X).tolist()
-    assert np.abs(probabilities - model(X)).max() < 1e-7
+    assert_equal_to_the_model(model, X)
 
 
-def test_the_first_class_wins_a_tie():
-    model = SoftmaxRegression(1, 4)
-    model.theta[:] = [[0, 0], [2, 0], [2, 0], [1, 0]]
-    label, _ = run(model, np.array([[3.0]]), np.float32)
-    assert label.tolist() == [1]
+@pytest.mark.parametrize(
+    ("theta", "x", "label"),
+    [
+        ([[0, 0], [2, 0], [2, 0], [1, 0]], 3.0, 1),
+        ([[1, 5], [np.float32(1.0000001), 5]], 0.5, 0),  # equal after rounding
+    ],
+)
+def test_the_first_class_wins_a_tie(theta, x, label):
+    model = SoftmaxRegression(1, len(theta))
+    model.theta[:] = theta
+    X = np.array([[x]])
+    assert run(model, X, np.float32)[0].tolist() == model.predict(X).tolist() == [label]
 
 
 def test_logits_decide_where_probabilities_round_to_the_same():

@@ -29,14 +29,15 @@ def test_the_reason_for_copies_in_c_order():
     assert back.tolist() == [[1.0, 4.0, 2.0], [5.0, 3.0, 6.0]]
 
 
+@pytest.mark.parametrize(("d", "k"), [(1, 1), (5, 1), (16_384, 3), (20, 1000)])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_tensors_are_the_parameters_bit_for_bit(dtype):
-    model = SoftmaxRegression(5, 3, dtype=dtype)
-    model.theta[0, 0], model.theta[:, -1] = -0.0, [1, 2, 3]
+def test_tensors_are_the_parameters_bit_for_bit(d, k, dtype):
+    model = SoftmaxRegression(d, k, dtype=dtype)
+    model.theta[0, 0], model.theta[:, -1] = -0.0, range(k)
     safetensors_export.save(model, "model.safetensors")
     tensors = safetensors.numpy.load_file("model.safetensors")
     assert tensors.keys() == {"weight", "bias"}
-    assert (tensors["weight"].shape, tensors["bias"].shape) == ((3, 5), (3,))
+    assert (tensors["weight"].shape, tensors["bias"].shape) == ((k, d), (k,))
     assert tensors["weight"].dtype == tensors["bias"].dtype == dtype
     assert tensors["weight"].tobytes() == model.W.tobytes()
     assert tensors["bias"].tobytes() == model.b.tobytes()
@@ -54,28 +55,16 @@ def test_the_temperature_is_in_the_tensors(dtype):
     np.testing.assert_allclose(logits, model.logits(X), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("d", "k"), [(1, 1), (5, 1), (16_384, 3), (20, 1000)])
-def test_sizes(d, k):
-    model = SoftmaxRegression(d, k)
-    safetensors_export.save(model, "model.safetensors")
-    tensors = safetensors.numpy.load_file("model.safetensors")
-    assert np.array_equal(tensors["weight"], model.W)
-
-
-def linear(model):
-    """Export the model, and return the torch layer that loads it."""
+def check_images(model, X, tolerance=1e-6):
+    """Compare the logits of the model with those of the torch layer that loads its export."""
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file
 
     safetensors_export.save(model, "model.safetensors")
     layer = torch.nn.Linear(model.num_inputs, model.num_outputs)
     layer.load_state_dict(load_file("model.safetensors"))
-    return lambda rows: layer(torch.from_numpy(rows)).detach().numpy()
-
-
-def check_images(model, X, tolerance=1e-6):
     expected = model.logits(X).T
-    found = linear(model)(X.T.astype(np.float32) / 255)
+    found = layer(torch.from_numpy(X.T.astype(np.float32) / 255)).detach().numpy()
     assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
     assert found.argmax(axis=1).tolist() == model.predict(X).tolist()
 
@@ -121,9 +110,8 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
 def test_parameters_that_are_not_finite_are_refused(tmp_path, value, temperature):
     model = SoftmaxRegression(2, 3)
     model.theta[0, 0], model.temperature = value, temperature
-    with pytest.raises(
-        InputError, match=r"theta / temperature: expected (finite|numbers that fit)"
-    ):
+    message = r"theta / temperature: expected (finite|numbers that fit)"
+    with pytest.raises(InputError, match=message):
         safetensors_export.save(model, tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
 
