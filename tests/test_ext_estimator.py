@@ -118,14 +118,6 @@ def test_coefficients_are_those_of_logistic_regression(name, scaled, alpha):
     assert_equal_coefficients(SoftmaxClassifier(alpha).fit(X, y), peer, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["iris", "breast_cancer"])
-def test_coefficients_with_weights_are_those_of_logistic_regression(name, rng):
-    X, y = dataset(name, scaled=True)
-    weights = rng.integers(1, 9, y.size) / 4
-    peer = logistic_regression(X, y, 1e-2, weights)
-    assert_equal_coefficients(SoftmaxClassifier(1e-2).fit(X, y, weights), peer, 1e-6)
-
-
 @pytest.mark.parametrize("name", ["iris", "wine"])
 def test_balanced_coefficients_are_those_of_logistic_regression(name):
     X, y = dataset(name, scaled=True)
@@ -213,7 +205,7 @@ def assert_weights_count_rows(classifier, X, y, weights, seed, factor, **compare
         same(clone(classifier).fit(*other), result, X[kept], **compared)
 
 
-FACTORS = st.floats(1e-300, 1e300)
+SEEDS, FACTORS = st.integers(0, 9), st.floats(1e-300, 1e300)
 PENALISED = st.builds(
     SoftmaxClassifier,
     st.sampled_from([1e-3, 0.1, 10.0]),
@@ -222,20 +214,20 @@ PENALISED = st.builds(
 
 
 @settings(max_examples=25)
-@given(PENALISED, weighted_rows(), st.integers(0, 9), FACTORS)
+@given(PENALISED, weighted_rows(), SEEDS, FACTORS)
 def test_weights_count_rows(classifier, rows, seed, factor):
     assert_weights_count_rows(classifier, *rows, seed, factor, tolerance=1e-8)
 
 
 @pytest.mark.slow
 @settings(max_examples=300)
-@given(PENALISED, weighted_rows(), st.integers(0, 9), FACTORS)
+@given(PENALISED, weighted_rows(), SEEDS, FACTORS)
 def test_weights_count_rows_of_many_data(classifier, rows, seed, factor):
     assert_weights_count_rows(classifier, *rows, seed, factor, tolerance=1e-8)
 
 
 @settings(max_examples=10)
-@given(weighted_rows(), st.integers(0, 9), FACTORS)
+@given(weighted_rows(), SEEDS, FACTORS)
 def test_weights_count_rows_in_a_batch_of_all(rows, seed, factor):
     classifier = SoftmaxClassifier(1e-2, "sgd", epochs=8, random_state=0)
     assert_weights_count_rows(classifier, *rows, seed, factor, tolerance=1e-6)
@@ -243,7 +235,7 @@ def test_weights_count_rows_in_a_batch_of_all(rows, seed, factor):
 
 @NO_OPTIMUM
 @settings(max_examples=5)
-@given(weighted_rows(), st.integers(0, 9), FACTORS)
+@given(weighted_rows(), SEEDS, FACTORS)
 def test_weights_count_rows_where_no_coefficients_are_the_best(rows, seed, factor):
     # The probabilities of the rows go to 0 and 1 along many ways, and rounding chooses one.
     assert_weights_count_rows(

@@ -63,14 +63,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     solver : {"lbfgs", "sgd"}
         The exact optimum from all samples at once, or minibatches with the step sizes of
         :class:`npsoftmax.Adam`.
-    tol : float
-        lbfgs: stop when the largest entry of the gradient, in magnitude, is at most this.
-    max_iter : int
-        lbfgs: stop after this number of iterations in any case.
-    learning_rate : float
-        sgd: the step size.
-    batch_size : int
-        sgd: number of rows for each step.
+    tol, max_iter : float, int
+        lbfgs: stop when the largest entry of the gradient, in magnitude, is at most ``tol``, or
+        after this number of iterations.
+    learning_rate, batch_size : float, int
+        sgd: the step size, and the number of rows for each step.
     epochs : int
         sgd: number of passes of :meth:`fit` over all rows. :meth:`partial_fit` makes one pass.
     class_weight : dict, "balanced" or None
@@ -369,8 +366,7 @@ def _check_classes(given: ArrayLike | None, known: NDArray[Any] | None) -> NDArr
         raise InputError("classes: expected all labels at the first call of partial_fit, got None")
     if known is not None and not np.array_equal(known, classes):
         raise InputError(
-            f"classes: expected {known.tolist()} as before, got {classes.tolist()}; leave them "
-            "out, or start again with a clone"
+            f"classes: expected {known.tolist()} as before, got {classes.tolist()}; leave them out"
         )
     _check_two_classes(classes)
     return classes
@@ -382,7 +378,7 @@ def _index_labels(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
     if unknown.size:
         raise LabelError(
             f"y: expected labels among {classes.tolist()}, got {unknown.tolist()}; name all "
-            "labels at the first call of partial_fit, or start again with fit"
+            "labels at the first call of partial_fit"
         )
     return np.searchsorted(classes, y)
 

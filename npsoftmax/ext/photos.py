@@ -182,12 +182,9 @@ def _warnings_for(scene: _Scene) -> tuple[str, ...]:
     return tuple(texts)
 
 
-# Step 1: opening.
-
-
 @contextmanager
 def _decoding(path: str | os.PathLike[str], size: int = 0) -> Iterator[None]:
-    """Turn all errors of Pillow into a CorruptFileError that names the file."""
+    """Turn all errors of Pillow into a CorruptFileError that names the file (step 1)."""
     known = f"an image ({', '.join(FORMATS)})"
     try:
         with warnings.catch_warnings():

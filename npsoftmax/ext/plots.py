@@ -72,8 +72,7 @@ def accuracy_curve(history: History, ax: Axes) -> Axes:
 def _history_curve(history: History, ax: Axes, field: str, ylabel: str) -> Axes:
     if not isinstance(history, Sequence) or not history:
         raise InputError(
-            f"history: expected a sequence of at least one record, got {history!r:.80}; "
-            "train first, then pass trainer.history"
+            f"history: expected at least one record, got {history!r:.80}; pass trainer.history"
         )
     unit = history[0].UNIT
     steps = [getattr(record, unit) for record in history]
@@ -167,11 +166,8 @@ def live(records: Iterable[Record]) -> Iterator[Record]:
     >>> from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer
     >>> loader = DataLoader([[-1.0, 1.0, -2.0, 2.0]], [0, 1, 0, 1], batch_size=2)
     >>> trainer = Trainer(SoftmaxRegression(1, 2), Descent(1.0), loader)
-    >>> for record in live(trainer.run(epochs=3)):
-    ...     print(record.epoch)
-    1
-    2
-    3
+    >>> [record.epoch for record in live(trainer.run(epochs=3))]
+    [1, 2, 3]
     """
     display = _notebook_display()
     if display is None:
@@ -202,18 +198,15 @@ class _Board:
     """The figure below a cell."""
 
     def __init__(self, display: Any) -> None:
-        self.display, self.handle = display, None
+        self.display, self.handle = display, display.DisplayHandle()
         self.history: list[Any] = []
         self.num_drawn, self.due = 0, 0.0
 
     def draw(self) -> None:
         """Draw the history so far, in place of the previous drawing."""
         started = perf_counter()
-        picture = self.display.Image(_as_png(self.history), retina=True)
-        if self.handle is None:
-            self.handle = self.display.display(picture, display_id=True)
-        else:
-            self.handle.update(picture)
+        show = self.handle.update if self.num_drawn else self.handle.display
+        show(self.display.Image(_as_png(self.history), retina=True))
         self.num_drawn = len(self.history)
         self.due = perf_counter() + PAUSE * (perf_counter() - started)
 
@@ -305,13 +298,11 @@ def _as_square(column: ArrayLike, name: str) -> NDArray[Any]:
     side = math.isqrt(pixels.size)
     if (pixels.shape not in ((side**2,), (side**2, 1))) or side == 0:
         raise ShapeError(
-            f"{name}: expected a square image as shape (d,) or (d, 1) with d = side * side, "
-            f"got {pixels.shape}; one sample of X is X[:, j]"
+            f"{name}: expected a square image, (d,) or (d, 1), got {pixels.shape}; pass X[:, j]"
         )
     if pixels.dtype.kind not in "biuf" or not np.isfinite(pixels).all():
         raise InputError(
-            f"{name}: expected finite numbers, got dtype {pixels.dtype}, NaN or infinities; "
-            "convert or repair them first"
+            f"{name}: expected finite numbers, got dtype {pixels.dtype}, NaN or infinities"
         )
     return pixels.reshape(side, side)
 
@@ -433,8 +424,8 @@ def confusion(counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
     """Draw a confusion matrix, a row for each true class, coloured by its share of the row.
 
     The colours follow the square root of the share, which shows errors of a few per cent next to a
-    diagonal of nearly one. Counts other than 0 are written into the cells, and names along the
-    axes, unless the cells are too small.
+    diagonal of nearly one. Counts other than 0 and names are written unless the cells are too
+    small.
 
     Parameters
     ----------
@@ -547,8 +538,7 @@ def reliability(probabilities: ArrayLike, y: ArrayLike, ax: Axes, num_bins: int 
 def _check_axes(ax: object) -> None:
     if not isinstance(ax, Axes):
         raise InputError(
-            f"ax: expected one matplotlib Axes, got {type(ax).__name__}; "
-            "make it with matplotlib.figure.Figure().subplots()"
+            f"ax: expected one matplotlib Axes, got {type(ax).__name__}; use Figure().subplots()"
         )
 
 
@@ -559,7 +549,7 @@ def _as_grid(axes: object, needed: int = 1) -> list[Axes]:
         kinds = ", ".join(sorted({type(ax).__name__ for ax in flat})) or "none"
         raise InputError(
             f"axes: expected at least {needed} matplotlib Axes, got {len(flat)} ({kinds}); "
-            "make them with matplotlib.figure.Figure().subplots(rows, columns)"
+            "use Figure().subplots(rows, columns)"
         )
     if len({ax.figure for ax in flat}) != 1:
         raise InputError("axes: expected Axes of one figure, got Axes of several; use one")
