@@ -28,7 +28,7 @@ from faulty_server import FaultyServer, Request
 
 from npsoftmax.data import download
 from npsoftmax.data.datasets import find
-from npsoftmax.data.download import RemoteFile, fetch, plan
+from npsoftmax.data.download import RemoteFile, fetch, verify
 from npsoftmax.errors import DataUnavailableError
 
 FETCH = Path(__file__).parents[1] / "scripts" / "fetch.py"
@@ -60,11 +60,11 @@ sys.exit(code)
 DRIVER = """
 import sys
 from pathlib import Path
-from npsoftmax.data.download import RemoteFile, fetch, plan
+from npsoftmax.data.download import RemoteFile, fetch, verify
 from npsoftmax.errors import DataUnavailableError
 name, size, sha256, folder, url = sys.argv[1:]
 file = RemoteFile(name, int(size), sha256)
-if plan(Path(folder) / name, file, offline=False).action != "use":
+if verify(Path(folder) / name, file):
     try:
         fetch(file, Path(folder), [url])
     except DataUnavailableError as error:
@@ -245,7 +245,7 @@ def test_the_library_ends_in_one_of_two_ways(
 
     def here(url: str) -> str:
         try:
-            if plan(folder / NAME, SYNTHETIC_FILE, offline=False).action != "use":
+            if verify(folder / NAME, SYNTHETIC_FILE):
                 fetch(SYNTHETIC_FILE, folder, [url], timeout=TIMEOUT)
         except DataUnavailableError as error:
             return str(error)

@@ -16,20 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.data import idx
-from npsoftmax.data.download import TIMEOUT_SECONDS, RemoteFile, fetch, plan, verify
+from npsoftmax.data.download import TIMEOUT_SECONDS, RemoteFile, fetch, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
 from npsoftmax.files import publish, read_bytes, readable
 
-__all__ = [
-    "DATASETS",
-    "NAMES",
-    "Dataset",
-    "DatasetSource",
-    "acquire",
-    "cache_folder",
-    "find",
-    "load",
-]
+__all__ = ["DATASETS", "NAMES", "Dataset", "acquire", "cache_folder", "find", "load"]
 
 
 @dataclass(frozen=True)
@@ -40,13 +31,11 @@ class DatasetSource:
 
     Attributes
     ----------
-    name : str
-        Its name on the command line, and the name of its folder in a data folder.
-    classes : tuple of str
-        The names of class 0, 1, ...
+    name, classes : str, tuple of str
+        Its name on the command line and that of its folder; the names of class 0, 1, ...
     files : dict of str to RemoteFile
-        The IDX files, compressed with gzip, with their sizes and SHA-256. The keys are
-        ``train-images``, ``train-labels``, ``test-images`` and ``test-labels``.
+        The IDX files, compressed with gzip. The keys are ``train-images``, ``train-labels``,
+        ``test-images`` and ``test-labels``.
     mirrors : tuple of str
         Base addresses, tried in this order.
     other_homes : tuple of str
@@ -76,16 +65,8 @@ def _mnist_files(*pins: tuple[int, str]) -> dict[str, RemoteFile]:
 FASHION_MNIST = DatasetSource(
     name="fashion-mnist",
     classes=(
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
     files=_mnist_files(
         (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
@@ -145,19 +126,15 @@ class Dataset:
 
     Attributes
     ----------
-    name : str
-        One of ``NAMES``, or a name for arrays of your own.
-    classes : tuple of str
-        The names of class 0, 1, ...
+    name, classes : str, tuple of str
+        One of ``NAMES``, or a name for arrays of your own; the names of class 0, 1, ...
     X_train, X_test : ndarray of uint8
         Images as columns, shape ``(784, n)``, Fortran-ordered; ``X[:, j].reshape(28, 28)`` is
         upright.
     y_train, y_test : ndarray of int64
         Labels, shape ``(n,)``.
-    sha256 : dict of str to str
-        The SHA-256 of the files with the data, by file name.
-    origin : str
-        A description of where the data came from.
+    sha256, origin : dict of str to str, str
+        The SHA-256 of the files with the data, by file name; where the data came from.
 
     Examples
     --------
@@ -186,13 +163,16 @@ def load(
     offline: bool | None = None,
     progress: bool = False,
 ) -> Dataset:
-    """Load a data set by its name.
+    """Load a data set by its name, as a :class:`Dataset`.
 
     The compressed files are looked for in ``data_dir/name``, in the user's cache folder, and
     where torchvision and Keras store them. They are used only if their SHA-256 is the pinned one.
     Missing files are downloaded. Unpacked copies are kept in the user's cache folder; a copy
     that does not match the checksum in its ``.gz`` file is unpacked again.
     The images of ``garments`` are drawn at the first start and kept there too.
+
+    If a file is missing and cannot be downloaded, DataUnavailableError is raised; if an existing
+    one is damaged or a different one, and cannot be replaced, CorruptFileError.
 
     Parameters
     ----------
@@ -207,17 +187,6 @@ def load(
         Whether to use no network. Default: true if ``$NPSOFTMAX_OFFLINE`` is set to 1.
     progress : bool
         Whether to show a progress bar on stderr while downloading.
-
-    Returns
-    -------
-    Dataset
-
-    Raises
-    ------
-    DataUnavailableError
-        A file was not found locally and could not be downloaded.
-    CorruptFileError
-        An existing file is damaged or a different one, and could not be replaced.
 
     Examples
     --------
@@ -236,16 +205,9 @@ def load(
     for role, path in paths.items():
         arrays[role], reused = _unpack(path, copies)
         num_reused += reused
-    return Dataset(
-        name,
-        source.classes,
-        X_train=_as_columns(arrays["train-images"]),
-        y_train=arrays["train-labels"].astype(np.int64),
-        X_test=_as_columns(arrays["test-images"]),
-        y_test=arrays["test-labels"].astype(np.int64),
-        sha256={file.name: file.sha256 for file in source.files.values()},
-        origin=f"{origin}; {num_reused} of {len(paths)} unpacked copies reused",
-    )
+    sha256 = {file.name: file.sha256 for file in source.files.values()}
+    origin = f"{origin}; {num_reused} of {len(paths)} unpacked copies reused"
+    return _dataset(name, source.classes, arrays, sha256, origin)
 
 
 def acquire(
@@ -257,7 +219,7 @@ def acquire(
     progress: bool = False,
     timeout: float = TIMEOUT_SECONDS,
 ) -> tuple[dict[str, Path], str]:
-    """Find or download the compressed files of a data set.
+    """Find or download the compressed files of a data set, and verify them.
 
     Parameters
     ----------
@@ -273,7 +235,7 @@ def acquire(
     Returns
     -------
     paths : dict of str to Path
-        Where the files are, by role; each has just been verified.
+        By role.
     origin : str
         A description of where the files came from.
     """
@@ -292,7 +254,20 @@ def acquire(
         cause = f"offline; put {names} into {home}, or go online"
         raise _missing_error(source, list(missing.values()), home, cause)
     for role, file in missing.items():
-        paths[role] = _download(source, file, home, mirrors, progress, timeout)
+        paths[role] = home / file.name
+        try:
+            fetch(
+                file,
+                home,
+                [*mirrors, *source.mirrors],
+                timeout=timeout,
+                progress=progress,
+                identify=partial(_other_dataset, file.name),
+            )
+        except DataUnavailableError as error:
+            # Another process may have downloaded it in the meantime.
+            if verify(paths[role], file):
+                raise _missing_error(source, [file], home, str(error)) from error
     states = [f"found in {' and '.join(map(str, places))}"] if places else []
     states += [f"{len(missing)} files downloaded to {home}"] if missing else []
     return {role: paths[role] for role in files}, f"{', '.join(states)}, SHA-256 verified"
@@ -315,32 +290,7 @@ def _expand(folder: str | os.PathLike[str]) -> Path:
 
 def _find_copy(file: RemoteFile, folders: Sequence[Path]) -> Path | None:
     paths = (folder / file.name for folder in folders)
-    return next((path for path in paths if plan(path, file, offline=True).action == "use"), None)
-
-
-def _download(
-    source: DatasetSource,
-    file: RemoteFile,
-    home: Path,
-    mirrors: Sequence[str],
-    progress: bool,
-    timeout: float,
-) -> Path:
-    """Download a file, or raise an error that describes the existing file too."""
-    try:
-        return fetch(
-            file,
-            home,
-            [*mirrors, *source.mirrors],
-            timeout=timeout,
-            progress=progress,
-            identify=partial(_other_dataset, file.name),
-        )
-    except DataUnavailableError as error:
-        # Another process may have downloaded it in the meantime.
-        if plan(home / file.name, file, offline=True).action == "use":
-            return home / file.name
-        raise _missing_error(source, [file], home, str(error)) from error
+    return next((path for path in paths if verify(path, file) is None), None)
 
 
 def _missing_error(
@@ -395,9 +345,18 @@ def _crc32(array: NDArray[Any]) -> int:
     return zlib.crc32(array.data, zlib.crc32(idx.header_bytes(array)))
 
 
-def _as_columns(images: NDArray[Any]) -> NDArray[Any]:
-    columns: NDArray[Any] = images.reshape(len(images), -1).T
-    return columns
+def _dataset(
+    name: str,
+    classes: tuple[str, ...],
+    arrays: dict[str, NDArray[Any]],
+    sha256: dict[str, str],
+    origin: str,
+) -> Dataset:
+    """Return the data set of four IDX arrays: images as columns, labels as int64."""
+    X = [arrays[f"{part}-images"] for part in ("train", "test")]
+    X_train, X_test = (images.reshape(len(images), -1).T for images in X)
+    y_train, y_test = (arrays[f"{part}-labels"].astype(np.int64) for part in ("train", "test"))
+    return Dataset(name, classes, X_train, y_train, X_test, y_test, sha256, origin)
 
 
 def _load_garments() -> Dataset:
@@ -420,16 +379,7 @@ def _load_garments() -> Dataset:
                 idx.write(folder / role, array)
             with publish(folder / "checksums.json") as file:
                 file.write(_checksums(arrays, edition))
-    return Dataset(
-        "garments",
-        garments.CLASSES,
-        _as_columns(arrays["train-images"]),
-        arrays["train-labels"].astype(np.int64),
-        _as_columns(arrays["test-images"]),
-        arrays["test-labels"].astype(np.int64),
-        sha256={},
-        origin=origin,
-    )
+    return _dataset("garments", garments.CLASSES, arrays, {}, origin)
 
 
 def _read_drawn(folder: Path, edition: str) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,6 @@
 """Verified downloads of single files whose size and SHA-256 are known in advance.
 
-``plan`` decides from the disk and ``fetch`` acts on the network. The SHA-256 alone judges the
+``verify`` decides from the disk and ``fetch`` acts on the network. The SHA-256 alone judges the
 content. Status, headers and lengths only decide whether to ask again, and from which byte:
 servers, caches and captive portals are wrong about all of them.
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic, sleep, time
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from npsoftmax.errors import DataUnavailableError, InputError, OutputError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
     from urllib3.connectionpool import HTTPConnectionPool
 
-__all__ = ["TIMEOUT_SECONDS", "Plan", "RemoteFile", "fetch", "plan", "verify"]
+__all__ = ["TIMEOUT_SECONDS", "RemoteFile", "fetch", "verify"]
 
 TIMEOUT_SECONDS = 300.0
 
@@ -43,16 +43,7 @@ _HASHED_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file with a pinned size and SHA-256.
-
-    Attributes
-    ----------
-    name : str
-        Without folders.
-    size : int
-        In bytes.
-    sha256 : str
-        In lower-case hexadecimal.
+    """A file with a name without folders, a size in bytes, and a SHA-256 in lower-case hexadecimal.
 
     Examples
     --------
@@ -107,35 +98,6 @@ def verify(path: Path, file: RemoteFile) -> str | None:
     return mismatch and f"{path}: {mismatch}"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A decision about a file, and the reason in a sentence."""
-
-    action: Literal["use", "download", "refuse"]
-    reason: str
-
-
-def plan(path: Path, file: RemoteFile, offline: bool) -> Plan:
-    """Decide from the content of ``path`` whether to use it, to download it or to give up.
-
-    A whole file is used. A missing or wrong one is downloaded, unless ``offline`` forbids it or a
-    folder has its name.
-
-    Examples
-    --------
-    >>> plan(Path("no/hello.txt"), RemoteFile("hello.txt", 5, 64 * "0"), offline=False)
-    Plan(action='download', reason='no/hello.txt is missing')
-    """
-    wrong = verify(path, file)
-    if wrong is None:
-        return Plan("use", f"{path} has the expected size and SHA-256")
-    if os.path.isdir(path):
-        return Plan("refuse", f"{wrong}; move it away or name another folder")
-    if offline:
-        return Plan("refuse", f"{wrong}; go online, or put the right file there by hand")
-    return Plan("download", wrong)
-
-
 def fetch(
     file: RemoteFile,
     folder: Path,
@@ -145,10 +107,10 @@ def fetch(
     progress: bool = False,
     identify: Callable[[BinaryIO], str] = lambda _: "",
 ) -> Path:
-    """Download ``file`` into ``folder`` from the first mirror that delivers it, and verify it.
+    """Download ``file`` into ``folder`` from the first mirror that delivers it; return its path.
 
     The file gets its name only when its SHA-256 is right; an existing file stays until then. No
-    more than ``file.size`` bytes are written.
+    more than ``file.size`` bytes are written. An error is a DataUnavailableError, of the disk too.
 
     Parameters
     ----------
@@ -165,16 +127,6 @@ def fetch(
     identify : callable
         Called with a wrong file; returns text to append to the error message.
 
-    Returns
-    -------
-    Path
-        Where the file is.
-
-    Raises
-    ------
-    DataUnavailableError
-        No mirror delivered the file, or the folder cannot be written.
-
     Examples
     --------
     >>> fetch(RemoteFile("hello.txt", 5, 64 * "0"), Path("data"), mirrors=[])
@@ -189,18 +141,14 @@ def fetch(
     path = folder / file.name
     remove_stale(folder)
     places = [_Mirror(f"{mirror.rstrip('/')}/{file.name}") for mirror in mirrors]
+    bar = tqdm(total=file.size, desc=file.name, unit="B", unit_scale=True, disable=not progress)
     try:
-        with (
-            publish(path) as part,
-            tqdm(
-                total=file.size, desc=file.name, unit="B", unit_scale=True, disable=not progress
-            ) as bar,
-        ):
+        with bar, publish(path) as part:
             _Transfer(file, part, bar, identify, timeout).run(places)
     except MirrorError as error:
         raise DataUnavailableError(
-            f"cannot download {file.name}: {error}; name another mirror, or put a file of "
-            f"{file.size:,} bytes with SHA-256 {file.sha256} into {folder} by hand"
+            f"cannot download {file.name}: {error}; "
+            f"name another mirror, or put {file} into {folder} by hand"
         ) from error
     except OutputError as error:
         raise DataUnavailableError(f"cannot download {file.name} to {folder}: {error}") from error
@@ -257,32 +205,40 @@ _PROGRESS_BYTES = 64 * 1024
 _CHUNK_BYTES = 64 * 1024
 
 
+@dataclass
 class _Transfer:
     """The bytes received so far in ``part``, their origin, and the time left."""
 
-    def __init__(
-        self,
-        file: RemoteFile,
-        part: BinaryIO,
-        bar: tqdm[Any],
-        identify: Callable[[BinaryIO], str],
-        timeout: float,
-    ) -> None:
-        self.file, self.part, self.bar, self.identify = file, part, bar, identify
-        self.timeout = timeout
-        self._deadline = monotonic() + timeout
+    file: RemoteFile
+    part: BinaryIO
+    bar: tqdm[Any]
+    identify: Callable[[BinaryIO], str]
+    timeout: float
+    _failed_requests: int = 0
+    # The mirror that sent ``part``, and the validator for the rest.
+    _origin: tuple[_Mirror, str] | None = None
+
+    def __post_init__(self) -> None:
+        self._deadline = monotonic() + self.timeout
         self._patience = monotonic() + _PATIENCE_SECONDS
         # A short timeout must leave time for a second attempt.
-        self._max_wait = min(_READ_SECONDS, timeout / 4)
-        self._failed_requests = 0
-        # The mirror that sent ``part``, and the validator for the rest.
-        self._origin: tuple[_Mirror, str] | None = None
+        self._max_wait = min(_READ_SECONDS, self.timeout / 4)
 
     def run(self, mirrors: Sequence[_Mirror]) -> None:
         """Ask the mirrors in turn until the file is whole; raise MirrorError if none delivers."""
         while mirror := self._next(mirrors):
-            if self._succeeds(mirror):
+            before = mirror.furthest
+            try:
+                self._ask(mirror)
                 return
+            except MirrorError as error:
+                mirror.failures.append(str(error))
+                if error.wait == 0 and mirror.furthest > before:
+                    mirror.ready = 0.0  # it delivers the file in pieces
+                else:
+                    self._failed_requests += mirror.num_requests
+                    mirror.attempts += 1
+                    mirror.ready = monotonic() + _pause(mirror.attempts, error.wait)
         reasons = [str(mirror) for mirror in mirrors if mirror.failures]
         if self._seconds_left() <= 0:
             reasons.append(f"gave up when {self._limit}")
@@ -306,26 +262,9 @@ class _Transfer:
             sleep(pause)
         return mirror
 
-    def _succeeds(self, mirror: _Mirror) -> bool:
-        """Ask once; return whether the file is whole now."""
-        before = mirror.furthest
-        try:
-            self._ask(mirror)
-        except MirrorError as error:
-            mirror.failures.append(str(error))
-            if error.wait == 0 and mirror.furthest > before:
-                mirror.ready = 0.0  # it delivers the file in pieces
-            else:
-                self._failed_requests += mirror.num_requests
-                mirror.attempts += 1
-                mirror.ready = monotonic() + _pause(mirror.attempts, error.wait)
-            return False
-        return True
-
     def _ask(self, mirror: _Mirror) -> None:
         """Make one request; raise MirrorError unless it completes the file."""
-        left = self._deadline - monotonic()
-        with _Watchdog(_MIN_BYTES, self._max_wait, left) as watchdog:
+        with _Watchdog(self._max_wait, self._deadline - monotonic()) as watchdog:
             try:
                 self._receive(mirror, watchdog)
                 self._check(watchdog)
@@ -457,9 +396,8 @@ def _validator(headers: Mapping[str, str]) -> str | None:
 
 
 # One HTTP request with bounded waits, and with its body as it was sent. ``requests`` by itself
-# bounds each single read, but not the time of header lines, chunk lines or a handshake that drip;
-# and it reads the bodies of redirects into memory, whatever their length, even when it is told not
-# to follow them (psf/requests issue 5529).
+# bounds each single read, but not header lines, chunk lines or a handshake that drip; and it reads
+# the bodies of redirects into memory, even when told not to follow them (psf/requests issue 5529).
 
 _MAX_REDIRECTS = 5
 _MAX_INTERIM_ANSWERS = 10
@@ -487,9 +425,8 @@ def _open_url(
                 if hop:
                     error.args = (f"{error} (redirected to {_without_password(url)[:200]!r})",)
                 raise
-        raise MirrorError(
-            f"more than {_MAX_REDIRECTS} redirects, the last to {_without_password(url)[:200]!r}"
-        )
+        last = _without_password(url)[:200]
+        raise MirrorError(f"more than {_MAX_REDIRECTS} redirects, the last to {last!r}")
 
 
 def _redirect_target(url: str, location: str) -> str:
@@ -538,27 +475,25 @@ _LOOKS_PER_PERIOD = 4
 class _Watchdog:
     """Cut the connections of one request if it gets too few bytes or takes too long.
 
-    At least ``min_bytes`` of the body must arrive in every ``period`` of seconds, the first one
+    At least ``_MIN_BYTES`` of the body must arrive in every ``period`` of seconds, the first one
     included, and the whole request may take ``max_seconds``.
     """
 
-    def __init__(self, min_bytes: int, period: float, max_seconds: float) -> None:
+    def __init__(self, period: float, max_seconds: float) -> None:
         self.received = 0  # bytes of the body; the reader counts them
         self.num_requests = 0  # redirects included
         self.reason: str | None = None  # why the connections were cut
-        self._min_bytes, self._period, self._max_seconds = min_bytes, period, max_seconds
+        self._period, self._max_seconds = period, max_seconds
         self._connections = ExitStack()
         self._sockets: list[socket.socket] = []
         self._done = Event()
         self._thread = Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> _Watchdog:
-        """Start watching."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop watching."""
         self._done.set()
         self._thread.join()
         self._connections.close()
@@ -575,8 +510,8 @@ class _Watchdog:
             seen.append(self.received)
             if monotonic() >= end:
                 self.reason = "it took too long"
-            elif len(seen) > _LOOKS_PER_PERIOD and seen[-1] - seen[0] < self._min_bytes:
-                self.reason = f"fewer than {self._min_bytes:,} bytes came in {self._period:g} s"
+            elif len(seen) > _LOOKS_PER_PERIOD and seen[-1] - seen[0] < _MIN_BYTES:
+                self.reason = f"fewer than {_MIN_BYTES:,} bytes came in {self._period:g} s"
             # At each look: a redirect or a second address may have opened another connection.
             for connection in list(self._sockets) if self.reason else []:
                 with suppress(OSError):  # the other side has closed it already

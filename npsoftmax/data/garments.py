@@ -18,6 +18,7 @@ stand on the ``floor``, where y is 0, and point left.
 import copy
 import hashlib
 from collections.abc import Callable
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from pkgutil import get_data
@@ -45,14 +46,7 @@ def generate(num_samples: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArra
     """Draw images of garments, bright on black, with their labels.
 
     Cut, pose, cloth and light of every image are random. The classes are balanced and shuffled.
-    The same arguments always give the same bytes.
-
-    Parameters
-    ----------
-    num_samples : int
-        The number of images, at least 1.
-    seed : int
-        The seed of all random numbers, at least 0. Use different seeds for training and test.
+    The same arguments always give the same bytes. Use different seeds for training and test.
 
     Returns
     -------
@@ -226,10 +220,7 @@ _FAR_OUTSIDE = np.float32(99)
 
 def join(*shapes: Floats) -> Floats:
     """Return the union of the shapes."""
-    union = shapes[0]
-    for shape in shapes[1:]:
-        union = np.minimum(union, shape)
-    return union
+    return reduce(np.minimum, shapes)
 
 
 def overlap(shape: Floats, other: Floats) -> Floats:

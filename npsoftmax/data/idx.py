@@ -11,7 +11,8 @@ bytes        meaning (all numbers big-endian)
 ===========  ==========================================================================
 
 Memory is allocated for bytes that exist, never for sizes that a header claims: the file itself,
-and at most twice its content. A damaged file raises DataCorrupt with the byte offset.
+and at most twice its content. A damaged file raises DataCorrupt with the byte offset. A parameter
+``source`` is the name of the file in error messages.
 """
 
 import errno
@@ -28,16 +29,7 @@ from numpy.typing import NDArray
 from npsoftmax.errors import DataCorrupt, InputError
 from npsoftmax.files import publish, readable
 
-__all__ = [
-    "Header",
-    "header_bytes",
-    "memory_map",
-    "parse",
-    "parse_header",
-    "read",
-    "unpack",
-    "write",
-]
+__all__ = ["header_bytes", "memory_map", "parse", "parse_header", "read", "unpack", "write"]
 
 MAX_BYTES = 2**30
 
@@ -55,19 +47,10 @@ _CODES = {dtype: code for code, dtype in _TYPES.items()}
 
 
 def read(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> NDArray[Any]:
-    """Read an IDX file, compressed with gzip or not.
+    """Read an IDX file, compressed with gzip or not, to an array as :func:`parse` returns it.
 
-    Parameters
-    ----------
-    path : path
-        The file. The first two bytes tell whether it is compressed.
-    max_bytes : int
-        The largest IDX file to accept.
-
-    Returns
-    -------
-    ndarray
-        As :func:`parse` returns it.
+    The first two bytes tell whether the file is compressed. Neither it nor its content may be
+    larger than ``max_bytes``.
 
     Examples
     --------
@@ -88,16 +71,8 @@ def read(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> NDArray[An
 def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Map an uncompressed IDX file of bytes into memory without reading it.
 
-    Parameters
-    ----------
-    path : path
-        A file of type ``uint8`` or ``int8``. Wider types are stored big-endian and must be
-        converted by :func:`read`.
-
-    Returns
-    -------
-    ndarray
-        Read-only, in C order. It may be larger than memory: pages are loaded as they are used.
+    The array is read-only, in C order, and may be larger than memory: pages are loaded as they are
+    used. Types wider than ``uint8`` and ``int8`` are stored big-endian; :func:`read` converts them.
 
     Examples
     --------
@@ -122,20 +97,10 @@ def memory_map(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 
 def parse(content: bytes, source: object = "IDX data") -> NDArray[Any]:
-    """Convert the content of an IDX file to an array.
+    """Convert the content of an uncompressed IDX file to an array.
 
-    Parameters
-    ----------
-    content : bytes
-        The whole file, not compressed.
-    source : object
-        The name of the file in error messages.
-
-    Returns
-    -------
-    ndarray
-        In native byte order and C order. ``uint8`` and ``int8`` arrays are read-only views of
-        ``content``; wider types are copied.
+    It is in native byte order and C order. ``uint8`` and ``int8`` arrays are read-only views of
+    ``content``; wider types are copied.
 
     Examples
     --------
@@ -180,18 +145,7 @@ _FIRST_BYTES = (
 
 
 def parse_header(content: bytes, source: object) -> Header:
-    """Read the header at the start of ``content``.
-
-    Parameters
-    ----------
-    content : bytes
-        At least the header; 260 bytes are always enough.
-    source : object
-        The name of the file in error messages.
-
-    Returns
-    -------
-    Header
+    """Read the header at the start of ``content``, for which 260 bytes are always enough.
 
     Examples
     --------
@@ -228,18 +182,7 @@ def _corrupt(source: object, offset: int, expected: str, found: str) -> DataCorr
 def unpack(content: bytes, source: object, max_bytes: int = MAX_BYTES) -> bytes:
     """Decompress a gzip file that contains one IDX file, up to the length in its header.
 
-    Parameters
-    ----------
-    content : bytes
-        The compressed file: one gzip member and nothing else.
-    source : object
-        The name of the file in error messages.
-    max_bytes : int
-        The largest IDX file to accept.
-
-    Returns
-    -------
-    bytes
+    ``content`` must be one gzip member and nothing else, and the IDX file at most ``max_bytes``.
 
     Examples
     --------
@@ -286,14 +229,9 @@ def _inflate(inflater: "zlib._Decompress", file: io.BytesIO, size: int, source: 
 
 
 def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
-    """Write an array as an uncompressed IDX file, atomically.
+    """Write an array as an uncompressed IDX file, atomically; an existing file is replaced.
 
-    Parameters
-    ----------
-    path : path
-        The file; an existing one is replaced.
-    array : ndarray
-        One of the six types of the format, with 1 to 64 axes.
+    The array has one of the six types of the format, and 1 to 64 axes.
 
     Examples
     --------

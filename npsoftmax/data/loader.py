@@ -35,13 +35,11 @@ class DataLoader:
         Integer labels, shape ``(n,)``; copied.
     batch_size : int
         Columns per batch.
-    shuffle : bool
-        Whether to permute the samples in each epoch. Use it for training, above all if the
-        samples are sorted by class.
+    shuffle, seed : bool, int
+        Whether to permute the samples in each epoch, and the seed of the permutations. Shuffle
+        for training, above all if the samples are sorted by class.
     drop_last : bool
         Whether to leave out a last batch of fewer than ``batch_size`` samples.
-    seed : int
-        Seed of the permutations.
 
     Notes
     -----
@@ -101,20 +99,9 @@ class DataLoader:
         return self.batches(self.epoch - 1)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Iterate over one epoch, starting with its batch ``start``.
+        """Iterate over one epoch, starting with its batch ``start``; both count from 0.
 
-        Parameters
-        ----------
-        epoch : int
-            The permutation to follow, counting from 0.
-        start : int
-            The number of batches to skip.
-
-        Yields
-        ------
-        X, y : ndarray
-            Shapes ``(d, b)``, Fortran-ordered, and ``(b,)``. Views of buffers that the next batch
-            overwrites.
+        Each batch is ``X``, shape ``(d, b)`` and Fortran-ordered, and ``y``, shape ``(b,)``.
 
         Examples
         --------
@@ -135,17 +122,7 @@ class DataLoader:
                 yield X[:, batch], y[batch]
 
     def permutation(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order of the samples in an epoch, a function of ``(seed, epoch)`` alone.
-
-        Parameters
-        ----------
-        epoch : int
-            Counts from 0.
-
-        Returns
-        -------
-        ndarray of int64
-            Shape ``(num_samples,)``; ``0, 1, 2, ...`` without ``shuffle``.
+        """Return the order of the samples in an epoch, ``0, 1, 2, ...`` without ``shuffle``.
 
         Examples
         --------
@@ -174,10 +151,8 @@ class DataLoader:
 
 
 def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """Yield the items while a thread makes the next one.
-
-    An executor would not do: it accepts no work from a thread that outlives the main thread.
-    """
+    """Yield the items while a thread makes the next one."""
+    # Not an executor: it accepts no work from a thread that outlives the main thread.
     requests: SimpleQueue[bool] = SimpleQueue()
     results: SimpleQueue[Any] = SimpleQueue()
     end = object()

@@ -34,7 +34,7 @@ def splitobs(
     Parameters
     ----------
     data : array_like or tuple of array_like
-        Observations along the last axis: ``X (d, n)``, ``(X, y)``.
+        For instance ``X (d, n)``, or ``(X, y)``.
     at : float, int, or tuple of either
         The sizes of all pieces except the last: fractions of ``n``, or counts. ``1.0`` is all
         observations, ``1`` is one.
@@ -50,9 +50,8 @@ def splitobs(
     Returns
     -------
     tuple
-        One piece more than ``at`` has entries. Each is an array, or a tuple of arrays, as
-        ``data`` is. Pieces are views without ``shuffle`` and ``stratified``, and Fortran-ordered
-        copies with either.
+        One piece more than ``at`` has entries, each an array or a tuple of arrays as ``data`` is:
+        views without ``shuffle`` and ``stratified``, Fortran-ordered copies with either.
 
     References
     ----------
@@ -70,14 +69,16 @@ def splitobs(
     arrays = [np.asarray(array) for array in (data if isinstance(data, tuple) else (data,))]
     n = _num_observations(arrays)
     sizes = _as_sizes(at, n)
-    order = _permutation(n, rng) if shuffle else np.arange(n)
-    places: Sequence[slice | NDArray[np.int64]]
+    order = np.arange(n)
+    if shuffle:
+        if not (rng is None or isinstance(rng, np.random.Generator)):
+            rng = as_count(rng, "rng", minimum=0)
+        order = np.random.default_rng(rng).permutation(n)
+    places: Sequence[slice | NDArray[np.int64]] = _runs(n, sizes)
     if stratified is not None:
         places = _stratify(order, _label_numbers(stratified, n), sizes)
     elif shuffle:
-        places = [order[run] for run in _runs(n, sizes)]
-    else:
-        places = _runs(n, sizes)
+        places = [order[run] for run in places]
     pieces = [tuple(_take(array, chosen) for array in arrays) for chosen in places]
     return tuple(piece if isinstance(data, tuple) else piece[0] for piece in pieces)
 
@@ -90,10 +91,7 @@ def _num_observations(arrays: list[NDArray[Any]]) -> int:
             "observations are along the last axis, so pass X.T if rows are samples"
         )
     if shapes[0][-1] == 0:
-        raise ShapeError(
-            f"data: expected at least one observation, got shapes {shapes}; "
-            "check the file or the slice that they come from"
-        )
+        raise ShapeError(f"data: expected at least one observation, got shapes {shapes}")
     return int(shapes[0][-1])
 
 
@@ -120,24 +118,15 @@ def _as_sizes(at: object, n: int) -> Sizes:
     return sizes
 
 
-def _permutation(n: int, rng: np.random.Generator | int | None) -> NDArray[np.int64]:
-    if not (rng is None or isinstance(rng, np.random.Generator)):
-        rng = as_count(rng, "rng", minimum=0)
-    return np.random.default_rng(rng).permutation(n)
-
-
 def _label_numbers(stratified: ArrayLike, n: int) -> NDArray[np.intp]:
     """Return the position of each observation's label among the sorted labels."""
     labels = np.asarray(stratified)
     if labels.shape != (n,):
-        raise ShapeError(
-            f"stratified: expected one label per observation, shape ({n},), got {labels.shape}"
-        )
+        raise ShapeError(f"stratified: expected one label each, shape ({n},), got {labels.shape}")
     try:
-        numbers: NDArray[np.intp] = np.unique(labels, return_inverse=True)[1]
+        return np.unique(labels, return_inverse=True)[1]
     except TypeError as error:
         raise InputError(f"stratified: expected labels of one kind, got {error}") from error
-    return numbers
 
 
 def _stratify(
