@@ -1,10 +1,9 @@
-"""One pinned file by HTTP: decisions, requests, pauses, and the files left on the disk.
+"""One pinned file by HTTP: decisions, requests and pauses.
 
 Faults of servers and disks are injected in ``test_download_faults``; here are the details that it
 does not see.
 """
 
-import errno
 import gzip
 import hashlib
 import math
@@ -12,15 +11,14 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from pathlib import Path
 from threading import current_thread, main_thread
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 from faulty_server import FaultyServer, Step
@@ -28,9 +26,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from npsoftmax.data import download
-from npsoftmax.data.download import RemoteFile, fetch, plan, verify
+from npsoftmax.data.download import RemoteFile, fetch, verify
 from npsoftmax.errors import DataUnavailableError, InputError
-from npsoftmax.files import publish
 
 NAME = "images.gz"
 CONTENT = gzip.compress(random.Random(0).randbytes(9_000), mtime=0)
@@ -125,30 +122,32 @@ def test_a_name_that_leaves_the_folder_is_refused(name: str) -> None:
         RemoteFile(name, SIZE, FILE.sha256)
 
 
-def test_verify_accepts_the_right_file(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(CONTENT)
-    assert verify(tmp_path / NAME, FILE) is None
+def mismatch(content: bytes) -> str:
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{NAME}: expected SHA-256 {FILE.sha256}, got {digest}"
 
 
 @pytest.mark.parametrize(
-    ("content", "mismatch"),
+    ("content", "wrong"),
     [
-        (b"", f"expected {SIZE:,} bytes, got 0"),
-        (CONTENT[:-1], f"expected {SIZE:,} bytes, got {SIZE - 1:,}"),
-        (FLIPPED, f"expected SHA-256 {FILE.sha256}, got {hashlib.sha256(FLIPPED).hexdigest()}"),
+        (CONTENT, None),
+        (b"", f"{NAME}: expected {SIZE:,} bytes, got 0"),
+        (CONTENT[:-1], f"{NAME}: expected {SIZE:,} bytes, got {SIZE - 1:,}"),
+        (FLIPPED, mismatch(FLIPPED)),
+        (None, f"{NAME} is missing"),
     ],
-    ids=["empty", "short", "flipped"],
+    ids=["right", "empty", "short", "flipped", "missing"],
 )
 def test_verify_reports_expected_and_actual_content(
-    tmp_path: Path, content: bytes, mismatch: str
+    tmp_path: Path, content: bytes | None, wrong: str | None
 ) -> None:
-    (tmp_path / NAME).write_bytes(content)
-    assert verify(tmp_path / NAME, FILE) == f"{tmp_path / NAME}: {mismatch}"
+    if content is not None:
+        (tmp_path / NAME).write_bytes(content)
+    assert verify(tmp_path / NAME, FILE) == (wrong and f"{tmp_path}/{wrong}")
 
 
 def test_verify_refuses_anything_that_is_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
-    assert verify(tmp_path / NAME, FILE) == f"{tmp_path / NAME} is missing"
     assert verify(tmp_path, FILE) == f"{tmp_path} is a folder, expected a file"
     below_a_file = verify(tmp_path / "plain" / NAME, FILE)
     assert below_a_file is not None and "cannot be read: Not a directory" in below_a_file
@@ -162,53 +161,16 @@ def test_verify_does_not_hash_a_file_of_the_wrong_size(
     assert f"got {SIZE + 1:,}" in str(verify(tmp_path / NAME, FILE))
 
 
-@pytest.mark.parametrize(
-    ("content", "offline", "action"),
-    [
-        (CONTENT, False, "use"),
-        (CONTENT, True, "use"),
-        (FLIPPED, False, "download"),
-        (FLIPPED, True, "refuse"),
-        (None, False, "download"),
-        (None, True, "refuse"),
-    ],
-)
-def test_plan(tmp_path: Path, content: bytes | None, offline: bool, action: str) -> None:
-    if content is not None:
-        (tmp_path / NAME).write_bytes(content)
-    decided = plan(tmp_path / NAME, FILE, offline)
-    assert decided.action == action
-    assert str(tmp_path / NAME) in decided.reason
-
-
-def test_plan_does_not_replace_a_folder(tmp_path: Path) -> None:
-    (tmp_path / NAME).mkdir()
-    decided = plan(tmp_path / NAME, FILE, offline=False)
-    assert decided.action == "refuse"
-    assert "is a folder" in decided.reason
-
-
 # Without faults
 
 
-def test_one_request_is_enough(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_one_request_is_enough(tmp_path: Path, slash: str) -> None:
     with FaultyServer(WHOLE) as server:
-        assert_delivered(tmp_path, f"{server.url}/fashion")
+        assert_delivered(tmp_path / "new" / "folder", f"{server.url}/fashion{slash}")
     assert [request.path for request in server.requests] == [f"/fashion/{NAME}"]
     assert server.requests[0].headers["Accept-Encoding"] == "identity"
     assert "Range" not in server.requests[0].headers
-    assert plan(tmp_path / NAME, FILE, offline=False).action == "use"
-
-
-def test_the_slash_between_mirror_and_name_is_never_doubled(tmp_path: Path) -> None:
-    with FaultyServer(WHOLE) as server:
-        assert_delivered(tmp_path, f"{server.url}/fashion/")
-    assert server.requests[0].path == f"/fashion/{NAME}"
-
-
-def test_the_folder_is_created(tmp_path: Path) -> None:
-    with FaultyServer(WHOLE) as server:
-        assert_delivered(tmp_path / "new" / "folder", server.url)
 
 
 def test_an_empty_file_can_be_fetched(tmp_path: Path) -> None:
@@ -219,12 +181,7 @@ def test_an_empty_file_can_be_fetched(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [
-        {"Content-Length": "abc"},
-        {"Content-Length": str(SIZE + 1000)},
-        {"Content-Type": "text/html"},
-    ],
-    ids=["bad length", "false length", "wrong type"],
+    [{"Content-Length": "abc"}, {"Content-Length": str(SIZE + 9)}, {"Content-Type": "text/html"}],
 )
 def test_right_bytes_under_wrong_headers_are_right(tmp_path: Path, headers: dict[str, str]) -> None:
     with FaultyServer(Step(CONTENT, headers=headers)) as server:
@@ -248,44 +205,23 @@ def test_the_bar_goes_to_stderr_and_only_on_request(
 # Retries
 
 
-@pytest.mark.parametrize(
-    "step",
-    [Step(status=500), Step(b"<html>Welcome to the airport</html>"), Step(status=None)],
-    ids=["500", "portal", "hang-up"],
-)
-def test_a_temporary_failure_is_retried_after_a_pause(
-    tmp_path: Path, clock: FakeTime, step: Step
-) -> None:
-    with FaultyServer(step, step, WHOLE) as server:
-        assert_delivered(tmp_path, server.url)
-    assert len(server.requests) == 3
-    assert clock.waits == [1, 2]
-    assert not any("Range" in request.headers for request in server.requests)
-
-
 @pytest.mark.parametrize("mirrors", [1, 2, 3, 9])
-def test_mirrors_take_turns_until_ten_requests_have_failed(
-    tmp_path: Path, clock: FakeTime, mirrors: int
-) -> None:
+def test_mirrors_take_turns_until_ten_requests_have_failed(tmp_path: Path, mirrors: int) -> None:
+    broken = [FaultyServer(*[Step(status=500)] * 4) for _ in range(mirrors)]
     with ExitStack() as stack:
-        servers = [
-            stack.enter_context(FaultyServer(*[Step(status=500)] * 4)) for _ in range(mirrors)
-        ]
+        servers = [stack.enter_context(server) for server in broken]
         refused(tmp_path, *(server.url for server in servers))
     counts = [len(server.requests) for server in servers]
     assert sum(counts) == min(4 * mirrors, 10)
     assert max(counts) - min(counts) <= 1
 
 
-def test_every_mirror_is_asked_once_however_the_others_fail(
-    tmp_path: Path, clock: FakeTime
-) -> None:
+def test_every_mirror_is_asked_once_however_the_others_fail(tmp_path: Path) -> None:
+    loops = [FaultyServer(redirect("x"), forever=True) for _ in range(2)]
+    servers = [*loops, *[FaultyServer(Step(status=500)) for _ in range(11)], FaultyServer(WHOLE)]
     with ExitStack() as stack:
-        loops = [stack.enter_context(FaultyServer(redirect("x"), forever=True)) for _ in range(2)]
-        dead = [stack.enter_context(FaultyServer(Step(status=500))) for _ in range(11)]
-        good = stack.enter_context(FaultyServer(WHOLE))
-        assert_delivered(tmp_path, *(server.url for server in [*loops, *dead, good]))
-    assert [len(server.requests) for server in [*loops, *dead, good]] == [6, 6] + [1] * 12
+        assert_delivered(tmp_path, *(stack.enter_context(server).url for server in servers))
+    assert [len(server.requests) for server in servers] == [6, 6] + [1] * 12
 
 
 def test_a_password_in_an_address_is_not_shown(tmp_path: Path) -> None:
@@ -335,16 +271,6 @@ def test_silence_is_cut_by_the_read_timeout(
     assert server.requests[2].headers["Range"] == f"bytes={CUT}-"
 
 
-@pytest.mark.parametrize("status", [404, 204, 302])
-def test_after_a_permanent_failure_the_next_mirror_is_asked_at_once(
-    tmp_path: Path, clock: FakeTime, status: int
-) -> None:
-    with FaultyServer(Step(status=status)) as bad, FaultyServer(WHOLE) as good:
-        assert_delivered(tmp_path, bad.url, good.url)
-    assert (len(bad.requests), len(good.requests)) == (1, 1)
-    assert clock.waits == []
-
-
 def test_a_refused_connection_is_tried_four_times(tmp_path: Path, clock: FakeTime) -> None:
     with FaultyServer() as gone:
         pass
@@ -383,12 +309,15 @@ def test_a_mirror_that_is_no_web_address_is_passed_over(
 # Resuming
 
 
-@pytest.mark.parametrize("headers", [ETAG, {"Last-Modified": "Thu, 01 Jan 1970 00:00:00 GMT"}])
+DATE = {"Last-Modified": "Thu, 01 Jan 1970 00:00:00 GMT"}
+
+
+@pytest.mark.parametrize("headers", [ETAG, {**ETAG, **DATE}, DATE])
 def test_a_cut_transfer_is_resumed(tmp_path: Path, headers: dict[str, str]) -> None:
     with FaultyServer(cut(ending="reset", headers=headers), rest()) as server:
         assert_delivered(tmp_path, server.url)
     assert server.requests[1].headers["Range"] == f"bytes={CUT}-"
-    assert [server.requests[1].headers["If-Range"]] == list(headers.values())
+    assert server.requests[1].headers["If-Range"] == next(iter(headers.values()))
     assert len(server.requests) == 2
 
 
@@ -408,7 +337,7 @@ def test_a_short_body_is_resumed_after_a_wrong_one(tmp_path: Path) -> None:
     assert server.requests[2].headers["Range"] == f"bytes={CUT}-"
 
 
-@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"v1"', "Last-Modified": "yesterday"}])
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"v1"', **DATE}])
 def test_without_a_strong_validator_it_starts_over(tmp_path: Path, headers: dict[str, str]) -> None:
     with FaultyServer(cut(headers=headers), WHOLE) as server:
         assert_delivered(tmp_path, server.url)
@@ -427,62 +356,36 @@ def test_the_rest_is_only_requested_from_the_same_mirror(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("body", "mismatch", "requests"),
+    ("body", "wrong", "requests"),
     [
-        (FLIPPED, f"expected SHA-256 {FILE.sha256}, got {hashlib.sha256(FLIPPED).hexdigest()}", 2),
+        (FLIPPED, mismatch(FLIPPED), 2),
         (gzip.compress(b"digits", mtime=0), f"expected {SIZE:,} bytes, got 26", 4),
         (CONTENT + b"sixteen bytes...", f"expected {SIZE:,} bytes, got more", 2),
     ],
     ids=["flipped", "short", "long"],
 )
 def test_a_wrong_body_of_full_length_is_requested_twice(
-    tmp_path: Path, body: bytes, mismatch: str, requests: int
+    tmp_path: Path, body: bytes, wrong: str, requests: int
 ) -> None:
     with FaultyServer(*[Step(body)] * 4) as server:
         message = refused(tmp_path, server.url)
-    assert mismatch in message
+    assert wrong in message
     assert len(server.requests) == requests
 
 
 def test_a_wrong_file_can_be_identified(tmp_path: Path) -> None:
-    with FaultyServer(Step(b"digits")) as server, pytest.raises(DataUnavailableError) as caught:
-        fetch(
-            FILE,
-            tmp_path,
-            [server.url],
-            identify=lambda part: f" ({part.seek(0)}, {part.read()!r})",
+    with FaultyServer(Step(b"digits")) as server:
+        message = refused(
+            tmp_path, server.url, identify=lambda part: f" ({part.seek(0)}, {part.read()!r})"
         )
-    assert "got 6 (0, b'digits')" in str(caught.value)
+    assert "got 6 (0, b'digits')" in message
 
 
-@pytest.mark.parametrize(
-    ("body", "delivered"),
-    [
-        (gzip.compress(CONTENT, mtime=0), True),
-        # Blocks that unpack to nothing, without end.
-        (gzip.compress(b"", mtime=0)[:10] + b"\0\0\0\xff\xff" * 20_000, False),
-    ],
-    ids=["encoded", "empty blocks"],
-)
-def test_a_content_encoding_is_undone_in_the_second_attempt(
-    tmp_path: Path, body: bytes, delivered: bool
-) -> None:
+def test_a_content_encoding_of_empty_blocks_without_end_is_refused(tmp_path: Path) -> None:
+    body = gzip.compress(b"", mtime=0)[:10] + b"\0\0\0\xff\xff" * 20_000
     with FaultyServer(*[Step(body, headers={"Content-Encoding": "gzip"})] * 4) as server:
-        if delivered:
-            assert_delivered(tmp_path, server.url)
-        else:
-            refused(tmp_path, server.url)
+        refused(tmp_path, server.url)
     assert len(server.requests) == 2
-
-
-def test_an_endless_body_is_cut_at_the_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(download, "publish", small_disk(SIZE))
-    with FaultyServer(*[ENDLESS] * 4) as server:
-        message = refused(tmp_path, server.url)
-    assert f"expected {SIZE:,} bytes, got more" in message
-    assert max(request.sent for request in server.requests) < ENDLESS_BYTES
 
 
 def test_every_mirror_is_named_with_its_reasons_and_the_next_step(tmp_path: Path) -> None:
@@ -542,8 +445,7 @@ def test_the_timeout_ends_a_body_and_everything_after_it(tmp_path: Path, clock: 
         FaultyServer(Step(content)) as slow,
         FaultyServer(Step(content)) as late,
         pytest.raises(
-            DataUnavailableError,
-            match="gave up when the timeout of 300 s for the whole file",
+            DataUnavailableError, match="gave up when the timeout of 300 s for"
         ),
     ):
         fetch(file, tmp_path, [slow.url, late.url], timeout=300)
@@ -559,42 +461,6 @@ def test_a_pause_beyond_the_timeout_is_not_started(tmp_path: Path, clock: FakeTi
 
 
 # The disk
-
-
-class SmallDisk:
-    """A file on a disk that holds ``capacity`` bytes and no more."""
-
-    def __init__(self, file: BinaryIO, capacity: int) -> None:
-        self.file = file
-        self.capacity = capacity
-
-    def write(self, data: bytes) -> int:
-        if self.file.tell() + len(data) > self.capacity:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return self.file.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-
-def small_disk(capacity: int) -> Any:
-    @contextmanager
-    def limited_publish(path: Path) -> Iterator[SmallDisk]:
-        with publish(path) as file:
-            yield SmallDisk(file, capacity)
-
-    return limited_publish
-
-
-def test_a_full_disk_is_named_and_no_other_mirror_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(download, "publish", small_disk(SIZE - 1))
-    with FaultyServer(WHOLE) as first, FaultyServer(WHOLE) as second:
-        message = refused(tmp_path, first.url, second.url)
-    assert "No space left on device" in message
-    assert str(tmp_path) in message
-    assert (len(first.requests), len(second.requests)) == (1, 0)
 
 
 def test_a_keyboard_interrupt_passes_and_leaves_nothing(
@@ -642,13 +508,8 @@ def test_which_status_is_retried(status: int, wait: float) -> None:
 @pytest.mark.parametrize(
     ("attempts", "wait", "pause"),
     [
-        (1, 0, 1),
-        (2, 0, 2),
-        (3, 0, 4),
-        (4, 0, math.inf),
-        (1, 30, 30),
-        (1, 31, math.inf),
-        (1, math.inf, math.inf),
+        *((1, 0, 1), (2, 0, 2), (3, 0, 4), (4, 0, math.inf)),
+        *((1, 30, 30), (1, 31, math.inf), (1, math.inf, math.inf)),
     ],
 )
 def test_how_long_to_wait(attempts: int, wait: float, pause: float) -> None:
@@ -672,19 +533,6 @@ def test_retry_after_reads_dates(date: datetime, now: int) -> None:
 @example("Thu, 01 Jan 99999999999999999999 00:00:00 GMT")
 def test_retry_after_accepts_any_text(text: str) -> None:
     assert download._retry_after(text, now=0) >= 0
-
-
-@pytest.mark.parametrize(
-    ("headers", "validator"),
-    [
-        ({}, None),
-        ({"ETag": '"v1"', "Last-Modified": "yesterday"}, '"v1"'),
-        ({"ETag": 'W/"v1"', "Last-Modified": "yesterday"}, None),
-        ({"Last-Modified": "yesterday"}, "yesterday"),
-    ],
-)
-def test_the_validator_for_if_range(headers: dict[str, str], validator: str | None) -> None:
-    assert download._validator(headers) == validator
 
 
 @pytest.mark.parametrize(
