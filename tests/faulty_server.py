@@ -12,7 +12,6 @@ from itertools import count
 from select import select
 from threading import Event, Thread
 from time import monotonic
-from types import TracebackType
 from typing import Literal
 
 __all__ = ["Answer", "FaultyServer", "Request", "Step"]
@@ -98,12 +97,7 @@ class FaultyServer(ThreadingHTTPServer):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop serving, and wait until all answers have ended."""
         self.closing.set()
         self.shutdown()
@@ -181,9 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.connection.recv(1) == b""
 
     def _reset(self, step: Step) -> None:
-        # A reset drops bytes in transit; give them time to arrive.
         if step.body:
-            self.server.closing.wait(0.05)
+            self.server.closing.wait(0.05)  # a reset drops bytes that have not arrived
         # Closing a socket with a linger time of 0 sends a reset.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()

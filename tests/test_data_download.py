@@ -64,7 +64,7 @@ class FakeTime:
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+def clock(monkeypatch):
     clock = FakeTime()
     monkeypatch.setattr(download, "sleep", clock.sleep)
     monkeypatch.setattr(download, "monotonic", clock.look)
@@ -73,7 +73,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 
 
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_proxy(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("no_proxy", "*")
 
@@ -110,14 +110,14 @@ def assert_delivered(folder: Path, *mirrors: str) -> None:
 # Decisions from the disk
 
 
-def test_importing_loads_neither_requests_nor_tqdm() -> None:
+def test_importing_loads_neither_requests_nor_tqdm():
     code = "import sys, npsoftmax.data.download as d; print({'requests', 'tqdm'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd", "a/"])
-def test_a_name_that_leaves_the_folder_is_refused(name: str) -> None:
+def test_a_name_that_leaves_the_folder_is_refused(name):
     with pytest.raises(InputError, match="bare file name"):
         RemoteFile(name, SIZE, FILE.sha256)
 
@@ -138,24 +138,20 @@ def mismatch(content: bytes) -> str:
     ],
     ids=["right", "empty", "short", "flipped", "missing"],
 )
-def test_verify_reports_expected_and_actual_content(
-    tmp_path: Path, content: bytes | None, wrong: str | None
-) -> None:
+def test_verify_reports_expected_and_actual_content(tmp_path, content, wrong):
     if content is not None:
         (tmp_path / NAME).write_bytes(content)
     assert verify(tmp_path / NAME, FILE) == (wrong and f"{tmp_path}/{wrong}")
 
 
-def test_verify_refuses_anything_that_is_not_a_file(tmp_path: Path) -> None:
+def test_verify_refuses_anything_that_is_not_a_file(tmp_path):
     (tmp_path / "plain").write_bytes(b"")
     assert verify(tmp_path, FILE) == f"{tmp_path} is a folder, expected a file"
     below_a_file = verify(tmp_path / "plain" / NAME, FILE)
     assert below_a_file is not None and "cannot be read: Not a directory" in below_a_file
 
 
-def test_verify_does_not_hash_a_file_of_the_wrong_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_does_not_hash_a_file_of_the_wrong_size(tmp_path, monkeypatch):
     (tmp_path / NAME).write_bytes(CONTENT + b"!")
     monkeypatch.delattr(hashlib, "sha256")
     assert f"got {SIZE + 1:,}" in str(verify(tmp_path / NAME, FILE))
@@ -165,7 +161,7 @@ def test_verify_does_not_hash_a_file_of_the_wrong_size(
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_one_request_is_enough(tmp_path: Path, slash: str) -> None:
+def test_one_request_is_enough(tmp_path, slash):
     with FaultyServer(WHOLE) as server:
         assert_delivered(tmp_path / "new" / "folder", f"{server.url}/fashion{slash}")
     assert [request.path for request in server.requests] == [f"/fashion/{NAME}"]
@@ -173,7 +169,7 @@ def test_one_request_is_enough(tmp_path: Path, slash: str) -> None:
     assert "Range" not in server.requests[0].headers
 
 
-def test_an_empty_file_can_be_fetched(tmp_path: Path) -> None:
+def test_an_empty_file_can_be_fetched(tmp_path):
     empty = RemoteFile("empty", 0, hashlib.sha256(b"").hexdigest())
     with FaultyServer(Step()) as server:
         assert fetch(empty, tmp_path, [server.url]).read_bytes() == b""
@@ -183,15 +179,13 @@ def test_an_empty_file_can_be_fetched(tmp_path: Path) -> None:
     "headers",
     [{"Content-Length": "abc"}, {"Content-Length": str(SIZE + 9)}, {"Content-Type": "text/html"}],
 )
-def test_right_bytes_under_wrong_headers_are_right(tmp_path: Path, headers: dict[str, str]) -> None:
+def test_right_bytes_under_wrong_headers_are_right(tmp_path, headers):
     with FaultyServer(Step(CONTENT, headers=headers)) as server:
         assert_delivered(tmp_path, server.url)
     assert len(server.requests) == 1
 
 
-def test_the_bar_goes_to_stderr_and_only_on_request(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_bar_goes_to_stderr_and_only_on_request(tmp_path, capsys):
     with FaultyServer(WHOLE, WHOLE) as server:
         fetch(FILE, tmp_path, [server.url])
         assert capsys.readouterr() == ("", "")
@@ -206,7 +200,7 @@ def test_the_bar_goes_to_stderr_and_only_on_request(
 
 
 @pytest.mark.parametrize("mirrors", [1, 2, 3, 9])
-def test_mirrors_take_turns_until_ten_requests_have_failed(tmp_path: Path, mirrors: int) -> None:
+def test_mirrors_take_turns_until_ten_requests_have_failed(tmp_path, mirrors):
     broken = [FaultyServer(*[Step(status=500)] * 4) for _ in range(mirrors)]
     with ExitStack() as stack:
         servers = [stack.enter_context(server) for server in broken]
@@ -216,7 +210,7 @@ def test_mirrors_take_turns_until_ten_requests_have_failed(tmp_path: Path, mirro
     assert max(counts) - min(counts) <= 1
 
 
-def test_every_mirror_is_asked_once_however_the_others_fail(tmp_path: Path) -> None:
+def test_every_mirror_is_asked_once_however_the_others_fail(tmp_path):
     loops = [FaultyServer(redirect("x"), forever=True) for _ in range(2)]
     servers = [*loops, *[FaultyServer(Step(status=500)) for _ in range(11)], FaultyServer(WHOLE)]
     with ExitStack() as stack:
@@ -224,14 +218,14 @@ def test_every_mirror_is_asked_once_however_the_others_fail(tmp_path: Path) -> N
     assert [len(server.requests) for server in servers] == [6, 6] + [1] * 12
 
 
-def test_a_password_in_an_address_is_not_shown(tmp_path: Path) -> None:
+def test_a_password_in_an_address_is_not_shown(tmp_path):
     with FaultyServer(Step(status=404)) as server:
         message = refused(tmp_path, server.url.replace("//", "//me:secret@"))
     assert f"{server.url}/{NAME}: HTTP 404" in message
     assert "secret" not in message
 
 
-def test_after_progress_the_rest_is_requested_at_once(tmp_path: Path, clock: FakeTime) -> None:
+def test_after_progress_the_rest_is_requested_at_once(tmp_path, clock):
     content = random.Random(1).randbytes(20 * 65_536)
     file = RemoteFile(NAME, len(content), hashlib.sha256(content).hexdigest())
     steps = [Step(content[:65_536], headers={**ETAG, "Content-Length": str(len(content))})]
@@ -246,7 +240,7 @@ def test_after_progress_the_rest_is_requested_at_once(tmp_path: Path, clock: Fak
     assert clock.waits == [] and other.requests == []
 
 
-def test_patience_ends_before_the_timeout(tmp_path: Path, clock: FakeTime) -> None:
+def test_patience_ends_before_the_timeout(tmp_path, clock):
     clock.tick = 30
     with FaultyServer(*[Step(status=500)] * 4) as server:
         message = refused(tmp_path, server.url)
@@ -255,14 +249,12 @@ def test_patience_ends_before_the_timeout(tmp_path: Path, clock: FakeTime) -> No
 
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf])
-def test_a_timeout_must_be_positive_and_finite(tmp_path: Path, timeout: float) -> None:
+def test_a_timeout_must_be_positive_and_finite(tmp_path, timeout):
     with pytest.raises(InputError, match="timeout: expected a positive number"):
         fetch(FILE, tmp_path, [], timeout=timeout)
 
 
-def test_silence_is_cut_by_the_read_timeout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silence_is_cut_by_the_read_timeout(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_READ_SECONDS", 0.05)
     before, amid = Step(status=None, ending="silence"), cut(ending="silence")
     with FaultyServer(before, amid, rest()) as server:
@@ -271,7 +263,7 @@ def test_silence_is_cut_by_the_read_timeout(
     assert server.requests[2].headers["Range"] == f"bytes={CUT}-"
 
 
-def test_a_refused_connection_is_tried_four_times(tmp_path: Path, clock: FakeTime) -> None:
+def test_a_refused_connection_is_tried_four_times(tmp_path, clock):
     with FaultyServer() as gone:
         pass
     with FaultyServer(WHOLE) as good:
@@ -282,9 +274,7 @@ def test_a_refused_connection_is_tried_four_times(tmp_path: Path, clock: FakeTim
     assert clock.waits == [1, 2, 4]
 
 
-def test_a_name_that_does_not_resolve_is_asked_for_once(
-    tmp_path: Path, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_does_not_resolve_is_asked_for_once(tmp_path, clock, monkeypatch):
     asked = []
 
     def unknown(host: str, *_: Any, **__: Any) -> None:
@@ -298,9 +288,7 @@ def test_a_name_that_does_not_resolve_is_asked_for_once(
 
 
 @pytest.mark.parametrize("mirror", ["ftp://127.0.0.1/", "file:///etc/", "nonsense", "http://"])
-def test_a_mirror_that_is_no_web_address_is_passed_over(
-    tmp_path: Path, clock: FakeTime, mirror: str
-) -> None:
+def test_a_mirror_that_is_no_web_address_is_passed_over(tmp_path, clock, mirror):
     with FaultyServer(WHOLE) as good:
         assert_delivered(tmp_path, mirror, good.url)
     assert clock.waits == []
@@ -313,7 +301,7 @@ DATE = {"Last-Modified": "Thu, 01 Jan 1970 00:00:00 GMT"}
 
 
 @pytest.mark.parametrize("headers", [ETAG, {**ETAG, **DATE}, DATE])
-def test_a_cut_transfer_is_resumed(tmp_path: Path, headers: dict[str, str]) -> None:
+def test_a_cut_transfer_is_resumed(tmp_path, headers):
     with FaultyServer(cut(ending="reset", headers=headers), rest()) as server:
         assert_delivered(tmp_path, server.url)
     assert server.requests[1].headers["Range"] == f"bytes={CUT}-"
@@ -321,7 +309,7 @@ def test_a_cut_transfer_is_resumed(tmp_path: Path, headers: dict[str, str]) -> N
     assert len(server.requests) == 2
 
 
-def test_a_transfer_that_is_cut_twice_is_resumed_twice(tmp_path: Path) -> None:
+def test_a_transfer_that_is_cut_twice_is_resumed_twice(tmp_path):
     further = CUT + 2_000
     middle = rest(body=CONTENT[CUT:further], headers={"Content-Length": str(SIZE - CUT)})
     last = rest(f"bytes {further}-{SIZE - 1}/{SIZE}", body=CONTENT[further:])
@@ -330,7 +318,7 @@ def test_a_transfer_that_is_cut_twice_is_resumed_twice(tmp_path: Path) -> None:
     assert server.requests[2].headers["Range"] == f"bytes={further}-"
 
 
-def test_a_short_body_is_resumed_after_a_wrong_one(tmp_path: Path) -> None:
+def test_a_short_body_is_resumed_after_a_wrong_one(tmp_path):
     short = Step(CONTENT[:CUT], headers={**ETAG, **NO_LENGTH})
     with FaultyServer(Step(FLIPPED), short, rest()) as server:
         assert_delivered(tmp_path, server.url)
@@ -338,13 +326,13 @@ def test_a_short_body_is_resumed_after_a_wrong_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"v1"', **DATE}])
-def test_without_a_strong_validator_it_starts_over(tmp_path: Path, headers: dict[str, str]) -> None:
+def test_without_a_strong_validator_it_starts_over(tmp_path, headers):
     with FaultyServer(cut(headers=headers), WHOLE) as server:
         assert_delivered(tmp_path, server.url)
     assert "Range" not in server.requests[1].headers
 
 
-def test_the_rest_is_only_requested_from_the_same_mirror(tmp_path: Path) -> None:
+def test_the_rest_is_only_requested_from_the_same_mirror(tmp_path):
     hang_up = Step(status=None)
     with FaultyServer(cut(), *[hang_up] * 3) as first, FaultyServer(WHOLE) as second:
         assert_delivered(tmp_path, first.url, second.url)
@@ -364,16 +352,14 @@ def test_the_rest_is_only_requested_from_the_same_mirror(tmp_path: Path) -> None
     ],
     ids=["flipped", "short", "long"],
 )
-def test_a_wrong_body_of_full_length_is_requested_twice(
-    tmp_path: Path, body: bytes, wrong: str, requests: int
-) -> None:
+def test_a_wrong_body_of_full_length_is_requested_twice(tmp_path, body, wrong, requests):
     with FaultyServer(*[Step(body)] * 4) as server:
         message = refused(tmp_path, server.url)
     assert wrong in message
     assert len(server.requests) == requests
 
 
-def test_a_wrong_file_can_be_identified(tmp_path: Path) -> None:
+def test_a_wrong_file_can_be_identified(tmp_path):
     with FaultyServer(Step(b"digits")) as server:
         message = refused(
             tmp_path, server.url, identify=lambda part: f" ({part.seek(0)}, {part.read()!r})"
@@ -381,14 +367,14 @@ def test_a_wrong_file_can_be_identified(tmp_path: Path) -> None:
     assert "got 6 (0, b'digits')" in message
 
 
-def test_a_content_encoding_of_empty_blocks_without_end_is_refused(tmp_path: Path) -> None:
+def test_a_content_encoding_of_empty_blocks_without_end_is_refused(tmp_path):
     body = gzip.compress(b"", mtime=0)[:10] + b"\0\0\0\xff\xff" * 20_000
     with FaultyServer(*[Step(body, headers={"Content-Encoding": "gzip"})] * 4) as server:
         refused(tmp_path, server.url)
     assert len(server.requests) == 2
 
 
-def test_every_mirror_is_named_with_its_reasons_and_the_next_step(tmp_path: Path) -> None:
+def test_every_mirror_is_named_with_its_reasons_and_the_next_step(tmp_path):
     with FaultyServer(Step(FLIPPED), Step(status=403)) as a, FaultyServer(Step(status=404)) as b:
         message = refused(tmp_path, a.url, b.url)
     assert f"{a.url}/{NAME}: expected SHA-256" in message
@@ -406,7 +392,7 @@ def redirect(location: str) -> Step:
     return replace(ENDLESS, status=302, headers={"Location": location, **NO_LENGTH})
 
 
-def test_a_redirect_to_another_host_is_followed_without_reading_its_body(tmp_path: Path) -> None:
+def test_a_redirect_to_another_host_is_followed_without_reading_its_body(tmp_path):
     with (
         FaultyServer(WHOLE) as there,
         FaultyServer(redirect(f"{there.url}/cdn/{NAME}?v=1")) as here,
@@ -416,15 +402,13 @@ def test_a_redirect_to_another_host_is_followed_without_reading_its_body(tmp_pat
     assert there.requests[0].path == f"/cdn/{NAME}?v=1"
 
 
-def test_an_error_after_a_redirect_names_the_target(tmp_path: Path) -> None:
+def test_an_error_after_a_redirect_names_the_target(tmp_path):
     with FaultyServer(Step(status=404)) as there, FaultyServer(redirect(f"{there.url}/x")) as here:
         assert f"Not Found (redirected to '{there.url}/x')" in refused(tmp_path, here.url)
 
 
 @pytest.mark.parametrize(("redirects", "delivered"), [(5, True), (6, False)])
-def test_five_redirects_are_followed_and_no_more(
-    tmp_path: Path, redirects: int, delivered: bool
-) -> None:
+def test_five_redirects_are_followed_and_no_more(tmp_path, redirects, delivered):
     with FaultyServer(*[redirect("again")] * redirects, WHOLE) as server:
         if delivered:
             assert_delivered(tmp_path, server.url)
@@ -437,23 +421,21 @@ def test_five_redirects_are_followed_and_no_more(
 # Time
 
 
-def test_the_timeout_ends_a_body_and_everything_after_it(tmp_path: Path, clock: FakeTime) -> None:
+def test_the_timeout_ends_a_body_and_everything_after_it(tmp_path, clock):
     content = bytes(10_000_000)
     file = RemoteFile(NAME, len(content), hashlib.sha256(content).hexdigest())
     clock.tick = 4
     with (
         FaultyServer(Step(content)) as slow,
         FaultyServer(Step(content)) as late,
-        pytest.raises(
-            DataUnavailableError, match="gave up when the timeout of 300 s for"
-        ),
+        pytest.raises(DataUnavailableError, match="gave up when the timeout of 300 s for"),
     ):
         fetch(file, tmp_path, [slow.url, late.url], timeout=300)
     assert (len(slow.requests), len(late.requests)) == (1, 0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pause_beyond_the_timeout_is_not_started(tmp_path: Path, clock: FakeTime) -> None:
+def test_a_pause_beyond_the_timeout_is_not_started(tmp_path, clock):
     with FaultyServer(Step(status=503, headers={"Retry-After": "20"})) as server:
         refused(tmp_path, server.url, timeout=10)
     assert clock.waits == []
@@ -463,9 +445,7 @@ def test_a_pause_beyond_the_timeout_is_not_started(tmp_path: Path, clock: FakeTi
 # The disk
 
 
-def test_a_keyboard_interrupt_passes_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_keyboard_interrupt_passes_and_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(seconds: float) -> None:
         assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
         raise KeyboardInterrupt
@@ -483,9 +463,7 @@ _small = st.integers(0, 3)
 
 
 @given(_small, _small, _small, _small, _small)
-def test_only_the_exact_rest_is_appended(
-    start: int, end: int, total: int, received: int, size: int
-) -> None:
+def test_only_the_exact_rest_is_appended(start, end, total, received, size):
     headers = {"Content-Range": f"bytes {start}-{end}/{total}"}
     try:
         resumed = download._resumes(206, headers, received, size)
@@ -499,7 +477,7 @@ def test_only_the_exact_rest_is_appended(
     [(status, 5) for status in (206, 408, 416, 429, 500, 503, 599)]
     + [(status, math.inf) for status in (204, 300, 302, 304, 400, 401, 403, 404, 410, 451)],
 )
-def test_which_status_is_retried(status: int, wait: float) -> None:
+def test_which_status_is_retried(status, wait):
     with pytest.raises(download.MirrorError) as caught:
         download._resumes(status, {"Retry-After": "5"}, received=0, size=SIZE)
     assert caught.value.wait == wait
@@ -512,17 +490,17 @@ def test_which_status_is_retried(status: int, wait: float) -> None:
         *((1, 30, 30), (1, 31, math.inf), (1, math.inf, math.inf)),
     ],
 )
-def test_how_long_to_wait(attempts: int, wait: float, pause: float) -> None:
+def test_how_long_to_wait(attempts, wait, pause):
     assert download._pause(attempts, wait) == pause
 
 
 @given(st.integers(0, 10**9))
-def test_retry_after_reads_seconds(seconds: int) -> None:
+def test_retry_after_reads_seconds(seconds):
     assert download._retry_after(str(seconds), now=0) == seconds
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1)), st.integers(0, 10**10))
-def test_retry_after_reads_dates(date: datetime, now: int) -> None:
+def test_retry_after_reads_dates(date, now):
     date = date.replace(microsecond=0, tzinfo=timezone.utc)
     asked = download._retry_after(format_datetime(date, usegmt=True), now)
     assert asked == max(0, date.timestamp() - now)
@@ -531,7 +509,7 @@ def test_retry_after_reads_dates(date: datetime, now: int) -> None:
 @given(st.text(st.characters(max_codepoint=255)))
 @example("-1")
 @example("Thu, 01 Jan 99999999999999999999 00:00:00 GMT")
-def test_retry_after_accepts_any_text(text: str) -> None:
+def test_retry_after_accepts_any_text(text):
     assert download._retry_after(text, now=0) >= 0
 
 
@@ -547,7 +525,7 @@ def test_retry_after_accepts_any_text(text: str) -> None:
         ("http://a/x", "file:///z", None),
     ],
 )
-def test_where_a_redirect_may_lead(url: str, location: str, target: str | None) -> None:
+def test_where_a_redirect_may_lead(url, location, target):
     if target is None:
         with pytest.raises(download.MirrorError, match="refused a redirect"):
             download._redirect_target(url, location)

@@ -40,7 +40,7 @@ REAL_FILE = DATA_SET.files["test-images"]
 # Seconds for a whole download by the library.
 TIMEOUT = 10
 MAX_MEMORY_BYTES = 300e6
-DAY = 86_400
+DAY_SECONDS = 86_400
 
 # Mode bits bind root only without these capabilities.
 BOUND_BY_MODES = (
@@ -85,7 +85,6 @@ class Trial:
     requests: list[Request]
     before: dict[str, str]
     after: dict[str, str]
-    umask: int
     seconds: float
     error: str
 
@@ -95,23 +94,13 @@ class Trial:
             return "file"
         place = rf"{re.escape(self.url)}\S*|cannot write \S+"
         reason = re.search(rf"(?:{place}): (.+?)(;|$)", self.error, re.DOTALL)
-        text = (
-            reason[1] if reason else self.error.removeprefix(f"fetch.py: error: {DATA_SET.name}: ")
-        )
+        others = self.error.removeprefix(f"fetch.py: error: {DATA_SET.name}: ")
+        text = reason[1] if reason else others
         text = text.replace(f"{self.folder}/", "").replace(self.url, "URL")
         text = re.sub(r"\bport=\d+", "port", re.sub(r"(127\.0\.0\.1|localhost):\d+", "HOST", text))
         text = re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1...", text)
         text = re.sub(r"\b\d{9,} s\b", "for ages", text)  # until a date, so never the same
         return f"error: {text[:80]}"
-
-    def record(self, record_property: Callable[[str, object], None], way: str) -> None:
-        """Record a row of the table of faults."""
-        record_property("id", self.fault.id)
-        record_property("fault", self.fault.fault)
-        record_property("expected", self.fault.expected)
-        record_property("happened", self.happened())
-        record_property("way", way)
-        record_property("bytes_lost", self.bytes_lost())
 
     def bytes_lost(self) -> int:
         """Return the number of bytes under the final name that are neither old nor right."""
@@ -121,9 +110,10 @@ class Trial:
             return 0
         return self.file.size
 
-    def judge(self) -> None:
-        """Check the outcome against what the fault allows."""
+    def judge(self, record_property: Callable[[str, object], None], way: str) -> None:
+        """Record the outcome, and check it against what the fault allows."""
         fault = self.fault
+        record(record_property, fault, self.happened(), way, self.bytes_lost())
         assert fault.expected in ("either", "error" if self.error else "file"), self.error
         assert self.after == (self.before if self.error else self.with_file())
         assert {request.method for request in self.requests} <= {"GET"}
@@ -148,14 +138,10 @@ class Trial:
     def with_file(self) -> dict[str, str]:
         """Return the previous content with the right file and without old temporary files."""
         name, content = self.final_name(), self.right_content()
-        kept = {
-            name: description
-            for name, description in self.before.items()
-            if "days old" not in description
-        }
+        kept = {path: text for path, text in self.before.items() if "days old" not in text}
         if kept.get(name, "").endswith(content):
             return kept
-        return {**kept, name: f"{0o666 & ~self.umask:o} {content}"}
+        return {**kept, name: f"{0o666 & ~self.fault.umask:o} {content}"}
 
     def final_name(self) -> str:
         """Return the path of the file relative to the folder of all data sets."""
@@ -166,23 +152,31 @@ class Trial:
         return f"{self.file.size} bytes {self.file.sha256}"
 
 
+def record(record_property: Callable[[str, object], None], fault: Fault, *outcome: object) -> None:
+    """Record a row of the table of faults."""
+    names = ("id", "fault", "expected", "happened", "way", "bytes_lost")
+    for row in zip(names, (fault.id, fault.fault, fault.expected, *outcome), strict=True):
+        record_property(*row)
+
+
 def attempt(
     fault: Fault, right: bytes, file: RemoteFile, folder: Path, get: Callable[[str], str]
 ) -> Trial:
     """Inject the fault into ``get``, which takes the URL of the mirror and returns the error."""
     folder.parent.mkdir()
-    with disk_of(len(right) + (1 << 20)), fault.surroundings(folder, right):
-        umask = os.umask(0)
-        os.umask(umask)
-        before = contents(folder.parent)
-        with serving(fault, right) as server:
+    fault.prepare(folder, right)
+    before = contents(folder.parent)
+    umask = os.umask(fault.umask)
+    try:
+        # No byte may be written beyond the size of the file.
+        with disk_of(int(fault.disk * len(right))), serving(fault, right) as server:
             begin = monotonic()
             error = get(server.url)
             seconds = monotonic() - begin
-        after = contents(folder.parent)
-    return Trial(
-        fault, file, folder, server.url, server.requests, before, after, umask, seconds, error
-    )
+    finally:
+        os.umask(umask)
+    after = contents(folder.parent)
+    return Trial(fault, file, folder, server.url, server.requests, before, after, seconds, error)
 
 
 @contextmanager
@@ -207,7 +201,7 @@ def description(path: Path) -> str:
         return f"link to {path.readlink()}"
     if not stat.S_ISREG(status.st_mode):
         return "folder" if stat.S_ISDIR(status.st_mode) else "pipe"
-    age = " days old" if time() - status.st_mtime > DAY else ""
+    age = " days old" if time() - status.st_mtime > DAY_SECONDS else ""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     return f"{stat.S_IMODE(status.st_mode):o}{age} {len(content)} bytes {digest}"
@@ -217,7 +211,7 @@ def description(path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_proxy(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("no_proxy", "*")
 
@@ -234,12 +228,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
 
 
 @by_id
-def test_the_library_ends_in_one_of_two_ways(
-    fault: Fault,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_the_library_ends_in_one_of_two_ways(fault, tmp_path, monkeypatch, record_property):
     hurry(monkeypatch, fault)
     folder = tmp_path / "data" / "fashion-mnist"
 
@@ -259,22 +248,18 @@ def test_the_library_ends_in_one_of_two_ways(
 
     get = elsewhere if fault.obeys_modes else here
     trial = attempt(fault, SYNTHETIC, SYNTHETIC_FILE, folder, get)
-    trial.record(record_property, "library")
-    trial.judge()
+    trial.judge(record_property, "library")
     assert trial.seconds <= 3 * TIMEOUT
 
 
-def test_eight_processes_at_once_get_the_file(
-    tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_eight_processes_at_once_get_the_file(tmp_path, record_property):
     folder = tmp_path / "data" / "fashion-mnist"
 
     def stampede(url: str) -> str:
         return wait_for([start_driver(folder, url) for _ in range(8)])
 
     trial = attempt(STAMPEDE, SYNTHETIC, SYNTHETIC_FILE, folder, stampede)
-    trial.record(record_property, "library")
-    trial.judge()
+    trial.judge(record_property, "library")
 
 
 def start_driver(folder: Path, url: str, prefix: list[str] | None = None) -> subprocess.Popen[str]:
@@ -315,7 +300,7 @@ def wait_for(children: list[subprocess.Popen[str]]) -> str:
 
 
 @pytest.fixture
-def real(fashion_mnist_folder: str) -> bytes:
+def real(fashion_mnist_folder):
     """Return the bytes of the real file."""
     return Path(fashion_mnist_folder, DATA_SET.name, NAME).read_bytes()
 
@@ -329,9 +314,8 @@ def command(folder: Path, url: str) -> list[str]:
 def private_environment(home: Path) -> dict[str, Any]:
     """Return a folder and variables that keep out this user's files and the network."""
     home.mkdir()
-    unusable = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "nowhere://127.0.0.1:9")
-    direct = {"no_proxy": "127.0.0.1,localhost"}
-    proxies = {**unusable, **direct}
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "nowhere://127.0.0.1:9")
+    proxies["no_proxy"] = "127.0.0.1,localhost"
     environment = {
         **os.environ,
         **proxies,
@@ -346,9 +330,7 @@ def private_environment(home: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @by_id
-def test_the_command_ends_in_one_of_two_ways(
-    fault: Fault, real: bytes, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_the_command_ends_in_one_of_two_ways(fault, real, tmp_path, record_property):
     folder = tmp_path / "data" / DATA_SET.name
     measured = [sys.executable, "-S", "-c", MEASURED, str(tmp_path / "memory")]
     prefix = bound_by_modes() if fault.obeys_modes else []
@@ -369,16 +351,13 @@ def test_the_command_ends_in_one_of_two_ways(
         return err.rstrip("\n")
 
     trial = attempt(fault, real, REAL_FILE, folder, run)
-    trial.record(record_property, "command")
-    trial.judge()
+    trial.judge(record_property, "command")
     assert int((tmp_path / "memory").read_text()) <= MAX_MEMORY_BYTES
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", INTERRUPTIONS, ids=lambda fault: fault.id)
-def test_ctrl_c_ends_the_command_at_once_and_leaves_nothing(
-    fault: Fault, real: bytes, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_ctrl_c_ends_the_command_at_once_and_leaves_nothing(fault, real, tmp_path, record_property):
     folder = tmp_path / "data" / DATA_SET.name
 
     with serving(fault, real) as server:
@@ -390,12 +369,8 @@ def test_ctrl_c_ends_the_command_at_once_and_leaves_nothing(
         parts = len(contents(folder))
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=3)
-    record_property("id", fault.id)
-    record_property("fault", fault.fault)
-    record_property("expected", fault.expected)
-    record_property("happened", f"error: {err.strip()}")
-    record_property("way", "command")
-    record_property("bytes_lost", 0 if contents(folder) == {} else len(real))
+    lost = 0 if contents(folder) == {} else len(real)
+    record(record_property, fault, f"error: {err.strip()}", "command", lost)
     assert parts == 1
     assert contents(folder) == {}
     assert (child.returncode, out, err) == (130, "", "fetch.py: interrupted\n")
@@ -403,9 +378,7 @@ def test_ctrl_c_ends_the_command_at_once_and_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_eight_commands_at_once_get_the_file(
-    real: bytes, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_eight_commands_at_once_get_the_file(real, tmp_path, record_property):
     folder = tmp_path / "data" / DATA_SET.name
 
     def stampede(url: str) -> str:
@@ -413,5 +386,4 @@ def test_eight_commands_at_once_get_the_file(
         return wait_for([start(command(folder, url), **options) for _ in range(8)])
 
     trial = attempt(STAMPEDE, real, REAL_FILE, folder, stampede)
-    trial.record(record_property, "command")
-    trial.judge()
+    trial.judge(record_property, "command")
