@@ -103,7 +103,7 @@ def mutants(count: int, rng: random.Random) -> Iterator[bytes]:
     for _ in range(count):
         content = bytearray(rng.choice(whole))
         for _ in range(rng.choice([1, 1, 1, 2, 4])):
-            rng.choice(MUTATIONS)(content, rng)
+            _mutate(content, rng)
         yield bytes(content)
 
 
@@ -173,43 +173,24 @@ def _whole_files(rng: random.Random) -> Iterator[bytes]:
         yield from (path.read_bytes(), gzip.decompress(path.read_bytes()))
 
 
-def _span(content: bytearray, rng: random.Random) -> slice:
-    # Half of them near the start, in the headers.
+def _flip(old: bytes, rng: random.Random) -> bytes:
+    return bytes(byte ^ 1 << rng.randrange(8) for byte in old[:1]) + old[1:]
+
+
+MUTATIONS = (
+    *(_flip, _flip),
+    lambda old, rng: rng.randbytes(len(old)),
+    lambda old, rng: bytes(len(old)),
+    lambda old, rng: rng.randbytes(rng.choice([1, 2, 4, 50])) + old,
+    lambda old, rng: b"",
+    lambda old, rng: old + old,
+)
+
+
+def _mutate(content: bytearray, rng: random.Random) -> None:
+    """Change, insert, delete or repeat a few bytes, half of them in the headers, or cut the end."""
+    if rng.random() < 0.1:
+        del content[rng.randrange(len(content) + 1) :]
     start = min(rng.randrange(len(content) + 1), rng.choice([24, len(content)]))
-    return slice(start, start + rng.choice([1, 2, 4, 50]))
-
-
-def _flip(content: bytearray, rng: random.Random) -> None:
-    if content:
-        content[_span(content, rng).start - 1] ^= 1 << rng.randrange(8)
-
-
-def _overwrite(content: bytearray, rng: random.Random) -> None:
-    span = _span(content, rng)
-    content[span] = rng.randbytes(len(content[span]))
-
-
-def _zero(content: bytearray, rng: random.Random) -> None:
-    span = _span(content, rng)
-    content[span] = bytes(len(content[span]))
-
-
-def _insert(content: bytearray, rng: random.Random) -> None:
-    span = _span(content, rng)
-    content[span.start : span.start] = rng.randbytes(span.stop - span.start)
-
-
-def _delete(content: bytearray, rng: random.Random) -> None:
-    del content[_span(content, rng)]
-
-
-def _duplicate(content: bytearray, rng: random.Random) -> None:
-    span = _span(content, rng)
-    content[span.start : span.start] = content[span]
-
-
-def _cut(content: bytearray, rng: random.Random) -> None:
-    del content[rng.randrange(len(content) + 1) :]
-
-
-MUTATIONS = (_flip, _flip, _overwrite, _zero, _insert, _delete, _duplicate, _cut)
+    span = slice(start, start + rng.choice([1, 2, 4, 50]))
+    content[span] = rng.choice(MUTATIONS)(bytes(content[span]), rng)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 import pytest
@@ -24,6 +26,18 @@ TYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
 
 
 SMALL = header(8, 2, 3) + bytes(range(6))
+SMALL_GZ = gzip.compress(SMALL, mtime=0)
+
+
+@contextmanager
+def memory_below(limit):
+    """Fail if the block takes more bytes."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
 
 
 def error_of(read, *arguments):
@@ -104,28 +118,32 @@ print(trainer.fit(1)[0].train_loss)
 """
 
 
-@pytest.fixture(scope="module")
-def sparse_file(tmp_path_factory):
+@pytest.fixture
+def sparse_file(tmp_path):
     """Write 0.8 GB of zeros as a sparse file."""
-    path = tmp_path_factory.mktemp("sparse") / "images"
+    path = tmp_path / "images"
     with open(path, "wb") as file:
         file.write(header(8, 8_000, 320, 320))
         file.truncate(file.tell() + 8_000 * 320 * 320)
     return path
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")
+def train_within(limit, file):
+    """Train on the file in a process with a limit of memory."""
+    if sys.platform != "linux":
+        pytest.skip("needs the limits of Linux")
+    command = [sys.executable, "-c", LIMITED, str(file), limit]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 def test_training_on_a_file_larger_than_the_memory_limit(sparse_file):
-    command = [sys.executable, "-c", LIMITED, str(sparse_file), "RLIMIT_DATA"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = train_within("RLIMIT_DATA", sparse_file)
     assert done.stderr == ""
     assert float(done.stdout) < np.log(3)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")
 def test_a_map_larger_than_the_address_space_raises_an_error(sparse_file):
-    command = [sys.executable, "-c", LIMITED, str(sparse_file), "RLIMIT_AS"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = train_within("RLIMIT_AS", sparse_file)
     assert re.fullmatch(r"cannot map .*819,200,016 bytes.*ulimit -v.*\n", done.stderr)
 
 
@@ -156,12 +174,8 @@ def test_hostile_content_is_refused_before_memory_is_allocated(
 ):
     path = tmp_path / "file"
     path.write_bytes(gzip.compress(content) if compressed else content)
-    tracemalloc.start()
-    try:
+    with memory_below(2**20):
         error = error_of(idx.read, path)
-        assert tracemalloc.get_traced_memory()[1] < 2**20
-    finally:
-        tracemalloc.stop()
     if compressed and "a claim" in error.reason:
         offset = 4  # of the lengths, which claim more than max_bytes
     assert error.source == str(path) and error.offset == offset
@@ -169,26 +183,22 @@ def test_hostile_content_is_refused_before_memory_is_allocated(
 
 
 @pytest.mark.parametrize(
-    ("content", "max_bytes", "offset", "reason"),
+    ("start", "zeros", "max_bytes", "offset", "reason"),
     [
-        (header(8, 2**26) + bytes(2**26), 2**20, 4, "max_bytes=1048576, got a claim of 67108872"),
-        (header(8, 2**30 - 8), 2**30, 8, "expected 1073741824 bytes .* got 8"),
-        (SMALL + bytes(2**26), 2**30, 18, "expected 18 bytes .* got more"),
-        (header(8, 123) + bytes(2**26), 2**30, 131, "expected 131 bytes .* got more"),
-        (header(8, 1000) + bytes(2**26), 2**30, 1008, "expected 1008 bytes .* got more"),
+        (header(8, 2**26), 2**26, 2**20, 4, "max_bytes=1048576, got a claim of 67108872"),
+        (header(8, 2**30 - 8), 0, 2**30, 8, "expected 1073741824 bytes .* got 8"),
+        (SMALL, 2**26, 2**30, 18, "expected 18 bytes .* got more"),
+        (header(8, 123), 2**26, 2**30, 131, "expected 131 bytes .* got more"),
+        (header(8, 1000), 2**26, 2**30, 1008, "expected 1008 bytes .* got more"),
     ],
 )
 def test_gzip_bombs_are_refused_before_memory_is_allocated(
-    tmp_path, content, max_bytes, offset, reason
+    tmp_path, start, zeros, max_bytes, offset, reason
 ):
     path = tmp_path / "bomb.gz"
-    path.write_bytes(gzip.compress(content))
-    tracemalloc.start()
-    try:
+    path.write_bytes(gzip.compress(start + bytes(zeros)))
+    with memory_below(2**20):
         error = error_of(idx.read, path, max_bytes)
-        assert tracemalloc.get_traced_memory()[1] < 2**20
-    finally:
-        tracemalloc.stop()
     assert error.offset == offset and re.search(reason, error.reason)
 
 
@@ -213,27 +223,17 @@ def test_at_most_two_copies_of_the_content_are_in_memory(tmp_path, rng, code, no
     path = tmp_path / "file"
     for blob in (content, gzip.compress(content, 1)):
         path.write_bytes(blob)
-        tracemalloc.start()
-        try:
-            array = idx.read(path)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        assert array.nbytes == size
         compressed = len(blob) if blob is not content else 0
-        assert peak < 2 * len(content) + compressed + 2**18
+        with memory_below(2 * len(content) + compressed + 2**18):
+            assert idx.read(path).nbytes == size
 
 
 def test_a_header_alone_allocates_no_memory():
     for content in (header(8, 2**30 - 8), header(8, 2**30 - 8) + bytes(500)):
         compressed = gzip.compress(content)
-        tracemalloc.start()
-        try:
+        with memory_below(2**18):
             assert error_of(idx.unpack, compressed, "claim.gz").offset == len(content)
             assert error_of(idx.parse, content, "claim").offset == len(content)
-            assert tracemalloc.get_traced_memory()[1] < 2**18
-        finally:
-            tracemalloc.stop()
 
 
 def test_empty_arrays_up_to_the_limit_of_numpy():
@@ -245,53 +245,32 @@ def test_empty_arrays_up_to_the_limit_of_numpy():
     assert error_of(idx.parse, header(9, 2**31, 0, 2**31, 2), "empty").offset == 4
 
 
-def test_every_number_of_axes(tmp_path):
-    path = tmp_path / "file"
-    for axes in range(256):
-        content = header(8, *[1] * axes) + b"\7"
-        path.write_bytes(content)
-        if 1 <= axes <= 64:
-            for array in (idx.parse(content), idx.read(path), idx.memory_map(path)):
-                assert array.shape == (1,) * axes and array.item() == 7
-            assert idx.read(path).astype(np.float64).ndim == axes
-            idx.write(path, np.full((1,) * axes, 7, np.int32))
-            assert path.read_bytes() == header(0x0C, *[1] * axes) + b"\0\0\0\7"
-            assert idx.read(path).shape == (1,) * axes
-        else:
-            assert error_of(idx.read, path).offset == 3
-            assert error_of(idx.memory_map, path).offset == 3
+def test_an_array_of_64_axes_is_written(tmp_path):
+    idx.write(tmp_path / "file", np.full((1,) * 64, 7, np.int32))
+    assert (tmp_path / "file").read_bytes() == header(0x0C, *[1] * 64) + b"\0\0\0\7"
 
 
-@given(st.integers(0, 10**6), st.integers(0, 7))
-def test_any_flipped_bit_of_a_gzip_file_is_refused_or_harmless(tmp_path_factory, place, bit):
-    good = gzip.compress(header(8, 300) + bytes(range(256)) + bytes(44), mtime=0)
-    bad = bytearray(good)
-    bad[place % len(good)] ^= 1 << bit
-    path = tmp_path_factory.mktemp("idx") / "f.gz"
-    path.write_bytes(bad)
-    try:
-        array = idx.read(path)
-    except DataCorrupt:
-        return
-    # Only the time stamp and flags in gzip's own header may change without harm.
-    assert place % len(good) < 10
-    assert array.tolist() == [*range(256), *[0] * 44]
-
-
-def test_other_formats_of_zlib_are_refused():
-    for blob in (zlib.compress(SMALL), SMALL, b""):
-        error = error_of(idx.unpack, blob, "f.gz")
-        assert error.offset == min(len(blob), 1)
-
-
-@pytest.mark.parametrize("cut", [1, 5, 8, 9, 20])
-def test_a_cut_gzip_file_is_refused_at_its_end(tmp_path, cut):
-    good = gzip.compress(SMALL)
-    path = tmp_path / "f.gz"
-    path.write_bytes(good[:-cut])
-    error = error_of(idx.read, path)
-    assert error.offset == len(good) - cut
-    assert "expected more of the compressed file, got its end" in error.reason
+@pytest.mark.parametrize(
+    ("blob", "offset", "reason"),
+    [
+        (zlib.compress(SMALL), 1, "expected whole gzip data"),
+        (SMALL, 1, "expected whole gzip data"),
+        *(
+            (SMALL_GZ[:stop], len(SMALL_GZ[:stop]), "more of the compressed file, got its end")
+            for stop in (0, -20, -9, -8, -5, -1)
+        ),
+        *(
+            (SMALL_GZ + tail, len(SMALL_GZ), "got more bytes after it")
+            for tail in (b"\0", b"tail", gzip.compress(b""), SMALL_GZ, bytes(512), bytes(2**17))
+        ),
+        (gzip.compress(SMALL[:9]) + gzip.compress(SMALL[9:]), 9, "the lengths of 2 axes"),
+        (gzip.compress(b"") + SMALL_GZ, 0, "expected 00, got the end"),
+    ],
+    ids=count(),
+)
+def test_anything_but_one_whole_gzip_member_is_refused(blob, offset, reason):
+    error = error_of(idx.unpack, blob, "f.gz")
+    assert error.offset == offset and reason in error.reason
 
 
 @pytest.mark.parametrize("flags", [0, TEXT, EXTRA, NAME, COMMENT, CHECKED, 31])
@@ -310,32 +289,6 @@ def test_a_damaged_gzip_header_that_has_a_checksum():
     bad[5] ^= 1  # the time stamp, otherwise harmless
     error = error_of(idx.unpack, bytes(bad), "f.gz")
     assert error.offset == 11 and "header crc mismatch" in error.reason
-
-
-@pytest.mark.parametrize(
-    "tail",
-    [
-        b"\0",
-        bytes(512),
-        b"tail",
-        gzip.compress(b"", mtime=0),
-        gzip.compress(SMALL, mtime=0),
-        bytes(2**17),
-    ],
-)
-def test_bytes_after_a_gzip_member_are_refused(tmp_path, tail):
-    good = gzip.compress(SMALL)
-    path = tmp_path / "f.gz"
-    path.write_bytes(good + tail)
-    error = error_of(idx.read, path)
-    assert error.offset == len(good) and "got more bytes after it" in error.reason
-
-
-def test_a_file_of_several_gzip_members_is_refused():
-    first, empty = gzip.compress(SMALL[:9]), gzip.compress(b"")
-    error = error_of(idx.unpack, first + gzip.compress(SMALL[9:]), "f.gz")
-    assert error.offset == 9 and "the lengths of 2 axes" in error.reason
-    assert error_of(idx.unpack, empty + gzip.compress(SMALL), "f.gz").offset == 0
 
 
 def test_the_offset_of_damage_in_a_gzip_file():
