@@ -98,11 +98,6 @@ def resume(right: bytes, request: Request, max_bytes: int, **options: Any) -> St
     )
 
 
-def reset_every_megabyte(right: bytes) -> list[Answer]:
-    """Honour Range, but never send more than a megabyte."""
-    return [lambda request: resume(right, request, MEGABYTE, ending="reset")]
-
-
 def cut_then(rest: Callable[[bytes, int, int], Step]) -> Answers:
     """Cut the first answer; answer a Range with ``rest(right, received, size)``."""
 
@@ -321,7 +316,8 @@ SERVERS = (
 TRANSPORT = (
     file("T01", "reset in mid-body, once", lambda r: [cut(r, ending="reset"), Step(r)]),
     error("T02", "reset in mid-body for ever, Range ignored", lambda r: [cut(r, ending="reset")]),
-    either("T03", "reset every megabyte, Range honoured", reset_every_megabyte),
+    either("T03", "reset every megabyte, Range honoured",
+           lambda r: [lambda request: resume(r, request, MEGABYTE, ending="reset")]),
     file("T04", "reset before any reply, once", once(RESET)),
     file("T05", "hung up before any reply, once", once(HANG_UP)),
     error("T06", "nothing listens", None, "refused", max_seconds=40),

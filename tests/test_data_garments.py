@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from npsoftmax.data.datasets import find
 from npsoftmax.data.garments import CLASSES, SIDE, Sheet, cut, generate, join, only, overlap, ring
 from npsoftmax.errors import InputError
 
@@ -25,22 +26,16 @@ def images_of(data, label):
     return X.T[y == label].reshape(-1, 28, 28)
 
 
+def widths_of(data, label):
+    """Return the mean number of lit pixels in each row."""
+    return (images_of(data, label) > 20).sum(axis=2).mean(axis=0)
+
+
 # The contract
 
 
 def test_classes_are_those_of_fashion_mnist():
-    assert CLASSES == (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    )
+    assert find("fashion-mnist").classes == CLASSES
 
 
 @pytest.mark.parametrize("num_samples", [1, 9, 10, np.int64(123)])
@@ -58,25 +53,18 @@ def test_labels_are_shuffled(train):
 
 
 def test_same_arguments_same_bytes_and_other_seed_other_images():
-    X, y = generate(50, seed=7)
-    X_again, y_again = generate(50, seed=7)
+    X, y = generate(50)
+    X_again, y_again = generate(50, seed=0)
     X_other, y_other = generate(50, seed=8)
     assert X.tobytes() == X_again.tobytes() and y.tobytes() == y_again.tobytes()
     assert not (X_other == X).all(axis=0).any() and (y != y_other).any()
-
-
-def test_seed_defaults_to_zero():
-    assert generate(5)[0].tobytes() == generate(5, seed=0)[0].tobytes()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"num_samples": 0}, "num_samples: .*at least 1, got 0"),
-        ({"num_samples": -3}, "num_samples: .*at least 1, got -3"),
-        ({"num_samples": 2.5}, "num_samples: .*whole number.*got 2.5"),
         ({"num_samples": 5, "seed": -1}, "seed: .*at least 0, got -1"),
-        ({"num_samples": 5, "seed": None}, "seed: .*whole number.*got None"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -120,14 +108,12 @@ def test_trousers_have_one_waist_above_two_legs(train):
 
 
 def test_dresses_are_wider_at_the_hem_than_at_the_waist(train):
-    width = (images_of(train, DRESS) > 20).sum(axis=2).mean(axis=0)
+    width = widths_of(train, DRESS)
     assert width[24] > 1.1 * width[16]
 
 
 def test_sleeves_are_short_on_t_shirts_and_long_on_pullovers(train):
-    t_shirt, pullover = (
-        (images_of(train, label) > 20).sum(axis=2).mean(axis=0) for label in (T_SHIRT, PULLOVER)
-    )
+    t_shirt, pullover = widths_of(train, T_SHIRT), widths_of(train, PULLOVER)
     assert t_shirt[7] > 1.2 * t_shirt[20]
     assert pullover[20] > 1.2 * t_shirt[20]
 

@@ -33,18 +33,13 @@ MEMORY = 2 * LARGEST + 256 * 2**10
     [pytest.param(1_200, id="quick"), pytest.param(10_000, id="slow", marks=pytest.mark.slow)],
 )
 def test_fuzz(count, record_property):
-    done = subprocess.run(
-        [sys.executable, __file__, str(count)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, __file__, str(count)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     others = seen["others"]
     record_property("fault", "IDX fuzz, hostile headers and mutated files")
     record_property("id", "F-IDX")
     record_property("inputs", count)
-    record_property("right", seen["right"])
-    record_property("refused", seen["refused"])
-    record_property("other", len(others))
     record_property("expected", "the right array, or DataCorrupt")
     record_property(
         "happened",

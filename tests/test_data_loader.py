@@ -67,13 +67,6 @@ def test_the_gathering_thread_ends_with_the_iteration():
     assert set(threading.enumerate()) == before
 
 
-def test_labels_are_the_loaders_own():
-    y = Y.copy()
-    loader = DataLoader(X, y, 5)
-    y[:] = 99
-    assert next(loader.batches(0))[1].tolist() == Y.tolist()
-
-
 def test_a_thread_may_iterate_after_the_main_thread_has_ended():
     code = """
 import threading
@@ -115,14 +108,6 @@ def test_an_iteration_does_not_hang_in_a_fork(monkeypatch):
     batches.close()
 
 
-def test_misaligned_samples_are_copied_once():
-    misaligned = np.frombuffer(b"0" * 41, np.uint8)[1:].view(np.float32).reshape(5, 2).T
-    assert not misaligned.flags.aligned
-    loader = DataLoader(misaligned, Y)
-    assert loader.X.flags.aligned
-    np.testing.assert_array_equal(loader.X, misaligned)
-
-
 def test_an_error_in_the_gathering_thread_is_raised():
     loader = DataLoader(X, Y, 2)
     loader.permutation = lambda epoch: np.full(5, 0.5)
@@ -144,11 +129,14 @@ def test_every_sample_once_with_its_label(n, batch_size, shuffle, seed, epoch):
 
 
 def test_fortran_order_is_used_directly_and_other_orders_are_copied_once():
-    fortran, c_order = np.asfortranarray(X), np.ascontiguousarray(X)
+    fortran = np.asfortranarray(X)
     assert DataLoader(fortran, Y).X is fortran
-    loader = DataLoader(c_order, Y)
-    assert loader.X.flags.f_contiguous
-    np.testing.assert_array_equal(loader.X, X)
+    misaligned = np.frombuffer(b"0" * 41, np.uint8)[1:].view(np.float32).reshape(5, 2).T
+    assert not misaligned.flags.aligned
+    for other in (np.ascontiguousarray(X), misaligned):
+        loader = DataLoader(other, Y)
+        assert loader.X.flags.f_contiguous and loader.X.flags.aligned
+        np.testing.assert_array_equal(loader.X, other)
 
 
 def test_the_order_is_a_function_of_seed_and_epoch_alone():
@@ -189,8 +177,6 @@ def test_negative_epochs_and_starts_are_refused():
         ((X, Y * 1.0, 2), LabelError, "float64"),
         ((X, Y - 1, 2), LabelError, "from -1"),
         ((X, Y, 0), InputError, "batch_size.*got 0"),
-        ((X, Y, -1), InputError, "batch_size"),
-        ((X, Y, 2.0), InputError, "batch_size"),
         ((X[:, :0], Y[:0], 2), ShapeError, "at least one sample"),
         ((X * np.nan, Y, 2), InputError, "nan in feature 0 of sample 0"),
     ],
@@ -201,9 +187,9 @@ def test_refusals(arguments, error, message):
 
 
 def test_labels_cannot_be_changed_behind_a_trainer():
-    y = np.array([0, 1, 2])
-    loader = DataLoader(np.eye(3), y, 2)
-    y[0] = 7
-    assert loader.y.tolist() == [0, 1, 2]
+    y = Y.copy()
+    loader = DataLoader(X, y, 5)
+    y[:] = 7
+    assert next(loader.batches(0))[1].tolist() == Y.tolist()
     with pytest.raises(ValueError, match="read-only"):
         loader.y[0] = 7

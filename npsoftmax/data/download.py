@@ -293,8 +293,9 @@ class _Transfer:
             labelled = headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
             inflater = zlib.decompressobj(31) if labelled and mirror.undo_gzip else None
             mirror.undo_gzip = labelled  # in case the bytes as sent are not the file
-            validator = _validator(headers)
-            if validator and not inflater:
+            # For If-Range: a strong ETag, or the date if there is no ETag.
+            validator = headers.get("ETag", headers.get("Last-Modified", "W/"))
+            if not (inflater or validator.startswith("W/")):
                 self._origin = mirror, validator
             for chunk in self._body(response, inflater, watchdog):
                 if self.part.tell() + len(chunk) > self.file.size:
@@ -387,12 +388,6 @@ def _retry_after(value: str, now: float) -> float:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
         return 0.0
-
-
-def _validator(headers: Mapping[str, str]) -> str | None:
-    """Return the value for If-Range: a strong ETag, or the date if there is no ETag."""
-    validator = headers.get("ETag", headers.get("Last-Modified", "W/"))
-    return None if validator.startswith("W/") else validator
 
 
 # One HTTP request with bounded waits, and with its body as it was sent. ``requests`` by itself
