@@ -219,7 +219,9 @@ def acquire(
     progress: bool = False,
     timeout: float = TIMEOUT_SECONDS,
 ) -> tuple[dict[str, Path], str]:
-    """Find or download the compressed files of a data set, and verify them.
+    """Find or download the compressed files of a data set; return their verified paths by role.
+
+    The second result describes where the files came from.
 
     Parameters
     ----------
@@ -231,13 +233,6 @@ def acquire(
         See :func:`load`.
     timeout : float
         Seconds for the download of each file; see :func:`npsoftmax.data.download.fetch`.
-
-    Returns
-    -------
-    paths : dict of str to Path
-        By role.
-    origin : str
-        A description of where the files came from.
     """
     if isinstance(mirrors, str):
         raise InputError(f"mirrors: expected a sequence of addresses, got {mirrors!r}; write [...]")
