@@ -33,12 +33,7 @@ def affine(
     scale : float
         ``s``, which multiplies ``W`` (k x d numbers) instead of ``X`` (d x n numbers).
     out : ndarray, optional
-        The array to write ``Z`` to, shape ``(k, n)``, Fortran-ordered.
-
-    Returns
-    -------
-    ndarray
-        ``Z``, shape ``(k, n)``, Fortran-ordered, of ``theta``'s dtype.
+        The array to write ``Z`` to: shape ``(k, n)``, Fortran-ordered, of ``theta``'s dtype.
 
     Examples
     --------
@@ -102,12 +97,7 @@ def affine_grad(
     scale : float
         ``s`` of :func:`affine`.
     out : ndarray, optional
-        The array to write the gradient to, shape ``(k, d+1)``, Fortran-ordered.
-
-    Returns
-    -------
-    ndarray
-        ``[dW db]``, shape ``(k, d+1)``, Fortran-ordered.
+        The array to write ``[dW db]`` to: shape ``(k, d+1)``, Fortran-ordered.
 
     Examples
     --------

@@ -4,7 +4,9 @@ Targets ``y`` are integer labels, shape ``(n,)``, or one-hot or soft columns, sh
 Integer labels *are* the one-hot: they index, nothing is multiplied by a matrix of zeros.
 
 Shapes that do not fit raise :class:`npsoftmax.errors.ShapeError`, labels outside ``0..k-1``
-:class:`npsoftmax.errors.LabelError`.
+:class:`npsoftmax.errors.LabelError`. Losses are in nats.
+
+Sources: Flux.jl, ``src/losses/functions.jl``, and OneHotArrays.jl, ``src/onehot.jl``.
 """
 
 from collections.abc import Callable
@@ -62,20 +64,12 @@ def logitcrossentropy(
         ``z``, classes along ``axis``; float32 and float64 are kept.
     y : array_like
         Integer labels, the shape of ``logits`` without ``axis``, or targets of its full shape.
+        A target of 0 counts 0 even where its logit is -Inf.
     axis : int
         The axis of the classes.
     agg : {"mean", "sum", "none"}
-        How to aggregate the losses of the samples.
-
-    Returns
-    -------
-    scalar or ndarray
-        In nats. With ``agg="none"`` one loss per sample, the shape of ``logits`` without ``axis``.
-        A target of 0 counts 0 even where its logit is -Inf.
-
-    References
-    ----------
-    Flux.jl, ``src/losses/functions.jl``.
+        How to aggregate the losses of the samples. With "none" the result has the shape of
+        ``logits`` without ``axis``.
 
     Examples
     --------
@@ -100,12 +94,8 @@ def logitcrossentropy_grad(
     :math:`p_y - 1` is computed as minus the sum of the other probabilities, which keeps its
     digits when :math:`p_y` is close to one.
 
-    Takes the arguments of :func:`logitcrossentropy`.
-
-    Returns
-    -------
-    ndarray
-        The shape of ``logits``. For ``agg="none"`` each column is the gradient of its own loss.
+    Takes the arguments of :func:`logitcrossentropy`. For ``agg="none"`` each column is the gradient
+    of its own loss.
 
     Examples
     --------
@@ -149,12 +139,8 @@ def _loss_and_grad(
     losses = np.empty(z.size // z.shape[axis])
     divisor = _as_divisor(agg, losses.size)
     labels = one_hot_labels(targets, z.ndim, axis)
-    if labels is not None:
-        kernel: Callable[..., None] = _label_block
-        per_column = labels.ravel()
-    else:
-        kernel = _target_block
-        per_column = as_matrix(targets, (axis,))
+    kernel: Callable[..., None] = _target_block if labels is None else _label_block
+    per_column = as_matrix(targets, (axis,)) if labels is None else labels.ravel()
     apply_in_blocks(partial(kernel, divisor), z, (axis,), gradient, per_column, losses)
     return _aggregate(losses, agg, divisor, z.dtype, _drop_axis(z.shape, axis))
 
@@ -246,19 +232,9 @@ def crossentropy(
     yhat : array_like
         Probabilities, classes along ``axis``; they need not sum to one.
     y, axis, agg
-        Targets, the axis of the classes, and "mean", "sum" or "none", as in
-        :func:`logitcrossentropy`.
+        As in :func:`logitcrossentropy`.
     eps : float, optional
         Added inside the logarithm; by default the machine epsilon of ``yhat``'s dtype.
-
-    Returns
-    -------
-    scalar or ndarray
-        In nats. With ``agg="none"`` one loss per sample, the shape of ``yhat`` without ``axis``.
-
-    References
-    ----------
-    Flux.jl, ``src/losses/functions.jl``.
 
     Examples
     --------
@@ -273,11 +249,9 @@ def crossentropy(
         losses = -logs[targets.ravel(), np.arange(targets.size)]
     else:
         weights = as_matrix(targets, (axis,))
-        terms = np.where(weights == 0, 0.0, -weights * logs)
-        losses = add_up(terms, 0.0).high
+        losses = add_up(np.where(weights == 0, 0.0, -weights * logs), 0.0).high
     shape = _drop_axis(probabilities.shape, axis)
-    divisor = _as_divisor(agg, losses.size)
-    return _aggregate(losses, agg, divisor, probabilities.dtype, shape)
+    return _aggregate(losses, agg, _as_divisor(agg, losses.size), probabilities.dtype, shape)
 
 
 @np.errstate(all="ignore")
@@ -294,11 +268,6 @@ def crossentropy_grad(
 
     divided by the number of samples for ``agg="mean"``; 0 wherever the target is 0. Takes the
     arguments of :func:`crossentropy`.
-
-    Returns
-    -------
-    ndarray
-        The shape of ``yhat``.
 
     Examples
     --------
@@ -345,15 +314,6 @@ def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
     axis : int
         The axis of the classes.
 
-    Returns
-    -------
-    ndarray
-        The shape of ``y``.
-
-    References
-    ----------
-    Flux.jl, ``src/losses/functions.jl``.
-
     Examples
     --------
     >>> label_smoothing([[1, 0], [0, 1]], 0.25)
@@ -376,7 +336,8 @@ def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
 def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArray[np.bool_]:
     """Encode each element of ``xs`` as a column with one True, at its position in ``labels``.
 
-    ``Y[i, j] = (xs[j] == labels[i])``, only for the first such ``i`` if labels repeat.
+    ``Y[i, j] = (xs[j] == labels[i])``, only for the first such ``i`` if labels repeat. The shape is
+    ``(k, *xs.shape)``, Fortran-ordered for one-dimensional ``xs``.
 
     Parameters
     ----------
@@ -387,15 +348,6 @@ def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArra
     default : optional
         The label to take for unknown elements, which raise :class:`npsoftmax.errors.LabelError`
         otherwise; must itself be in ``labels``.
-
-    Returns
-    -------
-    ndarray of bool
-        Shape ``(k, *xs.shape)``; Fortran-ordered for one-dimensional ``xs``.
-
-    References
-    ----------
-    OneHotArrays.jl, ``src/onehot.jl``.
 
     Examples
     --------
@@ -412,15 +364,12 @@ def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArra
     if default is not None:
         fallback = np.flatnonzero(known == default)
         if fallback.size == 0:
-            raise LabelError(
-                f"default: expected one of the labels {known.tolist()}, got {default!r}"
-            )
+            raise LabelError(f"default: expected one of {known.tolist()}, got {default!r}")
         rows[~found], found[:] = fallback[0], True
     if not found.all():
         unknown = values.ravel()[~found][0]
         raise LabelError(
-            f"xs: expected only the labels {known.tolist()}, got {unknown!r}; "
-            "add it to labels or name a default"
+            f"xs: expected labels {known.tolist()}, got {unknown!r}; add it or name a default"
         )
     encoded = np.zeros((known.size, values.size), dtype=bool, order="F")
     encoded[rows, np.arange(values.size)] = True
@@ -431,7 +380,7 @@ def onecold(y: ArrayLike, labels: ArrayLike | None = None) -> Any:
     """Return the label of the largest entry along ``axis=0``, the first one on a tie.
 
     ``labels[argmax_i y[i, ...]]``, by default with ``labels = 0..k-1``. A NaN, which has no order,
-    raises :class:`npsoftmax.errors.InputError`.
+    raises :class:`npsoftmax.errors.InputError` (OneHotArrays.jl: only in a vector).
 
     Parameters
     ----------
@@ -439,15 +388,6 @@ def onecold(y: ArrayLike, labels: ArrayLike | None = None) -> Any:
         Scores, probabilities or one-hot columns, shape ``(k, ...)``.
     labels : array_like, optional
         The ``k`` labels.
-
-    Returns
-    -------
-    scalar or ndarray
-        Shape ``y.shape[1:]``.
-
-    References
-    ----------
-    OneHotArrays.jl, ``src/onehot.jl``; there only the vector method refuses NaN.
 
     Examples
     --------
@@ -466,9 +406,7 @@ def onecold(y: ArrayLike, labels: ArrayLike | None = None) -> Any:
         return rows
     known = np.asarray(labels)
     if known.shape != scores.shape[:1]:
-        raise ShapeError(
-            f"labels: expected {scores.shape[0]} labels, one per row of y, got shape {known.shape}"
-        )
+        raise ShapeError(f"labels: expected {scores.shape[0]} labels, got shape {known.shape}")
     return known[rows]
 
 
@@ -478,10 +416,7 @@ def as_targets(y: ArrayLike, shape: tuple[int, ...], axis: int) -> NDArray[Any]:
     if targets.ndim < len(shape):
         return as_labels(targets, shape[axis], _drop_axis(shape, axis))
     if targets.shape != shape:
-        raise ShapeError(
-            f"y: expected targets of the predictions' shape {shape}, got {targets.shape}; "
-            "or pass integer labels, one per sample"
-        )
+        raise ShapeError(f"y: expected integer labels or targets {shape}, got {targets.shape}")
     return as_float(targets, "y")
 
 
@@ -510,11 +445,7 @@ def _as_divisor(agg: str, num_samples: int) -> int:
 
 
 def _aggregate(
-    losses: NDArray[Any],
-    agg: Aggregate,
-    divisor: int,
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
+    losses: NDArray[Any], agg: str, divisor: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Any:
     """Return the sum of the losses over ``divisor``, or the losses in ``shape``, in ``dtype``."""
     if agg == "none":

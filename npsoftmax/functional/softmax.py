@@ -3,6 +3,7 @@ r"""softmax, logsoftmax and logsumexp, each with its gradient.
 All three first subtract the largest entry of a slice, so that no exponential overflows, and
 compute in float64, so that a float32 result is rounded once. Infinities follow NNlib.jl
 (softmax, logsoftmax) and LogExpFunctions.jl (logsumexp); a NaN fills its own slice, no other.
+A result has the shape, dtype and memory order of ``x``; a gradient the shape of the input.
 
 Shapes, axes and ``out`` arrays that do not fit raise :class:`npsoftmax.errors.ShapeError`.
 """
@@ -40,6 +41,8 @@ def softmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> ND
 
     .. math:: y_i = \exp(x_i) / \sum_j \exp(x_j)
 
+    ``m`` entries of +Inf share 1/m each; -Inf gives exactly 0; a slice of only -Inf gives NaN.
+
     Parameters
     ----------
     x : array_like
@@ -48,12 +51,6 @@ def softmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> ND
         The axes of the classes; ``None`` takes the whole array as one slice.
     out : ndarray, optional
         The array to write the result to; ``out=x`` works in place.
-
-    Returns
-    -------
-    ndarray
-        Same shape, dtype and memory order as ``x``.
-        ``m`` entries of +Inf share 1/m each; -Inf gives exactly 0; a slice of only -Inf gives NaN.
 
     References
     ----------
@@ -102,15 +99,8 @@ def softmax_grad(
     ----------
     dy, y : array_like
         The upstream gradient and the output of ``softmax(x, axis)``, of one shape.
-    axis : int, tuple of int or None
-        The axes of the classes.
-    out : ndarray, optional
-        The array to write the result to.
-
-    Returns
-    -------
-    ndarray
-        ``dx``, of the shape of ``y``.
+    axis, out
+        As in :func:`softmax`.
 
     Examples
     --------
@@ -134,17 +124,8 @@ def logsoftmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) ->
 
     .. math:: y_i = x_i - \log \sum_j \exp(x_j)
 
-    Takes the arguments of :func:`softmax`.
-
-    Returns
-    -------
-    ndarray
-        Same shape, dtype and memory order as ``x``. In a slice with ``m`` entries of +Inf these
-        are -log m and the others -Inf; a slice of only -Inf gives NaN.
-
-    References
-    ----------
-    NNlib.jl, ``src/softmax.jl``.
+    Takes the arguments of :func:`softmax`. In a slice with ``m`` entries of +Inf these are -log m
+    and the others -Inf; a slice of only -Inf gives NaN. Source: NNlib.jl, ``src/softmax.jl``.
 
     Examples
     --------
@@ -180,11 +161,6 @@ def logsoftmax_grad(
     where :math:`\exp(y_i)` is close to one. Takes the arguments of :func:`softmax_grad`, with
     ``y = logsoftmax(x, axis)``.
 
-    Returns
-    -------
-    ndarray
-        ``dx``, of the shape of ``y``.
-
     Examples
     --------
     >>> logsoftmax_grad([1.0, 0.0], np.log([0.25, 0.75]))
@@ -205,6 +181,8 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Any:
 
     .. math:: \log \sum_j \exp(x_j)
 
+    A slice of only -Inf gives -Inf, one with +Inf gives +Inf (NNlib.jl has NaN for both).
+
     Parameters
     ----------
     x : array_like
@@ -213,12 +191,6 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Any:
         The axes to sum over; by default all of them, as in Julia.
     keepdims : bool
         Keep the summed axes with length one.
-
-    Returns
-    -------
-    scalar or ndarray
-        ``x`` without ``axis``. A slice of only -Inf gives -Inf, one with +Inf gives +Inf
-        (LogExpFunctions.jl; NNlib.jl has NaN for both).
 
     Examples
     --------
@@ -257,11 +229,6 @@ def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[An
     axis : int, tuple of int or None
         The axes that were summed over.
 
-    Returns
-    -------
-    ndarray
-        ``dx``, of the shape of ``x``.
-
     Examples
     --------
     >>> logsumexp_grad(1.0, [1, 2, 3])
@@ -273,10 +240,7 @@ def logsumexp_grad(dy: ArrayLike, x: ArrayLike, axis: Axis = None) -> NDArray[An
     upstream = np.asarray(dy)
     upstream = upstream.astype(floating_dtype(upstream.dtype, "logsumexp_grad: dy"), copy=False)
     if upstream.shape not in (kept, tuple(np.delete(logits.shape, axes))):
-        raise ShapeError(
-            f"dy: expected the shape of logsumexp's output, {kept} or without the ones, "
-            f"got {upstream.shape}; pass the gradient with respect to that output"
-        )
+        raise ShapeError(f"dy: expected shape {kept}, or without the ones, got {upstream.shape}")
     dx = softmax(logits, axis, out=np.empty_like(logits, dtype=np.float64))
     dx *= upstream.reshape(kept)
     return dx.astype(logits.dtype, copy=False)
@@ -286,7 +250,6 @@ def _check_same_shape(dy: ArrayLike, y: ArrayLike, name: str) -> tuple[NDArray[A
     upstream, output = as_float(dy, f"{name}: dy"), as_float(y, f"{name}: y")
     if upstream.shape != output.shape:
         raise ShapeError(
-            f"{name}: expected dy and y of one shape, got {upstream.shape} and {output.shape}; "
-            "dy is the gradient with respect to the output y"
+            f"{name}: expected dy and y of one shape, got {upstream.shape} and {output.shape}"
         )
     return upstream, output
