@@ -46,8 +46,6 @@ __all__ = [
 ]
 
 INTP = np.dtype(np.intp)
-# The gradient is multiplied by the scale and divided by it again. In float32 nothing is lost.
-MIN_SCALE = 1e-20
 
 
 class Evaluation(NamedTuple):
@@ -56,11 +54,11 @@ class Evaluation(NamedTuple):
     Attributes
     ----------
     loss : float
-        The objective ``J``, penalty included.
+        The objective ``J``.
     grad : ndarray
         ``dJ/dtheta``, shape ``(k, d+1)``, Fortran-ordered.
     crossentropy : float
-        The mean cross-entropy, in nats, without the penalty.
+        The mean cross-entropy, in nats: ``J`` without the penalty.
     accuracy : float
         The share of samples, by weight, whose most likely class is their label; for soft targets,
         the class with the largest target.
@@ -89,6 +87,9 @@ def loss_and_grad(
 
     .. math:: J(\theta) = \frac1n \sum_j \ell(s W x_j + b, y_j) + \frac{\lambda}{2} \|W\|_F^2
 
+    With labels everything is computed in ``theta``'s dtype, since ``W X`` is rounded to it anyway,
+    and sums of losses in float64. Soft targets are computed on all samples at once.
+
     Parameters
     ----------
     theta : ndarray
@@ -98,22 +99,10 @@ def loss_and_grad(
         dtype in blocks, so it may be a whole data set.
     y : array_like
         Integer labels ``(n,)``, or one-hot or soft targets ``(k, n)``.
-    l2 : float
-        ``lambda``, the weight of the penalty.
-    scale : float
-        ``s``, the factor applied to the samples.
+    l2, scale : float
+        ``lambda``, the weight of the penalty, and ``s``, the factor applied to the samples.
     workspace : Workspace, optional
         Arrays to compute in. The returned arrays are then valid until its next use.
-
-    Returns
-    -------
-    Evaluation
-
-    Notes
-    -----
-    With labels everything is computed in ``theta``'s dtype, since ``W X`` is rounded to it anyway,
-    and sums of losses in float64. Soft targets are computed on all samples at once, by
-    :func:`npsoftmax.functional.logitcrossentropy_and_grad`.
 
     Examples
     --------
@@ -202,11 +191,7 @@ def accumulate(
 
 
 def _in_blocks(
-    theta: NDArray[Any],
-    X: NDArray[Any],
-    labels: NDArray[Any],
-    scale: float,
-    workspace: Workspace,
+    theta: NDArray[Any], X: NDArray[Any], labels: NDArray[Any], scale: float, workspace: Workspace
 ) -> Iterator[tuple[slice, NDArray[Any], AnyBlock, NDArray[Any]]]:
     """Yield columns, their samples as floats, their block, and its losses."""
     step = samples_per_block(theta)
@@ -252,12 +237,9 @@ def check_dtype(theta: NDArray[Any]) -> None:
 
 
 def as_scale(scale: float) -> float:
-    """Return the scale, if the gradient can be divided by it."""
-    if not MIN_SCALE <= abs(scale) <= 1 / MIN_SCALE:
-        raise InputError(
-            f"scale: expected a magnitude from {MIN_SCALE} to {1 / MIN_SCALE}, "
-            f"got {scale}; scale X itself"
-        )
+    """Return the scale, if the gradient can be divided by it in float32 without a loss."""
+    if not 1e-20 <= abs(scale) <= 1e20:
+        raise InputError(f"scale: expected a magnitude of 1e-20 to 1e20, got {scale}; scale X")
     return float(scale)
 
 
@@ -269,17 +251,8 @@ def sample_losses(
 
     .. math:: \ell_j = \log \sum_i e^{z_{ij}} - z_{y_j j}, \qquad Z = s W X + b \mathbf 1^\top
 
-    Parameters
-    ----------
-    theta, X, y, scale
-        Parameters, samples, targets and scale, as for :func:`loss_and_grad`.
-
-    Returns
-    -------
-    losses : ndarray
-        Shape ``(n,)``, in nats, of ``theta``'s dtype.
-    predicted : ndarray of intp
-        The most likely class of each sample, shape ``(n,)``.
+    Takes the arguments of :func:`loss_and_grad`. Returns the losses, shape ``(n,)``, in nats, of
+    ``theta``'s dtype, and the most likely class of each sample.
 
     Examples
     --------
@@ -301,11 +274,7 @@ def sample_losses(
 
 @np.errstate(all="ignore")
 def hessian_vector_product(
-    theta: NDArray[Any],
-    V: NDArray[Any],
-    X: NDArray[Any],
-    l2: float = 0.0,
-    scale: float = 1.0,
+    theta: NDArray[Any], V: NDArray[Any], X: NDArray[Any], l2: float = 0.0, scale: float = 1.0
 ) -> NDArray[Any]:
     r"""Multiply the Hessian of the objective by a direction, without forming the Hessian.
 
@@ -317,28 +286,12 @@ def hessian_vector_product(
 
     Derivation: along ``V`` the logits change by ``D``, so the gradient ``(P - Y) / n`` on them
     changes by softmax's derivative along ``D``, over ``n``; its Jacobian is symmetric, so that is
-    ``softmax_grad(D, P) / n``. The rest is the linear map from there to the gradient on ``theta``.
+    ``softmax_grad(D, P) / n``. The rest is the linear map from there to the gradient on ``theta``
+    (Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6(1), 1994).
 
-    Parameters
-    ----------
-    theta : ndarray
-        ``[W b]``, shape ``(k, d+1)``, float32 or float64.
-    V : ndarray
-        The direction, ``theta``'s shape.
-    X : ndarray
-        The samples, shape ``(d, n)``, of any real dtype; converted in blocks.
-    l2, scale : float
-        Weight of the penalty, and factor applied to the samples. There is no ``y``: targets that
-        sum to one for each sample shift the gradient by a constant.
-
-    Returns
-    -------
-    ndarray
-        ``H V``, shape ``(k, d+1)``, Fortran-ordered, of ``theta``'s dtype.
-
-    References
-    ----------
-    Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6(1), 1994.
+    Takes the arguments of :func:`loss_and_grad`, and a direction ``V`` of ``theta``'s shape. There
+    is no ``y``: targets that sum to one for each sample shift the gradient by a constant. The
+    result is Fortran-ordered, of ``theta``'s shape and dtype.
 
     Examples
     --------
@@ -359,10 +312,7 @@ def hessian_vector_product(
 def as_direction(V: NDArray[Any], theta: NDArray[Any]) -> NDArray[Any]:
     """Return ``V`` in ``theta``'s dtype, checked to have its shape."""
     if np.shape(V) != theta.shape:
-        raise ShapeError(
-            f"V: expected a direction of theta's shape {theta.shape}, got {np.shape(V)}; "
-            "its last column belongs to the bias"
-        )
+        raise ShapeError(f"V: expected theta's shape {theta.shape}, got {np.shape(V)}")
     return as_float(V, "V").astype(theta.dtype, copy=False)
 
 

@@ -5,8 +5,7 @@ r"""The full-batch objective, on one machine or a cluster.
     J(\theta) = \frac{1}{\bar w} \sum_{j=1}^n w_j \, \ell(s W x_j + b, y_j)
         + \frac{\lambda}{2} \|W\|_F^2, \qquad \bar w = \sum_j w_j
 
-Everything but the penalty is a sum over the samples. Each method stands directly above the function
-that computes what some of the samples contribute.
+Everything but the penalty is a sum over the samples.
 """
 
 from __future__ import annotations
@@ -75,15 +74,10 @@ class FullBatch:
 
     Attributes
     ----------
-    l2, scale : float
-        As given.
     summary : npsoftmax.objective.samples.Summary
         Sizes, dtype and class weights of the data set.
-    threads : int
-        Number of threads that evaluate at the same time.
-    place : str
-        Where the samples are stored and how they are cut, as far as the last bits of sums depend
-        on it.
+    threads, place : int, str
+        As in :class:`npsoftmax.objective.samples.SampleStore`.
 
     Examples
     --------
@@ -122,10 +116,7 @@ class FullBatch:
     def subset(self, indices: NDArray[np.intp]) -> FullBatch:
         """Return the objective on copies of some samples, stored where the originals are.
 
-        Parameters
-        ----------
-        indices : ndarray of int
-            Ascending indices of at least one sample.
+        ``indices`` are ascending, and at least one.
         """
         if indices.size == 0:
             raise InputError("indices: expected at least one sample, got none")
@@ -146,7 +137,7 @@ class FullBatch:
         Returns
         -------
         Evaluation
-            The gradient is a new array; ``predicted`` is None.
+            Its gradient is a new array.
         """
         theta = self._check(theta)
         total = self.summary.total
@@ -158,21 +149,9 @@ class FullBatch:
 
     @np.errstate(all="ignore")
     def hessian_vector_product(self, theta: NDArray[Any], V: NDArray[Any]) -> NDArray[Any]:
-        """Multiply the Hessian at ``theta`` by a direction.
+        """Multiply the Hessian at ``theta`` by a direction ``V`` of its shape.
 
         Formula and derivation: :func:`npsoftmax.objective.hessian_vector_product`.
-
-        Parameters
-        ----------
-        theta : ndarray
-            ``[W b]``, shape ``(k, d+1)``.
-        V : ndarray
-            The direction, of ``theta``'s shape.
-
-        Returns
-        -------
-        ndarray
-            Of ``theta``'s shape and dtype, Fortran-ordered.
 
         Examples
         --------
@@ -195,8 +174,8 @@ class FullBatch:
         It inverts the diagonal blocks of the Hessian, one for each class, and is exact on what all
         classes have in common. Large data sets estimate the blocks from a few thousand samples. If
         the blocks would take more than 64 million numbers, the classes share one; above 2,047
-        features it inverts the diagonals, and above 4,096 classes it is the identity. Formula and
-        derivation: :mod:`npsoftmax.objective.preconditioner`.
+        features it inverts the diagonals, and above 4,096 classes it is the identity. Squares of
+        features must not overflow. Derivation: :mod:`npsoftmax.objective.preconditioner`.
 
         Parameters
         ----------
@@ -208,11 +187,6 @@ class FullBatch:
         callable
             Maps a gradient, of ``theta``'s shape, to another array; linear, symmetric, and
             positive on gradients that are not 0.
-
-        Raises
-        ------
-        InputError
-            Squares of features overflow ``theta``'s dtype.
 
         Examples
         --------
@@ -237,17 +211,8 @@ class FullBatch:
         gradient on the bias is 0, the bound is
         :math:`\|\partial J / \partial W\|_F^2 / (2 \lambda)`. Without a penalty, far from the
         optimum, and above 4,096 classes it is the objective itself, which is never negative.
+        It is computed in float64, and proved up to its rounding errors. ``theta`` must be finite.
         Derivation: :mod:`npsoftmax.objective.duality`.
-
-        Parameters
-        ----------
-        theta : ndarray
-            ``[W b]``, shape ``(k, d+1)``, finite.
-
-        Returns
-        -------
-        float
-            The bound, in nats, computed in float64: proved up to its rounding errors.
 
         Examples
         --------
@@ -268,8 +233,8 @@ class FullBatch:
         columns, fewest = self.summary.num_inputs + 1, self.summary.class_totals.size
         if theta.ndim != 2 or theta.shape[1] != columns or theta.shape[0] < fewest:
             raise ShapeError(
-                f"theta: expected shape (k, {columns}) with k of at least {fewest}, one "
-                f"more than the largest label, got {theta.shape}"
+                f"theta: expected shape (k, {columns}) with k of at least {fewest}, one more than "
+                f"the largest label, got {theta.shape}"
             )
         return np.asfortranarray(theta)
 

@@ -48,24 +48,12 @@ MIN_WORK_OF_SAMPLE, MIN_WORK_OF_PART = 1000, 2_000_000
 
 
 class Samples(NamedTuple):
-    """A run of consecutive samples.
+    """A run of ``m`` consecutive samples."""
 
-    Attributes
-    ----------
-    start : int
-        Index of the first one among all samples.
-    X : ndarray
-        Shape ``(d, m)``, Fortran-ordered.
-    y : ndarray of int
-        Labels, shape ``(m,)``.
-    weights : ndarray of float64 or None
-        Shape ``(m,)``; None if all are 1.
-    """
-
-    start: int
-    X: NDArray[Any]
-    y: NDArray[Any]
-    weights: NDArray[np.float64] | None
+    start: int  # index of the first one among all samples
+    X: NDArray[Any]  # (d, m), Fortran-ordered
+    y: NDArray[Any]  # labels, (m,)
+    weights: NDArray[np.float64] | None  # (m,); None if all are 1
 
     @property
     def stop(self) -> int:
@@ -90,25 +78,13 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of a data set: sizes, dtype, class weights.
-
-    Attributes
-    ----------
-    num_samples, num_inputs : int
-        n and d.
-    dtype : dtype
-        Dtype of the samples.
-    total : float
-        Sum of the weights.
-    class_totals : ndarray of float64
-        Sum of the weights of each class, up to the largest label.
-    """
+    """Summary of a data set."""
 
     num_samples: int
     num_inputs: int
-    dtype: np.dtype[Any]
-    total: float
-    class_totals: NDArray[np.float64]
+    dtype: np.dtype[Any]  # of the samples
+    total: float  # sum of the weights
+    class_totals: NDArray[np.float64]  # sums of the weights by class, up to the largest label
 
     @classmethod
     def of(cls, samples: Samples) -> Summary:
@@ -138,24 +114,12 @@ class SampleStore(Protocol):
 
     Functions travel to the samples and results travel back, so functions must be module-level
     functions, or :func:`functools.partial` of them.
-
-    Attributes
-    ----------
-    summary : Summary
-        Summary of all samples.
-    threads : int
-        Number of threads that evaluate at the same time.
-    driver_threads : int
-        Number of threads of this process, for work that needs no samples.
-    place : str
-        Where the samples are stored and how they are cut, as far as the last bits of sums depend
-        on it.
     """
 
     summary: Summary
-    threads: int
-    driver_threads: int
-    place: str
+    threads: int  # that evaluate at the same time
+    driver_threads: int  # of this process, for work that needs no samples
+    place: str  # of the samples, and their cuts, as far as the last bits of sums depend on it
 
     def map_reduce(
         self,
@@ -180,15 +144,7 @@ class SampleStore(Protocol):
 
 
 class LocalSamples:
-    """A :class:`SampleStore` in this process; its threads share the samples.
-
-    Parameters
-    ----------
-    samples : Samples
-        All samples.
-    threads : int, optional
-        The largest number of threads; the cores that this process may use unless given.
-    """
+    """A :class:`SampleStore` in this process; its threads, by default all cores, share it."""
 
     def __init__(self, samples: Samples, threads: int | None) -> None:
         self.samples = samples
