@@ -41,53 +41,26 @@ PATIENCE = 20
 
 
 class Iteration(NamedTuple):
-    """One entry of the history; iteration 0 is the start.
-
-    Attributes
-    ----------
-    iteration : int
-        Number of the iteration.
-    value : float
-        Value of the function.
-    max_gradient : float
-        The largest entry of the gradient in magnitude.
-    step : float
-        The step length ``t``; 1 if the quadratic model was right.
-    evaluations : int
-        Number of evaluations so far.
-    """
+    """One entry of the history; iteration 0 is the start."""
 
     iteration: int
     value: float
-    max_gradient: float
-    step: float
-    evaluations: int
+    max_gradient: float  # largest entry of the gradient in magnitude
+    step: float  # step length t; 1 if the quadratic model was right
+    evaluations: int  # so far
 
 
 @dataclass
 class State:
-    """The state of a minimisation: everything needed to resume it bit for bit.
-
-    Attributes
-    ----------
-    x, grad : ndarray
-        The point and the gradient there.
-    history : list of Iteration
-        The start and each iteration, including this point.
-    pairs : list of (ndarray, ndarray)
-        The last steps, and the changes of the gradient along them, oldest first.
-    anchor : ndarray or None
-        The point that the preconditioner was made for.
-    aux : tuple
-        Further results of the function at ``x``, after value and gradient.
-    """
+    """The state of a minimisation: everything needed to resume it bit for bit."""
 
     x: Array
     grad: Array
-    history: list[Iteration]
+    history: list[Iteration]  # the start and each iteration, including x
+    # The last steps, and the changes of the gradient along them, oldest first.
     pairs: list[tuple[Array, Array]] = field(default_factory=list)
-    anchor: Array | None = None
-    aux: tuple[Any, ...] = ()
+    anchor: Array | None = None  # the point that the preconditioner was made for
+    aux: tuple[Any, ...] = ()  # further results of the function at x
 
     @property
     def value(self) -> float:
@@ -161,11 +134,6 @@ def minimise(
     -------
     Result
 
-    Raises
-    ------
-    DivergedError
-        Value or gradient are not finite at the start.
-
     Examples
     --------
     >>> import numpy as np
@@ -197,16 +165,8 @@ def iterate(
 ) -> Iterator[State]:
     """Yield the state at the start and after each iteration, until rounding ends the descent.
 
-    It yields one object, which changes. Its arrays are replaced, never written to.
-
-    Parameters
-    ----------
-    value_and_grad, start, preconditioner
-        The function, the point to begin at and the preconditioner, as for :func:`minimise`.
-
-    Yields
-    ------
-    State
+    It yields one object, which changes. Its arrays are replaced, never written to. Takes the
+    arguments of :func:`minimise`.
 
     Examples
     --------
@@ -233,23 +193,8 @@ def begin(
 ) -> State:
     """Return the state of a minimisation that has not moved yet.
 
-    Parameters
-    ----------
-    value_and_grad, start
-        The function and the point, as in :func:`minimise`.
-    evaluation : tuple, optional
-        The function's result at the point, if it is known.
-    evaluations : int
-        Number of evaluations so far.
-
-    Returns
-    -------
-    State
-
-    Examples
-    --------
-    >>> begin(lambda x: (float(x @ x), 2 * x), np.array([4.0])).history[0].max_gradient
-    8.0
+    ``evaluation`` is the function's result at the start, if it is known, and ``evaluations`` the
+    number of evaluations so far.
     """
     x = np.array(start, copy=True)
     if x.dtype not in (np.float32, np.float64) or x.size == 0:
@@ -384,13 +329,12 @@ def _search(line: _Line) -> _Point | None:
             high = trial
         else:
             return trial
-        if (
-            high is not None
-            and number > MIN_TRIALS_BY_SLOPE
-            and (low.t - high.t) * low.slope < noise
-        ):
+        if high is None:
+            t *= 4
+        elif number > MIN_TRIALS_BY_SLOPE and (low.t - high.t) * low.slope < noise:
             break
-        t = 4 * t if high is None else _between(low, high)
+        else:
+            t = _between(low, high)
     return low if low.t > 0 else None
 
 

@@ -75,11 +75,6 @@ def fit(
     Optimum
         The result, a bound on the distance to the optimum, and a hint if something needs attention.
 
-    Raises
-    ------
-    DivergedError
-        The objective is not finite at the start.
-
     Examples
     --------
     >>> import numpy as np
@@ -116,19 +111,15 @@ class FullBatchTrainer:
     test : (array_like, array_like), optional
         ``X (d, n)`` and ``y (n,)`` to evaluate on after each iteration.
     tol : float
-        Stop when the largest entry of the gradient, in magnitude, is at most this.
+        As in :func:`npsoftmax.fit`.
     checkpoint : path, optional
         File for the newest checkpoint. It is written at the start, at the end, every
         ``checkpoint_every`` iterations, and when a cluster is lost. The previous one is kept next
         to it.
     checkpoint_every : int
         Iterations between two checkpoints.
-    identity : mapping, optional
-        Further settings that a checkpoint must have in common with the run that resumes from it,
-        for instance hashes of the data.
-    on_step : callable, optional
-        Called with the trainer after each iteration. It may raise; the trainer can then write a
-        checkpoint or continue.
+    identity, on_step : optional
+        As in :class:`npsoftmax.Trainer`.
 
     Attributes
     ----------
@@ -176,42 +167,15 @@ class FullBatchTrainer:
     def fit(self, max_iterations: int = 1000) -> Optimum:
         """Train until the tolerance is reached.
 
-        Parameters
-        ----------
-        max_iterations : int
-            Stop after this number of iterations in any case, counted from the very start.
-
-        Returns
-        -------
-        Optimum
-
-        Raises
-        ------
-        DivergedError
-            The objective is not finite at the start.
-        OutputError
-            A checkpoint cannot be written.
-        ClusterError
-            The cluster that holds the samples is lost. The trainer can still write a checkpoint.
+        ``max_iterations`` counts from the very start. If a cluster that holds the samples is lost,
+        which raises ClusterError, the trainer can still write a checkpoint.
         """
         for _ in self.run(max_iterations):
             pass
         return self.optimum()
 
     def run(self, max_iterations: int = 1000) -> Iterator[IterationRecord]:
-        """Train as :meth:`fit` does, and yield a record for the start and for each iteration.
-
-        Nothing happens until the result is iterated over.
-
-        Parameters
-        ----------
-        max_iterations : int
-            Stop after this number of iterations in any case.
-
-        Yields
-        ------
-        IterationRecord
-        """
+        """Train as :meth:`fit` does, lazily; yield a record for the start and each iteration."""
         check_not_calibrated(self.model.temperature)
         self._max_iterations = as_count(max_iterations, "max_iterations", minimum=0)
         self.reason = None
@@ -297,17 +261,7 @@ class FullBatchTrainer:
         return float(losses.mean(dtype=np.float64)), float(np.mean(predicted == y))
 
     def optimum(self) -> Optimum:
-        """Assess the current parameters.
-
-        Returns
-        -------
-        Optimum
-
-        Raises
-        ------
-        InputError
-            Training has not begun.
-        """
+        """Assess the current parameters."""
         state = self._begun_state("optimum")
         last, problem, names = state.history[-1], self.problem, self.model.classes
         reason = self.reason or ("converged" if last.max_gradient <= self.tol else "stopped")
@@ -333,17 +287,7 @@ class FullBatchTrainer:
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write everything that :meth:`resume` needs, atomically.
 
-        Parameters
-        ----------
-        path : path
-            The file. A previous file is kept as ``storage.previous(path)``.
-
-        Raises
-        ------
-        InputError
-            Training has not begun.
-        OutputError
-            The file cannot be written.
+        A previous file is kept as ``storage.previous(path)``.
         """
         state = self._begun_state("checkpoint")
         history = self.history[: len(state.history)]
@@ -359,16 +303,7 @@ class FullBatchTrainer:
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Load parameters, history and the solver's memory from a checkpoint.
 
-        Parameters
-        ----------
-        path : path
-            A file that :meth:`save_checkpoint` wrote. If it is damaged, the previous one is used.
-
-        Raises
-        ------
-        InputError, CorruptFileError
-            The file does not exist, comes from a run with other settings, or is damaged and there
-            is no previous one.
+        If the file is damaged, the previous one is used.
 
         Warns
         -----
@@ -382,9 +317,8 @@ class FullBatchTrainer:
         self.history, self._state = list(saved.history), state
 
     def _read(self, path: Path) -> tuple[SolverCheckpoint, lbfgs.State]:
-        return read_solver_checkpoint(
-            path, self._settings(), self.model.theta, self.problem.loss_and_grad
-        )
+        evaluate = self.problem.loss_and_grad
+        return read_solver_checkpoint(path, self._settings(), self.model.theta, evaluate)
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings that a checkpoint must have in common with the run."""
@@ -409,8 +343,8 @@ def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
         )
     if summary.class_totals.size > model.num_outputs:
         raise LabelError(
-            f"problem: expected labels 0..{model.num_outputs - 1}, one for each class of the "
-            f"model, got labels up to {summary.class_totals.size - 1}"
+            f"problem: expected labels 0..{model.num_outputs - 1}, got labels up to "
+            f"{summary.class_totals.size - 1}"
         )
     scale = model.input_scale(summary.dtype)
     if problem.scale != scale:
@@ -448,10 +382,8 @@ class Optimum:
     ----------
     reason : str
         Why training ended, as in :class:`npsoftmax.lbfgs.Result`.
-    iterations : int
-        Number of iterations on all samples.
-    evaluations : int
-        Number of passes over the samples, including the search for a start.
+    iterations, evaluations : int
+        Iterations, and passes over the samples, which include the search for a start.
     objective : float
         Mean cross-entropy plus penalty.
     max_gradient, tol : float

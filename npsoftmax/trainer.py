@@ -147,43 +147,17 @@ class Trainer:
         return self._progress.step
 
     def fit(self, epochs: int) -> list[EpochRecord]:
-        """Train until ``epochs`` more epochs are finished.
+        """Train until ``epochs`` more epochs are finished, and return the whole history.
 
-        Parameters
-        ----------
-        epochs : int
-            Number of epochs; one that began before a checkpoint counts.
-
-        Returns
-        -------
-        list of EpochRecord
-            The whole history.
-
-        Raises
-        ------
-        DivergedError
-            The loss or the parameters became NaN or infinite.
-        OutputError
-            A checkpoint cannot be written.
+        One that began before a checkpoint counts. Raises DivergedError if the loss or a parameter
+        becomes NaN or infinite.
         """
         for _ in self.run(epochs):
             pass
         return self.history
 
     def run(self, epochs: int) -> Iterator[EpochRecord]:
-        """Train as :meth:`fit` does, and yield each record when its epoch ends.
-
-        Nothing happens until the result is iterated over.
-
-        Parameters
-        ----------
-        epochs : int
-            Number of epochs; one that began before a checkpoint counts.
-
-        Yields
-        ------
-        EpochRecord
-        """
+        """Train as :meth:`fit` does, lazily; yield each record when its epoch ends."""
         check_not_calibrated(self.model.temperature)
         left = as_count(epochs, "epochs", minimum=0)
         if self.checkpoint is not None and self._progress == Progress():
@@ -270,14 +244,12 @@ class Trainer:
     def _settings(self) -> dict[str, Any]:
         """Return the settings that a checkpoint must have in common with the run."""
         loader, model = self.loader, self.model
+        names = ("batch_size", "shuffle", "drop_last", "seed")
         settings = {
             "optimiser": repr(self.optimiser),
             "l2": self.l2,
             **model_settings(model, loader.X.dtype, loader.X.shape),
-            "batch_size": loader.batch_size,
-            "shuffle": loader.shuffle,
-            "drop_last": loader.drop_last,
-            "seed": loader.seed,
+            **{name: getattr(loader, name) for name in names},
             **self.identity,
         }
         return as_settings(settings)
@@ -285,17 +257,8 @@ class Trainer:
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write everything that :meth:`resume` needs, atomically.
 
-        Parameters
-        ----------
-        path : path
-            The file. A previous file is kept as ``storage.previous(path)``.
-
-        Raises
-        ------
-        DivergedError
-            A parameter is NaN or infinite. The previous checkpoint stays.
-        OutputError
-            The file cannot be written.
+        A previous file is kept as ``storage.previous(path)``. A parameter that is NaN or infinite
+        raises DivergedError, and the file stays as it is.
         """
         if not np.isfinite(self.model.theta).all():
             raise self._diverged("a parameter is")
@@ -311,16 +274,7 @@ class Trainer:
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Load parameters, optimiser state, history and position from a checkpoint.
 
-        Parameters
-        ----------
-        path : path
-            A file that :meth:`save_checkpoint` wrote. If it is damaged, the previous one is used.
-
-        Raises
-        ------
-        InputError, CorruptFileError
-            The file does not exist, comes from a run with other settings, or is damaged and there
-            is no previous one.
+        If the file is damaged, the previous one is used.
 
         Warns
         -----

@@ -144,7 +144,7 @@ class SampleStore(Protocol):
 
 
 class LocalSamples:
-    """A :class:`SampleStore` in this process; its threads, by default all cores, share it."""
+    """A :class:`SampleStore` in this process, on as many threads as it has cores by default."""
 
     def __init__(self, samples: Samples, threads: int | None) -> None:
         self.samples = samples
