@@ -65,11 +65,15 @@ def hessian(problem, theta):
     return np.array([problem.hessian_vector_product(theta, V).ravel() for V in basis]).T
 
 
-@pytest.fixture(params=[1, 2, 3], ids="threads={}".format)
-def threads(request, monkeypatch):
+@pytest.fixture
+def small_parts(monkeypatch):
     """Split even a few samples among the threads."""
     monkeypatch.setattr(samples, "MIN_WORK_OF_SAMPLE", 0)
     monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 12)
+
+
+@pytest.fixture(params=[1, 2, 3], ids="threads={}".format)
+def threads(request, small_parts):
     return request.param
 
 
@@ -107,7 +111,7 @@ def test_by_hand():
 @pytest.mark.parametrize("n", [1, 2, 23])
 def test_it_is_the_definition_in_blocks_and_parts(threads, blocks, k, n):
     theta, X, y = data(k, n=n, seed=k + n)
-    weights = np.random.default_rng(n).uniform(0.5, 2, n)
+    weights = np.random.default_rng(n).uniform(0.5, 2, n) * (np.arange(n) % 3 < 2)
     for given_weights in (None, weights):
         problem = FullBatch(X, y, 0.3, given_weights, scale=SCALE, threads=threads)
         result = problem.loss_and_grad(theta)
@@ -156,14 +160,6 @@ def test_theta_of_any_order_and_results_that_stay():
     np.testing.assert_array_equal(theta, before)
 
 
-def test_a_label_type_that_is_no_index():
-    theta, X, y = data()
-    expected = FullBatch(X, y).loss_and_grad(theta).loss
-    for kind in (np.uint8, np.uint64, np.int32, list):
-        given_y = list(y) if kind is list else y.astype(kind)
-        assert FullBatch(X, given_y).loss_and_grad(theta).loss == expected
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_results_are_of_the_dtype_of_theta(dtype):
     theta, X, y = data()
@@ -195,18 +191,6 @@ def test_losses_in_float32_are_summed_in_float64(weighted, monkeypatch):
     assert total == pytest.approx(expected, rel=3e-8)
 
 
-def test_a_class_without_samples_has_a_row_of_its_own():
-    theta, X, y = data()
-    more = np.vstack([theta, np.random.default_rng(1).standard_normal((2, D + 1))])
-    problem = FullBatch(X, y, 0.1, scale=SCALE)
-    result = problem.loss_and_grad(more)
-    value, grad = by_definition(more, X, y, 0.1, np.ones(N), SCALE)
-    assert result.loss == pytest.approx(value, rel=1e-13)
-    np.testing.assert_allclose(result.grad, grad, rtol=0, atol=1e-13)
-    assert (result.grad[K:, -1] > 0).all(), "the bias of a class that never occurs falls"
-    assert problem.loss_and_grad(theta).grad.shape == theta.shape
-
-
 def test_one_class_is_certain():
     theta, X, _ = data(1)
     problem = FullBatch(X, np.zeros(N, int), scale=SCALE)
@@ -231,32 +215,9 @@ def test_a_whole_weight_repeats_a_sample(seed, n, k):
     found, expected = weighted.loss_and_grad(theta), repeated.loss_and_grad(theta)
     assert found.loss == pytest.approx(expected.loss, rel=1e-13)
     np.testing.assert_allclose(found.grad, expected.grad, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(
-        weighted.hessian_vector_product(theta, V),
-        repeated.hessian_vector_product(theta, V),
-        rtol=0,
-        atol=1e-13,
-    )
+    products = [problem.hessian_vector_product(theta, V) for problem in (weighted, repeated)]
+    np.testing.assert_allclose(*products, rtol=0, atol=1e-13)
     assert weighted.suboptimality(theta) == pytest.approx(repeated.suboptimality(theta), abs=1e-12)
-
-
-def test_a_weight_of_zero_leaves_a_sample_out(threads, blocks):
-    theta, X, y = data()
-    weights = np.arange(N) % 3 * 0.7
-    kept = weights > 0
-    found = FullBatch(X, y, 0.2, weights, scale=SCALE, threads=threads)
-    expected = FullBatch(X[:, kept], y[kept], 0.2, weights[kept], scale=SCALE, threads=1)
-    assert found.loss_and_grad(theta).loss == pytest.approx(expected.loss_and_grad(theta).loss)
-    np.testing.assert_allclose(
-        found.loss_and_grad(theta).grad, expected.loss_and_grad(theta).grad, rtol=0, atol=1e-14
-    )
-    np.testing.assert_allclose(
-        found.hessian_vector_product(theta, theta),
-        expected.hessian_vector_product(theta, theta),
-        rtol=0,
-        atol=1e-13,
-    )
-    assert found.suboptimality(theta) == pytest.approx(expected.suboptimality(theta), rel=1e-12)
 
 
 @given(st.integers(-40, 40))
@@ -266,28 +227,16 @@ def test_the_unit_of_the_weights_does_not_count(exponent):
     once = FullBatch(X, y, 0.2, weights, scale=SCALE)
     scaled = FullBatch(X, y, 0.2, weights * 2.0**exponent, scale=SCALE)
     # A power of two changes no digit of any product.
-    assert once.loss_and_grad(theta).loss == scaled.loss_and_grad(theta).loss
     np.testing.assert_array_equal(once.loss_and_grad(theta).grad, scaled.loss_and_grad(theta).grad)
-    np.testing.assert_array_equal(
-        once.hessian_vector_product(theta, theta), scaled.hessian_vector_product(theta, theta)
-    )
+    products = [problem.hessian_vector_product(theta, theta) for problem in (once, scaled)]
+    np.testing.assert_array_equal(*products)
     assert once.suboptimality(theta) == scaled.suboptimality(theta)
-
-
-def test_equal_weights_are_none():
-    theta, X, y = data()
-    found = FullBatch(X, y, 0.2, np.full(N, 3), scale=SCALE)
-    expected = FullBatch(X, y, 0.2, scale=SCALE)
-    assert found.loss_and_grad(theta).loss == pytest.approx(expected.loss_and_grad(theta).loss)
-    assert found.suboptimality(theta) == pytest.approx(expected.suboptimality(theta), rel=1e-12)
 
 
 # Threads.
 
 
-def test_threads_agree_and_each_number_of_them_repeats_bit_for_bit(monkeypatch):
-    monkeypatch.setattr(samples, "MIN_WORK_OF_SAMPLE", 0)
-    monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 12)
+def test_threads_agree_and_each_number_of_them_repeats_bit_for_bit(small_parts):
     theta, X, y = data()
     weights = whole_numbers(N) + 0.5
 
@@ -311,11 +260,9 @@ def test_threads_agree_and_each_number_of_them_repeats_bit_for_bit(monkeypatch):
 
 
 @pytest.mark.parametrize(("n", "threads"), [(3, 3), (8, 3), (23, 3), (23, 40)])
-def test_parts_cover_all_samples_once(n, threads, monkeypatch):
-    monkeypatch.setattr(samples, "MIN_WORK_OF_SAMPLE", 0)
-    monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 12)
+def test_parts_cover_all_samples_once(n, threads, small_parts):
     store = local_samples(n, threads)
-    parts = store.map_reduce(columns_of, list.__add__)
+    parts = store.map_reduce(lambda part, _: [list(range(part.start, part.stop))], list.__add__)
     assert len(parts) == max(1, min(threads, n // 4))
     assert list(chain(*parts)) == list(range(n))
 
@@ -326,17 +273,11 @@ def local_samples(n, threads):
     return samples.LocalSamples(samples.Samples(0, X, y, None), threads)
 
 
-def columns_of(part, workspace):
-    return [list(range(part.start, part.stop))]
-
-
 def blas_threads():
     return [module["num_threads"] for module in threadpool_info() if module["user_api"] == "blas"]
 
 
-def test_the_blas_is_held_to_one_thread_while_parts_run(monkeypatch):
-    monkeypatch.setattr(samples, "MIN_WORK_OF_SAMPLE", 0)
-    monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 12)
+def test_the_blas_is_held_to_one_thread_while_parts_run(small_parts):
     with threadpool_limits(2, "blas"):
         before = blas_threads()
         assert max(before) == 2
@@ -362,7 +303,7 @@ def test_as_many_threads_as_cores_unless_told():
 def test_derivatives_against_differences(threads, blocks, l2):
     theta, X, y = data()
     V = np.random.default_rng(5).standard_normal(theta.shape)
-    weights = whole_numbers(N) + 0.5
+    weights = whole_numbers(N) / 2
     problem = FullBatch(X, y, l2, weights, scale=SCALE, threads=threads)
 
     def gradient(theta):
@@ -388,14 +329,6 @@ def test_the_hessian_is_the_definition_symmetric_and_positive_semi_definite(seed
     )
     np.testing.assert_allclose(H, H.T, rtol=0, atol=1e-14)
     assert np.linalg.eigvalsh(H).min() >= -1e-14
-
-
-def test_the_penalty_bends_weights_and_not_biases():
-    theta, X, y = data()
-    difference = hessian(FullBatch(X, y, 2.0), theta) - hessian(FullBatch(X, y), theta)
-    scale = np.abs(hessian(FullBatch(X, y), theta)).max()
-    expected = np.kron(np.eye(K), np.diag([2.0] * D + [0.0]))
-    np.testing.assert_allclose(difference, expected, rtol=0, atol=1e-15 * scale)
 
 
 def test_without_weights_it_is_the_product_of_the_batch(threads, blocks):
@@ -451,8 +384,8 @@ def smallest(problem, k):
 
 def problem_of(name, l2=0.05):
     """Return a problem, and the number of classes in it."""
-    k, d, n = {"tall": (3, 4, 40), "two classes": (2, 2, 30), "more features": (3, 12, 6),
-               "one sample": (3, 2, 1)}.get(name, (3, 3, 20))  # fmt: skip
+    k, d, n = {"tall": (3, 4, 40), "two classes": (2, 2, 30),
+               "more features": (3, 12, 6)}.get(name, (3, 3, 20))  # fmt: skip
     rng = np.random.default_rng(len(name))
     X, y = rng.standard_normal((d, n)), rng.integers(0, k, n)
     weights = rng.uniform(0, 3, n) if name == "weights" else None
@@ -461,34 +394,8 @@ def problem_of(name, l2=0.05):
     return FullBatch(X, y, l2, weights), k
 
 
-PROBLEMS = [
-    "tall",
-    "two classes",
-    "more features",
-    "one sample",
-    "weights",
-    "a class without samples",
-]
-
-
-@pytest.mark.parametrize("l2", [1e-3, 0.05, 2.0])
-@pytest.mark.parametrize("name", PROBLEMS)
-def test_the_bound_holds_everywhere(name, l2):
-    problem, k = problem_of(name, l2)
-    lowest, optimum = smallest(problem, k)
-    rng = np.random.default_rng(0)
-    for distance in (0.0, 1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e8):
-        for _ in range(5):
-            step = distance * rng.standard_normal(optimum.shape)
-            for theta in (step, optimum + step):
-                loss = problem.loss_and_grad(theta).loss
-                bound = problem.suboptimality(theta)
-                assert loss - lowest - 1e-12 <= bound
-                assert 0 <= bound <= loss
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 10**6), st.floats(-3, 2), st.floats(-4, 1), st.booleans())
+@settings(max_examples=50)
+@given(st.integers(0, 10**6), st.floats(-6, 8), st.floats(-4, 1), st.booleans())
 def test_the_bound_holds_on_any_problem(seed, spread, penalty, weighted):
     rng = np.random.default_rng(seed)
     k, d, n = rng.integers(2, 5), rng.integers(1, 4), rng.integers(1, 9)
@@ -511,27 +418,14 @@ def test_the_bound_holds_on_any_problem(seed, spread, penalty, weighted):
         assert problem.suboptimality(x) <= 1e-7
 
 
-def with_the_best_bias(problem, theta):
-    """Return ``theta`` with the bias at which the gradient on it is 0, by Newton's method."""
-    theta, k = theta.copy(), theta.shape[0]
-    for _ in range(50):
-        grad = problem.loss_and_grad(theta).grad[:, -1]
-        columns = []
-        for c in range(k):
-            V = np.zeros(theta.shape)
-            V[c, -1] = 1
-            columns.append(problem.hessian_vector_product(theta, V)[:, -1])
-        theta[:, -1] -= np.linalg.solve(np.array(columns) + 1 / k, grad)
-    assert np.abs(problem.loss_and_grad(theta).grad[:, -1]).max() < 1e-14
-    return theta
-
-
-@pytest.mark.parametrize("name", ["tall", "two classes", "more features", "weights"])
-def test_with_the_best_bias_it_is_the_bound_of_strong_convexity(name):
-    problem, k = problem_of(name, l2=2.0)
-    theta = 0.1 * np.random.default_rng(3).standard_normal((k, problem.summary.num_inputs + 1))
-    theta = with_the_best_bias(problem, theta)
+def test_where_the_gradient_on_the_bias_is_zero_it_is_the_bound_of_strong_convexity():
+    # Two classes whose samples mirror each other: without bias the gradient on it is 0.
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((3, 20)), 0.1 * rng.standard_normal(3)
+    problem = FullBatch(np.hstack([x, -x]), np.repeat([0, 1], 20), 2.0)
+    theta = np.array([[*w, 0], [*-w, 0]])
     result = problem.loss_and_grad(theta)
+    np.testing.assert_allclose(result.grad[:, -1], 0, atol=1e-15)
     expected = (result.grad[:, :-1] ** 2).sum() / (2 * 2.0)
     assert 0 < expected < result.loss, "the cap hides the bound"
     assert problem.suboptimality(theta) == pytest.approx(expected, rel=1e-9)
@@ -604,7 +498,7 @@ def test_far_away_or_without_a_penalty_it_is_the_objective(monkeypatch):
 
 def test_the_bound_in_blocks_and_parts(threads, blocks):
     theta, X, y = data()
-    weights = whole_numbers(N) + 0.5
+    weights = whole_numbers(N) / 2
     found = FullBatch(X, y, 0.4, weights, scale=SCALE, threads=threads).suboptimality(0.1 * theta)
     assert 0 < found < 0.9 * FullBatch(X, y, 0.4, weights).loss_and_grad(0.1 * theta).loss
     # J - D(Q) by the formulas of the derivation, densely.
@@ -637,11 +531,8 @@ def test_the_bound_at_float32_parameters_is_that_at_their_values():
 # No warnings.
 
 
-SIZES = [0.0, 1e-40, 1e-20, 1.0, 1e10, 1e30]
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [0.0, 1e-40, 1e-20, 1.0, 1e10, 1e30])
 def test_the_error_state_of_the_caller_does_not_matter(threads, dtype, size):
     theta, X, y = data()
     theta = (theta * size).astype(dtype)
@@ -685,23 +576,12 @@ def test_an_objective_that_overflows_is_infinite_without_a_warning(dtype):
         ({"X": np.zeros((2, 4))}, ShapeError, r"as many labels as samples, got X \(2, 4\)"),
         ({"X": np.zeros((2, 0)), "y": np.zeros(0, int)}, ShapeError, "at least one sample"),
         ({"X": np.array([[1.0, np.nan, 0.0]])}, InputError, "finite numbers, got nan in feature 0"),
-        ({"X": np.array([[1.0, np.inf, 0.0]])}, InputError, "finite numbers, got inf"),
-        ({"X": np.zeros((2, 3), complex)}, InputError, "real numbers, got dtype complex128"),
         ({"y": [0, -1, 1]}, LabelError, r"labels 0\.\.k-1, got labels from -1 to 1"),
-        ({"y": [0.0, 1.0, 1.0]}, LabelError, "integer labels .* got dtype float64"),
-        ({"y": [[0, 1, 1]]}, ShapeError, r"integer labels of shape .* got shape \(1, 3\)"),
         ({"l2": -0.1}, InputError, "l2: expected a number of at least 0, got -0.1"),
         ({"l2": np.nan}, InputError, "l2: expected a number of at least 0, got nan"),
         ({"l2": np.inf}, InputError, "l2: expected a number of at least 0, got inf"),
-        ({"sample_weight": [1, 1]}, ShapeError, r"each of 3 samples, got shape \(2,\)"),
         ({"sample_weight": 2.0}, ShapeError, r"each of 3 samples, got shape \(\)"),
-        ({"sample_weight": [[1, 1, 1]]}, ShapeError, r"got shape \(1, 3\)"),
-        ({"sample_weight": [1, -0.5, 1]}, InputError, r"at least 0, not all 0, got .* from -0.5"),
         ({"sample_weight": [0, 0, 0]}, InputError, "not all 0, got numbers from 0.0 to 0.0"),
-        ({"sample_weight": [1, np.nan, 1]}, InputError, "finite numbers of at least 0"),
-        ({"sample_weight": [1, np.inf, 1]}, InputError, "finite numbers of at least 0"),
-        ({"sample_weight": ["a", "b", "c"]}, InputError, "sample_weight"),
-        ({"sample_weight": [1, 2j, 1]}, InputError, "sample_weight"),
         ({"sample_weight": [1e308, 1e308, 1e308]}, InputError, "sample_weight"),
         ({"scale": 0.0}, InputError, "scale: expected a magnitude"),
         ({"scale": np.nan}, InputError, "scale: expected a magnitude"),
@@ -713,37 +593,30 @@ def test_refusals(changes, error, message):
         FullBatch(**{"X": np.zeros((2, 3)), "y": [0, 1, 1], **changes})
 
 
-METHODS = {
-    "loss_and_grad": lambda problem, theta: problem.loss_and_grad(theta),
-    "hessian": lambda problem, theta: problem.hessian_vector_product(theta, theta),
-    "preconditioner": lambda problem, theta: problem.preconditioner(theta),
-    "suboptimality": lambda problem, theta: problem.suboptimality(theta),
-}
-
-
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", ["loss_and_grad", "hessian_vector_product", "preconditioner", "suboptimality"]
+)
 @pytest.mark.parametrize(
     ("theta", "error", "message"),
     [
         (np.zeros((2, 2)), ShapeError, r"\(k, 3\) with k of at least 2, .* got \(2, 2\)"),
         (np.zeros((1, 3)), ShapeError, r"k of at least 2, one more than .* got \(1, 3\)"),
-        (np.zeros((3, 2)), ShapeError, r"got \(3, 2\)"),
         (np.zeros(6), ShapeError, r"got \(6,\)"),
         (np.zeros((2, 3), int), InputError, "float32 or float64, got int64"),
         (np.zeros((2, 3), np.float16), InputError, "float32 or float64, got float16"),
-        (np.zeros((2, 3), complex), InputError, "float32 or float64, got complex128"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(method, theta, error, message):
+    problem = FullBatch(np.zeros((2, 3)), [0, 1, 1])
+    arguments = (theta, theta) if method == "hessian_vector_product" else (theta,)
     with pytest.raises(error, match=message):
-        METHODS[method](FullBatch(np.zeros((2, 3)), [0, 1, 1]), theta)
+        getattr(problem, method)(*arguments)
 
 
 @pytest.mark.parametrize(
     ("V", "error", "message"),
     [
         (np.zeros((2, 2)), ShapeError, r"V: expected theta's shape \(2, 3\), got \(2, 2\)"),
-        (np.zeros((3, 3)), ShapeError, r"got \(3, 3\)"),
         (np.full((2, 3), 1j), InputError, "V"),
     ],
 )
@@ -763,7 +636,4 @@ def test_the_limit_of_the_blas_ends_with_the_last_that_holds_it():
         first.__exit__(None, None, None)
         assert set(blas_threads()) == {1}
         second.__exit__(None, None, None)
-        assert set(blas_threads()) == {2}
-        with pytest.raises(ZeroDivisionError), samples.one_blas_thread():
-            1 / 0  # noqa: B018
         assert set(blas_threads()) == {2}
