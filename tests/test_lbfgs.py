@@ -1,4 +1,4 @@
-"""L-BFGS: what it finds, how it steps, what it records, and what it goes on from."""
+"""L-BFGS: what it finds, how it steps, what it records, and how it resumes."""
 
 from copy import copy, deepcopy
 
@@ -72,13 +72,6 @@ PRECONDITIONERS = [None, near_rosenbrock]
 # What it finds.
 
 
-def test_the_minimum_of_a_quadratic():
-    x, history, reason = minimise(quadratic, np.zeros(3), tol=1e-9)
-    np.testing.assert_allclose(x, MINIMUM, rtol=1e-9)
-    assert reason == "converged" and history[-1].value == pytest.approx(7, rel=1e-15)
-    assert history[-1].max_gradient <= 1e-9 < history[-2].max_gradient
-
-
 @given(st.integers(0, 10**6), st.integers(1, 6))
 def test_the_minimum_of_any_quadratic(seed, size):
     rng = np.random.default_rng(seed)
@@ -89,8 +82,9 @@ def test_the_minimum_of_any_quadratic(seed, size):
     def value_and_grad(x):
         return float((x - solution) @ A @ (x - solution) / 2), A @ (x - solution)
 
-    x, _, reason = minimise(value_and_grad, start, tol=1e-10)
-    assert reason == "converged"
+    x, history, reason = minimise(value_and_grad, start, tol=1e-10)
+    assert reason == "converged" and history[-1].max_gradient <= 1e-10
+    assert all(line.max_gradient > 1e-10 for line in history[:-1])
     np.testing.assert_allclose(x, solution, rtol=0, atol=1e-9)
 
 
@@ -253,7 +247,7 @@ def test_rounding_ends_what_no_tolerance_does():
 
 
 def test_rounding_of_values_does_not_hide_a_descent():
-    """The value can fall by 1e-9, which is lost beside 1e8: the slope decides."""
+    """The value can fall by 1e-9, which is lost next to 1e8: the slope decides."""
 
     def function(x):
         return float(((x - 3) ** 2).sum()) + 1e8, 2 * (x - 3)
@@ -278,9 +272,6 @@ def test_at_the_minimum_nothing_is_done():
     assert result.reason == "converged" and len(function.points) == len(result.history) == 1
     result = minimise(quadratic, np.zeros(3), max_iterations=0)
     assert result.reason == "iterations" and not result.x.any()
-
-
-def test_from_the_minimum_no_iteration_follows():
     assert len(list(iterate(quadratic, MINIMUM))) == 1
 
 
@@ -326,7 +317,7 @@ def test_the_callback_comes_once_an_iteration(preconditioner):
     assert result.history[-1].evaluations == len(function.points)
 
 
-def test_a_callback_does_not_come_again_for_the_state_to_go_on_from():
+def test_a_callback_is_not_called_again_for_the_state_to_resume_from():
     states = []
     minimise(rosenbrock, START, callback=lambda state: states.append(deepcopy(state)))
     seen = []
@@ -345,12 +336,12 @@ def test_the_preconditioner_is_made_once_for_the_start():
     np.testing.assert_array_equal(anchors, [START])
 
 
-# What it goes on from.
+# How it resumes.
 
 
 @pytest.mark.parametrize("duplicate", [copy, deepcopy])
 @pytest.mark.parametrize("preconditioner", PRECONDITIONERS)
-def test_it_goes_on_bit_for_bit(preconditioner, duplicate):
+def test_it_resumes_bit_for_bit(preconditioner, duplicate):
     anchors = []
 
     def remembering(anchor):
@@ -405,10 +396,21 @@ def test_shape_and_order_are_kept_and_arrays_not_written_to(order, preconditione
 # What it refuses, and what it can stand.
 
 
-@pytest.mark.parametrize("start", [np.zeros(2, int), [0, 0], np.zeros(2, np.float16)])
-def test_starts_of_other_dtypes_are_refused(start):
-    with pytest.raises(InputError, match="start: expected an array of float32 or float64"):
-        minimise(quartic, start)
+@pytest.mark.parametrize(
+    ("start", "settings", "message"),
+    [
+        (np.zeros(2, int), {}, "start: expected an array of float32 or float64"),
+        (np.zeros(2, np.float16), {}, "start: expected an array of float32 or float64"),
+        (np.zeros(0), {}, "got 0 numbers of float64"),
+        (np.zeros(2), {"tol": -1e-9}, "tol: expected a number of at least 0, got"),
+        (np.zeros(2), {"tol": np.nan}, "tol: expected a number of at least 0, got"),
+        (np.zeros(2), {"max_iterations": -1}, "max_iterations: expected a whole number of"),
+        (np.zeros(2), {"max_iterations": 2.5}, "max_iterations: expected a whole number of"),
+    ],
+)
+def test_refusals(start, settings, message):
+    with pytest.raises(InputError, match=message):
+        minimise(quartic, start, **settings)
 
 
 @pytest.mark.parametrize(
@@ -423,23 +425,6 @@ def test_starts_of_other_dtypes_are_refused(start):
 def test_a_start_that_is_not_finite_is_refused(function):
     with pytest.raises(DivergedError, match="start: expected a point with finite value"):
         minimise(function, np.zeros(2))
-
-
-@pytest.mark.parametrize("tol", [-1e-9, np.nan, np.inf])
-def test_tolerances_without_sense_are_refused(tol):
-    with pytest.raises(InputError, match="tol: expected a number of at least 0, got"):
-        minimise(quartic, np.zeros(2), tol=tol)
-
-
-@pytest.mark.parametrize("count", [-1, 2.5, True])
-def test_limits_without_sense_are_refused(count):
-    with pytest.raises(InputError, match="max_iterations: expected a whole number of at least 0"):
-        minimise(quartic, np.zeros(2), max_iterations=count)
-
-
-def test_an_empty_start_is_refused():
-    with pytest.raises(InputError, match="start"):
-        minimise(lambda x: (0.0, x), np.zeros(0))
 
 
 BEYOND = {
@@ -470,16 +455,6 @@ def test_a_function_that_ends_at_a_wall(beyond, start):
         )
         assert reason == "converged" and history[-1].evaluations < 60
         np.testing.assert_allclose(x, [0.9, 0], rtol=0, atol=1e-9)
-
-
-def test_a_logarithmic_wall():
-    def function(x):
-        if x[0] <= 0:
-            return np.nan, np.full(1, np.nan)
-        return float(x[0] - np.log(x[0])), 1 - 1 / x
-
-    x, _, reason = minimise(function, np.array([50.0]), tol=1e-9)
-    assert reason == "converged" and x[0] == pytest.approx(1)
 
 
 def falling_exponential(x):
@@ -523,15 +498,6 @@ def assert_strong_wolfe(start, point):
     assert abs(point.slope) <= CURVATURE * abs(start.slope)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 10.0, 19.9, 1e5])
-def test_any_unit_of_length_will_do(scale):
-    line = along(lambda x: ((x - 10) ** 2, 2 * (x - 10)), scale)
-    point = _search(line)
-    assert_strong_wolfe(line.start, point)
-    assert point.x[0] == pytest.approx(scale * point.t)
-    assert line.evaluations < 15
-
-
 @pytest.mark.parametrize(("value", "enough"), [(5e-5, False), (-5e-5, False), (-2e-4, True)])
 def test_a_decrease_must_be_sufficient(value, enough):
     """Of a slope of -1 the step may keep a ten thousandth at least."""
@@ -553,7 +519,7 @@ def test_uphill_there_is_no_point():
     assert _search(line) is None and line.evaluations == 0
 
 
-def test_beside_a_wall_a_lower_point_is_found():
+def test_next_to_a_wall_a_lower_point_is_found():
     # Steep up to the wall at 0.3: no point satisfies the second condition.
     line = along(lambda x: (-x, -1.0) if x < 0.3 else (np.inf, np.nan))
     point = _search(line)
@@ -601,7 +567,7 @@ def test_the_next_trial_is_the_minimum_of_a_cubic(minimum, bend, third):
 
 
 def test_scalar_products_are_summed_in_float64():
-    a = np.ones(2**25 + 3, np.float32).reshape(-1, 1)[:, 0]
-    assert _dot(a, a) == a.size
+    a = np.array([1e4, 1], np.float32)
+    assert _dot(a, a) == 1e8 + 1
     fortran = np.arange(6.0).reshape(2, 3).copy(order="F")
     assert _dot(fortran, np.arange(6.0).reshape(2, 3)) == 55
