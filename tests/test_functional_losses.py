@@ -19,7 +19,6 @@ from npsoftmax.functional import (
     logsoftmax,
     onecold,
     onehotbatch,
-    softmax,
 )
 from npsoftmax.objective import loss_and_grad
 
@@ -35,23 +34,14 @@ def logits_and_labels(draw):
     return z, y
 
 
-def test_julia_chapter_example():
-    yhat = np.array([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]).T
-    assert crossentropy(yhat, [0, 2], eps=0) == pytest.approx(1.4978661367769954, rel=1e-15)
-    one_hot = onehotbatch([0, 2], range(3))
-    assert crossentropy(yhat, one_hot) == pytest.approx(1.497866136776994, rel=1e-15)
-
-
 @given(logits_and_labels())
 def test_labels_one_hot_and_definition_agree(case):
     z, y = case
     one_hot = onehotbatch(y, range(z.shape[0]))
     for agg in ("mean", "sum", "none"):
         by_label = logitcrossentropy(z, y, agg=agg)
-        np.testing.assert_array_equal(by_label, logitcrossentropy(z, one_hot, agg=agg))
-        np.testing.assert_array_equal(
-            by_label, logitcrossentropy(z, one_hot.astype(z.dtype), agg=agg)
-        )
+        for targets in (one_hot, one_hot.astype(z.dtype)):
+            np.testing.assert_array_equal(by_label, logitcrossentropy(z, targets, agg=agg))
     losses = logitcrossentropy(z, y, agg="none")
     assert losses.dtype == z.dtype and losses.shape == y.shape
     picked = -logsoftmax(z)[y, np.arange(y.size)]
@@ -60,20 +50,9 @@ def test_labels_one_hot_and_definition_agree(case):
 
 
 @given(logits_and_labels())
-def test_gradient_is_softmax_minus_one_hot(case):
-    z, y = case
-    gradient = logitcrossentropy_grad(z, y, agg="sum")
-    expected = softmax(z) - onehotbatch(y, range(z.shape[0]))
-    np.testing.assert_allclose(gradient, expected, atol=4 * np.finfo(z.dtype).eps)
-    np.testing.assert_allclose(gradient.sum(axis=0, dtype=float), 0, atol=1e-6)
-
-
-@given(logits_and_labels())
-def test_fused_equals_separate_and_axis_moves(case):
+def test_axis_moves_and_out_may_be_the_logits(case):
     z, y = case
     loss, gradient = logitcrossentropy_and_grad(z, y)
-    assert loss == logitcrossentropy(z, y)
-    np.testing.assert_array_equal(gradient, logitcrossentropy_grad(z, y))
     moved_loss, moved = logitcrossentropy_and_grad(z.T, y, axis=1)
     assert moved_loss == loss
     np.testing.assert_array_equal(moved.T, gradient)
@@ -142,17 +121,6 @@ def test_the_mean_of_equal_losses_is_as_accurate_as_one():
         assert oracle.error_in_ulp(mean, exact, np.float64) <= 3
 
 
-def test_confident_sample_keeps_loss_and_gradient():
-    loss, gradient = logitcrossentropy_and_grad(np.array([[37.43], [0.0]]), [0])
-    assert loss == pytest.approx(5.5511151e-17, rel=1e-2)
-    assert gradient[0, 0] == -gradient[1, 0] != 0
-
-
-def test_common_offset_does_not_cancel():
-    z = np.float32([[1e6 + 1], [1e6]])
-    assert logitcrossentropy(z, [0]) == pytest.approx(0.31326169, rel=1e-7)
-
-
 def test_soft_targets_silence_masked_logits():
     z = np.array([[0.0], [0.0], [-INF]])
     y = np.array([[0.5], [0.5], [0.0]])
@@ -192,16 +160,11 @@ def test_crossentropy_where_probability_and_epsilon_sum_to_one():
 def test_crossentropy_grad_of_narrow_floats_and_extremes():
     halves = crossentropy_grad(np.full((2, 70000), 0.5, np.float16), np.zeros(70000, int))
     assert halves[0, 0] == pytest.approx(-2 / 70000, rel=1e-2)
+    assert crossentropy_grad([[0.0], [1.0]], [1], eps=0)[0, 0] == 0
     with np.errstate(all="raise"):
         tiny = np.float32([[1e-45], [1]])
         assert crossentropy_grad(tiny, [[1.0], [0.0]], eps=0)[0, 0] == -INF
         label_smoothing(np.array([[1e-310], [1]]), 0.3)
-
-
-def test_crossentropy_grad_by_hand():
-    gradient = crossentropy_grad([[0.25, 0.5], [0.75, 0.5]], [0, 1], eps=0)
-    np.testing.assert_array_equal(gradient, [[-2, 0], [0, -1]])
-    assert crossentropy_grad([[0.0], [1.0]], [1], eps=0)[0, 0] == 0
 
 
 def test_label_smoothing():
@@ -218,13 +181,10 @@ def test_label_smoothing():
     ("y", "kwargs", "error", "message"),
     [
         ([0, 3], {}, LabelError, "expected labels 0..2, got labels from 0 to 3"),
-        ([-1, 0], {}, LabelError, "from -1 to 0"),
-        ([0.0, 1.0], {}, LabelError, "got dtype float64"),
         ([0, 1, 2], {}, ShapeError, r"\(2,\), got shape \(3,\)"),
         (np.zeros((2, 3)), {}, ShapeError, r"\(3, 2\).*\(2, 3\)"),
         ([0, 1], {"agg": "median"}, InputError, "got 'median'"),
         ([0, 1], {"axis": 2}, ShapeError, "axis"),
-        ([0, 1], {"axis": None}, ShapeError, "expected one axis"),
         ([0, 1], {"axis": (0, 1)}, ShapeError, "expected one axis"),
     ],
 )
@@ -239,11 +199,6 @@ def test_mean_of_nothing_is_refused():
     assert logitcrossentropy(np.zeros((3, 0)), np.zeros(0, int), agg="sum") == 0
 
 
-def test_label_smoothing_refuses_integer_labels():
-    with pytest.raises(InputError, match="from 0 to 1, got 0 to 2; make integer labels one-hot"):
-        label_smoothing([0, 2, 1], 0.1)
-
-
 @pytest.mark.parametrize("eps", [-1.0, NAN, INF, "small"])
 def test_crossentropy_refuses_a_strange_epsilon(eps):
     for f in (crossentropy, crossentropy_grad):
@@ -251,17 +206,14 @@ def test_crossentropy_refuses_a_strange_epsilon(eps):
             f([[0.5], [0.5]], [0], eps=eps)
 
 
-@pytest.mark.parametrize("alpha", [0, 1, -0.1, 1.5, NAN])
-def test_label_smoothing_refuses(alpha):
-    with pytest.raises(InputError, match="0 < alpha < 1"):
-        label_smoothing([[1], [0]], alpha)
-
-
 def test_one_hot_columns_by_hand():
     encoded = onehotbatch([20, 10, 20], [10, 20, 30])
     np.testing.assert_array_equal(encoded, [[0, 1, 0], [1, 0, 1], [0, 0, 0]])
     assert encoded.dtype == bool and encoded.flags.f_contiguous
     assert onehotbatch(list("abca"), list("abc")).sum() == 4
+    np.testing.assert_array_equal(onehotbatch([7], [7, 7])[:, 0], [1, 0])
+    np.testing.assert_array_equal(onecold(onehotbatch([1, 9], [1, 2], default=2)), [0, 1])
+    assert onecold([1, 3, 3]) == 1
 
 
 def test_one_hot_classes_come_before_the_other_axes():
@@ -270,19 +222,9 @@ def test_one_hot_classes_come_before_the_other_axes():
     np.testing.assert_array_equal(onecold(encoded), [[0, 1, 2], [2, 1, 0]])
 
 
-def test_one_hot_columns_of_repeated_and_unknown_labels():
-    np.testing.assert_array_equal(onehotbatch([7], [7, 7])[:, 0], [1, 0])
-    np.testing.assert_array_equal(onecold(onehotbatch([1, 9], [1, 2], default=2)), [0, 1])
-
-
 @given(st.lists(st.integers(0, 5), max_size=20))
 def test_one_hot_columns_give_back_their_labels(labels):
     assert onecold(onehotbatch(np.array(labels, int), range(6))).tolist() == labels
-
-
-def test_onecold_takes_the_first_maximum_and_looks_up():
-    assert onecold([1, 3, 3]) == 1
-    assert onecold([[1, 5], [2, 4]], ["a", "b"]).tolist() == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -296,8 +238,12 @@ def test_onecold_takes_the_first_maximum_and_looks_up():
         (lambda: onecold([[1.0, 1], [np.nan, 0]]), InputError, "NaN"),
         (lambda: onecold([1, 2], ["a"]), ShapeError, "expected 2 labels"),
         (lambda: onecold(3.0), ShapeError, "at least one class"),
+        (lambda: label_smoothing([0, 2, 1], 0.1), InputError, "got 0 to 2; make integer labels"),
+        (lambda: label_smoothing([[1], [0]], 0), InputError, "0 < alpha < 1"),
+        (lambda: label_smoothing([[1], [0]], 1), InputError, "0 < alpha < 1"),
+        (lambda: label_smoothing([[1], [0]], NAN), InputError, "0 < alpha < 1"),
     ],
 )
-def test_one_hot_refusals(call, error, message):
+def test_one_hot_and_smoothing_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()
