@@ -120,8 +120,8 @@ def test_1_oracle_with_many_classes(family, dtype):
 
 
 @st.composite
-def columns_and_labels(draw, width=None):
-    dtype = np.dtype(draw(st.sampled_from(DTYPES)) if width is None else width)
+def columns_and_labels(draw):
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     shape = (draw(st.integers(1, 6)), draw(st.integers(1, 4)))
     elements = st.floats(allow_nan=False, allow_infinity=False, width=8 * dtype.itemsize)
     x = draw(hnp.arrays(dtype, shape, elements=st.one_of(elements, st.floats(-50, 50, width=32))))

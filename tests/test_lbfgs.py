@@ -240,12 +240,6 @@ def test_reasons():
     np.testing.assert_allclose(x, np.log(3), rtol=1e-15)
 
 
-def test_rounding_ends_what_no_tolerance_does():
-    x, history, reason = minimise(rosenbrock, START, tol=0)
-    assert reason in ("rounding", "converged") and len(history) < 100
-    np.testing.assert_allclose(x, [1, 1], rtol=1e-12)
-
-
 def test_rounding_of_values_does_not_hide_a_descent():
     """The value can fall by 1e-9, which is lost next to 1e8: the slope decides."""
 
@@ -325,17 +319,6 @@ def test_a_callback_is_not_called_again_for_the_state_to_resume_from():
     assert seen == list(range(6, len(states) + 1))
 
 
-def test_the_preconditioner_is_made_once_for_the_start():
-    anchors = []
-
-    def preconditioner(anchor):
-        anchors.append(anchor.copy())
-        return near_rosenbrock(anchor)
-
-    minimise(rosenbrock, START, preconditioner=preconditioner)
-    np.testing.assert_array_equal(anchors, [START])
-
-
 # How it resumes.
 
 
@@ -357,7 +340,7 @@ def test_it_resumes_bit_for_bit(preconditioner, duplicate):
         held[-1].history, held[-1].pairs = list(state.history), list(state.pairs)
 
     x, history, reason = minimise(rosenbrock, START, callback=hold, **settings)
-    assert len(held) > 5
+    assert len(held) > 5 and len(anchors) == (preconditioner is not None)
     for state in held:
         again = minimise(rosenbrock, state, **settings)
         np.testing.assert_array_equal(again.x, x)

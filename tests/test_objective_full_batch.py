@@ -65,6 +65,16 @@ def hessian(problem, theta):
     return np.array([problem.hessian_vector_product(theta, V).ravel() for V in basis]).T
 
 
+def everything(problem, theta):
+    """Return all that an objective computes."""
+    return [
+        *problem.loss_and_grad(theta)[:4],
+        problem.hessian_vector_product(theta, theta),
+        problem.preconditioner(theta)(theta),
+        problem.suboptimality(theta),
+    ]
+
+
 @pytest.fixture
 def small_parts(monkeypatch):
     """Split even a few samples among the threads."""
@@ -143,8 +153,7 @@ def test_samples_of_any_kind(kind, tmp_path, threads):
     np.testing.assert_allclose(result.grad, expected.grad, rtol=0, atol=1e-13)
     assert result.accuracy == expected.accuracy
     if kind == "memmap":
-        held = problem._store.samples.X
-        assert np.shares_memory(held, given_X), "the file was read into memory"
+        assert np.shares_memory(problem._store.samples.X, given_X), "the file was read into memory"
 
 
 def test_theta_of_any_order_and_results_that_stay():
@@ -239,21 +248,13 @@ def test_the_unit_of_the_weights_does_not_count(exponent):
 def test_threads_agree_and_each_number_of_them_repeats_bit_for_bit(small_parts):
     theta, X, y = data()
     weights = whole_numbers(N) + 0.5
-
-    def everything(problem):
-        value, grad, crossentropy, accuracy, _ = problem.loss_and_grad(theta)
-        product = problem.hessian_vector_product(theta, theta)
-        step = problem.preconditioner(theta)(grad)
-        bound = problem.suboptimality(theta)
-        return [np.array(v) for v in (value, grad, crossentropy, accuracy, product, step, bound)]
-
-    alone = everything(FullBatch(X, y, 0.1, weights, scale=SCALE, threads=1))
+    alone = everything(FullBatch(X, y, 0.1, weights, scale=SCALE, threads=1), theta)
     for threads in (1, 2, 3):
         problem = FullBatch(X, y, 0.1, weights, scale=SCALE, threads=threads)
-        first = everything(problem)
+        first = everything(problem, theta)
         for again in (problem, FullBatch(X, y, 0.1, weights, scale=SCALE, threads=threads)):
             for _ in range(3):
-                for a, b in zip(first, everything(again), strict=True):
+                for a, b in zip(first, everything(again, theta), strict=True):
                     np.testing.assert_array_equal(a, b)
         for a, b in zip(alone, first, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-14)
@@ -372,17 +373,13 @@ def smallest(problem, k):
         result = problem.loss_and_grad(flat.reshape(shape))
         return result.loss, result.grad.ravel()
 
-    found = optimize.minimize(
-        value_and_grad,
-        np.zeros(shape).ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 5000, "maxfun": 20000},
-    )
+    options = {"ftol": 1e-16, "gtol": 1e-10, "maxiter": 5000, "maxfun": 20000}
+    start = np.zeros(math.prod(shape))
+    found = optimize.minimize(value_and_grad, start, jac=True, method="L-BFGS-B", options=options)
     return found.fun, found.x.reshape(shape)
 
 
-def problem_of(name, l2=0.05):
+def problem_of(name, l2):
     """Return a problem, and the number of classes in it."""
     k, d, n = {"tall": (3, 4, 40), "two classes": (2, 2, 30),
                "more features": (3, 12, 6)}.get(name, (3, 3, 20))  # fmt: skip
@@ -402,13 +399,8 @@ def test_the_bound_holds_on_any_problem(seed, spread, penalty, weighted):
     X, y = rng.standard_normal((d, n)), rng.integers(0, k, n)
     weights = rng.uniform(0.01, 1, n) if weighted else None
     problem = FullBatch(X, y, 10.0**penalty, weights)
-
-    def value_and_grad(theta):
-        return problem.loss_and_grad(theta)[:2]
-
-    x, history, _ = minimise(
-        value_and_grad, np.zeros((k, d + 1)), preconditioner=problem.preconditioner, tol=1e-9
-    )
+    zeros, solve = np.zeros((k, d + 1)), problem.preconditioner
+    x, history, _ = minimise(problem.loss_and_grad, zeros, preconditioner=solve, tol=1e-9)
     theta = rng.standard_normal(x.shape) * 10.0**spread
     for point in (theta, x + theta):
         loss, bound = problem.loss_and_grad(point).loss, problem.suboptimality(point)
@@ -540,20 +532,10 @@ def test_the_error_state_of_the_caller_does_not_matter(threads, dtype, size):
     for given_weights in (None, weights):
         problem = FullBatch(X, y, 1e-3, given_weights, scale=SCALE, threads=threads)
 
-        def everything(problem=problem):
-            evaluation = problem.loss_and_grad(theta)
-            return (
-                evaluation.loss,
-                evaluation.grad,
-                problem.hessian_vector_product(theta, theta),
-                problem.suboptimality(theta),
-                problem.preconditioner(theta)(theta),
-            )
-
         with np.errstate(all="raise"):
-            raising = everything()
+            raising = everything(problem, theta)
         with np.errstate(all="ignore"):
-            ignoring = everything()
+            ignoring = everything(problem, theta)
         for a, b in zip(raising, ignoring, strict=True):
             np.testing.assert_array_equal(a, b)
 

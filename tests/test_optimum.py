@@ -289,13 +289,6 @@ def test_history_tells_each_iteration(tmp_path):
     assert f"objective={last.objective:.6f} | max_gradient={last.max_gradient:.1e}" in str(last)
 
 
-def test_no_test_data_no_test_values():
-    X, y = overlapping()
-    trainer = trainer_on(X, y)
-    trainer.fit()
-    assert trainer.history[-1].test_loss is None and "test" not in str(trainer.history[-1])
-
-
 @pytest.fixture
 def small_parts(monkeypatch):
     """Split a few thousand samples among the threads."""
@@ -338,6 +331,7 @@ def test_checkpoints_are_written_when_due_and_at_the_end(tmp_path):
     trainer = trainer_on(X, y, l2=1e-4, tol=1e-9, checkpoint=path, checkpoint_every=2)
     trainer.on_step = lambda _: seen.append(iterations_in(path))
     trainer.fit(5)
+    assert trainer.history[-1].test_loss is None and "test" not in str(trainer.history[-1])
     assert seen == [0, 0, 2, 2, 4, 4]
     assert iterations_in(path) == 5
 
@@ -351,34 +345,22 @@ def checkpoint_of(tmp_path, **settings):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("changes", "error", "message"),
     [
-        ({"l2": 1e-3}, "l2 0.0001 there, 0.001 here"),
-        ({"identity": {"dataset": "mnist"}}, "dataset None there, 'mnist' here"),
+        ({"l2": 1e-3}, InputError, "l2 0.0001 there, 0.001 here"),
+        ({"identity": {"dataset": "mnist"}}, InputError, "dataset None there, 'mnist' here"),
+        ({"y": np.zeros(500, int)}, CorruptFileError, "expected the data and weights of its run"),
+        ({"sample_weight": np.arange(500)}, CorruptFileError, "the data and weights of its run"),
+        ({"threads": 3}, ResumeWarning, r"threads 2 there, 3 here\); the run resumes, but not"),
     ],
 )
-def test_resuming_with_other_settings_is_refused(tmp_path, settings, message):
+def test_resuming_with_something_else_is_refused_or_warns(tmp_path, changes, error, message):
     path, X, y = checkpoint_of(tmp_path, threads=2)
-    other = trainer_on(X, y, **{"l2": 1e-4, "threads": 2, **settings})
-    with pytest.raises(InputError, match=message):
+    other = trainer_on(**{"X": X, "y": y, "l2": 1e-4, "threads": 2, **changes})
+    expect = pytest.warns if error is ResumeWarning else pytest.raises
+    with expect(error, match=message):
         other.resume(path)
-
-
-@pytest.mark.parametrize("change", ["labels", "weights"])
-def test_resuming_with_other_data_is_refused(tmp_path, change):
-    path, X, y = checkpoint_of(tmp_path)
-    weights = np.arange(500) if change == "weights" else None
-    other = trainer_on(X, y[::-1] if change == "labels" else y, l2=1e-4, sample_weight=weights)
-    with pytest.raises(CorruptFileError, match="expected the data and weights of its run"):
-        other.resume(path)
-
-
-def test_another_number_of_threads_is_said(tmp_path):
-    path, X, y = checkpoint_of(tmp_path, threads=2)
-    other = trainer_on(X, y, l2=1e-4, threads=3)
-    with pytest.warns(ResumeWarning, match=r"threads 2 there, 3 here\); the run resumes, but not"):
-        other.resume(path)
-    assert len(other.history) > 1
+    assert (len(other.history) > 1) == (error is ResumeWarning)
 
 
 def test_the_other_trainers_checkpoint_is_refused(tmp_path):
