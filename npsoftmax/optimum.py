@@ -263,8 +263,9 @@ class FullBatchTrainer:
     def optimum(self) -> Optimum:
         """Assess the current parameters."""
         state = self._begun_state("optimum")
-        last, problem, names = state.history[-1], self.problem, self.model.classes
-        reason = self.reason or ("converged" if last.max_gradient <= self.tol else "stopped")
+        iteration, value, max_gradient, _, evaluations = state.history[-1]
+        problem, names = self.problem, self.model.classes
+        reason = self.reason or ("converged" if max_gradient <= self.tol else "stopped")
         _, accuracy, _ = state.aux
         advice = _advice(
             reason,
@@ -273,16 +274,8 @@ class FullBatchTrainer:
             dtype=self.model.theta.dtype,
             missing=[names[label] for label in problem.summary.missing_classes(len(names))],
         )
-        return Optimum(
-            reason,
-            last.iteration,
-            last.evaluations,
-            last.value,
-            last.max_gradient,
-            self.tol,
-            problem.suboptimality(state.x),
-            advice,
-        )
+        bound = problem.suboptimality(state.x)
+        return Optimum(reason, iteration, evaluations, value, max_gradient, self.tol, bound, advice)
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write everything that :meth:`resume` needs, atomically.
