@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from gradcheck import check_gradient
 
 from npsoftmax.errors import InputError, LabelError, ShapeError
 from npsoftmax.functional import onehotbatch
@@ -98,19 +97,6 @@ def test_hessian_by_hand():
     for V, column in zip(np.eye(4).reshape(4, 2, 2), expected, strict=True):
         product = hessian_vector_product(theta, V, np.array([[2.0]]), l2=0.5)
         np.testing.assert_allclose(product.ravel(), column, atol=1e-15)
-
-
-@pytest.mark.parametrize("l2", [0.0, 0.3])
-@pytest.mark.parametrize("soft", [False, True])
-def test_hessian_is_the_derivative_of_the_gradient(problem, rng, l2, soft):
-    theta, X, y = problem
-    targets = rng.dirichlet(np.ones(K), N).T if soft else y
-    V = rng.standard_normal(theta.shape)
-    check_gradient(
-        lambda t: np.vdot(loss_and_grad(t, X, targets, l2, 1 / 255).grad, V),
-        lambda t: hessian_vector_product(t, V, X, l2, 1 / 255),
-        theta,
-    )
 
 
 def test_hessian_vector_product_takes_what_the_loss_takes(problem, rng):
