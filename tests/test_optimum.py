@@ -152,7 +152,7 @@ def test_a_trained_model_is_where_it_starts():
     assert again.fit().iterations <= 5
 
 
-@pytest.mark.parametrize("sigma", [1e4, 1e9])
+@pytest.mark.parametrize("sigma", [1e4, 1e9, 1e200])
 def test_bad_weights_are_replaced_by_zeros(sigma):
     X, y = overlapping()
     trainer = trainer_on(X, y, new_model(sigma=sigma), l2=1e-2)
@@ -480,12 +480,12 @@ def test_after_an_interruption_anywhere_a_run_resumes(tmp_path):
 
     def interrupted():
         calls.append(1)
-        if len(calls) in (2, 5):
+        if len(calls) in (2, 3, 6):
             raise KeyboardInterrupt
         return evaluate()
 
     cut._evaluate_test = interrupted
-    for _ in range(2):
+    for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             cut.fit()
         cut.save_checkpoint(tmp_path / "c.npz")

@@ -173,8 +173,9 @@ def test_resume_is_bit_for_bit(tmp_path, rule, dtype, stop_after):
 def test_checkpoints_are_written_at_the_start_every_few_steps_and_after_each_epoch(tmp_path):
     subject, places = trainer(checkpoint=tmp_path / "c.npz", checkpoint_every=3), []
     subject.save_checkpoint = lambda _: places.append((subject.epoch, subject.step))
-    subject.fit(2)  # 7 steps an epoch
-    assert places == [(0, 0), (0, 3), (0, 6), (1, 0), (1, 2), (1, 5), (2, 0)]
+    subject.fit(3)  # 7 steps an epoch, 21 in total
+    assert places[:7] == [(0, 0), (0, 3), (0, 6), (1, 0), (1, 2), (1, 5), (2, 0)]
+    assert places[7:] == [(2, 1), (2, 4), (3, 0)]
 
 
 @pytest.mark.parametrize(
