@@ -161,6 +161,8 @@ def test_crossentropy_grad_of_narrow_floats_and_extremes():
     halves = crossentropy_grad(np.full((2, 70000), 0.5, np.float16), np.zeros(70000, int))
     assert halves[0, 0] == pytest.approx(-2 / 70000, rel=1e-2)
     assert crossentropy_grad([[0.0], [1.0]], [1], eps=0)[0, 0] == 0
+    along_rows = crossentropy_grad([[0.25, 0.75], [0.5, 0.5]], [0, 1], axis=1, eps=0)
+    np.testing.assert_array_equal(along_rows, [[-2, 0], [0, -1]])
     with np.errstate(all="raise"):
         tiny = np.float32([[1e-45], [1]])
         assert crossentropy_grad(tiny, [[1.0], [0.0]], eps=0)[0, 0] == -INF
