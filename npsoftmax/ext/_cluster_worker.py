@@ -29,20 +29,6 @@ from npsoftmax.files import readable
 from npsoftmax.objective import Workspace
 from npsoftmax.objective.samples import Samples, draws_in, one_blas_thread
 
-__all__ = [
-    "Layout",
-    "Shard",
-    "check_chunk",
-    "errors_name_chunk",
-    "read_dataset",
-    "read_images",
-    "read_layout",
-    "read_rows",
-    "reduce_answers",
-    "run_on_shard",
-    "subset_of_shard",
-]
-
 NUMPY_MAGIC = b"\x93NUMPY"
 GZIP_MAGIC = b"\x1f\x8b"
 # Third byte of an IDX file of single bytes, which can be mapped into memory.
@@ -56,6 +42,11 @@ class Layout(NamedTuple):
     num_rows: int
     width: int
     dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the rows, at least one number each: samples without features are work too."""
+        return self.num_rows * max(1, self.width) * self.dtype.itemsize
 
 
 @contextmanager

@@ -16,10 +16,10 @@ import copy
 import math
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial, reduce
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,19 +36,8 @@ import npsoftmax
 from npsoftmax import SoftmaxRegression, metrics, objective, softmax
 from npsoftmax._checks import as_count, as_size, unusable_weights
 from npsoftmax.errors import ClusterError, InputError, NpsoftmaxError, ShapeError
-from npsoftmax.ext._cluster_worker import (
-    Layout,
-    Shard,
-    check_chunk,
-    errors_name_chunk,
-    read_dataset,
-    read_images,
-    read_layout,
-    read_rows,
-    reduce_answers,
-    run_on_shard,
-    subset_of_shard,
-)
+from npsoftmax.ext import _cluster_worker as on_worker
+from npsoftmax.ext._cluster_worker import Layout
 from npsoftmax.objective import Workspace
 from npsoftmax.objective.samples import Draw, Samples, Summary, add, cores, draws_in
 
@@ -60,22 +49,16 @@ FAN_IN = 8
 TICK, PATIENCE = 2.0, 60.0
 # A chunk may take this part of the memory of a thread: it is held twice at times, next to others.
 MAX_CHUNK_MEMORY = 1 / 4
+CUT_AN_ARRAY = "cut an array by dask.array.from_array(rows, chunks=(10_000, -1))"
 
-Combine = Callable[[Any, Any], Any]
 Result = TypeVar("Result")
 
 
 class FullBatch(objective.FullBatch):
-    r"""The objective on samples that are stored on the workers of a cluster.
-
-    .. math::
-
-        J(\theta) = \frac{1}{\bar w} \sum_{j=1}^n w_j \, \ell(s W x_j + b, y_j)
-            + \frac{\lambda}{2} \|W\|_F^2, \qquad \bar w = \sum_j w_j
+    """The objective on samples that are stored on the workers of a cluster.
 
     It has the methods of :class:`npsoftmax.objective.FullBatch`, and the same values up to
-    rounding, for any chunks. :class:`npsoftmax.FullBatchTrainer` trains on it;
-    :func:`npsoftmax.lbfgs.minimise` takes its ``loss_and_grad``.
+    rounding, for any chunks. :class:`npsoftmax.FullBatchTrainer` trains on it.
 
     Parameters
     ----------
@@ -102,8 +85,7 @@ class FullBatch(objective.FullBatch):
     ------
     InputError
         A chunk is too large for the memory of a worker, or its samples, labels or weights are
-        refused; the message begins with its number, as in ``block 3``. ShapeError and LabelError
-        are InputErrors.
+        refused; the message begins with its number, as in ``block 3``.
     ClusterError
         There is no worker, or one has another version of this package; the scheduler or all workers
         are lost; a worker is out of memory.
@@ -166,7 +148,7 @@ class Threads(NamedTuple):
 
     @property
     def max_chunk_bytes(self) -> float:
-        """Bytes that a chunk or a shard may take."""
+        """The largest size of a chunk or a shard."""
         return self.memory * MAX_CHUNK_MEMORY or math.inf
 
     def num_shards(self, nbytes: int) -> int:
@@ -183,10 +165,7 @@ def check_workers(client: Client) -> Threads:
     if client.scheduler is None or client.status in ("closing", "closed"):
         raise ClusterError("client: expected an open one, got one that is closed; open another")
     if client.asynchronous:
-        raise InputError(
-            "client: expected one that waits for results, got Client(asynchronous=True); open "
-            "another for this"
-        )
+        raise InputError("client: expected one that waits, got Client(asynchronous=True)")
 
     def describe(dask_worker: Any) -> tuple[Any, ...]:
         # A nested function travels as code: the package may be missing on the worker.
@@ -216,51 +195,65 @@ def check_workers(client: Client) -> Threads:
 
 
 class Chunk(NamedTuple):
-    """Some rows, before a worker reads or computes them.
-
-    ``name`` is used in errors; ``rows`` and ``samples`` (the checked Samples) are Delayed.
-    """
+    """Some rows: the name in errors, and the tasks that make the rows and the checked Samples."""
 
     name: str
     layout: Layout
     rows: Any
     samples: Any
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the features, at least one a sample: samples without features are work too."""
-        return self.layout.num_rows * max(1, self.layout.width) * self.layout.dtype.itemsize
+
+def _plan_chunks(
+    names: Iterable[str], sizes: Sequence[int], layout: Layout, rows: Any, labels: Any, weights: Any
+) -> list[Chunk]:
+    """Plan the chunks of these sizes, except the empty ones."""
+    weights = [None] * len(sizes) if weights is None else split(weights, sizes, "sample_weight")
+    chunks = []
+    stops = np.cumsum(sizes).tolist()
+    for name, size, stop, *parts in zip(names, sizes, stops, rows, labels, weights, strict=True):
+        if size > 0:
+            part = layout._replace(num_rows=size)
+            samples = delayed(on_worker.check_chunk, pure=False)(name, part, stop - size, *parts)
+            chunks.append(Chunk(name, part, parts[0], samples))
+    return chunks
 
 
-def _plan_chunk(
-    name: str, layout: Layout, start: int, rows: Any, labels: Any, weights: Any
-) -> Chunk:
-    samples = delayed(check_chunk, pure=False)(name, layout, start, rows, labels, weights)
-    return Chunk(name, layout, rows, samples)
+def split(values: Any, sizes: Sequence[int], name: str) -> Any:
+    """Split one value for each row into chunks of these sizes."""
+    is_lazy = isinstance(values, da.Array)
+    values = values if is_lazy else np.asarray(values)
+    if values.shape != (sum(sizes),):
+        raise ShapeError(
+            f"{name}: expected one for each of {sum(sizes)} rows of X, got shape {values.shape}"
+        )
+    if is_lazy:
+        return delayed_chunks(values.rechunk((tuple(sizes),)))
+    # A Dask array of them would send the whole array to every worker.
+    return np.split(values, np.cumsum(sizes)[:-1])
+
+
+def delayed_chunks(array: da.Array) -> Any:
+    """Return the tasks of the chunks, under the keys that Dask has for them.
+
+    In an optimised graph these keys would mean other tasks, and those of two calls would clash.
+    """
+    return array.to_delayed(optimize_graph=False).reshape(-1)
 
 
 def chunks_of_array(X: da.Array, y: Any, weights: Any) -> list[Chunk]:
-    """Plan the chunks of a Dask array, except the empty ones."""
+    """Plan the chunks of a Dask array."""
     X = as_rows(X)
-    sizes = X.chunks[0]
-    labels = split_like(X, y, "y")
-    weights = [None] * len(sizes) if weights is None else split_like(X, weights, "sample_weight")
-    starts = np.cumsum([0, *sizes]).tolist()
-    return [
-        _plan_chunk(f"block {number}", Layout(size, X.shape[1], X.dtype), start, *parts)
-        for number, (size, start, *parts) in enumerate(
-            zip(sizes, starts, delayed_chunks(X), labels, weights, strict=False)
-        )
-        if size > 0
-    ]
+    sizes, layout = X.chunks[0], Layout(X.shape[0], X.shape[1], X.dtype)
+    names = [f"block {number}" for number in range(len(sizes))]
+    return _plan_chunks(names, sizes, layout, delayed_chunks(X), split(y, sizes, "y"), weights)
 
 
 def as_rows(X: Any) -> da.Array:
     """Return a Dask array of rows whose chunks contain all features."""
     if not isinstance(X, da.Array):
         raise InputError(
-            f"X: expected a Dask array of rows, got {type(X).__name__}; cut an array by "
-            "dask.array.from_array(rows, chunks=(10_000, -1)); only FullBatch takes files"
+            f"X: expected a Dask array of rows, got {type(X).__name__}; {CUT_AN_ARRAY}; only "
+            "FullBatch takes files"
         )
     if X.ndim != 2:
         raise ShapeError(
@@ -274,28 +267,6 @@ def as_rows(X: Any) -> da.Array:
     return X.rechunk({1: -1})
 
 
-def split_like(X: da.Array, values: Any, name: str) -> Any:
-    """Split one value for each row into the chunks of the rows."""
-    is_lazy = isinstance(values, da.Array)
-    values = values if is_lazy else np.asarray(values)
-    if values.shape != X.shape[:1]:
-        raise ShapeError(
-            f"{name}: expected one for each of {X.shape[0]} rows of X, got shape {values.shape}"
-        )
-    if is_lazy:
-        return delayed_chunks(values.rechunk((X.chunks[0],)))
-    # A Dask array of them would send the whole array to every worker.
-    return np.split(values, np.cumsum(X.chunks[0])[:-1])
-
-
-def delayed_chunks(array: da.Array) -> Any:
-    """Return the tasks of the chunks, under the keys that Dask has for them.
-
-    In an optimised graph these keys would mean other tasks, and those of two calls would clash.
-    """
-    return array.to_delayed(optimize_graph=False).reshape(-1)
-
-
 def chunks_of_files(
     X: Any, y: Any, weights: Any, block_size: int | None, client: Client, threads: Threads
 ) -> list[Chunk]:
@@ -303,88 +274,68 @@ def chunks_of_files(
     paths, label_paths = _as_paths(X), _as_paths(y)
     if not paths:
         raise InputError(
-            f"X: expected a Dask array of rows or a list of files, got {type(X).__name__}; cut an "
-            "array by dask.array.from_array(rows, chunks=(10_000, -1)), or stay on one machine"
+            f"X: expected a Dask array of rows or a list of files, got {type(X).__name__}; "
+            f"{CUT_AN_ARRAY}, or stay on one machine"
         )
     if isinstance(y, str | os.PathLike):
         raise InputError(f"y: expected labels, or a list of files as for X, got {y!r}; use [{y!r}]")
-    found = wait(client, client.map(read_layout, [*paths, *(label_paths or [])], pure=False))
-    layouts, label_layouts = found[: len(paths)], found[len(paths) :]
-    num_rows = sum(layout.num_rows for layout in layouts)
-    if label_paths is None:
-        y = _check_length(y, num_rows, "y")
-    else:
-        _check_label_files(paths, layouts, label_paths, label_layouts)
-        y = label_paths
-    if weights is not None:
-        weights = _check_length(weights, num_rows, "sample_weight")
+    found = wait(client, client.map(on_worker.read_layout, [*paths, *label_paths], pure=False))
+    layouts = found[: len(paths)]
+    _check_layouts(paths, layouts, label_paths, found[len(paths) :])
     if block_size is None:
-        nbytes = sum(math.prod(layout[:2]) * layout.dtype.itemsize for layout in layouts)
-        block_size = max(1, math.ceil(num_rows / threads.num_shards(nbytes)))
+        num_rows = sum(layout.num_rows for layout in layouts)
+        num_shards = threads.num_shards(sum(layout.nbytes for layout in layouts))
+        block_size = max(1, math.ceil(num_rows / num_shards))
     block_size = as_count(block_size, "block_size")
-    return _cut_files(paths, layouts, y, weights, block_size)
+    cuts = [
+        (path, label_path, first, min(first + block_size, layout.num_rows))
+        for path, label_path, layout in zip_longest(paths, label_paths, layouts)
+        for first in range(0, layout.num_rows, block_size)
+    ]
+    names = [
+        f"block {number} ({path}, rows {first} to {stop - 1})"
+        for number, (path, _, first, stop) in enumerate(cuts)
+    ]
+    sizes = [stop - first for *_, first, stop in cuts]
+    read_images = delayed(on_worker.read_images, pure=False)
+    read_rows = delayed(on_worker.read_rows, pure=False)
+    rows = [read_images(path, first, stop) for path, _, first, stop in cuts]
+    if label_paths:
+        labels = [read_rows(path, first, stop) for _, path, first, stop in cuts]
+    else:
+        labels = split(y, sizes, "y")
+    return _plan_chunks(names, sizes, layouts[0], rows, labels, weights)
 
 
-def _cut_files(
-    paths: list[str], layouts: list[Layout], y: Any, weights: Any, block_size: int
-) -> list[Chunk]:
-    """Cut files into chunks; the labels are an array, or a list of files."""
-    chunks: list[Chunk] = []
-    offset = 0
-    for number, (path, layout) in enumerate(zip(paths, layouts, strict=True)):
-        for first, stop in pairwise([*range(0, layout.num_rows, block_size), layout.num_rows]):
-            name = f"block {len(chunks)} ({path}, rows {first} to {stop - 1})"
-            if layout[1:] != layouts[0][1:]:
-                raise ShapeError(
-                    f"{name}: expected rows of {layouts[0].width} {layouts[0].dtype}, as in "
-                    f"{paths[0]}, got {layout.width} {layout.dtype}; convert it, or leave it out"
-                )
-            here = slice(offset + first, offset + stop)
-            if isinstance(y, list):
-                labels = delayed(read_rows, pure=False)(y[number], first, stop)
-            else:
-                labels = y[here]
-            rows = delayed(read_images, pure=False)(path, first, stop)
-            v = None if weights is None else weights[here]
-            part = layout._replace(num_rows=stop - first)
-            chunks.append(_plan_chunk(name, part, here.start, rows, labels, v))
-        offset += layout.num_rows
-    return chunks
+def _as_paths(values: Any) -> list[str]:
+    """Return the absolute paths in a sequence of paths, none for anything else."""
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    if is_list and all(isinstance(value, str | os.PathLike) for value in values):
+        return [os.path.abspath(value) for value in values]
+    return []
 
 
-def _as_paths(values: Any) -> list[str] | None:
-    """Return the absolute paths in a sequence of paths, None for anything else."""
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        return None
-    if not all(isinstance(value, str | os.PathLike) for value in values):
-        return None
-    return [os.path.abspath(value) for value in values]
-
-
-def _check_length(values: Any, num_rows: int, name: str) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.shape != (num_rows,):
-        raise ShapeError(
-            f"{name}: expected one for each of {num_rows} rows in the files of X, got shape "
-            f"{array.shape}"
-        )
-    return array
-
-
-def _check_label_files(
+def _check_layouts(
     paths: list[str], layouts: list[Layout], label_paths: list[str], label_layouts: list[Layout]
 ) -> None:
-    if len(label_paths) != len(paths):
+    """Raise unless the files have the same kind of rows, and one label for each row."""
+    if label_paths and len(label_paths) != len(paths):
         raise ShapeError(
             f"y: expected a file of labels for each of {len(paths)} files of X, got "
             f"{len(label_paths)}"
         )
-    for path, layout, label_path, labels in zip(
-        paths, layouts, label_paths, label_layouts, strict=True
+    _, *kind = layouts[0]
+    for path, (num_rows, *found), label_path, labels in zip_longest(
+        paths, layouts, label_paths, label_layouts
     ):
-        if labels[:2] != (layout.num_rows, 1):
+        if num_rows > 0 and found != kind:
             raise ShapeError(
-                f"{label_path}: expected {layout.num_rows} labels, one for each row of {path}, got "
+                "{}: expected rows of {} {}, as in {}, got {} {}; convert it, or leave it "
+                "out".format(path, *kind, paths[0], *found)
+            )
+        if labels and labels[:2] != (num_rows, 1):
+            raise ShapeError(
+                f"{label_path}: expected {num_rows} labels, one for each row of {path}, got "
                 f"{labels.num_rows} rows of {labels.width}"
             )
 
@@ -393,8 +344,9 @@ def _check_memory(chunks: Sequence[Chunk], threads: Threads) -> str:
     """Raise unless each chunk fits a worker; return what to do if one does not fit after all."""
     if not chunks:
         raise ShapeError("X: expected at least one sample, got none; check where it comes from")
-    largest = max(chunks, key=lambda chunk: chunk.nbytes)
-    nbytes, num_rows, limit = largest.nbytes, largest.layout.num_rows, threads.max_chunk_bytes
+    largest = max(chunks, key=lambda chunk: chunk.layout.nbytes)
+    nbytes, num_rows = largest.layout.nbytes, largest.layout.num_rows
+    limit = threads.max_chunk_bytes
     max_rows = max(1, int(min(num_rows // 2, limit * num_rows / nbytes)))
     advice = (
         f"use blocks of at most {max_rows:,} rows (X.rechunk(({max_rows}, -1)), for files "
@@ -413,11 +365,10 @@ def place_on_workers(
 ) -> tuple[list[Any], list[int]]:
     """Make shards of consecutive chunks; return their futures and the index after each shard.
 
-    Dask chooses the workers. Do not pin shards to workers: if all workers are replaced, a pinned
-    shard waits forever.
+    Dask chooses the workers: a shard pinned to one would wait forever if it were replaced.
     """
-    groups = group_chunks([chunk.nbytes for chunk in chunks], threads)
-    make_shard = delayed(Shard, pure=False)
+    groups = group_chunks([chunk.layout.nbytes for chunk in chunks], threads)
+    make_shard = delayed(on_worker.Shard, pure=False)
     shards = [make_shard([chunks[number].samples for number in group]) for group in groups]
     stops = np.cumsum([chunk.layout.num_rows for chunk in chunks])
     return client.compute(shards), [int(stops[group[-1]]) for group in groups]
@@ -478,17 +429,18 @@ class ClusterSamples:
         self.summary: Summary = self.map_reduce(_summarise, Summary.merge)
 
     def map_reduce(
-        self, function: Callable[[Samples, Workspace], Result], combine: Combine
+        self,
+        function: Callable[[Samples, Workspace], Result],
+        combine: Callable[[Result, Result], Result],
     ) -> Result:
         """Call a function on each chunk, and combine the results in order."""
         question = pickle.dumps((function, combine, None), pickle.HIGHEST_PROTOCOL)
-        result: Result = self._run_round([question] * len(self._shards), combine)
-        return result
+        return self._run_round([question] * len(self._shards), combine)
 
     def map_reduce_draws(
         self,
         function: Callable[[Samples, int, list[Draw]], Result],
-        combine: Combine,
+        combine: Callable[[Result, Result], Result],
         draws: list[Draw],
     ) -> Result:
         """Call a function on each chunk, with one thread and the draws of its samples."""
@@ -496,8 +448,7 @@ class ClusterSamples:
         questions = [
             pickle.dumps((function, combine, part), pickle.HIGHEST_PROTOCOL) for part in parts
         ]
-        result: Result = self._run_round(questions, combine)
-        return result
+        return self._run_round(questions, combine)
 
     def subset(self, indices: NDArray[np.intp]) -> ClusterSamples:
         """Return a store of copies of the samples at these ascending indices, on their workers."""
@@ -509,24 +460,30 @@ class ClusterSamples:
         ]
         shards, parts, firsts, stops = zip(*jobs, strict=True)
         with self._errors():
-            copies = self._client.map(subset_of_shard, shards, parts, firsts, pure=False)
+            copies = self._client.map(on_worker.subset_of_shard, shards, parts, firsts, pure=False)
         return ClusterSamples(self._client, copies, stops, self.threads, self._errors)
 
-    def _run_round(self, questions: Sequence[bytes], combine: Combine) -> Any:
+    def _run_round(
+        self, questions: Sequence[bytes], combine: Callable[[Result, Result], Result]
+    ) -> Result:
         with self._errors():
             # The user cannot make a question smaller, so Dask should not ask for it.
             with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-                futures = self._client.map(run_on_shard, self._shards, questions, pure=False)
+                futures = self._client.map(
+                    on_worker.run_on_shard, self._shards, questions, pure=False
+                )
             sent = [futures]
             while len(futures) > FAN_IN:
                 groups = [futures[i : i + FAN_IN] for i in range(0, len(futures), FAN_IN)]
-                part = partial(reduce_answers, combine=combine)
+                part = partial(on_worker.reduce_answers, combine=combine)
                 futures = self._client.map(part, groups, pure=False)
                 sent.append(futures)
             # Release the previous round only now: Dask holds messages back that follow another
             # within 10 ms, and a release just before a round would delay the round.
             self._previous = sent
-            return pickle.loads(reduce_answers(wait(self._client, futures), combine))
+            answers = wait(self._client, futures)
+            result: Result = pickle.loads(on_worker.reduce_answers(answers, combine))
+        return result
 
 
 def _summarise(samples: Samples, workspace: Workspace) -> Summary:
@@ -617,7 +574,7 @@ def training_rows(
     data_dir: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
 ) -> tuple[da.Array, da.Array]:
-    """Return the training images and labels of a data set as Dask arrays of rows.
+    """Return the training images ``(n, 784)`` and labels ``(n,)`` of a data set as Dask arrays.
 
     No image leaves this process: each worker finds or downloads the data set and verifies it, as
     :func:`npsoftmax.load` does, and takes its rows.
@@ -634,13 +591,6 @@ def training_rows(
     data_dir, offline
         The arguments of :func:`npsoftmax.load` on the machine of the worker.
 
-    Returns
-    -------
-    X : dask.array.Array
-        Of uint8, shape ``(n, 784)``.
-    y : dask.array.Array
-        Labels, shape ``(n,)``.
-
     Examples
     --------
     >>> settings = {"n_workers": 1, "threads_per_worker": 4, "dashboard_address": ":0"}
@@ -656,14 +606,18 @@ def training_rows(
     count = min(check_workers(client).num_shards(num_rows * width), num_rows)
     folder = None if data_dir is None else os.path.abspath(os.path.expanduser(data_dir))
     for first, stop in pairwise(num_rows * number // count for number in range(count + 1)):
-        X, y = delayed(read_dataset, nout=2, pure=True)(data.name, folder, offline, first, stop)
+        X, y = delayed(on_worker.read_dataset, nout=2, pure=True)(
+            data.name, folder, offline, first, stop
+        )
         images.append(da.from_delayed(X, (stop - first, width), data.X_train.dtype))
         labels.append(da.from_delayed(y, (stop - first,), data.y_train.dtype))
     return da.concatenate(images), da.concatenate(labels)
 
 
 def probabilities(model: SoftmaxRegression, X: da.Array) -> da.Array:
-    """Return the probability of each class as a lazy Dask array.
+    """Return the probability of each class as a lazy Dask array, shape ``(n, k)``.
+
+    Computing it raises what ``model(X.T)`` raises, with the number of the chunk.
 
     Parameters
     ----------
@@ -671,38 +625,25 @@ def probabilities(model: SoftmaxRegression, X: da.Array) -> da.Array:
         A trained model; the result uses it as it is now.
     X : dask.array.Array
         Rows of samples, shape ``(n, d)``.
-
-    Returns
-    -------
-    dask.array.Array
-        Shape ``(n, k)``. Computing it raises what ``model(X.T)`` raises, with the number of the
-        chunk.
 
     Examples
     --------
     >>> model = SoftmaxRegression(1, 2)
     >>> model.theta[:] = 0
-    >>> probabilities(model, da.zeros((3, 1), chunks=2)).compute()
+    >>> probabilities(model, da.zeros((2, 1), chunks=1)).compute()
     array([[0.5, 0.5],
-           [0.5, 0.5],
            [0.5, 0.5]], dtype=float32)
     """
     rows = _rows_for(model, X)
     chunks = (rows.chunks[0], (model.num_outputs,))
     meta = np.empty((0, 0), model.theta.dtype)
-    return rows.map_blocks(_probabilities, _snapshot(model), chunks=chunks, meta=meta)
-
-
-def _probabilities(
-    rows: NDArray[Any], model: SoftmaxRegression, block_id: tuple[int, ...]
-) -> NDArray[Any]:
-    with errors_name_chunk(f"block {block_id[0]}"):
-        P: NDArray[Any] = model.probabilities(rows.T).T
-    return P
+    return rows.map_blocks(_apply, _snapshot(model), "probabilities", chunks=chunks, meta=meta)
 
 
 def predict(model: SoftmaxRegression, X: da.Array) -> da.Array:
-    """Return the most likely class of each sample as a lazy Dask array.
+    """Return the most likely class of each sample as a lazy Dask array of intp, shape ``(n,)``.
+
+    Computing it raises what ``model.predict(X.T)`` raises, with the number of the chunk.
 
     Parameters
     ----------
@@ -710,12 +651,6 @@ def predict(model: SoftmaxRegression, X: da.Array) -> da.Array:
         A trained model; the result uses it as it is now.
     X : dask.array.Array
         Rows of samples, shape ``(n, d)``.
-
-    Returns
-    -------
-    dask.array.Array
-        Of intp, shape ``(n,)``. Computing it raises what ``model.predict(X.T)`` raises, with the
-        number of the chunk.
 
     Examples
     --------
@@ -726,14 +661,14 @@ def predict(model: SoftmaxRegression, X: da.Array) -> da.Array:
     """
     rows = _rows_for(model, X)
     meta = np.empty(0, np.intp)
-    return rows.map_blocks(_predict, _snapshot(model), drop_axis=1, meta=meta)
+    return rows.map_blocks(_apply, _snapshot(model), "predict", drop_axis=1, meta=meta)
 
 
-def _predict(
-    rows: NDArray[Any], model: SoftmaxRegression, block_id: tuple[int, ...]
-) -> NDArray[np.intp]:
-    with errors_name_chunk(f"block {block_id[0]}"):
-        return model.predict(rows.T)
+def _apply(
+    rows: NDArray[Any], model: SoftmaxRegression, method: str, block_id: tuple[int, ...]
+) -> Any:
+    with on_worker.errors_name_chunk(f"block {block_id[0]}"):
+        return getattr(model, method)(rows.T).T
 
 
 class Quality(NamedTuple):
@@ -770,10 +705,6 @@ def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
     y : dask.array.Array or array_like
         Labels, shape ``(n,)``.
 
-    Returns
-    -------
-    Quality
-
     Examples
     --------
     >>> model = SoftmaxRegression(1, 2)
@@ -786,7 +717,8 @@ def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
     rows = _rows_for(model, X)
     if rows.shape[0] == 0:
         raise ShapeError(f"X: expected at least one sample, got shape {rows.shape}")
-    chunks = zip(delayed_chunks(rows), split_like(rows, y, "y"), rows.chunks[0], strict=True)
+    sizes = rows.chunks[0]
+    chunks = zip(delayed_chunks(rows), split(y, sizes, "y"), sizes, strict=True)
     snapshot = _snapshot(model)
     parts = [
         delayed(_metric_sums)(part, labels, snapshot, number)
@@ -805,7 +737,7 @@ def _metric_sums(
     rows: NDArray[Any], y: NDArray[Any], model: SoftmaxRegression, number: int
 ) -> tuple[Any, ...]:
     """Return the contribution of a chunk to each metric."""
-    with errors_name_chunk(f"block {number}"):
+    with on_worker.errors_name_chunk(f"block {number}"):
         Z, n = model.logits(rows.T), len(rows)
         P, k = softmax(Z), model.num_outputs
         return (
