@@ -75,7 +75,7 @@ def dask_scheduler(**environment):
         threading.Thread(target=scheduler.stderr.read, daemon=True).start()
         worker = subprocess.Popen(
             [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
-             "--no-dashboard", "--death-timeout", "5"],
+             "--no-dashboard", "--death-timeout", "60"],
             stderr=subprocess.DEVNULL, env={**os.environ, **environment},
         )  # fmt: skip
         yield address, scheduler
