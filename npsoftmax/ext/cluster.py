@@ -248,8 +248,8 @@ def chunks_of_array(X: da.Array, y: Any, weights: Any) -> list[Chunk]:
     return _plan_chunks(names, sizes, layout, delayed_chunks(X), split(y, sizes, "y"), weights)
 
 
-def as_rows(X: Any) -> da.Array:
-    """Return a Dask array of rows whose chunks contain all features."""
+def as_rows(X: Any, width: int | None = None) -> da.Array:
+    """Return a Dask array of rows, of this width if it is given, whose chunks have all features."""
     if not isinstance(X, da.Array):
         raise InputError(
             f"X: expected a Dask array of rows, got {type(X).__name__}; {CUT_AN_ARRAY}; only "
@@ -263,6 +263,11 @@ def as_rows(X: Any) -> da.Array:
     if np.isnan(X.shape).any():
         raise ShapeError(
             f"X: expected blocks of known sizes, got shape {X.shape}; call X.compute_chunk_sizes()"
+        )
+    if width not in (None, X.shape[1]):
+        raise ShapeError(
+            f"X: expected rows of {width} features, got shape {X.shape}; samples are rows in Dask "
+            "arrays"
         )
     return X.rechunk({1: -1})
 
@@ -634,7 +639,7 @@ def probabilities(model: SoftmaxRegression, X: da.Array) -> da.Array:
     array([[0.5, 0.5],
            [0.5, 0.5]], dtype=float32)
     """
-    rows = _rows_for(model, X)
+    rows = as_rows(X, model.num_inputs)
     chunks = (rows.chunks[0], (model.num_outputs,))
     meta = np.empty((0, 0), model.theta.dtype)
     return rows.map_blocks(_apply, _snapshot(model), "probabilities", chunks=chunks, meta=meta)
@@ -659,7 +664,7 @@ def predict(model: SoftmaxRegression, X: da.Array) -> da.Array:
     >>> predict(model, da.from_array(np.array([[3.0], [-3.0]]), chunks=1)).compute()
     array([0, 1])
     """
-    rows = _rows_for(model, X)
+    rows = as_rows(X, model.num_inputs)
     meta = np.empty(0, np.intp)
     return rows.map_blocks(_apply, _snapshot(model), "predict", drop_axis=1, meta=meta)
 
@@ -714,7 +719,7 @@ def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
     >>> round(quality.accuracy, 3), quality.confusion.tolist()
     (0.667, [[1, 0], [1, 1]])
     """
-    rows = _rows_for(model, X)
+    rows = as_rows(X, model.num_inputs)
     if rows.shape[0] == 0:
         raise ShapeError(f"X: expected at least one sample, got shape {rows.shape}")
     sizes = rows.chunks[0]
@@ -728,38 +733,27 @@ def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
     while len(parts) > 1:
         groups = [parts[i : i + FAN_IN] for i in range(0, len(parts), FAN_IN)]
         parts = [delayed(reduce)(add, group) for group in groups]
-    ((n, hits, near, loss, squares, bins, confusion),) = dask.compute(parts[0])
+    ((n, sums, bins, confusion),) = dask.compute(parts[0])
     calibration_error = float(np.abs(bins[1] - bins[2]).sum() / n)
-    return Quality(n, hits / n, near / n, loss / n, squares / n, calibration_error, confusion)
+    accuracy, near, loss, squares = (sums / n).tolist()
+    return Quality(n, accuracy, near, loss, squares, calibration_error, confusion)
 
 
 def _metric_sums(
     rows: NDArray[Any], y: NDArray[Any], model: SoftmaxRegression, number: int
 ) -> tuple[Any, ...]:
-    """Return the contribution of a chunk to each metric."""
+    """Return the contribution of a chunk to the number of samples and to each metric."""
     with on_worker.errors_name_chunk(f"block {number}"):
         Z, n = model.logits(rows.T), len(rows)
         P, k = softmax(Z), model.num_outputs
-        return (
-            n,
-            n * metrics.accuracy(Z, y),
-            n * metrics.top_k_accuracy(Z, y, min(3, k)),
-            n * metrics.negative_log_likelihood(Z, y),
-            n * metrics.brier(P, y),
-            np.array(metrics.confidence_bins(P, y)),
-            metrics.confusion_matrix(Z.argmax(axis=0), y, k),
+        means = (
+            metrics.accuracy(Z, y),
+            metrics.top_k_accuracy(Z, y, min(3, k)),
+            metrics.negative_log_likelihood(Z, y),
+            metrics.brier(P, y),
         )
-
-
-def _rows_for(model: SoftmaxRegression, X: da.Array) -> da.Array:
-    """Return rows with as many features as the model takes."""
-    rows = as_rows(X)
-    if rows.shape[1] != model.num_inputs:
-        raise ShapeError(
-            f"X: expected rows of {model.num_inputs} features, got shape {rows.shape}; samples are "
-            "rows in Dask arrays"
-        )
-    return rows
+        bins = np.array(metrics.confidence_bins(P, y))
+        return n, n * np.array(means), bins, metrics.confusion_matrix(Z.argmax(axis=0), y, k)
 
 
 def _snapshot(model: SoftmaxRegression) -> Any:
