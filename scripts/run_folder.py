@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from train import Solver
 
-    import npsoftmax
     from npsoftmax.ext import plots
 
 # The checkpoint is removed last: as long as any file of a run exists, it can be resumed.
@@ -66,14 +65,11 @@ def claim(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
     with lock(folder):
         with os_errors_as_ours(folder):
             remove_stale(folder, older_than=0)  # the process that wrote them has ended
-            if args.force and not args.resume:
-                for name in FILES:
-                    (folder / name).unlink(missing_ok=True)
-            elif not args.resume:
+            if not args.resume and not args.force:
                 check_unused(folder)
-            for name in PICTURES:  # they show a model that this run replaces
-                if (folder / name).exists():
-                    (folder / name).unlink()
+            # The pictures, too: they show a model that this run replaces.
+            for name in PICTURES if args.resume else (*PICTURES, *FILES):
+                (folder / name).unlink(missing_ok=True)
         yield folder
 
 
@@ -133,19 +129,20 @@ def lock(folder: Path) -> Iterator[None]:
 
 def write_history(folder: Path, history: "plots.History") -> None:
     """Write one JSON object for each finished epoch or iteration."""
-    from npsoftmax.files import publish
-
-    lines = [json.dumps(asdict(record)) + "\n" for record in history]
-    with publish(folder / "history.jsonl") as file:
-        file.write("".join(lines).encode())
+    write(folder / "history.jsonl", *(json.dumps(asdict(record)) for record in history))
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
     """Write a report for people and programs."""
+    write(path, json.dumps(report, indent=2))
+
+
+def write(path: Path, *lines: str) -> None:
+    """Write a text."""
     from npsoftmax.files import publish
 
     with publish(path) as file:
-        file.write((json.dumps(report, indent=2) + "\n").encode())
+        file.write("".join(line + "\n" for line in lines).encode())
 
 
 def write_picture(program: str, path: Path, draw: "Callable[[], Figure]") -> None:
@@ -183,19 +180,17 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
 
 
-def summarise(
-    args: argparse.Namespace, data: "npsoftmax.Dataset", solver: "Solver"
-) -> dict[str, Any]:
+def summarise(solver: "Solver") -> dict[str, Any]:
     """Return the results, and what is needed to repeat the run."""
     import numpy as np
     from threadpoolctl import threadpool_info
 
     import npsoftmax
 
-    last = solver.trainer.history[-1]
+    data, last = solver.data, solver.trainer.history[-1]
     names = ("internal_api", "version", "architecture", "num_threads")
     return {
-        "settings": {**settings(args), **solver.settings},
+        "settings": {**settings(solver.args), **solver.settings},
         **solver.outcome,
         "dataset": data.name,
         "sha256": data.sha256,

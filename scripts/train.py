@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import command_line
 import local_cluster
@@ -37,6 +37,11 @@ OPTIMISERS = {
     "adam": "Adam",
     "adamw": "AdamW",
 }
+# Of the flags that belong to one solver.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "sgd": {"epochs": 10, "batch_size": 256, "lr": None, "optimiser": "descent"},
+    "lbfgs": {"max_iterations": 1000, "tol": 1e-5, "scheduler": None, "workers": None},
+}
 Say = Callable[[str], None]
 
 
@@ -48,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--dataset", metavar="NAME", help="fashion-mnist, mnist or garments")
     command_line.add_data_flags(flags)
     training = flags.add_argument_group("training")
-    training.add_argument("--solver", choices=SOLVERS, default="sgd",
+    training.add_argument("--solver", choices=DEFAULTS, default="sgd",
         help="minibatches (sgd, default), or all samples to the exact optimum (lbfgs)")  # fmt: skip
     training.add_argument("--l2", type=float, default=0.0,
         help="weight of the penalty on W; default 0")  # fmt: skip
@@ -74,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_solver_flags(flags: argparse.ArgumentParser) -> None:
-    """Add the flags of a single solver; their defaults are in the class of the solver."""
+    """Add the flags of a single solver; their defaults are in ``DEFAULTS``."""
     sgd = flags.add_argument_group("training with --solver sgd")
     sgd.add_argument("--epochs", type=command_line.positive, metavar="N",
         help="in total, including those before --resume; default 10")  # fmt: skip
@@ -105,13 +110,13 @@ def train(args: argparse.Namespace) -> None:
     command_line.limit_blas(args.threads or 1)
     data = choose_data(args)
     with local_cluster.connect(args, say) as client:
-        train_on(args, data, client, say, started)
+        train_with(SOLVERS[args.solver](args, data, client), say, started)
 
 
 def complete(args: argparse.Namespace) -> None:
     """Fill in the defaults of the solver, and reject the flags of the other one."""
-    for name, solver in SOLVERS.items():
-        for flag, default in solver.DEFAULTS.items():
+    for name, defaults in DEFAULTS.items():
+        for flag, default in defaults.items():
             given = getattr(args, flag)
             if name == args.solver:
                 setattr(args, flag, default if given is None else given)
@@ -148,30 +153,23 @@ def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
         return command_line.load(args, "garments")
 
 
-def train_on(
-    args: argparse.Namespace,
-    data: "npsoftmax.Dataset",
-    client: "Client | None",
-    say: Say,
-    started: float,
-) -> None:
-    """Train on a data set, here or on a cluster, and write the run folder."""
-    solver = SOLVERS[args.solver](args, data, client)
-    trainer = solver.trainer
+def train_with(solver: "Solver", say: Say, started: float) -> None:
+    """Train, and write the run folder."""
+    args, data, trainer = solver.args, solver.data, solver.trainer
     with run_folder.claim(args, data.name) as folder:
         trainer.checkpoint = folder / "checkpoint.npz"
         if args.resume:
-            resume(args, solver)
-        introduce(args, data, solver, say)
+            resume(solver)
+        introduce(solver, say)
         loaded = perf_counter()
-        with adds_resume_command(solver, folder):
-            train_and_print(solver, folder, args, say)
+        with advice_to_resume(solver, folder):
+            train_and_print(solver, folder, say)
             seconds = {"load": loaded - started, "train": perf_counter() - loaded}
             if isinstance(solver, ExactOptimum):
                 assess(solver, say)
-        trainer.model.fit_class_means(*training_part(args, data))
+        trainer.model.fit_class_means(solver.X, solver.y)
         trainer.model.save(folder / "model.npz")
-        summary = {**run_folder.summarise(args, data, solver), "seconds": seconds}
+        summary = {**run_folder.summarise(solver), "seconds": seconds}
         run_folder.write_json(folder / "summary.json", summary)
         title = f"{data.name}, {solver.title}"
         draw = partial(run_folder.draw_curves, title, trainer.history)
@@ -187,15 +185,27 @@ def train_on(
         print(json.dumps({**summary, "run_dir": str(folder), "history": history}))
 
 
-class Minibatches:
+class Task:
+    """The flags, the data and the model, for either solver."""
+
+    def __init__(self, args: argparse.Namespace, data: "npsoftmax.Dataset") -> None:
+        import npsoftmax
+
+        self.args, self.data = args, data
+        self.X, self.y = data.X_train[:, : args.limit], data.y_train[: args.limit]
+        shape = data.X_train.shape[0], len(data.classes)
+        self.model = npsoftmax.SoftmaxRegression(
+            *shape, seed=args.seed, dtype=args.dtype, classes=data.classes
+        )
+        self.test = data.X_test, data.y_test
+        self.identity = {"dataset": data.name, "sha256": data.sha256}
+        self.settings: dict[str, Any] = {}
+        self.outcome: dict[str, Any] = {}
+
+
+class Minibatches(Task):
     """Stochastic gradient descent, epoch after epoch."""
 
-    DEFAULTS: ClassVar[dict[str, Any]] = {
-        "epochs": 10,
-        "batch_size": 256,
-        "lr": None,
-        "optimiser": "descent",
-    }
     UNIT = "epochs"
 
     def __init__(
@@ -203,23 +213,22 @@ class Minibatches:
     ) -> None:
         import npsoftmax
 
-        X, y = training_part(args, data)
+        super().__init__(args, data)
         optimiser, batches = make_optimiser(args), f"batches of {args.batch_size}"
         self.trainer = npsoftmax.Trainer(
-            make_model(args, data),
+            self.model,
             optimiser,
-            npsoftmax.DataLoader(X, y, args.batch_size, shuffle=True, seed=args.seed),
-            test=(data.X_test, data.y_test),
+            npsoftmax.DataLoader(self.X, self.y, args.batch_size, shuffle=True, seed=args.seed),
+            test=self.test,
             l2=args.l2,
             checkpoint_every=args.checkpoint_every,
-            identity=identify(data),
+            identity=self.identity,
         )
         self.total, self.threads = args.epochs, args.threads or 1
         self.title = f"{optimiser!r}, {batches}"
         self.introduction = f"{args.epochs} epochs, {batches}, {optimiser!r}, l2={args.l2:g}"
         self.start = f", weights from N(0, 0.01), seed {args.seed}"
-        self.settings = {"optimiser": repr(optimiser)}
-        self.outcome: dict[str, Any] = {}
+        self.settings["optimiser"] = repr(optimiser)
 
     @property
     def done(self) -> int:
@@ -238,15 +247,9 @@ class Minibatches:
         return self.trainer.run(self.total - self.done)
 
 
-class ExactOptimum:
+class ExactOptimum(Task):
     """L-BFGS on all samples, to the optimum."""
 
-    DEFAULTS: ClassVar[dict[str, Any]] = {
-        "max_iterations": 1000,
-        "tol": 1e-5,
-        "scheduler": None,
-        "workers": None,
-    }
     UNIT = "max-iterations"
 
     def __init__(
@@ -254,15 +257,15 @@ class ExactOptimum:
     ) -> None:
         import npsoftmax
 
-        model = make_model(args, data)
-        problem = make_problem(args, data, model.input_scale(data.X_train.dtype), client)
+        super().__init__(args, data)
+        problem = self.problem(client)
         self.trainer = npsoftmax.FullBatchTrainer(
-            model,
+            self.model,
             problem,
-            test=(data.X_test, data.y_test),
+            test=self.test,
             tol=args.tol,
             checkpoint_every=args.checkpoint_every or 10,
-            identity=identify(data),
+            identity=self.identity,
         )
         self.total, self.threads = args.max_iterations, problem.threads
         self.title = f"L-BFGS, l2={args.l2:g}"
@@ -271,11 +274,24 @@ class ExactOptimum:
             f"threads={problem.threads}"
         )
         self.start = ""  # the optimum does not depend on the initial weights
-        self.settings: dict[str, Any] = {}
-        self.outcome: dict[str, Any] = {"cluster": None}
-        if client is not None:
-            about = {"workers": len(client.nthreads()), "distributed": version("distributed")}
-            self.outcome["cluster"] = about
+        self.outcome["cluster"] = client and {
+            "workers": len(client.nthreads()),
+            "distributed": version("distributed"),
+        }
+
+    def problem(self, client: "Client | None") -> "FullBatch":
+        """Return the objective on the training images, here or on the workers of a cluster."""
+        args, scale = self.args, self.model.input_scale(self.X.dtype)
+        if client is None:
+            from npsoftmax.objective import FullBatch
+
+            return FullBatch(self.X, self.y, args.l2, scale=scale, threads=args.threads)
+        from npsoftmax.ext import cluster
+
+        rows, labels = cluster.training_rows(
+            self.data, client, limit=args.limit, data_dir=args.data_dir, offline=args.offline
+        )
+        return cluster.FullBatch(rows, labels, args.l2, client, scale=scale)
 
     @property
     def done(self) -> int:
@@ -292,25 +308,7 @@ class ExactOptimum:
 
 
 Solver = Minibatches | ExactOptimum
-SOLVERS: dict[str, type[Minibatches] | type[ExactOptimum]] = {
-    "sgd": Minibatches,
-    "lbfgs": ExactOptimum,
-}
-
-
-def make_model(
-    args: argparse.Namespace, data: "npsoftmax.Dataset"
-) -> "npsoftmax.SoftmaxRegression":
-    """Return the model to train."""
-    import npsoftmax
-
-    return npsoftmax.SoftmaxRegression(
-        data.X_train.shape[0],
-        len(data.classes),
-        seed=args.seed,
-        dtype=args.dtype,
-        classes=data.classes,
-    )
+SOLVERS: dict[str, type[Solver]] = {"sgd": Minibatches, "lbfgs": ExactOptimum}
 
 
 def make_optimiser(args: argparse.Namespace) -> "npsoftmax.optimisers.Optimiser":
@@ -322,80 +320,52 @@ def make_optimiser(args: argparse.Namespace) -> "npsoftmax.optimisers.Optimiser"
     return optimiser
 
 
-def make_problem(
-    args: argparse.Namespace, data: "npsoftmax.Dataset", scale: float, client: "Client | None"
-) -> "FullBatch":
-    """Return the objective on the training images, here or on the workers of a cluster."""
-    if client is None:
-        from npsoftmax.objective import FullBatch
-
-        X, y = training_part(args, data)
-        return FullBatch(X, y, args.l2, scale=scale, threads=args.threads)
-    from npsoftmax.ext import cluster
-
-    rows, labels = cluster.training_rows(
-        data, client, limit=args.limit, data_dir=args.data_dir, offline=args.offline
-    )
-    return cluster.FullBatch(rows, labels, args.l2, client, scale=scale)
-
-
-def training_part(args: argparse.Namespace, data: "npsoftmax.Dataset") -> tuple[Any, Any]:
-    """Return the training images and labels that ``--limit`` leaves."""
-    return data.X_train[:, : args.limit], data.y_train[: args.limit]
-
-
-def identify(data: "npsoftmax.Dataset") -> dict[str, Any]:
-    """Return the settings of a checkpoint that distinguish data sets."""
-    return {"dataset": data.name, "sha256": data.sha256}
-
-
-def resume(args: argparse.Namespace, solver: Solver) -> None:
+def resume(solver: Solver) -> None:
     """Load the checkpoint of the run, unless it has done more than the flags ask for."""
-    solver.trainer.resume(Path(args.run_dir) / "checkpoint.npz")
+    folder = solver.args.run_dir
+    solver.trainer.resume(Path(folder) / "checkpoint.npz")
     if solver.done > solver.total:
         raise InputError(
-            f"--{solver.UNIT}: expected at least the {solver.done} that {args.run_dir} has done, "
-            f"got {solver.total}; the number includes those before --resume"
+            f"--{solver.UNIT}: expected at least the {solver.done} that {folder} has done, got "
+            f"{solver.total}; the number includes those before --resume"
         )
 
 
-def introduce(
-    args: argparse.Namespace, data: "npsoftmax.Dataset", solver: Solver, say: Say
-) -> None:
+def introduce(solver: Solver, say: Say) -> None:
     """Print the data set, the model and the settings."""
-    samples = training_part(args, data)[1].size
+    data = solver.data
     say(
-        f"data set  {data.name}: {samples} training and {data.y_test.size} test "
-        f"images, {len(data.classes)} classes\n          {data.origin}"
+        f"data set  {data.name}: {solver.y.size} training and {data.y_test.size} test images, "
+        f"{len(data.classes)} classes\n          {data.origin}"
     )
-    say(f"model     {solver.trainer.model!r}{solver.start}")
+    say(f"model     {solver.model!r}{solver.start}")
     say(f"training  {solver.introduction}")
-    if args.resume:
+    if solver.args.resume:
         say(f"resumed   {solver.position()}")
 
 
-def train_and_print(solver: Solver, folder: Path, args: argparse.Namespace, say: Say) -> None:
+def train_and_print(solver: Solver, folder: Path, say: Say) -> None:
     """Train, print the records, and keep the history in the folder up to date."""
-    if args.resume:  # the history may be longer than that of the checkpoint
-        run_folder.write_history(folder, solver.trainer.history)
+    trainer = solver.trainer
+    if solver.args.resume:  # the history may be longer than that of the checkpoint
+        run_folder.write_history(folder, trainer.history)
     printed = record = None
-    with (
-        progress_bar(solver, args.quiet) as bar,
-        signals_stop_between_steps(solver, folder, bar),
-    ):
+    with progress_bar(solver) as bar, signals_stop_between_steps(solver, bar):
         for record in solver.records():
-            if is_printed(record):
-                run_folder.write_history(folder, solver.trainer.history)
+            # Each epoch; of the iterations the first ten and each tenth one.
+            number = getattr(record, "iteration", 0)
+            if number < 10 or number % 10 == 0:
+                run_folder.write_history(folder, trainer.history)
                 bar.clear()
                 say(str(record))
                 sys.stdout.flush()
                 printed = record
     if printed is not record:
         say(str(record))
-    run_folder.write_history(folder, solver.trainer.history)
+    run_folder.write_history(folder, trainer.history)
 
 
-def progress_bar(solver: Solver, quiet: bool) -> "tqdm[Any]":
+def progress_bar(solver: Solver) -> "tqdm[Any]":
     """Return a bar of the steps on stderr, which is visible on a terminal only."""
     from tqdm import tqdm
 
@@ -407,14 +377,8 @@ def progress_bar(solver: Solver, quiet: bool) -> "tqdm[Any]":
         initial=solver.done * steps + solver.trainer.step,
         unit="step",
         leave=False,
-        disable=True if quiet else None,
+        disable=True if solver.args.quiet else None,
     )
-
-
-def is_printed(record: "EpochRecord | IterationRecord") -> bool:
-    """Return whether to print a record: each epoch, the first ten iterations, each tenth one."""
-    number = getattr(record, "iteration", 0)
-    return number < 10 or number % 10 == 0
 
 
 class InterruptionError(NpsoftmaxError):
@@ -424,8 +388,8 @@ class InterruptionError(NpsoftmaxError):
 
 
 @contextmanager
-def signals_stop_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end training between two steps, with a checkpoint."""
+def signals_stop_between_steps(solver: Solver, bar: "tqdm[Any]") -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM end training between two steps."""
     received: list[int] = []
 
     def receive(number: int, _: object) -> None:
@@ -438,45 +402,38 @@ def signals_stop_between_steps(solver: Solver, folder: Path, bar: "tqdm[Any]") -
         if received:
             raise InterruptionError
 
-    trainer = solver.trainer
-    trainer.on_step = on_step
+    solver.trainer.on_step = on_step
     # An ignored signal stays ignored: that is how a shell protects its background jobs.
     heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
     handlers = {number: signal.signal(number, receive) for number in heard}
     try:
         yield
-    except InterruptionError as error:
-        trainer.save_checkpoint(folder / "checkpoint.npz")
-        run_folder.write_history(folder, trainer.history)
-        raise InterruptionError(
-            f"interrupted {solver.position()}; checkpoint written, resume "
-            f"{resume_flags(solver, folder)}"
-        ) from error
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def adds_resume_command(solver: Solver, folder: Path) -> Iterator[None]:
-    """Say how to resume after a cluster was lost; the trainer has written a checkpoint."""
+def advice_to_resume(solver: Solver, folder: Path) -> Iterator[None]:
+    """After a signal or the loss of a cluster, keep the progress and say how to resume."""
+    trainer = solver.trainer
+    how = f"with the same flags and --dataset {solver.data.name} --resume --run-dir {folder}"
     try:
         yield
-    except ClusterError as error:
-        if not solver.trainer.history:
-            raise
-        run_folder.write_history(folder, solver.trainer.history)
-        raise ClusterError(
-            f"{error}; checkpoint written {solver.position()}, resume "
-            f"{resume_flags(solver, folder)}; leave out --scheduler and --workers to train on this "
-            "machine"
+    except InterruptionError as error:
+        trainer.save_checkpoint(folder / "checkpoint.npz")
+        run_folder.write_history(folder, trainer.history)
+        raise InterruptionError(
+            f"interrupted {solver.position()}; checkpoint written, resume {how}"
         ) from error
-
-
-def resume_flags(solver: Solver, folder: Path) -> str:
-    """Return the flags that resume a run, in words."""
-    name = solver.trainer.identity["dataset"]
-    return f"with the same flags and --dataset {name} --resume --run-dir {folder}"
+    except ClusterError as error:  # the trainer has written a checkpoint
+        if not trainer.history:
+            raise
+        run_folder.write_history(folder, trainer.history)
+        raise ClusterError(
+            f"{error}; checkpoint written {solver.position()}, resume {how}; leave out --scheduler "
+            "and --workers to train on this machine"
+        ) from error
 
 
 def assess(solver: ExactOptimum, say: Say) -> None:
