@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     import npsoftmax
 
 THREAD_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+    "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
 MAX_THREADS = 1024
 
 
@@ -47,25 +44,13 @@ class Parser(argparse.ArgumentParser):
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Add the folder of the data sets and the use of the network."""
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--data-dir",
-        metavar="DIR",
+    group.add_argument("--data-dir", metavar="DIR",
         help="folder of data sets, with DIR/fashion-mnist/train-images-idx3-ubyte.gz and so on; "
-        "default: $NPSOFTMAX_DATA, else the user's cache folder",
-    )
-    group.add_argument(
-        "--mirror",
-        metavar="URL",
-        action="append",
-        default=[],
-        help="try this address before the built-in mirrors; may be repeated",
-    )
-    group.add_argument(
-        "--offline",
-        action="store_true",
-        default=None,
-        help="never open a socket ($NPSOFTMAX_OFFLINE=1)",
-    )
+        "default: $NPSOFTMAX_DATA, else the user's cache folder")  # fmt: skip
+    group.add_argument("--mirror", metavar="URL", action="append", default=[],
+        help="try this address before the built-in mirrors; may be repeated")  # fmt: skip
+    group.add_argument("--offline", action="store_true", default=None,
+        help="never open a socket ($NPSOFTMAX_OFFLINE=1)")  # fmt: skip
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -79,9 +64,8 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 def natural(text: str, minimum: int = 0) -> int:
     """Parse a whole number of at least zero."""
     if not text.isascii() or not text.isdigit() or int(text) < minimum:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number of at least {minimum}, got {text!r}"
-        )
+        message = f"expected a whole number of at least {minimum}, got {text!r}"
+        raise argparse.ArgumentTypeError(message)
     return int(text)
 
 

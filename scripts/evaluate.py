@@ -4,6 +4,8 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    import npsoftmax
+    from npsoftmax import Dataset, SoftmaxRegression
 
 MAX_SUMMARY_BYTES = 2**20
 ROWS, COLUMNS = 3, 6  # of images in one picture
@@ -27,20 +29,14 @@ def parser() -> argparse.ArgumentParser:
         prog="evaluate.py", description="Evaluate a model on the test images of a data set."
     )
     flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")
-    flags.add_argument(
-        "--dataset",
-        metavar="NAME",
+    flags.add_argument("--dataset", metavar="NAME",
         help="fashion-mnist, mnist or garments; default: the one in summary.json next to the "
-        "model, else fashion-mnist",
-    )
+        "model, else fashion-mnist")  # fmt: skip
     command_line.add_data_flags(flags)
     pictures = flags.add_argument_group("pictures").add_mutually_exclusive_group()
-    pictures.add_argument(
-        "--pictures",
-        metavar="DIR",
+    pictures.add_argument("--pictures", metavar="DIR",
         help=f"where to write {', '.join(PICTURES)}; default: next to the model, if matplotlib "
-        "is installed",
-    )
+        "is installed")  # fmt: skip
     pictures.add_argument("--no-pictures", action="store_true", help="write none")
     command_line.add_output_flags(flags)
     return flags
@@ -84,7 +80,7 @@ def trained_on(model: str) -> str | None:
         return None
 
 
-def measure(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> dict[str, Any]:
+def measure(model: "SoftmaxRegression", data: "Dataset") -> dict[str, Any]:
     """Compute every metric on the test data."""
     from npsoftmax import metrics, softmax
 
@@ -115,12 +111,9 @@ def show(report: dict[str, Any]) -> None:
     if report["temperature"] != 1:
         print(f"{'temperature':27}{report['temperature']:.4f}")
     for key in (
-        "accuracy",
-        "top_3_accuracy",
-        "negative_log_likelihood",
-        "brier",
+        "accuracy", "top_3_accuracy", "negative_log_likelihood", "brier",
         "expected_calibration_error",
-    ):
+    ):  # fmt: skip
         print(f"{key.replace('_', ' '):27}{report[key]:.4f}")
     width = max(len(name) for name in report["classes"])
     print(f"\n{'class':{width}}  precision  recall      f1   predicted as class 0, 1, ...")
@@ -133,7 +126,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def write_pictures(
-    args: argparse.Namespace, model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset"
+    args: argparse.Namespace, model: "SoftmaxRegression", data: "Dataset"
 ) -> list[Path]:
     """Write the pictures; a failure is an error only if ``--pictures`` asks for them."""
     from npsoftmax.files import publish
@@ -142,9 +135,11 @@ def write_pictures(
     square = math.isqrt(model.num_inputs) ** 2 == model.num_inputs
     written: list[Path] = []
     try:
+        from matplotlib.figure import Figure
+
         for name, draw in PICTURES.items():
             if square or name in WITHOUT_IMAGES:
-                figure = draw(model, data)
+                draw(figure := Figure(), model, data)
                 with publish(folder / name) as file:
                     figure.savefig(file, format="png", dpi=100)
                 written.append(folder / name)
@@ -161,79 +156,64 @@ def write_pictures(
     return written
 
 
-def image_grid(rows: int, columns: int, title: str) -> "tuple[Figure, NDArray[Any]]":
-    """Return a figure with Axes for images, each below two lines of text."""
-    from matplotlib.figure import Figure
-
+def image_grid(figure: "Figure", rows: int, columns: int, title: str) -> "NDArray[Any]":
+    """Return Axes for images, each below two lines of text."""
     height = 0.75 + 1.75 * rows  # inches
-    figure = Figure(figsize=(9, height))
+    figure.set_size_inches(9, height)
     # Fixed margins: to compute them, matplotlib would draw everything a second time.
     top = 1 - 0.8 / height
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.1 / height, top=top, hspace=0.33)
     figure.suptitle(title, y=1 - 0.12 / height, verticalalignment="top")
-    return figure, figure.subplots(rows, columns)
+    axes: NDArray[Any] = figure.subplots(rows, columns)
+    return axes
 
 
-def weights(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
+def weights(figure: "Figure", model: "SoftmaxRegression", data: "Dataset") -> None:
     """Draw the weights of each class as an image."""
     from npsoftmax.ext import plots
 
-    rows = math.ceil(model.num_outputs / 5)
-    figure, axes = image_grid(rows, 5, "Weights of each class: red speaks for it, blue against it")
-    plots.weights(model, axes)
-    return figure
+    title = "Weights of each class: red speaks for it, blue against it"
+    plots.weights(model, image_grid(figure, math.ceil(model.num_outputs / 5), 5, title))
 
 
-def confusion(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
+def confusion(figure: "Figure", model: "SoftmaxRegression", data: "Dataset") -> None:
     """Draw the confusion matrix."""
-    from matplotlib.figure import Figure
-
     from npsoftmax.ext import plots
     from npsoftmax.metrics import confusion_matrix
 
     counts = confusion_matrix(model.predict(data.X_test), data.y_test, model.num_outputs)
-    figure = Figure(figsize=(7, 6.2))
+    figure.set_size_inches(7, 6.2)
     ax = plots.confusion(counts, data.classes, figure.subplots())
     ax.set_title(f"{data.name}: {data.y_test.size} test images", pad=10)
     for _ in range(2):  # the length of slanted names depends on the size that the first call finds
         figure.tight_layout()
-    return figure
 
 
-def predictions(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
-    """Draw the first test images."""
+def images(
+    figure: "Figure", model: "SoftmaxRegression", data: "Dataset", plot: str, title: str
+) -> None:
+    """Draw some test images with their predictions."""
     from npsoftmax.ext import plots
 
-    figure, axes = image_grid(ROWS, COLUMNS, f"{data.name}: the first test images")
-    plots.prediction_grid(model, data.X_test, data.y_test, axes)
-    return figure
+    axes = image_grid(figure, ROWS, COLUMNS, f"{data.name}: {title}")
+    getattr(plots, plot)(model, data.X_test, data.y_test, axes)
 
 
-def misclassified(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
-    """Draw the most confident errors."""
-    from npsoftmax.ext import plots
-
-    figure, axes = image_grid(ROWS, COLUMNS, f"{data.name}: the errors that the model is surest of")
-    plots.misclassified(model, data.X_test, data.y_test, axes)
-    return figure
-
-
-def reliability(model: "npsoftmax.SoftmaxRegression", data: "npsoftmax.Dataset") -> "Figure":
+def reliability(figure: "Figure", model: "SoftmaxRegression", data: "Dataset") -> None:
     """Draw the reliability diagram."""
-    from matplotlib.figure import Figure
-
     from npsoftmax.ext import plots
 
-    figure = Figure(figsize=(6, 5.6))
+    figure.set_size_inches(6, 5.6)
     plots.reliability(model.probabilities(data.X_test), data.y_test, figure.subplots())
-    return figure
 
 
-PICTURES = {
+PICTURES: dict[str, Callable[..., None]] = {
     "weights.png": weights,
     "confusion.png": confusion,
-    "predictions.png": predictions,
-    "misclassified.png": misclassified,
+    "predictions.png": partial(images, plot="prediction_grid", title="the first test images"),
+    "misclassified.png": partial(
+        images, plot="misclassified", title="the errors that the model is surest of"
+    ),
     "reliability.png": reliability,
 }
 WITHOUT_IMAGES = ("confusion.png", "reliability.png")

@@ -37,22 +37,15 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")
     group = flags.add_argument_group("formats, one or several")
-    group.add_argument(
-        "--onnx", action="store_true", help="a graph from raw pixels to labels and probabilities"
-    )
-    group.add_argument(
-        "--safetensors", action="store_true", help="weight and bias, as torch.nn.Linear has them"
-    )
-    group.add_argument(
-        "--html", action="store_true", help="one page that classifies images in a browser"
-    )
-    flags.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
+    for flag, content in (
+        ("--onnx", "a graph from raw pixels to labels and probabilities"),
+        ("--safetensors", "weight and bias, as torch.nn.Linear has them"),
+        ("--html", "one page that classifies images in a browser"),
+    ):
+        group.add_argument(flag, action="store_true", help=content)
+    flags.add_argument("-o", "--output", metavar="FILE",
         help="the file to write, if there is one format; default: MODEL with the suffix "
-        ".onnx, .safetensors or .html. An existing file is replaced",
-    )
+        ".onnx, .safetensors or .html. An existing file is replaced")  # fmt: skip
     command_line.add_output_flags(flags)
     return flags
 

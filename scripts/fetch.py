@@ -20,13 +20,10 @@ def parser() -> argparse.ArgumentParser:
         "files", metavar="FILE", nargs="*", help="only these files, by their names; default all"
     )
     command_line.add_data_flags(flags)
-    flags.add_argument(
-        "--timeout",
-        type=partial(command_line.positive_float, name="number of seconds"),
-        default=300,
-        metavar="S",
-        help="seconds for each file, all mirrors, attempts and pauses together; default 300",
-    )
+    seconds = partial(command_line.positive_float, name="number of seconds")
+    flags.add_argument("--timeout", type=seconds, default=300, metavar="S",
+        help="seconds for each file, all mirrors, attempts and pauses together; "
+        "default 300")  # fmt: skip
     command_line.add_output_flags(flags)
     return flags
 

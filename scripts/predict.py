@@ -31,12 +31,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "images", metavar="IMAGE", nargs="+", help="a photo: JPEG, PNG, GIF, WebP, TIFF, ..."
     )
-    flags.add_argument(
-        "--show",
-        metavar="FILE",
+    flags.add_argument("--show", metavar="FILE",
         help="draw each photo, the input of the model and its guesses into this PNG file; a "
-        "picture of an earlier call is replaced",
-    )
+        "picture of an earlier call is replaced")  # fmt: skip
     command_line.add_output_flags(flags)
     return flags
 

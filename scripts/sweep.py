@@ -85,11 +85,16 @@ def sweep(args: argparse.Namespace) -> None:
     say: Say = (lambda _: None) if args.quiet or args.json else partial(print, flush=True)
     command_line.limit_blas(args.threads or 1)
     data = hold_out(command_line.load(args, args.dataset), args.seed)
-    name = f"sweep-{args.setting.replace('_', '-')}-{run_folder.timestamp()}"
-    folder = Path(args.run_dir or f"runs/{name}")
+    setting = args.setting.replace("_", "-")
+    folder = Path(args.run_dir or f"runs/sweep-{setting}-{run_folder.timestamp()}")
     with run_folder.os_errors_as_ours(folder):
         folder.mkdir(parents=True)  # before any time is spent
-    say(introduce(args, data))
+    say(
+        f"data set   {data.name}: {data.y_train.size} training images, and {data.y_test.size} more "
+        f"held out for validation\n           {data.origin}\n"
+        f"training   {describe(args)}, repeats={args.repeats}\n\n"
+        f"{setting.replace('-', ' '):>10}  {HEADER}"
+    )
     try:
         outcomes, diverged = compare(args, values, data, say)
     except BaseException:
@@ -139,16 +144,6 @@ def hold_out(data: "npsoftmax.Dataset", seed: int) -> "npsoftmax.Dataset":
     whole = (data.X_train, data.y_train)
     (X, y), (X_held_out, y_held_out) = splitobs(whole, at=5 / 6, shuffle=True, rng=seed)
     return replace(data, X_train=X, y_train=y, X_test=X_held_out, y_test=y_held_out)
-
-
-def introduce(args: argparse.Namespace, data: "npsoftmax.Dataset") -> str:
-    """Return the data set, the settings and the header of the table."""
-    return (
-        f"data set   {data.name}: {data.y_train.size} training images, and {data.y_test.size} more "
-        f"held out for validation\n           {data.origin}\n"
-        f"training   {describe(args)}, repeats={args.repeats}\n\n"
-        f"{args.setting.replace('_', ' '):>10}  {HEADER}"
-    )
 
 
 def describe(args: argparse.Namespace) -> str:
@@ -202,13 +197,7 @@ def compare(
     return outcomes, diverged
 
 
-class Repeat(NamedTuple):
-    """The result of one training."""
-
-    train_loss: float
-    validation_loss: float
-    validation_acc: float
-    seconds_per_epoch: float
+Repeat = tuple[float, float, float, float]  # losses, accuracy and seconds as in an Outcome
 
 
 def summarise(value: float, repeats: Sequence[Repeat]) -> Outcome:
@@ -236,7 +225,7 @@ def train(settings: dict[str, Any], seed: int, data: "npsoftmax.Dataset") -> Rep
     history = trainer.fit(settings["epochs"])
     train_loss, _ = mean_loss_and_accuracy(model, X, y)
     validation = mean_loss_and_accuracy(model, data.X_test, data.y_test)
-    return Repeat(train_loss, *validation, statistics.median(r.train_seconds for r in history))
+    return train_loss, *validation, statistics.median(r.train_seconds for r in history)
 
 
 def mean_loss_and_accuracy(

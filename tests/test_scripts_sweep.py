@@ -134,7 +134,7 @@ def test_every_value_starts_from_the_same_seeds(compare, monkeypatch):
 
 
 def test_an_outcome_is_the_mean_and_the_range_of_its_repeats():
-    repeats = [sweep.Repeat(0.4, 2, 0.7, 1), sweep.Repeat(0.6, 4, 0.9, 5)]
+    repeats = [(0.4, 2, 0.7, 1), (0.6, 4, 0.9, 5)]
     assert sweep.summarise(0.1, repeats) == sweep.Outcome(
         0.1, 2, 4, pytest.approx(0.5), 3, pytest.approx(0.8), 3
     )
