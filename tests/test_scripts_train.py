@@ -23,6 +23,11 @@ LINE = re.compile(
 )
 
 
+def same_model(*folders):
+    """Return whether the models of some runs are equal, bit for bit."""
+    return len({(folder / "model.npz").read_bytes() for folder in folders}) == 1
+
+
 def test_whole_run(train, tmp_path):
     process = train(*SMALL, "--run-dir", "run")
     assert process.returncode == 0, process.stderr
@@ -91,36 +96,39 @@ def test_json_and_quiet(train, tmp_path):
 @pytest.mark.parametrize(
     ("environment", "threads"),
     [
-        ({}, 1),
-        pytest.param({"OMP_NUM_THREADS": "2"}, 2, marks=pytest.mark.exhaustive),
-        ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}, 2),
-        ({"OPENBLAS_NUM_THREADS": "many", "MKL_NUM_THREADS": "\u00b2", "OMP_NUM_THREADS": "0"}, 1),
-        pytest.param({"OMP_NUM_THREADS": "2,1"}, 2, marks=pytest.mark.exhaustive),
-        pytest.param({"OMP_NUM_THREADS": "9" * 5000}, 1, marks=pytest.mark.exhaustive),
+        ({}, None),
+        ({"OMP_NUM_THREADS": "2"}, 2),
+        ({"OMP_NUM_THREADS": "2,1"}, 2),
+        (
+            {"OPENBLAS_NUM_THREADS": "many", "MKL_NUM_THREADS": "\u00b2", "OMP_NUM_THREADS": "0"},
+            None,
+        ),
+        ({"OMP_NUM_THREADS": "9" * 5000}, None),
     ],
 )
 def test_the_number_of_threads_comes_from_the_environment_else_is_one(
-    train_process, monkeypatch, environment, threads
+    monkeypatch, environment, threads
 ):
-    for variable in command_line.THREAD_VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-    process = train_process(*SMALL, "--json", **environment)
+    monkeypatch.setattr(os, "environ", environment)
+    assert command_line.set_threads(None) == threads
+    assert environment == dict.fromkeys(command_line.THREAD_VARIABLES, str(threads or 1))
+
+
+def test_the_first_of_the_variables_reaches_the_blas(train_process):
+    process = train_process(*SMALL, "--json", OPENBLAS_NUM_THREADS="2", OMP_NUM_THREADS="1")
     summary = json.loads(process.stdout)
-    assert [blas["num_threads"] for blas in summary["blas"]] == [threads]
-    assert summary["threads"] == threads
+    assert [blas["num_threads"] for blas in summary["blas"]] == [2]
+    assert summary["threads"] == 2
 
 
-@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
-def test_the_same_seed_gives_the_same_model_in_the_default_run_folder(
-    train_process, tmp_path, threads
-):
+def test_the_same_seed_gives_the_same_model_in_the_default_run_folder(train_process, tmp_path):
+    # Products large enough for the BLAS to share among its threads.
+    flags = ["--dataset", "garments", "--epochs", "2", "--batch-size", "1024", "--threads", "2"]
     for _ in range(2):
-        # Products large enough for the BLAS to share among its threads.
-        flags = ["--dataset", "garments", "--epochs", "2", "--batch-size", "1024"]
-        assert train_process(*flags, "--threads", threads).returncode == 0
+        assert train_process(*flags).returncode == 0
     first, second = (tmp_path / "runs").iterdir()
     assert re.fullmatch(r"garments-\d{8}-\d{6}-\d{6}", first.name)
-    assert (first / "model.npz").read_bytes() == (second / "model.npz").read_bytes()
+    assert same_model(first, second)
 
 
 @pytest.mark.parametrize(
@@ -164,33 +172,36 @@ def test_resume_with_another_data_set_is_refused(train, tmp_path, fashion_mnist_
 # Errors
 
 
-@pytest.fixture
-def without_garments(monkeypatch):
-    """Let no data be loaded: what is wrong with the flags is said before."""
-    monkeypatch.setattr(datasets, "_load_garments", lambda: pytest.fail("data were loaded"))
+LBFGS = ["--dataset", "garments", "--solver", "lbfgs"]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments, got 'cifar'"),
-        ([*SMALL, "--lr", "-1"], "expected a finite eta >= 0, got -1.0"),
-        ([*SMALL, "--lr", "inf"], "expected a finite eta >= 0, got inf"),
         (["--dataset", ""], "got ''"),
-        ([*SMALL, "--l2", "nan"], "l2: expected"),
+        ([*SMALL, "--lr", "-1"], "expected a finite eta >= 0, got -1.0"),
+        ([*SMALL, "--l2", "nan"], "l2: expected a number of at least 0"),
+        ([*LBFGS, "--tol", "nan"], "tol: expected a number of at least 0"),
+        ([*LBFGS, "--lr", "0.1"], "--lr: expected with --solver sgd"),
+        ([*LBFGS, "--batch-size", "3"], "--batch-size: expected with --solver sgd"),
+        ([*SMALL, "--max-iterations", "1"], "--max-iterations: expected with --solver lbfgs"),
         ([*SMALL, "--resume"], "expected --run-dir"),
         ([*SMALL, "--resume", "--run-dir", ""], "expected --run-dir"),
         ([*SMALL, "--resume", "--run-dir", "none"], "cannot read none/checkpoint.npz"),
         ([*SMALL, "--run-dir", f"{__file__}/run"], "cannot make the run folder"),
         (["--batch-size", "0"], "--batch-size: expected a whole number of at least 1, got '0'"),
-        (["--seed", "-1"], "--seed: expected a whole number of at least 0, got '-1'"),
+        (["--max-iterations", "-1"], "expected a whole number of at least 0, got '-1'"),
         (["--limit", "1.5"], "--limit: expected a whole number of at least 1, got '1.5'"),
         (["--threads", "1025"], "--threads: expected at most 1024, got '1025'"),
-        (["--optimiser", "sgd"], "invalid choice: 'sgd'"),
+        (["--solver", "newton"], "invalid choice: 'newton'"),
         (["--nonsense"], "unrecognized arguments: --nonsense; see train.py --help"),
     ],
 )
-def test_usage_errors_exit_2_with_one_line(train, flags, message, without_garments):
+def test_usage_errors_exit_2_with_one_line_before_data_are_loaded(
+    train, flags, message, monkeypatch
+):
+    monkeypatch.setattr(datasets, "_load_garments", lambda: pytest.fail("data were loaded"))
     line = one_line(train(*flags), 2)
     assert line.startswith("train.py: error: ") and message in line
 
@@ -206,9 +217,8 @@ def test_a_run_is_not_overwritten_without_force(train, tmp_path):
 
 @pytest.mark.parametrize(
     ("flags", "checksum"),
-    [(["--offline"], "346e55b9"), (["--offline", "--dataset", "fashion-mnist"], "346e55b9"),
-     (["--dataset", "mnist"], "440fcabf")],
-)  # fmt: skip
+    [(["--offline"], "346e55b9"), (["--dataset", "mnist"], "440fcabf")],
+)
 def test_missing_data_exit_3_and_the_error_says_where_to_put_them(train, flags, checksum):
     line = one_line(train(*flags, NPSOFTMAX_DATA=""), 3)
     for part in ("mnist", "train-images-idx3-ubyte.gz", checksum, "; put "):
@@ -258,8 +268,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
-@pytest.mark.parametrize("moment", ["numpy", "npsoftmax.data.garments"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGINT, "numpy"), (signal.SIGTERM, "npsoftmax.data.garments")],
+)
 def test_a_signal_outside_the_loop_also_ends_in_one_line(tmp_path, number, moment):
     # Stopped while it imports NumPy or loads the data, long before the first step.
     process = subprocess.run(
@@ -297,8 +309,7 @@ def test_force_removes_the_files_of_the_old_run(train, tmp_path):
     ("redirection", "code"), [("| true", 1), (">&-", 0), ("2>&-", 0), (">/dev/full", 1)]
 )
 def test_streams_that_are_closed_or_full(tmp_path, redirection, code):
-    command = f"{sys.executable} {SCRIPT} {' '.join(SMALL)} {redirection}"
-    command = f"set -o pipefail; {command}"
+    command = f"set -o pipefail; {sys.executable} {SCRIPT} {' '.join(SMALL)} {redirection}"
     process = subprocess.run(
         ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
@@ -328,9 +339,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path, number):
     assert f"resumed   {position}\n" in resumed.stdout
     assert train(*flags, "--run-dir", "whole").returncode == 0
     run, whole = tmp_path / "run", tmp_path / "whole"
-    assert (run / "model.npz").read_bytes() == (whole / "model.npz").read_bytes()
-
-    assert told(run) == told(whole)
+    assert same_model(run, whole) and told(run) == told(whole)
 
 
 def test_resuming_a_finished_run_with_more_epochs(train, tmp_path):
@@ -338,8 +347,7 @@ def test_resuming_a_finished_run_with_more_epochs(train, tmp_path):
     more = [*SMALL, "--epochs", "3"]
     assert train(*more, "--run-dir", "run", "--resume").returncode == 0
     assert train(*more, "--run-dir", "whole").returncode == 0
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    assert (run / "model.npz").read_bytes() == (whole / "model.npz").read_bytes()
+    assert same_model(tmp_path / "run", tmp_path / "whole")
 
 
 def test_resuming_with_fewer_epochs_or_another_setting_is_refused(train):
@@ -378,7 +386,6 @@ def test_real_data_from_compressed_files_then_from_the_cache(
         assert f"SHA-256 verified; {reused} of 4 unpacked copies reused" in process.stdout
         assert process.returncode == 0, process.stderr
         assert "60000 training and 10000 test images" in process.stdout
-        assert "SHA-256 verified" in process.stdout
     copies = private_folders / "npsoftmax" / "unpacked" / "fashion-mnist"
     assert sum(path.stat().st_size for path in copies.iterdir()) == 54_950_048
 
@@ -422,10 +429,9 @@ def test_temporary_files_of_a_killed_run_are_removed(train, tmp_path):
 
 def test_the_summary_contains_no_mirrors_and_folders(train, tmp_path):
     mirror = "http://me:secret@127.0.0.1:1/"
-    assert train(*SMALL, "--run-dir", "run", "--mirror", mirror, "--json").returncode == 0
+    assert train(*SMALL, "--run-dir", "run", "--mirror", mirror).returncode == 0
     summary = (tmp_path / "run" / "summary.json").read_text()
     assert "secret" not in summary and "run_dir" not in summary
-    assert json.loads(summary)["settings"]["batch_size"] == 64
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
