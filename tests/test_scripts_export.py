@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import INSTALL, SCRIPTS, run_here, run_process
+from running import INSTALL, SCRIPTS, one_line, run_here, run_process
 
 from npsoftmax import SoftmaxRegression
 
@@ -77,29 +77,23 @@ def test_a_file_of_another_name_replaces_what_is_there(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "code", "message"),
+    ("flags", "message"),
     [
-        ([], 2, "add --onnx, --safetensors or --html"),
-        (["--html", "--onnx", "-o", "{folder}/x"], 2, "expected one format for one file, got 2"),
-        (["--html", "-o", "{folder}/model.npz"], 2, "expected another file than a model"),
-        (["--html", "-o", "{folder}/symbolic"], 2, "expected another file than a model"),
-        (["--html", "-o", "{folder}/hard"], 2, "expected another file than a model"),
-        (["--html", "-o", "{folder}"], 2, "got a folder"),
-        (["--html", "-o", "{folder}/model.npz/x"], 2, "cannot write"),
-        (["--html", "-o", "{folder}/" + "x" * 300], 2, "cannot write"),
-        (["--html", "--svg"], 2, "unrecognized arguments: --svg"),
+        ([], "add --onnx, --safetensors or --html"),
+        (["--html", "--onnx", "-o", "{folder}/x"], "expected one format for one file, got 2"),
+        (["--html", "-o", "{folder}/model.npz"], "expected another file than a model"),
+        (["--html", "-o", "{folder}/hard"], "expected another file than a model"),
+        (["--html", "-o", "{folder}"], "got a folder"),
+        (["--html", "-o", "{folder}/model.npz/x"], "cannot write"),
+        (["--html", "--svg"], "unrecognized arguments: --svg"),
     ],
 )
-def test_refusals_leave_everything_as_it_was(model, flags, code, message):
+def test_refusals_leave_everything_as_it_was(model, flags, message):
     folder, before = model.parent, model.read_bytes()
-    (folder / "symbolic").symlink_to(model)
     os.link(model, folder / "hard")
     process = run(model, *(flag.format(folder=folder) for flag in flags))
-    assert process.returncode == code, process.stderr
-    (line,) = process.stderr.splitlines()
-    assert message in line
-    assert process.stdout == ""
-    assert names(folder) == ["hard", "model.npz", "symbolic"]
+    assert message in one_line(process, 2)
+    assert names(folder) == ["hard", "model.npz"]
     assert model.read_bytes() == before
 
 
@@ -113,20 +107,14 @@ def test_refusals_leave_everything_as_it_was(model, flags, code, message):
 )
 def test_models_that_cannot_be_exported(model, prepare, code, message):
     prepare(model)
-    process = run(model, "--html")
-    assert process.returncode == code
-    (line,) = process.stderr.splitlines()
-    assert message in line
-    assert process.stdout == ""
+    assert message in one_line(run(model, "--html"), code)
     assert not model.with_suffix(".html").exists()
 
 
 def test_a_model_under_the_name_of_an_export_is_kept(model):
     path = model.rename(model.with_suffix(".html"))
     before = path.read_bytes()
-    process = run(path, "--html")
-    assert process.returncode == 2
-    assert "name one with -o" in process.stderr
+    assert "name one with -o" in one_line(run(path, "--html"), 2)
     assert path.read_bytes() == before
 
 
@@ -139,9 +127,7 @@ def test_a_missing_package_is_named_before_anything_is_written(model, tmp_path, 
     (hiding / f"{package}.py").write_text(f'raise ModuleNotFoundError("No module {package}")')
     flags = ["--onnx", "--safetensors", "--html"]
     process = run_process(SCRIPT, ".", model, *flags, PYTHONPATH=hiding)
-    assert process.returncode == 2
-    (line,) = process.stderr.splitlines()
-    assert line == (
+    assert one_line(process, 2) == (
         f"export.py: error: --{package}: No module {package}; install what it needs: "
         f'python -m pip install ".[{package}]"'
     )

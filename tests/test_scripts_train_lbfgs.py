@@ -91,9 +91,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_finished_run_resumes_with_a_smaller_tolerance_and_not_with_fewer_iterations(
-    train, tmp_path
-):
+def test_a_finished_run_resumes_to_a_smaller_tolerance_but_not_a_smaller_number(train, tmp_path):
     assert train(*SMALL, "--tol", "1e-3", "--run-dir", "run").returncode == 0
     before = told(tmp_path / "run")
     assert train(*SMALL, "--tol", "1e-4", "--run-dir", "run", "--resume").returncode == 0
