@@ -4,6 +4,7 @@ import importlib
 from functools import partial
 from pathlib import Path
 
+import definition
 import measure
 import numpy as np
 import optimum
@@ -12,12 +13,6 @@ import pytest
 import softmax as softmax_benchmark
 
 ROOT = Path(__file__).parent.parent
-
-
-def test_numerics_shows_the_results_as_they_were_measured():
-    text = (ROOT / "docs" / "numerics.md").read_text()
-    for name, table in softmax_benchmark.tables(measure.load("softmax")).items():
-        assert f"<!-- {name} -->\n{table}\n<!-- /{name} -->" in text, name
 
 
 def test_the_claims_hold_in_the_results():
@@ -58,24 +53,51 @@ def test_text_is_inserted_between_its_marks(tmp_path):
         measure.insert(document, "absent", "new")
 
 
-def test_unequal_answers_are_refused():
+@pytest.mark.parametrize("benchmark", [softmax_benchmark, definition])
+def test_unequal_answers_are_refused(benchmark):
     with pytest.raises(AssertionError, match="wrong"):
-        softmax_benchmark.refuse_unequal({"right": lambda: 1.0, "wrong": lambda: 1.1})
+        benchmark.refuse_unequal({definition.FUSED: lambda: 1.0, "wrong": lambda: 1.1})
 
 
-@pytest.mark.parametrize(
-    "name", ["hot_loop", "limit", "optimum", "scaling", "scale_out", "start_to_finish"]
-)
-def test_the_page_of_benchmarks_shows_the_results_as_they_were_measured(name):
+PAGES = {
+    "softmax": "docs/numerics.md",
+    "definition": "docs/exercises.md",
+    "faults": "benchmarks/results/faults.md",
+    **dict.fromkeys(
+        ["hot_loop", "limit", "optimum", "scaling", "scale_out", "start_to_finish"],
+        "benchmarks/README.md",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "page"), PAGES.items())
+def test_a_page_shows_the_results_as_they_were_measured(name, page):
     package = {"hot_loop": "torch", "scaling": "resource", "scale_out": "distributed"}.get(name)
     if package:
         pytest.importorskip(package, reason=f"needs {package}: pip install '.[bench]'")
-    benchmark = importlib.import_module(name)
-    text = (ROOT / "benchmarks" / "README.md").read_text()
-    for mark, table in benchmark.tables(measure.load(name)).items():
+    text = (ROOT / page).read_text()
+    for mark, table in importlib.import_module(name).tables(measure.load(name)).items():
         assert f"<!-- {mark} -->\n{table}\n<!-- /{mark} -->" in text, mark
-    assert (measure.RESULTS / f"{name}.png").stat().st_size > 5000
-    assert f"results/{name}.png" in text
+    if page == "benchmarks/README.md":
+        assert (measure.RESULTS / f"{name}.png").stat().st_size > 5000
+        assert f"results/{name}.png" in text
+
+
+def test_the_exercises_show_what_many_classes_cost_as_it_was_measured():
+    scaling = pytest.importorskip("scaling", reason="needs the module resource")
+    text = (ROOT / PAGES["definition"]).read_text()
+    for row in scaling.tables(measure.load("scaling"))["scaling_k"].splitlines()[2:]:
+        classes, relative, *_, memory = row.strip("| ").split(" | ")
+        assert f"| {classes} | {relative} | {memory} |\n" in text
+
+
+def test_all_forms_of_the_definition_are_the_same_loss():
+    z, y = np.log(np.array([[1.0, 1.0], [3.0, 1.0]])), np.array([0, 1])
+    calls = definition.contestants(z, y)
+    assert len(calls) == 5
+    for name, call in calls.items():
+        assert call() == pytest.approx((np.log(4) + np.log(2)) / 2), name
+    definition.refuse_unequal(calls)
 
 
 def test_results_are_published_as_asked(tmp_path, monkeypatch, capsys):

@@ -83,12 +83,14 @@ def test_without_matplotlib_only_the_curves_are_missing(train_process, tmp_path,
 
 
 def test_json_and_quiet(train, tmp_path):
-    process = train(*SMALL, "--run-dir", "a", "--json")
+    process = train(*SMALL, "--run-dir", "a", "--json", "--mirror", "http://me:secret@127.0.0.1:1/")
     (line,) = process.stdout.splitlines()
     result = json.loads(line)
     assert result["run_dir"] == "a"
     assert result["history"] == history_of(tmp_path / "a")
     assert process.stderr == ""
+    summary = (tmp_path / "a" / "summary.json").read_text()
+    assert "secret" not in summary and "run_dir" not in summary
     process = train(*SMALL, "--run-dir", "b", "--quiet")
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
@@ -150,13 +152,11 @@ def test_settings_reach_the_training(train, tmp_path, flags, rule):
 
 
 def test_l2_shrinks_the_weights(train, tmp_path):
-    for name, l2 in (("free", "0"), ("bound", "1")):
-        assert train(*SMALL, "--run-dir", name, "--l2", l2).returncode == 0
-    norms = {
-        name: np.linalg.norm(SoftmaxRegression.load(tmp_path / name / "model.npz").W)
-        for name in ("free", "bound")
-    }
-    assert norms["bound"] < 0.5 * norms["free"]
+    norms = []
+    for l2 in ("0", "1"):
+        assert train(*SMALL, "--run-dir", l2, "--l2", l2).returncode == 0
+        norms.append(np.linalg.norm(SoftmaxRegression.load(tmp_path / l2 / "model.npz").W))
+    assert norms[1] < 0.5 * norms[0]
 
 
 def test_resume_with_another_data_set_is_refused(train, tmp_path, fashion_mnist_folder):
@@ -166,10 +166,88 @@ def test_resume_with_another_data_set_is_refused(train, tmp_path, fashion_mnist_
     assert "dataset 'garments' there, 'fashion-mnist' here" in one_line(process, 2)
 
 
+# The solver for all samples
+
+CONVEX = ["--dataset", "garments", "--solver", "lbfgs", "--limit", "1500", "--l2", "0.001"]
+ITERATION = re.compile(
+    r"iteration (\d{3}) \| train_loss=\d\.\d{4} \| train_acc=\d\.\d{4} \| test_loss=\d\.\d{4}"
+    r" \| test_acc=\d\.\d{4} \| objective=\d\.\d{6} \| max_gradient=\d\.\de-\d\d \| \d+\.\d\d s"
+)
+
+
+def test_whole_run_to_the_optimum(train, tmp_path):
+    process = train(*CONVEX, "--run-dir", "run", "--threads", "2")
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    lines = process.stdout.splitlines()
+    assert lines[2] == "model     SoftmaxRegression(784 => 10, float32)"
+    assert lines[3].startswith("training  L-BFGS on all samples until max|gradient| <= 1e-05")
+    assert "l2=0.001, threads=2" in lines[3]
+    shown = [ITERATION.fullmatch(line)[1] for line in lines if line.startswith("iteration")]
+    history = history_of(tmp_path / "run")
+    last = history[-1]["iteration"]
+    assert [record["iteration"] for record in history] == list(range(last + 1))
+    assert [int(number) for number in shown] == [
+        n for n in range(last + 1) if n < 10 or n % 10 == 0 or n == last
+    ]
+    assert history[-1]["max_gradient"] <= 1e-5 < history[-2]["max_gradient"]
+    (optimum,) = [line for line in lines if line.startswith("optimum   ")]
+    assert f"converged after {last} iterations" in optimum and "above the smallest" in optimum
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["optimum"]["objective"] == history[-1]["objective"]
+    assert 0 <= summary["optimum"]["suboptimality"] < 1e-4
+    assert summary["threads"] == 2 and summary["settings"]["solver"] == "lbfgs"
+    assert summary["settings"]["tol"] == 1e-5
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    np.testing.assert_allclose(model.W.sum(axis=0), 0, atol=1e-4)
+    written = lines[-2].split(": ")[1].split()
+    assert set(written) == {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_result_that_has_not_converged_is_a_warning_with_advice(train, tmp_path):
+    process = train(*CONVEX, "--max-iterations", "2", "--run-dir", "run", "--json")
+    assert process.returncode == 0
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("train.py: warning: not converged after 2 iterations")
+    assert line.endswith("raise max_iterations, now 2")
+    result = json.loads(process.stdout)
+    assert result["optimum"]["reason"] == "iterations" and len(result["history"]) == 3
+    assert SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+
+
+def test_an_interrupted_solver_resumes_bit_for_bit(train, tmp_path):
+    flags = [*CONVEX, "--l2", "0", "--tol", "0", "--max-iterations", "60", "--limit", "5000"]
+    assert train(*flags, "--run-dir", "whole").returncode == 0
+    code, _, complaint = interrupt(
+        tmp_path, [*flags, "--run-dir", "run"], "iteration 003", signal.SIGINT
+    )
+    assert code == 130
+    assert re.search(r"^train.py: interrupted after iteration \d+; checkpoint written", complaint)
+    assert len(history_of(tmp_path / "run")) < 61
+    again = train(*flags, "--run-dir", "run", "--resume")
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"^resumed   after iteration \d+$", again.stdout, re.MULTILINE)
+    assert told(tmp_path / "run") == told(tmp_path / "whole")
+    assert same_model(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_finished_run_resumes_to_a_smaller_tolerance_but_not_a_smaller_number(train, tmp_path):
+    assert train(*CONVEX, "--tol", "1e-3", "--run-dir", "run").returncode == 0
+    before = told(tmp_path / "run")
+    assert train(*CONVEX, "--tol", "1e-4", "--run-dir", "run", "--resume").returncode == 0
+    after = told(tmp_path / "run")
+    assert after[: len(before)] == before and len(after) > len(before)
+    line = one_line(train(*CONVEX, "--max-iterations", "1", "--run-dir", "run", "--resume"), 2)
+    assert f"--max-iterations: expected at least the {after[-1]['iteration']} that run" in line
+
+
+def test_a_run_of_the_other_solver_is_refused(train):
+    assert train(*CONVEX, "--run-dir", "run").returncode == 0
+    flags = ["--dataset", "garments", "--limit", "1500", "--run-dir", "run", "--resume"]
+    assert "expected a checkpoint, got a checkpoint of the lbfgs" in one_line(train(*flags), 4)
+
+
 # Errors
-
-
-LBFGS = ["--dataset", "garments", "--solver", "lbfgs"]
 
 
 @pytest.mark.parametrize(
@@ -179,9 +257,9 @@ LBFGS = ["--dataset", "garments", "--solver", "lbfgs"]
         (["--dataset", ""], "got ''"),
         ([*SMALL, "--lr", "-1"], "expected a finite eta >= 0, got -1.0"),
         ([*SMALL, "--l2", "nan"], "l2: expected a number of at least 0"),
-        ([*LBFGS, "--tol", "nan"], "tol: expected a number of at least 0"),
-        ([*LBFGS, "--lr", "0.1"], "--lr: expected with --solver sgd"),
-        ([*LBFGS, "--batch-size", "3"], "--batch-size: expected with --solver sgd"),
+        ([*CONVEX, "--tol", "nan"], "tol: expected a number of at least 0"),
+        ([*CONVEX, "--lr", "0.1"], "--lr: expected with --solver sgd"),
+        ([*CONVEX, "--batch-size", "3"], "--batch-size: expected with --solver sgd"),
         ([*SMALL, "--max-iterations", "1"], "--max-iterations: expected with --solver lbfgs"),
         ([*SMALL, "--resume"], "expected --run-dir"),
         ([*SMALL, "--resume", "--run-dir", ""], "expected --run-dir"),
@@ -203,13 +281,16 @@ def test_usage_errors_exit_2_with_one_line_before_data_are_loaded(
     assert line.startswith("train.py: error: ") and message in line
 
 
-def test_a_run_is_not_overwritten_without_force(train, tmp_path):
+def test_a_run_is_replaced_only_with_force_and_then_as_a_whole(train, tmp_path):
+    run = tmp_path / "run"
     assert train(*SMALL, "--run-dir", "run").returncode == 0
-    before = (tmp_path / "run" / "model.npz").read_bytes()
+    before = (run / "model.npz").read_bytes()
+    for name in ("notes.txt", *evaluate.PICTURES):
+        (run / name).touch()
     assert "holds a run already" in one_line(train(*SMALL, "--run-dir", "run", "--seed", 1), 2)
-    assert (tmp_path / "run" / "model.npz").read_bytes() == before
-    assert train(*SMALL, "--run-dir", "run", "--seed", 1, "--force").returncode == 0
-    assert (tmp_path / "run" / "model.npz").read_bytes() != before
+    assert (run / "model.npz").read_bytes() == before
+    assert train(*SMALL, "--run-dir", "run", "--force", "--lr", "1e38").returncode == 5
+    assert {path.name for path in run.iterdir()} == {"notes.txt", "checkpoint.npz"}
 
 
 @pytest.mark.parametrize(
@@ -289,16 +370,6 @@ def test_a_missing_project_is_an_error_that_says_how_to_install_it(train_process
     (tmp_path / "npsoftmax.py").write_text("raise ModuleNotFoundError(\"No module named 'x'\")")
     line = one_line(train_process(PYTHONPATH=str(tmp_path)), 1)
     assert "python -m pip install ." in line
-
-
-def test_force_removes_the_files_of_the_old_run(train, tmp_path):
-    assert train(*SMALL, "--run-dir", "run").returncode == 0
-    (tmp_path / "run" / "notes.txt").write_text("mine")
-    for name in evaluate.PICTURES:
-        (tmp_path / "run" / name).touch()
-    assert train(*SMALL, "--run-dir", "run", "--force", "--lr", "1e38").returncode == 5
-    left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"notes.txt", "checkpoint.npz"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
@@ -387,6 +458,17 @@ def test_real_data_from_compressed_files_then_from_the_cache(
     assert sum(path.stat().st_size for path in copies.iterdir()) == 54_950_048
 
 
+def test_the_optimum_of_fashion_mnist(train, tmp_path, fashion_mnist_folder):
+    flags = ["--solver", "lbfgs", "--l2", "1e-4", "--data-dir", fashion_mnist_folder]
+    process = train(*flags, "--run-dir", "run")
+    assert process.returncode == 0, process.stderr
+    last = history_of(tmp_path / "run")[-1]
+    # 0.3794768 is the optimum in float64, proved to 1e-9.
+    assert last["objective"] == pytest.approx(0.3794768, rel=1e-4)
+    assert last["test_acc"] >= 0.844
+    assert last["evaluations"] <= 100
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_real_run_in_bounded_memory(fashion_mnist_folder, tmp_path):
     # VmHWM and not getrusage, whose maximum a child inherits from the process that starts it.
@@ -405,7 +487,7 @@ def test_real_run_in_bounded_memory(fashion_mnist_folder, tmp_path):
     assert int(re.search(r"VmHWM:\s+(\d+) kB", process.stderr)[1]) < 300 * 1024
 
 
-def test_a_folder_that_another_run_uses_is_refused(train, tmp_path):
+def test_a_folder_is_free_once_the_run_that_uses_it_has_ended_even_if_killed(train, tmp_path):
     fcntl = pytest.importorskip("fcntl")
     (tmp_path / "run").mkdir()
     descriptor = os.open(tmp_path / "run", os.O_RDONLY)
@@ -414,21 +496,9 @@ def test_a_folder_that_another_run_uses_is_refused(train, tmp_path):
         assert "another run is using it" in one_line(train(*SMALL, "--run-dir", "run", *flags), 2)
     assert list((tmp_path / "run").iterdir()) == []
     os.close(descriptor)
-    assert train(*SMALL, "--run-dir", "run").returncode == 0
-
-
-def test_temporary_files_of_a_killed_run_are_removed(train, tmp_path):
-    (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".checkpoint.npz.0123456789abcdef.part").write_bytes(b"half")
     assert train(*SMALL, "--run-dir", "run").returncode == 0
     assert not list((tmp_path / "run").glob(".*"))
-
-
-def test_the_summary_contains_no_mirrors_and_folders(train, tmp_path):
-    mirror = "http://me:secret@127.0.0.1:1/"
-    assert train(*SMALL, "--run-dir", "run", "--mirror", mirror).returncode == 0
-    summary = (tmp_path / "run" / "summary.json").read_text()
-    assert "secret" not in summary and "run_dir" not in summary
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
