@@ -30,13 +30,7 @@ if TYPE_CHECKING:
     from npsoftmax.history import EpochRecord, IterationRecord
     from npsoftmax.objective import FullBatch
 
-OPTIMISERS = {
-    "descent": "Descent",
-    "momentum": "Momentum",
-    "nesterov": "Nesterov",
-    "adam": "Adam",
-    "adamw": "AdamW",
-}
+OPTIMISERS = {name.lower(): name for name in ("Descent", "Momentum", "Nesterov", "Adam", "AdamW")}
 # Of the flags that belong to one solver.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "sgd": {"epochs": 10, "batch_size": 256, "lr": None, "optimiser": "descent"},
@@ -145,11 +139,8 @@ def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
     except DataUnavailableError as error:
         if args.dataset is not None or args.offline:
             raise
-        command_line.warn(
-            "train.py",
-            "fashion-mnist is unavailable, training on the embedded data set garments instead. "
-            f"{error}",
-        )
+        fallback = "training on the embedded data set garments instead"
+        command_line.warn("train.py", f"fashion-mnist is unavailable, {fallback}. {error}")
         return command_line.load(args, "garments")
 
 
@@ -315,9 +306,8 @@ def make_optimiser(args: argparse.Namespace) -> "npsoftmax.optimisers.Optimiser"
     """Return the update rule."""
     from npsoftmax import optimisers
 
-    rule: type[Any] = getattr(optimisers, OPTIMISERS[args.optimiser])
-    optimiser: optimisers.Optimiser = rule() if args.lr is None else rule(args.lr)
-    return optimiser
+    rule: Callable[..., optimisers.Optimiser] = getattr(optimisers, OPTIMISERS[args.optimiser])
+    return rule() if args.lr is None else rule(args.lr)
 
 
 def resume(solver: Solver) -> None:
