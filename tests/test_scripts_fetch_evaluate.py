@@ -28,8 +28,11 @@ def model(tmp_path, garments):
 
 
 def test_every_metric_is_reported_as_text_and_as_json(model, garments):
-    command = ["evaluate", model, "--dataset", "garments", "--no-pictures"]
-    text, report = run(*command).stdout, json.loads(run(*command, "--json").stdout)
+    text = run("evaluate", model, "--no-pictures", "--dataset", "garments").stdout
+    model.with_name("summary.json").write_text('{"dataset": "garments"}')
+    report = json.loads(run("evaluate", model, "--no-pictures", "--json").stdout)
+    assert text.startswith("data set           garments, 2000 test images")
+    assert report["dataset"] == "garments"
     y, logits = garments.y_test, SoftmaxRegression.load(model).logits(garments.X_test)
     for name, value in {
         "accuracy": metrics.accuracy(logits, y),
@@ -140,14 +143,12 @@ def test_without_matplotlib(model, evaluated, monkeypatch, capsys):
         evaluated("--pictures", model.parent)
 
 
-def test_the_data_set_is_that_of_the_summary_next_to_the_model_else_assumed(
-    model, evaluated, capsys
-):
+def test_a_data_set_that_nothing_names_is_assumed_aloud(model, evaluated, capsys):
     evaluated("--no-pictures")
     assert capsys.readouterr().out.startswith("assumed            the data set: no summary.json")
     model.with_name("summary.json").write_text('{"dataset": "garments"}')
-    process = run("evaluate", model, "--no-pictures")
-    assert process.stdout.startswith("data set           garments, 2000 test images")
+    evaluated("--no-pictures")
+    assert "assumed" not in capsys.readouterr().out
 
 
 def test_samples_that_are_no_square_images(model, garments, few):
