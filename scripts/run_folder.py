@@ -69,7 +69,8 @@ def claim(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
                 check_unused(folder)
             # The pictures, too: they show a model that this run replaces.
             for name in PICTURES if args.resume else (*PICTURES, *FILES):
-                (folder / name).unlink(missing_ok=True)
+                if os.path.lexists(folder / name):
+                    (folder / name).unlink()
         yield folder
 
 
