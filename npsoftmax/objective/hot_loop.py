@@ -12,7 +12,7 @@ the dtype of ``theta``.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -211,16 +211,21 @@ class Workspace:
 
     def block(self, theta: Floats, samples: int) -> AnyBlock:
         """Return the block for parameters like ``theta`` and this number of samples."""
-        fits = theta.shape[0] * MIN_BLOCK_SAMPLES <= MAX_BLOCK_LOGITS
-        kind = Block if fits else BlockOfManyClasses
-        block: AnyBlock = self._get(
-            (theta.shape, theta.dtype, samples), lambda: kind(theta, samples)
-        )
+        key = (theta.shape, theta.dtype, samples)
+        block: AnyBlock | None = self._kept.get(key)
+        if block is None:
+            fits = theta.shape[0] * MIN_BLOCK_SAMPLES <= MAX_BLOCK_LOGITS
+            block = Block(theta, samples) if fits else BlockOfManyClasses(theta, samples)
+            self._keep(key, block)
         return block
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Floats:
         """Return the Fortran-ordered array of this name, with its previous contents."""
-        array: Floats = self._get((name, shape, dtype), lambda: np.empty(shape, dtype, order="F"))
+        key = (name, shape, dtype)
+        array: Floats | None = self._kept.get(key)
+        if array is None:
+            array = np.empty(shape, dtype, order="F")
+            self._keep(key, array)
         return array
 
     def floats(self, X: NDArray[Any], dtype: np.dtype[Any]) -> Floats:
@@ -231,9 +236,7 @@ class Workspace:
         np.copyto(converted, X, casting="unsafe")
         return converted
 
-    def _get(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self._kept:
-            if len(self._kept) >= MAX_KEPT:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = make()
-        return self._kept[key]
+    def _keep(self, key: Any, value: Any) -> None:
+        if len(self._kept) >= MAX_KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = value
