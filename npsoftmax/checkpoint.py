@@ -131,6 +131,7 @@ class Checkpoint:
 
 
 def _state_after_one_step(theta: NDArray[Any], optimiser: Optimiser) -> dict[str, NDArray[Any]]:
+    """Return arrays of the names and shapes that the optimiser's state will have."""
     trial = copy.deepcopy(optimiser)
     trial.load_state({})
     trial.update(np.zeros_like(theta), np.zeros_like(theta))
@@ -226,6 +227,7 @@ def read_solver_checkpoint(
     _check_layout({"theta": saved.x}, {"theta": theta}, path)
     value, grad, *aux = value_and_grad(saved.x)
     last = saved.history[-1]
+    # Another machine may round a float32 objective differently, by much less than this.
     if not math.isclose(value, last.objective, rel_tol=1e-5):
         raise CorruptFileError(
             f"{path}: expected the data and weights of its run, with the objective "

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["FullBatchTrainer", "Optimum", "fit"]
 
 # The start is searched on a sixth of the samples, within these bounds.
-START_FRACTION, MIN_START_SAMPLES, MAX_START_SAMPLES = 6, 1_000, 50_000
+START_DIVISOR, MIN_START_SAMPLES, MAX_START_SAMPLES = 6, 1_000, 50_000
 START_ITERATIONS, START_TOL = 30, 1e-3
 
 
@@ -126,7 +126,8 @@ class FullBatchTrainer:
     history : list of IterationRecord
         The start and each iteration.
     reason : str or None
-        Why the last run ended, as in :class:`npsoftmax.lbfgs.Result`.
+        Why the last run ended: "converged", "iterations" (the limit is reached) or "rounding"
+        (rounding errors allow no further descent).
 
     Examples
     --------
@@ -206,7 +207,11 @@ class FullBatchTrainer:
             self.reason = "rounding"
 
     def _start(self) -> lbfgs.State:
-        """Return where to begin: near the model's parameters if they are better than zeros."""
+        """Return where to begin.
+
+        It is the better of the model's parameters and zeros, moved by a brief fit on a part of the
+        samples if that helps.
+        """
         evaluate = self.problem.loss_and_grad
         start: NDArray[Any] = self.model.theta.copy(order="F")
         at_start = evaluate(start)
@@ -246,6 +251,7 @@ class FullBatchTrainer:
             train_seconds=seconds,
             test_seconds=perf_counter() - started,
         )
+        # An interruption between the two leaves a record too many; the state decides.
         self.history, self._state = [*self.history, record], state.copy()
         if self.checkpoint is not None and last.iteration % self.checkpoint_every == 0:
             self.save_checkpoint(self.checkpoint)
@@ -356,7 +362,7 @@ def _fit_part(problem: FullBatch, theta: NDArray[Any]) -> tuple[NDArray[Any], fl
     with the preconditioner 80 do not.
     """
     num_samples = problem.summary.num_samples
-    count = min(max(num_samples // START_FRACTION, MIN_START_SAMPLES), MAX_START_SAMPLES)
+    count = min(max(num_samples // START_DIVISOR, MIN_START_SAMPLES), MAX_START_SAMPLES)
     indices = draw_evenly(num_samples, count)
     part = problem.subset(indices)
     if part.summary.total == 0:
@@ -374,7 +380,7 @@ class Optimum:
     Attributes
     ----------
     reason : str
-        Why training ended, as in :class:`npsoftmax.lbfgs.Result`.
+        Why training ended, as in :class:`FullBatchTrainer`; "stopped" if it was interrupted.
     iterations, evaluations : int
         Iterations, and passes over the samples, which include the search for a start.
     objective : float

@@ -33,7 +33,7 @@ from npsoftmax.checkpoint import (
 from npsoftmax.errors import DivergedError, InputError
 from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.objective import Workspace, sample_losses
-from npsoftmax.objective.batch import evaluate
+from npsoftmax.objective.batch import unchecked_loss_and_grad
 
 if TYPE_CHECKING:
     from npsoftmax.data.loader import DataLoader
@@ -55,8 +55,9 @@ class Trainer:
                 optimiser.update(model.theta, result.grad)
 
     It adds a history, the evaluation on test data, a stop *before* the update if the loss is not
-    finite, and checkpoints. A run resumes from a checkpoint bit for bit, also in the middle of an
-    epoch, on the same machine type and NumPy build, with the same number of threads.
+    finite, and checkpoints. With the same data, a run resumes from a checkpoint bit for bit, also
+    in the middle of an epoch, on the same machine type and NumPy build, with the same number of
+    threads.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ class Trainer:
         Also write a checkpoint each time this number of steps is finished.
     identity : mapping, optional
         Further settings that a checkpoint must have in common with the run that resumes from it,
-        for instance hashes of the data.
+        for instance hashes of the data: a checkpoint knows their shape and dtype only.
     on_step : callable, optional
         Called with the trainer after each step. It may raise; the trainer can then write a
         checkpoint or continue.
@@ -180,7 +181,7 @@ class Trainer:
         scale = self.model.input_scale(self.loader.X.dtype)
         started = perf_counter() - progress.seconds
         for X, y in self.loader.batches(progress.epoch, progress.step):
-            result = evaluate(theta, X, y, self.l2, scale, self._workspace)
+            result = unchecked_loss_and_grad(theta, X, y, self.l2, scale, self._workspace)
             if not math.isfinite(result.loss):
                 raise self._diverged(f"the loss is {result.loss},")
             self.optimiser.update(theta, result.grad)

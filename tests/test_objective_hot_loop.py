@@ -20,7 +20,7 @@ from npsoftmax.functional import (
     softmax,
 )
 from npsoftmax.objective import Workspace, hot_loop, loss_and_grad, sample_losses
-from npsoftmax.objective.batch import evaluate
+from npsoftmax.objective.batch import unchecked_loss_and_grad
 
 
 def problem(k, d, n, seed=0, dtype=np.float64):
@@ -139,10 +139,10 @@ def test_infinite_biases_count_as_in_functional(small_blocks, infinite, label):
 def peak_memory_of_a_later_step(theta, X, y):
     """Return the peak memory that a step after the first allocates."""
     workspace = Workspace()
-    first = evaluate(theta, X, y, 0.0, 1 / 255, workspace)
+    first = unchecked_loss_and_grad(theta, X, y, 0.0, 1 / 255, workspace)
     tracemalloc.start()
     try:
-        again = evaluate(theta, X, y, 0.0, 1 / 255, workspace)
+        again = unchecked_loss_and_grad(theta, X, y, 0.0, 1 / 255, workspace)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -166,8 +166,8 @@ def test_memory_grows_with_the_block_not_with_the_classes(samples):
         tracemalloc.start()
         try:
             workspace = Workspace()
-            evaluate(theta, X, y, 0.0, 1 / 255, workspace)
-            evaluate(theta, X, y, 0.0, 1 / 255, workspace)
+            unchecked_loss_and_grad(theta, X, y, 0.0, 1 / 255, workspace)
+            unchecked_loss_and_grad(theta, X, y, 0.0, 1 / 255, workspace)
             return tracemalloc.get_traced_memory()[1] - theta.nbytes
         finally:
             tracemalloc.stop()
@@ -179,7 +179,7 @@ def test_memory_grows_with_the_block_not_with_the_classes(samples):
 def test_samples_and_gradient_are_fortran_ordered():
     theta, X, y = problem(10, 5, 300, dtype=np.float32)
     workspace = Workspace()
-    assert evaluate(theta, X, y, 0.1, 1 / 255, workspace).grad.flags.f_contiguous
+    assert unchecked_loss_and_grad(theta, X, y, 0.1, 1 / 255, workspace).grad.flags.f_contiguous
     assert workspace.floats(X[:, :99], theta.dtype).flags.f_contiguous
 
 
@@ -199,8 +199,8 @@ def test_a_workspace_keeps_few_sizes():
 def test_a_copied_workspace_computes_the_same(copied):
     theta, X, y = problem(10, 5, 300)
     workspace = Workspace()
-    expected = evaluate(theta, X, y, 0.1, 1 / 255, workspace)
-    result = evaluate(theta, X, y, 0.1, 1 / 255, copied(workspace))
+    expected = unchecked_loss_and_grad(theta, X, y, 0.1, 1 / 255, workspace)
+    result = unchecked_loss_and_grad(theta, X, y, 0.1, 1 / 255, copied(workspace))
     np.testing.assert_array_equal(result.grad, expected.grad)
     assert not np.shares_memory(result.grad, expected.grad)
 

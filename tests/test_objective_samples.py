@@ -76,7 +76,7 @@ class Travelling(LocalSamples):
 def test_all_functions_for_a_store_can_be_pickled():
     whole, theta = samples(12), np.random.default_rng(1).standard_normal((3, 3))
     problem = FullBatch(whole.X, whole.y, 0.1)
-    problem._use(Travelling(whole, 1), 0.1, 1.0)
+    problem._set_samples(Travelling(whole, 1), 0.1, 1.0)
     expected = FullBatch(whole.X, whole.y, 0.1)
     assert problem.loss_and_grad(theta).loss == expected.loss_and_grad(theta).loss
     assert problem.suboptimality(theta) == expected.suboptimality(theta)

@@ -135,7 +135,7 @@ class FullBatch(objective.FullBatch):
         errors = partial(errors_as_ours, client, address, names, advice)
         with errors():
             shards, stops = place_on_workers(client, chunks, threads)
-        self._use(ClusterSamples(client, shards, stops, threads.total, errors), l2, scale)
+        self._set_samples(ClusterSamples(client, shards, stops, threads.total, errors), l2, scale)
         if not 0 < self.summary.total < np.inf:
             raise unusable_weights(f"numbers that sum to {self.summary.total}")
 

@@ -92,8 +92,8 @@ def softmax_grad(
     :math:`dx_i = \sum_j dy_j \, \partial y_j / \partial x_i`. The input ``x`` is not needed.
     A number subtracted from all of ``dy`` changes nothing, since ``y`` sums to one; here it is the
     entry of ``dy`` at the largest probability, so that a confident slice loses no digits.
-    (Training does not call this function: it differentiates softmax and loss together, see
-    :func:`logitcrossentropy_grad`.)
+    (Training does not call this function: it differentiates softmax and loss together, in
+    :mod:`npsoftmax.objective.hot_loop`.)
 
     Parameters
     ----------

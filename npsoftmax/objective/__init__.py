@@ -25,6 +25,9 @@ Its gradient follows by the chain rule, in the shapes of the code:
 :math:`\partial \|W\|_F^2 / \partial W = 2 W` give the last two. For soft targets
 :math:`\ell(z, y) = -\sum_i y_i \, \mathrm{logsoftmax}(z)_i`, and each column of ``P`` is
 multiplied by the sum of its targets.
+
+Training with labels computes all of this in one pass, in :mod:`npsoftmax.objective.hot_loop`. The
+functions named on the right are the separate formulas, for soft targets and for reading.
 """
 
 from npsoftmax.objective.batch import (

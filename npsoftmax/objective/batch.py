@@ -38,7 +38,7 @@ __all__ = [
     "as_direction",
     "as_scale",
     "check_dtype",
-    "evaluate",
+    "unchecked_loss_and_grad",
     "hessian_vector_product",
     "loss_and_grad",
     "penalty_and_grad",
@@ -115,7 +115,7 @@ def loss_and_grad(
     if X.shape[1] == 0:
         raise ShapeError(f"X: expected at least one sample, got shape {X.shape}")
     if labels is not None:
-        return evaluate(theta, X, labels, l2, scale, workspace or Workspace())
+        return unchecked_loss_and_grad(theta, X, labels, l2, scale, workspace or Workspace())
     X = X.astype(theta.dtype, copy=False)
     logits = affine(theta, X, scale)
     loss, dZ = logitcrossentropy_and_grad(logits, targets)
@@ -124,7 +124,7 @@ def loss_and_grad(
     return _add_penalty(theta, affine_grad(dZ, X, scale), float(loss), l2, predicted, hits)
 
 
-def evaluate(
+def unchecked_loss_and_grad(
     theta: NDArray[Any],
     X: NDArray[Any],
     labels: NDArray[Any],

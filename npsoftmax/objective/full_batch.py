@@ -103,11 +103,11 @@ class FullBatch:
         labels = as_labels(y, None)
         same_samples(columns, labels)
         weights = None if sample_weight is None else as_weights(sample_weight, labels.size)
-        self._use(LocalSamples(Samples(0, columns, labels, weights), threads), l2, scale)
+        self._set_samples(LocalSamples(Samples(0, columns, labels, weights), threads), l2, scale)
         if weights is not None and not 0 < self.summary.total < np.inf:
             raise unusable_weights(f"numbers from {weights.min()} to {weights.max()}")
 
-    def _use(self, store: SampleStore, l2: float, scale: float) -> None:
+    def _set_samples(self, store: SampleStore, l2: float, scale: float) -> None:
         """Set the samples and the settings; constructors of all kinds end here."""
         self.l2, self.scale = as_size(l2, "l2"), as_scale(scale)
         self.summary, self.threads, self.place = store.summary, store.threads, store.place
@@ -121,7 +121,7 @@ class FullBatch:
         if indices.size == 0:
             raise InputError("indices: expected at least one sample, got none")
         part = FullBatch.__new__(FullBatch)
-        part._use(self._store.subset(indices), self.l2, self.scale)
+        part._set_samples(self._store.subset(indices), self.l2, self.scale)
         return part
 
     @np.errstate(all="ignore")
@@ -223,6 +223,7 @@ class FullBatch:
         theta = self._check(theta).astype(np.float64)
         _check_finite(theta)
         loss = self.loss_and_grad(theta).loss
+        # The dual value solves a system of one equation for each class.
         if self.l2 == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
             return loss
         return min(loss, max(0.0, loss - dual_value(theta, self._store, self.l2, self.scale)))

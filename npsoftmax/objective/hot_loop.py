@@ -2,11 +2,14 @@ r"""The hot loop: losses and gradient of a block of samples, in arrays that are 
 
 With :math:`d = z - \max z`, :math:`e = \exp d`, O the sum of e without the label's entry, and
 :math:`S = O + e_y`, the loss of a sample is :math:`\log S - d_y` and its gradient :math:`e / S`,
-with :math:`-O / S` at the label: nothing is lost where :math:`e_y` is 1. Everything is computed in
-the dtype of ``theta``.
+with :math:`-O / S` at the label: nothing is lost where :math:`e_y` is 1. The loop over the blocks
+of a batch is ``accumulate`` in :mod:`npsoftmax.objective.batch`; the loop over batches is in
+:mod:`npsoftmax.trainer`.
 
-- ``X`` is converted one block at a time. The scale s multiplies ``W X`` (k numbers a sample); on
-  the way back the divisor carries it. So it never touches the d features.
+- Everything is computed in the dtype of ``theta``, except the running sums over blocks of classes,
+  in float64.
+- The scale s multiplies ``W X`` (k numbers a sample); on the way back the divisor carries it. So
+  ``X`` itself is never scaled.
 - All arrays are Fortran-ordered, for which the products are fastest, except d and e: with classes
   as rows every operation runs along contiguous samples.
 """
@@ -93,10 +96,10 @@ class Block:
 
         If ``part`` is an array, compute there and add the result to ``out``.
         """
-        other, total = self._other, self._d_y
+        other, total = self._other, self._d_y  # d_y is not needed after the loss
         np.add(other, self._e_y, out=total)
         np.multiply(total, divisor / scale, out=total)  # S over s, times the divisor
-        np.subtract(0.0, other, out=other)
+        np.subtract(0.0, other, out=other)  # not -other, which makes -0.0 of 0.0
         self._flat_e[self._at_y] = other  # -O at the label
         np.divide(self._e, total, out=self._product, casting="same_kind")  # s dZ
         self._inverse_scale.fill(1 / scale)
