@@ -1,6 +1,6 @@
 """Softmax regression in pure NumPy: columns are samples, gradients are derived by hand.
 
-Importing the package is cheap: each public name and each module is loaded at its first use.
+Importing the package is cheap: each public name and each module is loaded on first use.
 """
 
 from importlib import import_module
@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # type checkers cannot read the table
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name or a module at its first use (PEP 562)."""
+    """Load a public name or a module on first use (PEP 562)."""
     if _MODULE_OF.get(name):
         value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
         globals()[name] = value

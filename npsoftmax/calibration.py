@@ -13,8 +13,8 @@ prediction. With :math:`\beta = 1/T`, the loss on held-out samples and its deriv
 
 by the chain rule through :func:`npsoftmax.functional.logitcrossentropy`. The second derivative is
 the mean variance of a sample's logits under its probabilities, so ``L`` is convex. It has a
-minimum at a finite :math:`\beta > 0` exactly if the derivative is negative at 0 and positive at
-infinity,
+minimum at a finite :math:`\beta > 0` if and only if the derivative is negative at 0 and positive
+at infinity,
 
 .. math::
 
@@ -48,7 +48,7 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
     Parameters
     ----------
     logits : array_like
-        Shape ``(k, n)``, of samples held out from training.
+        Shape ``(k, n)``, for samples held out from training.
     y : array_like
         Labels, shape ``(n,)``.
 

@@ -71,7 +71,7 @@ class Checkpoint:
     history: Sequence[EpochRecord]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the checkpoint atomically; a whole previous one is kept (``storage.previous``)."""
+        """Write the checkpoint atomically; an intact older one is kept (``storage.previous``)."""
         arrays = {OPTIMISER_PREFIX + name: value for name, value in self.state.items()}
         metadata = {
             "settings": self.settings,
@@ -139,7 +139,7 @@ def _state_after_one_step(theta: NDArray[Any], optimiser: Optimiser) -> dict[str
 
 
 def max_checkpoint_bytes(theta: NDArray[Any], optimiser: Optimiser) -> int:
-    """Return the size that the checkpoint of a run has at most."""
+    """Return the largest size that the checkpoint of a run can have."""
     return _max_file_bytes([theta, *_state_after_one_step(theta, optimiser).values()])
 
 
@@ -244,7 +244,7 @@ def read_solver_checkpoint(
 def newest_usable(path: str | os.PathLike[str], load: Callable[[Path], Result]) -> Result:
     """Load a checkpoint, or with a ResumeWarning the previous one if it is damaged or missing.
 
-    The error of ``load`` for a whole file is raised as it is.
+    An error of ``load`` for an intact file is raised as it is.
     """
     try:
         return load(Path(path))
@@ -375,7 +375,7 @@ def verify_files(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m npsoftmax.storage",
         description="Verify models and checkpoints that npsoftmax wrote.",
-        epilog="Exit codes: 0 all are whole, 2 one cannot be read, 4 one is damaged.",
+        epilog="Exit codes: 0 all are intact, 2 one cannot be read, 4 one is damaged.",
     )
     parser.add_argument("files", metavar="FILE", nargs="+")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -412,5 +412,5 @@ def _list(arrays: Arrays) -> str:
 
 
 def _printable(text: str) -> str:
-    # A file may have put words into it, its name too, and terminals obey control characters.
+    # Parts of it may come from a file or its name, and terminals obey control characters.
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -90,10 +90,10 @@ class DivergedError(NpsoftmaxError, ArithmeticError):
 
 
 class ClusterError(NpsoftmaxError, ConnectionError):
-    """A scheduler or workers of a cluster that are lost or out of memory."""
+    """A cluster whose scheduler or workers are lost or out of memory."""
 
     exit_code = 6
 
 
 class ResumeWarning(UserWarning):
-    """A run that resumes from an older checkpoint or in another environment than expected."""
+    """A run that resumes from an older checkpoint, or in a different environment, than expected."""

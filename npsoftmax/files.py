@@ -183,4 +183,4 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise CorruptFileError(f"{path}: expected at most {max_bytes} bytes, got {size}")
-        return file.read(size)  # no more, even if the file grows meanwhile
+        return file.read(size)  # no more, even if the file grows in the meantime

@@ -14,8 +14,8 @@ class EpochRecord:
 
     Losses are mean cross-entropies in nats without the penalty, accuracies are fractions, both over
     all samples; training values are taken before each update. Without test data the test values are
-    None. The ``last_batch`` values are those of the last batch alone, of the training and of the
-    test data; the Julia chapter prints these.
+    None. The ``last_batch`` values are those of the last batch alone, for the training and for
+    the test data; the Julia chapter prints these.
     """
 
     UNIT: ClassVar[str] = "epoch"

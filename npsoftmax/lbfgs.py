@@ -9,8 +9,8 @@ the strong Wolfe conditions (equation 3.7):
 .. math:: f(x + t p) \le f(x) + c_1 t \, g^\top p, \qquad
     |\nabla f(x + t p)^\top p| \le c_2 \, |g^\top p| .
 
-With the second one the gradient changes along the step with a positive slope, which a quasi-Newton
-method needs. Nothing here depends on the function that is minimised.
+The second one ensures that the gradient grows along the step, which a quasi-Newton method needs.
+Nothing here depends on the function that is minimised.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from npsoftmax.errors import DivergedError, InputError
 __all__ = ["Iteration", "Result", "State", "ValueAndGrad", "begin", "iterate", "minimise"]
 
 Array = NDArray[Any]
-# (value, gradient), or more: what follows the gradient is handed through as ``State.aux``.
+# (value, gradient), or more: what follows the gradient is passed on as ``State.aux``.
 ValueAndGrad = Callable[[Array], tuple[Any, ...]]
 
 Preconditioner = Callable[[Array], Array]
@@ -72,7 +72,7 @@ class State:
         return replace(self, history=list(self.history))
 
     def rounding_is_reached(self) -> bool:
-        """Whether neither value nor gradient has become smaller in the last twenty iterations."""
+        """Whether neither value nor gradient has decreased in the last twenty iterations."""
         before, since = self.history[:-PATIENCE], self.history[-PATIENCE:]
         return bool(before) and all(
             min(getattr(line, name) for line in since)
@@ -116,15 +116,15 @@ def minimise(
     ----------
     value_and_grad : callable
         Maps ``x`` to the function's value and its gradient, a new array of ``x``'s shape. It may
-        return more; what follows is handed through as ``State.aux``.
+        return more; what follows is passed on as ``State.aux``.
     start : ndarray or State
         The point to begin at, float32 or float64, of any shape; or a state to resume from, which is
-        changed.
+        modified.
     preconditioner : callable, optional
         Maps a point to a callable that multiplies an array by an approximate inverse of the
         Hessian there, symmetric and positive definite. It is called once, at the start.
     tol : float
-        The largest entry of the gradient, in magnitude, to stop at.
+        Stop when the largest entry of the gradient, in magnitude, is at most this.
     max_iterations : int
         Stop after this number of iterations, counted from the very start.
     callback : callable, optional
@@ -212,7 +212,7 @@ def begin(
     return State(x, grad, [first], aux=tuple(aux))
 
 
-# A step that is too long may overflow; the line search sees that and comes back.
+# A step that is too long may overflow; the line search notices and turns back.
 @np.errstate(all="ignore")
 def _advance(state: State, value_and_grad: ValueAndGrad, solve: Preconditioner | None) -> bool:
     """Make one iteration; return False if rounding errors allow no descent."""

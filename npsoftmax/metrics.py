@@ -29,7 +29,7 @@ __all__ = [
 
 
 def accuracy(scores: ArrayLike, y: ArrayLike) -> float:
-    r"""Compute the fraction of samples whose largest score is at their label.
+    r"""Compute the fraction of samples whose largest score is that of their label.
 
     .. math:: \frac1n \sum_j [\arg\max_i s_{ij} = y_j]
 
@@ -45,7 +45,7 @@ def accuracy(scores: ArrayLike, y: ArrayLike) -> float:
 
 
 def top_k_accuracy(scores: ArrayLike, y: ArrayLike, k: int = 3) -> float:
-    """Compute the fraction of samples whose label is among the ``k`` largest scores.
+    """Compute the fraction of samples whose label has one of the ``k`` largest scores.
 
     If classes tie, the lower class counts as larger; ``k=1`` is therefore :func:`accuracy`, with
     the same shapes.
@@ -168,7 +168,7 @@ def brier(probabilities: ArrayLike, y: ArrayLike) -> float:
 
 
 def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15) -> float:
-    r"""Compute the mean difference of confidence and accuracy over bins of equal width.
+    r"""Compute the mean difference between confidence and accuracy over bins of equal width.
 
     .. math:: \sum_m \frac{|B_m|}{n} \, |\mathrm{acc}(B_m) - \mathrm{conf}(B_m)|
 

@@ -35,7 +35,7 @@ class SoftmaxRegression:
     seed : int
         Seed of the initial weights; the float32 weights are the float64 weights, rounded.
     dtype : float32 or float64
-        Of the parameters and of everything computed from them.
+        The dtype of the parameters and of everything computed from them.
     classes : sequence of str, optional
         Names of the classes, by default "0", "1", ...
     pixel_scale : float
@@ -212,7 +212,7 @@ class SoftmaxRegression:
         X : array_like
             Samples, as for :meth:`logits`.
         costs : array_like
-            ``C``, shape ``(m, k)``: the cost of action ``a`` if class ``c`` is true. Usually the
+            ``C``, shape ``(m, k)``: the cost of action ``a`` if the true class is ``c``. Usually,
             action ``i < k`` is to predict class ``i``; a further row can be the cost of abstaining.
 
         References
@@ -239,7 +239,7 @@ class SoftmaxRegression:
             )
         if not np.isfinite(C).all():
             raise InputError("costs: expected finite numbers, got NaN or infinities; repair them")
-        C /= np.abs(C).max() or 1.0  # no sum overflows
+        C /= np.abs(C).max() or 1.0  # so that no sum overflows
         actions: NDArray[np.intp] = (C @ self.probabilities(X)).argmin(axis=0)
         return actions
 
@@ -259,7 +259,7 @@ class SoftmaxRegression:
         r"""Fit :attr:`temperature` to samples that were not used for training, and return it.
 
         It is above 1 if the model was overconfident; predictions do not change. Raises InputError
-        if no temperature is the best (:func:`npsoftmax.calibration.fit_temperature`).
+        if there is no best temperature (:func:`npsoftmax.calibration.fit_temperature`).
 
         Examples
         --------
@@ -303,8 +303,8 @@ class SoftmaxRegression:
     def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
         """Compute how different samples are from the training samples.
 
-        It is the distance to the nearest class mean in radii of that class, shape ``(n,)``. A value
-        above 1 means that 99 % of the samples of each class are closer to their mean; the
+        It is the distance to the nearest class mean, in radii of that class, shape ``(n,)``. A
+        value above 1 means that 99 % of the samples of each class are closer to their mean; the
         probabilities are then unreliable.
 
         Examples
@@ -351,7 +351,7 @@ class SoftmaxRegression:
     def load(cls, path: str | os.PathLike[str]) -> SoftmaxRegression:
         """Read a model that :meth:`save` wrote; the file cannot execute code.
 
-        Raises CorruptFileError for a damaged file, another file or another format version.
+        Raises CorruptFileError if the file is damaged, not a model, or of another format version.
         """
         arrays, metadata = storage.read(path, "model")
         try:

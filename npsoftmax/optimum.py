@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FullBatchTrainer", "Optimum", "fit"]
 
-# The start is searched on a sixth of the samples, within these bounds.
+# The starting point is found on a sixth of the samples, within these bounds.
 START_DIVISOR, MIN_START_SAMPLES, MAX_START_SAMPLES = 6, 1_000, 50_000
 START_ITERATIONS, START_TOL = 30, 1e-3
 
@@ -68,7 +68,7 @@ def fit(
     tol : float
         Stop when the largest entry of the gradient, in magnitude, is at most this.
     max_iterations : int
-        Stop after this number of iterations in any case.
+        Stop after this number of iterations, whatever the gradient is.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def fit(
 class FullBatchTrainer:
     """Train a model to the optimum of an objective on all samples.
 
-    Does what :func:`npsoftmax.fit` does, and adds a history, test data and checkpoints. A run
+    This does what :func:`npsoftmax.fit` does, and adds a history, test data and checkpoints. A run
     resumes from a checkpoint bit for bit on the same machine type and NumPy build, with the same
     number of threads.
 
@@ -358,8 +358,8 @@ def _fit_part(problem: FullBatch, theta: NDArray[Any]) -> tuple[NDArray[Any], fl
 
     There is no preconditioner, on purpose. The probabilities at ``theta`` say nothing yet, and a
     preconditioner made of them would move the weights far along directions in which the features
-    hardly vary. On Fashion-MNIST 13 passes lead from here to within 1e-3 of the optimum; from 0
-    with the preconditioner 80 do not.
+    hardly vary. On Fashion-MNIST, 13 passes lead from here to within 1e-3 of the optimum; from 0
+    with the preconditioner, 80 do not.
     """
     num_samples = problem.summary.num_samples
     count = min(max(num_samples // START_DIVISOR, MIN_START_SAMPLES), MAX_START_SAMPLES)
@@ -375,14 +375,14 @@ def _fit_part(problem: FullBatch, theta: NDArray[Any]) -> tuple[NDArray[Any], fl
 
 @dataclass(frozen=True)
 class Optimum:
-    """The end of training on all samples, and its distance from the optimum.
+    """The result of training on all samples, and its distance from the optimum.
 
     Attributes
     ----------
     reason : str
         Why training ended, as in :class:`FullBatchTrainer`; "stopped" if it was interrupted.
     iterations, evaluations : int
-        Iterations, and passes over the samples, which include the search for a start.
+        Iterations, and passes over the samples, which include the search for a starting point.
     objective : float
         Mean cross-entropy plus penalty.
     max_gradient, tol : float
@@ -390,7 +390,7 @@ class Optimum:
     suboptimality : float
         Upper bound on the distance of the objective from its smallest value
         (:meth:`npsoftmax.objective.FullBatch.suboptimality`). Without a penalty it is the objective
-        itself, and no information.
+        itself, and says nothing.
     advice : str
         A hint if something needs attention, else empty.
     """

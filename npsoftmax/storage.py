@@ -61,7 +61,7 @@ def write(
     metadata : mapping
         Up to 8 MiB of JSON.
     keep_previous : bool
-        Keep the existing file as :func:`previous`, if it is whole.
+        Keep the existing file as :func:`previous`, if it is intact.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file exists and its seal is right.
+    """Return whether a file exists and its seal is right.
 
     Examples
     --------

@@ -55,7 +55,7 @@ class Trainer:
                 optimiser.update(model.theta, result.grad)
 
     It adds a history, the evaluation on test data, a stop *before* the update if the loss is not
-    finite, and checkpoints. With the same data, a run resumes from a checkpoint bit for bit, also
+    finite, and checkpoints. With the same data, a run resumes from a checkpoint bit for bit, even
     in the middle of an epoch, on the same machine type and NumPy build, with the same number of
     threads.
 
@@ -75,7 +75,7 @@ class Trainer:
         File for the newest checkpoint, written before the first step and after each epoch. The
         previous one is kept next to it, as ``storage.previous(checkpoint)``.
     checkpoint_every : int, optional
-        Also write a checkpoint each time this number of steps is finished.
+        Also write a checkpoint whenever this number of steps has been finished.
     identity : mapping, optional
         Further settings that a checkpoint must have in common with the run that resumes from it,
         for instance hashes of the data: a checkpoint knows their shape and dtype only.
@@ -150,8 +150,8 @@ class Trainer:
     def fit(self, epochs: int) -> list[EpochRecord]:
         """Train until ``epochs`` more epochs are finished, and return the whole history.
 
-        One that began before a checkpoint counts. Raises DivergedError if the loss or a parameter
-        becomes NaN or infinite.
+        An epoch that began before the checkpoint of a resumed run counts as one of them. Raises
+        DivergedError if the loss or a parameter becomes NaN or infinite.
         """
         for _ in self.run(epochs):
             pass

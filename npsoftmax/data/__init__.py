@@ -1,4 +1,4 @@
-"""Data: sets by name, the IDX format, downloads, the minibatch loader, and splitting."""
+"""Data sets by name, the IDX format, downloads, the minibatch loader, and splitting."""
 
 from npsoftmax.data.datasets import NAMES, Dataset, load
 from npsoftmax.data.loader import DataLoader

@@ -51,7 +51,7 @@ class DatasetSource:
 
 def _mnist_files(*pins: tuple[int, str]) -> dict[str, RemoteFile]:
     """Return files with the names of MNIST from their sizes and hashes."""
-    # Fashion-MNIST took over these names; only size and hash tell the two apart.
+    # Fashion-MNIST adopted these names; only size and hash tell the two apart.
     names = {
         "train-images": "train-images-idx3-ubyte.gz",
         "train-labels": "train-labels-idx1-ubyte.gz",
@@ -127,7 +127,7 @@ class Dataset:
     Attributes
     ----------
     name, classes : str, tuple of str
-        One of ``NAMES``, or a name for arrays of your own; the names of class 0, 1, ...
+        One of ``NAMES``, or a name for your own arrays; the names of class 0, 1, ...
     X_train, X_test : ndarray of uint8
         Images as columns, shape ``(784, n)``, Fortran-ordered; ``X[:, j].reshape(28, 28)`` is
         upright.
@@ -138,7 +138,7 @@ class Dataset:
 
     Examples
     --------
-    A data set from arrays of your own:
+    A data set from your own arrays:
 
     >>> X, y = np.zeros((784, 6), np.uint8), np.array([0, 1, 0, 1, 0, 1])
     >>> data = Dataset("mine", ("cat", "dog"), X[:, :4], y[:4], X[:, 4:], y[4:])
@@ -169,10 +169,10 @@ def load(
     where torchvision and Keras store them. They are used only if their SHA-256 is the pinned one.
     Missing files are downloaded. Unpacked copies are kept in the user's cache folder; a copy
     that does not match the checksum in its ``.gz`` file is unpacked again.
-    The images of ``garments`` are drawn at the first start and kept there too.
+    The images of ``garments`` are drawn on first use and kept there too.
 
     If a file is missing and cannot be downloaded, DataUnavailableError is raised; if an existing
-    one is damaged or a different one, and cannot be replaced, CorruptFileError.
+    file is damaged or has other content, and cannot be replaced, CorruptFileError is raised.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def load(
     mirrors : sequence of str
         Base addresses to try before the built-in ones.
     offline : bool, optional
-        Whether to use no network. Default: true if ``$NPSOFTMAX_OFFLINE`` is set to 1.
+        Whether to avoid the network. Default: true if ``$NPSOFTMAX_OFFLINE`` is set to 1.
     progress : bool
         Whether to show a progress bar on stderr while downloading.
 

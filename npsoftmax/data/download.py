@@ -110,7 +110,8 @@ def fetch(
     """Download ``file`` into ``folder`` from the first mirror that delivers it; return its path.
 
     The file gets its name only when its SHA-256 is right; an existing file stays until then. No
-    more than ``file.size`` bytes are written. An error is a DataUnavailableError, of the disk too.
+    more than ``file.size`` bytes are written. Every error, including one from the disk, is a
+    DataUnavailableError.
 
     Parameters
     ----------
@@ -453,7 +454,7 @@ def _network_errors_as_ours() -> Iterator[None]:
         # Retrying cannot fix DNS or certificate errors, nor an invalid address or header.
         final = isinstance(cause, socket.gaierror | SSLCertVerificationError)
         wait = math.inf if final or isinstance(error, ValueError) else 0
-        # The text may quote any bytes of the server.
+        # The text may quote any bytes from the server.
         text = str(cause)[:200].encode("unicode_escape").decode("ascii")
         raise MirrorError(f"{type(cause).__name__}: {text}", wait) from error
 
@@ -507,7 +508,7 @@ class _Watchdog:
                 self.reason = "it took too long"
             elif len(seen) > _LOOKS_PER_PERIOD and seen[-1] - seen[0] < _MIN_BYTES:
                 self.reason = f"fewer than {_MIN_BYTES:,} bytes came in {self._period:g} s"
-            # At each look: a redirect or a second address may have opened another connection.
+            # At each check: a redirect or a second address may have opened another connection.
             for connection in list(self._sockets) if self.reason else []:
                 with suppress(OSError):  # the other side has closed it already
                     connection.shutdown(socket.SHUT_RDWR)

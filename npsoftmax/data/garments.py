@@ -389,7 +389,7 @@ def _sneaker(sheet: Sheet) -> None:
 
 
 def _bag(sheet: Sheet) -> None:
-    """Box or trapeze, on a handle, a shoulder strap or neither; some with flap and clasp."""
+    """Box or trapezium, with a handle, a shoulder strap or neither; some with flap and clasp."""
     half, vary, chance = sheet.fold(), sheet.vary, sheet.chance
     shade = sheet.cloth(0.2, 0.75, prints=0.1)
     top, bottom, width = vary(6, 13), vary(19.5, 26.5), vary(7, 12)

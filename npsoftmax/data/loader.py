@@ -46,7 +46,7 @@ class DataLoader:
     The arrays of a batch are views of buffers that are reused. They are valid until the next
     batch is drawn; copy them to keep them longer.
 
-    A thread gathers the next samples during the computation on the current ones; NumPy releases
+    A thread gathers the next samples while the current ones are in use; NumPy releases
     the interpreter lock while it copies.
 
     Each iteration over the loader is one epoch: epoch 0 the first time, then epoch 1, and so on.

@@ -1,1 +1,1 @@
-"""What needs another package, one package per module. The core never imports from here."""
+"""Modules that need another package, one package each. The core never imports from here."""

@@ -173,7 +173,7 @@ class Shard:
         return Shard, (self.chunks,)
 
     def __sizeof__(self) -> int:
-        """Return the size that Dask reckons with."""
+        """Return the size that Dask should assume."""
         return sum(part.nbytes for chunk in self.chunks for part in chunk[1:] if part is not None)
 
 

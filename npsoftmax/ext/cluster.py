@@ -45,7 +45,7 @@ __all__ = ["FullBatch", "Quality", "evaluate", "predict", "probabilities", "trai
 
 # Above this number of answers, the workers combine them in a tree.
 FAN_IN = 8
-# Seconds between two looks at the cluster, and until a cluster that cannot compute is given up.
+# Seconds between two checks of the cluster, and until one that cannot compute is abandoned.
 TICK, PATIENCE = 2.0, 60.0
 # A chunk may take this part of the memory of a thread: it is held twice at times, next to others.
 MAX_CHUNK_MEMORY = 1 / 4

@@ -185,9 +185,10 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X, y, sample_weight : array_like
-            As in :meth:`fit`, but classes may be absent. Ratios of weights count within a call.
+            As in :meth:`fit`, but classes may be absent. Only ratios of weights within a call
+            matter.
         classes : array_like, optional
-            All labels that will ever occur. Required at the first call, and the same at later ones.
+            All labels that will ever occur. Required in the first call, and the same in later ones.
         """
         self._check_parameters()
         begun = hasattr(self, "coef_")
@@ -458,7 +459,7 @@ def _finite_logits(X: Any, coef: NDArray[Any], intercept: NDArray[Any]) -> NDArr
 def _make_smallest(theta: Floats, X: NDArray[Any]) -> None:
     """Move to the smallest weights that have the same logits on all rows.
 
-    The loss depends on these logits alone. If features are collinear, or more than the rows, other
+    The loss depends on these logits alone. If features are collinear, or outnumber the rows, other
     weights have the same logits; the limit of a vanishing penalty is the smallest of them.
     """
     mean = X.mean(axis=0, dtype=np.float64)

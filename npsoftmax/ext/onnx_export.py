@@ -51,7 +51,7 @@ def save(
     ----------
     model : SoftmaxRegression
         The model. Parameters that are not finite after the division by the temperature, or more
-        than 240 million of them, are an :exc:`~npsoftmax.errors.InputError`.
+        than 240 million of them, raise :exc:`~npsoftmax.errors.InputError`.
     path : path
         The file; it is replaced if it exists.
     dtype : uint8, float32 or float64

@@ -2,7 +2,7 @@
 
 All of the recipe is arithmetic on whole numbers (``//`` rounds down), so every machine, and the web
 page, computes the same pixels. The median of ``m`` numbers is element ``m // 2`` of the sorted
-ones, counted from 0. The border of an image consists of its outermost pixels, each corner once.
+numbers, counted from 0. The border of an image consists of its outermost pixels, each corner once.
 
 1.  **Open**: the first frame, turned upright according to EXIF, on white where it is transparent,
     as RGB with 8 bits (the upper ones of 16).
@@ -19,7 +19,7 @@ ones, counted from 0. The border of an image consists of its outermost pixels, e
     ``d = bg - grey`` for a dark item, else ``grey - bg``; ``d`` may be negative.
 7.  **Blank**: if ``contrast < max(8, 6 * spread)``, all pixels are 0 and the recipe ends.
 8.  **Threshold**: ``t = max(contrast // 12, 4 * spread)``. Cells with ``d > t`` belong to the item.
-    Cells that touch, also at a corner, form a part; parts of fewer than 1/50 of the largest
+    Cells that touch, even at a corner, form a part; parts of fewer than 1/50 of the largest
     part's cells are dust and are dropped. The region is the box around the others, one cell wider
     on every side if the image continues there, in pixels.
 9.  **Box**: ``k = max(1, longest side // 32)``, at most the region's height and width. A row of
@@ -105,13 +105,13 @@ def read(path: str | os.PathLike[str]) -> Photo:
 
     The first frame is read and turned upright according to EXIF. Images of more than
     ``PIL.Image.MAX_IMAGE_PIXELS`` are refused, while Pillow alone only warns up to twice as many:
-    a warning does not protect the memory.
+    a warning does not save memory.
 
     Parameters
     ----------
     path : path
-        A file of at most 100 MiB. Paths that cannot be read are an
-        :exc:`~npsoftmax.errors.InputError`, other and damaged files a
+        A file of at most 100 MiB. A path that cannot be read raises
+        :exc:`~npsoftmax.errors.InputError`; a damaged file, or one in another format, raises
         :exc:`~npsoftmax.errors.CorruptFileError`.
 
     Examples
@@ -136,8 +136,8 @@ def look(image: Image.Image) -> Photo:
     Parameters
     ----------
     image : PIL.Image.Image
-        Upright, of any mode with 8 bits a channel, or 16 bits grey. An image without pixels, that
-        cannot be decoded, or whose numbers have no defined white is a
+        Upright, of any mode with 8 bits per channel, or 16-bit grey. An image that has no pixels,
+        that cannot be decoded, or whose numbers have no defined white raises
         :exc:`~npsoftmax.errors.CorruptFileError`.
 
     Examples

@@ -153,7 +153,7 @@ def live(records: Iterable[Record]) -> Iterator[Record]:
 
     The figure below the cell is replaced in place. Between two drawings it waits at least four
     times as long as a drawing takes, so training is hardly slowed. The last record is always drawn,
-    also after ``break``, an error or an interruption. Outside a notebook nothing is drawn.
+    even after ``break``, an error or an interruption. Outside a notebook nothing is drawn.
 
     Parameters
     ----------
@@ -255,10 +255,10 @@ def image(column: ArrayLike, ax: Axes) -> Axes:
 
 
 def weights(model: "SoftmaxRegression", axes: Grid) -> Grid:
-    """Draw the weights of each class as an image: red speaks for the class, blue against it.
+    """Draw the weights of each class as an image: red is evidence for the class, blue against.
 
     All classes share one scale, symmetric about 0, and one colour bar. The scale ends at the 99.5th
-    percentile of the absolute weights; the few beyond it have the last colours.
+    percentile of the absolute weights; the few beyond it have the end colours.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def weights(model: "SoftmaxRegression", axes: Grid) -> Grid:
     """
     grid = _as_grid(axes, model.num_outputs)
     squares = [_as_square(row, "weights of a class") for row in model.W]
-    # The largest weights of all would leave the others pale.
+    # A scale up to the very largest weight would leave the others pale.
     limit = float(np.quantile(np.abs(model.W), 0.995)) or 1.0
     for ax, square in zip(grid, squares, strict=False):
         shown = ax.imshow(square, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
@@ -424,7 +424,7 @@ def confusion(counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
     """Draw a confusion matrix, a row for each true class, coloured by its share of the row.
 
     The colours follow the square root of the share, which shows errors of a few per cent next to a
-    diagonal of nearly one. Counts other than 0 and names are written unless the cells are too
+    diagonal of nearly one. Names, and counts other than 0, are written unless the cells are too
     small.
 
     Parameters

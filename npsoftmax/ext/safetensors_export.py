@@ -26,7 +26,7 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model : SoftmaxRegression
-        The model. Parameters that are not finite after the division by the temperature are an
+        The model. Parameters that are not finite after the division by the temperature raise
         :exc:`~npsoftmax.errors.InputError`.
     path : path
         The file; it is replaced if it exists.

@@ -28,9 +28,9 @@ MAX_BYTES = 2 * 2**20
 def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     """Write a page that classifies images in the browser, atomically.
 
-    The file is self-contained: it opens from a disk and loads nothing over the network (its
+    The file is self-contained: it opens from disk and loads nothing over the network (its
     Content-Security-Policy forbids it). The same model gives the same bytes. The file contains
-    ``theta / temperature`` as float32, also for a float64 model, and the class means as whole grey
+    ``theta / temperature`` as float32, even for a float64 model, and the class means as whole grey
     levels. Without ``class_means`` it cannot warn of images unlike the training data. Ten classes
     take less than 80 kB.
 
@@ -38,7 +38,7 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     ----------
     model : SoftmaxRegression
         A model of 784 inputs, the pixels of 28x28 images row by row. Parameters beyond float32,
-        class means that are not grey levels, and pages above 2 MiB (about 390 classes) are an
+        class means that are not grey levels, and pages above 2 MiB (about 390 classes) raise
         :exc:`~npsoftmax.errors.InputError`.
     path : path
         The file; it is replaced if it exists.

@@ -1,6 +1,6 @@
 r"""Accurate sums of exponentials of columns, computed in blocks that stay in cache.
 
-Everything accurate in this package rests on four facts.
+All accuracy in this package rests on four facts.
 
 1. Only ``d = x - max(x)`` enters :math:`e^d`, so nothing overflows, and the largest entry
    contributes exactly 1.
@@ -236,8 +236,8 @@ def resum_subnormal_terms(total: Floats, d: Floats, error: Floats) -> Floats:
 # Blocks of columns.
 
 # A float64 array of a block takes 768 kB, so that the few arrays of a computation stay in cache.
-# With smaller blocks the cost of a call shows, larger ones gain nothing: benchmarks/softmax.py
-# compares sizes.
+# With smaller blocks the cost of a call becomes noticeable; larger ones gain nothing:
+# benchmarks/softmax.py compares sizes.
 BLOCK_ELEMENTS = 96 * 1024
 
 

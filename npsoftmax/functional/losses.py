@@ -1,7 +1,7 @@
 r"""Cross-entropy on logits and on probabilities with gradients, label smoothing, one-hot columns.
 
 Targets ``y`` are integer labels, shape ``(n,)``, or one-hot or soft columns, shape ``(k, n)``.
-Integer labels *are* the one-hot: they index, nothing is multiplied by a matrix of zeros.
+Integer labels *are* the one-hot columns: they index, and nothing is multiplied by zeros.
 
 Shapes that do not fit raise :class:`npsoftmax.errors.ShapeError`, labels outside ``0..k-1``
 :class:`npsoftmax.errors.LabelError`. Losses are in nats.
@@ -64,7 +64,7 @@ def logitcrossentropy(
         ``z``, classes along ``axis``; float32 and float64 are kept.
     y : array_like
         Integer labels, the shape of ``logits`` without ``axis``, or targets of its full shape.
-        A target of 0 counts 0 even where its logit is -Inf.
+        A target of 0 contributes 0 even where its logit is -Inf.
     axis : int
         The axis of the classes.
     agg : {"mean", "sum", "none"}
@@ -346,8 +346,8 @@ def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArra
     labels : array_like
         The ``k`` known values, in the order of the rows.
     default : optional
-        The label to take for unknown elements, which raise :class:`npsoftmax.errors.LabelError`
-        otherwise; must itself be in ``labels``.
+        The label to use for unknown elements; without it, they raise
+        :class:`npsoftmax.errors.LabelError`. It must itself be in ``labels``.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 r"""softmax, logsoftmax and logsumexp, each with its gradient.
 
 All three first subtract the largest entry of a slice, so that no exponential overflows, and
-compute in float64, so that a float32 result is rounded once. Infinities follow NNlib.jl
+compute in float64, so that a float32 result is rounded only once. Infinities follow NNlib.jl
 (softmax, logsoftmax) and LogExpFunctions.jl (logsumexp); a NaN fills its own slice, no other.
 A result has the shape, dtype and memory order of ``x``; a gradient the shape of the input.
 
@@ -120,7 +120,7 @@ def softmax_grad(
 
 @np.errstate(all="ignore")
 def logsoftmax(x: ArrayLike, axis: Axis = 0, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    r"""Compute the logarithm of :func:`softmax` without losing the digits of small ones.
+    r"""Compute the logarithm of :func:`softmax` without losing the digits of small values.
 
     .. math:: y_i = x_i - \log \sum_j \exp(x_j)
 

@@ -1,4 +1,4 @@
-r"""What training minimises, and its gradient on ``theta``, by hand.
+r"""What training minimises, and its gradient with respect to ``theta``, derived by hand.
 
 With samples as the columns :math:`x_j` of ``X`` (d x n), labels :math:`y_j` in 0..k-1, an input
 scale :math:`s` (1/255 for pixels), a penalty weight :math:`\lambda`, and the parameters

@@ -1,6 +1,6 @@
 r"""The objective on one batch: value, gradient, Hessian products, and losses of single samples.
 
-The formulas and the gradient's derivation stand in :mod:`npsoftmax.objective`. With
+The formulas and the gradient's derivation are in :mod:`npsoftmax.objective`. With
 :math:`a_j = (s x_j, 1)` and weights :math:`w_j` that sum to :math:`\bar w`, the Hessian is
 
 .. math::
@@ -87,8 +87,8 @@ def loss_and_grad(
 
     .. math:: J(\theta) = \frac1n \sum_j \ell(s W x_j + b, y_j) + \frac{\lambda}{2} \|W\|_F^2
 
-    With labels everything is computed in ``theta``'s dtype, since ``W X`` is rounded to it anyway,
-    and sums of losses in float64. Soft targets are computed on all samples at once.
+    With labels, everything is computed in ``theta``'s dtype, since ``W X`` is rounded to it anyway,
+    except sums of losses, which are in float64. Soft targets are computed on all samples at once.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def unchecked_loss_and_grad(
     scale: float,
     workspace: Workspace,
 ) -> Evaluation:
-    """Do what :func:`loss_and_grad` does for labels, without checks: the training loop's entry."""
+    """Do what :func:`loss_and_grad` does for labels, without checks, for the training loop."""
     loss, grad, predicted = accumulate(theta, X, labels, labels.size, scale, workspace)
     return _add_penalty(theta, grad, loss, l2, predicted, predicted == labels)
 
@@ -237,7 +237,7 @@ def check_dtype(theta: NDArray[Any]) -> None:
 
 
 def as_scale(scale: float) -> float:
-    """Return the scale, if the gradient can be divided by it in float32 without a loss."""
+    """Return the scale, if the gradient can be divided by it in float32 without loss."""
     if not 1e-20 <= abs(scale) <= 1e20:
         raise InputError(f"scale: expected a magnitude of 1e-20 to 1e20, got {scale}; scale X")
     return float(scale)
@@ -284,10 +284,11 @@ def hessian_vector_product(
     with :math:`P = \mathrm{softmax}(s W X + b \mathbf 1^\top)`, the change of the logits
     :math:`D = s V_W X + v_b \mathbf 1^\top`, and :math:`V = [V_W \; v_b]`.
 
-    Derivation: along ``V`` the logits change by ``D``, so the gradient ``(P - Y) / n`` on them
-    changes by softmax's derivative along ``D``, over ``n``; its Jacobian is symmetric, so that is
-    ``softmax_grad(D, P) / n``. The rest is the linear map from there to the gradient on ``theta``
-    (Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6(1), 1994).
+    Derivation: along ``V`` the logits change by ``D``, so the gradient with respect to them,
+    ``(P - Y) / n``, changes by softmax's derivative along ``D``, over ``n``. Softmax's Jacobian is
+    symmetric, so that is ``softmax_grad(D, P) / n``. The rest is the linear map from there to the
+    gradient with respect to ``theta`` (Pearlmutter, "Fast exact multiplication by the Hessian",
+    Neural Computation 6(1), 1994).
 
     Takes the arguments of :func:`loss_and_grad`, and a direction ``V`` of ``theta``'s shape. There
     is no ``y``: targets that sum to one for each sample shift the gradient by a constant. The

@@ -2,8 +2,8 @@ r"""A proven bound on the distance of the objective from its minimum.
 
 **The dual.** With the entropy :math:`H(q) = -\sum_c q_c \log q_c`, the loss of a sample is
 :math:`\ell(z, y) = \max_q \, (q - y)^\top z + H(q)` over probabilities q, and the maximum is at
-:math:`q = \mathrm{softmax}(z)`. So for *any* probabilities Q, one column a sample, and weights
-:math:`v_j` that sum to 1,
+:math:`q = \mathrm{softmax}(z)`. So for *any* probabilities Q, one column per sample, and
+weights :math:`v_j` that sum to 1,
 
 .. math::
 
@@ -15,7 +15,7 @@ If r = 0, b drops out, the right side is smallest at :math:`W = -G / \lambda`, a
 
 .. math:: \min J \;\ge\; D(Q) = \sum_j v_j H(q_j) - \frac{1}{2 \lambda} \|G\|_F^2 .
 
-**The gradient.** For :math:`Q = P` at :math:`(W, b)`, r is the gradient on b and
+**The gradient.** For :math:`Q = P` at :math:`(W, b)`, r is the gradient with respect to b and
 :math:`G = \partial J / \partial W - \lambda W`; if r = 0 then
 
 .. math:: J(W, b) - D(P) = \frac{1}{2 \lambda} \Bigl\| \frac{\partial J}{\partial W} \Bigr\|_F^2,

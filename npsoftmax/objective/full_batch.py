@@ -116,7 +116,7 @@ class FullBatch:
     def subset(self, indices: NDArray[np.intp]) -> FullBatch:
         """Return the objective on copies of some samples, stored where the originals are.
 
-        ``indices`` are ascending, and at least one.
+        There must be at least one index, and they must be in ascending order.
         """
         if indices.size == 0:
             raise InputError("indices: expected at least one sample, got none")
@@ -173,7 +173,7 @@ class FullBatch:
 
         It inverts the diagonal blocks of the Hessian, one for each class, and is exact on what all
         classes have in common. Large data sets estimate the blocks from a few thousand samples. If
-        the blocks would take more than 64 million numbers, the classes share one; above 2,047
+        the blocks would need more than 64 million numbers, the classes share one; above 2,047
         features it inverts the diagonals, and above 4,096 classes it is the identity. Squares of
         features must not overflow. Derivation: :mod:`npsoftmax.objective.preconditioner`.
 
@@ -208,10 +208,10 @@ class FullBatch:
         .. math:: J(\theta) - \min J \;\le\; J(\theta) - D(Q)
 
         D is the value of the dual problem at probabilities Q close to those at ``theta``. Where the
-        gradient on the bias is 0, the bound is
+        gradient with respect to the bias is 0, the bound is
         :math:`\|\partial J / \partial W\|_F^2 / (2 \lambda)`. Without a penalty, far from the
         optimum, and above 4,096 classes it is the objective itself, which is never negative.
-        It is computed in float64, and proved up to its rounding errors. ``theta`` must be finite.
+        It is computed in float64, and proven up to its rounding errors. ``theta`` must be finite.
         Derivation: :mod:`npsoftmax.objective.duality`.
 
         Examples

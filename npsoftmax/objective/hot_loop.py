@@ -8,8 +8,8 @@ of a batch is ``accumulate`` in :mod:`npsoftmax.objective.batch`; the loop over 
 
 - Everything is computed in the dtype of ``theta``, except the running sums over blocks of classes,
   in float64.
-- The scale s multiplies ``W X`` (k numbers a sample); on the way back the divisor carries it. So
-  ``X`` itself is never scaled.
+- The scale s multiplies ``W X`` (k numbers per sample); on the way back the divisor includes it.
+  So ``X`` itself is never scaled.
 - All arrays are Fortran-ordered, for which the products are fastest, except d and e: with classes
   as rows every operation runs along contiguous samples.
 """

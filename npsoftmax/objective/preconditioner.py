@@ -9,7 +9,7 @@ With :math:`a_j = (s x_j, 1)` and weights :math:`v_j` that sum to 1, let
 and :math:`\Pi` the projection on directions that sum to zero over the classes. The approximate
 inverse is :math:`\Pi B^{-1} \Pi` on these directions. On directions that are the same for all
 classes it is :math:`1 / \lambda`, the exact inverse: they change no probability, so the Hessian is
-:math:`\lambda I_W` there. The blocks alone would take such directions for steep.
+:math:`\lambda I_W` there. The blocks alone would treat such directions as steep.
 
 **The factor k / (k-1).** Where all p are 1/k, :math:`\mathrm{diag}(p) - p p^\top` is 1/k times the
 identity on directions that sum to zero, and its diagonal is :math:`(k-1)/k^2`. So the inverse is
@@ -123,7 +123,7 @@ def _identity(grad: Floats) -> Floats:
 
 def _sample_counts(k: int, rows: int, num_samples: int) -> tuple[int, int]:
     """Return the number of samples for a block, and of candidates to draw them from."""
-    # A pass takes 4 k d operations a sample, the blocks k d^2 for each sample drawn.
+    # A pass takes 4 k d operations per sample, the blocks k d^2 for each sample drawn.
     count = max(MIN_SAMPLES, 4 * PASSES * num_samples // rows)
     count = num_samples if 2 * count >= num_samples else count
     count = min(count, MAX_SAMPLE_NUMBERS // rows, MAX_SAMPLES)
@@ -277,7 +277,7 @@ def _factor_all(blocks: Floats, diagonals: Floats, ridge: float, threads: int, o
 def _factor(block: Floats, diagonal: Floats, ridge: float) -> Floats:
     """Return F with ``F' F`` the inverse of an estimated block, with a ridge."""
     estimated = np.einsum("ii->i", block)
-    # The samples drawn can miss nearly all of a feature that is rarely other than 0. The step along
+    # The samples drawn can miss nearly all of a feature that is rarely nonzero. The step along
     # it would be too long by orders of magnitude.
     np.maximum(estimated, diagonal, out=estimated)
     units = np.sqrt(np.where(estimated > 0, estimated, 1)).astype(block.dtype)
@@ -314,7 +314,7 @@ def _invert_triangle(L: Floats, min_rows: int = 64) -> Floats:
 
 
 def _invert_diagonals(diagonals: Floats) -> Solve:
-    """Return the inverse of the diagonals, for features so many that blocks cost too much."""
+    """Return the inverse of the diagonals, for so many features that blocks would cost too much."""
     divisors = np.where(diagonals > 0, diagonals, 1).astype(diagonals.dtype)
 
     def solve(grad: Floats) -> Floats:

@@ -42,8 +42,8 @@ Result = TypeVar("Result")
 # Ascending indices into all samples, and a number for each.
 Draw = tuple[NDArray[np.intp], NDArray[Any]]
 
-# Multiplications. With fewer for a sample the threads wait for the interpreter's lock; with fewer
-# for a part, starting a thread costs more than it saves.
+# Multiplications. With fewer per sample the threads wait for the interpreter's lock; with fewer
+# per part, starting a thread costs more than it saves.
 MIN_WORK_OF_SAMPLE, MIN_WORK_OF_PART = 1000, 2_000_000
 
 
@@ -119,7 +119,7 @@ class SampleStore(Protocol):
     summary: Summary
     threads: int  # that evaluate at the same time
     driver_threads: int  # of this process, for work that needs no samples
-    place: str  # of the samples, and their cuts, as far as the last bits of sums depend on it
+    place: str  # of the samples, and how they are cut, if the last bits of sums depend on it
 
     def map_reduce(
         self,
@@ -136,7 +136,7 @@ class SampleStore(Protocol):
     ) -> Result:
         """Call a function on samples stored together, the threads it may use, and its draws.
 
-        Of each draw the function gets what was drawn of its samples, as global indices.
+        From each draw, the function gets the part that lies in its samples, as global indices.
         """
 
     def subset(self, indices: NDArray[np.intp]) -> SampleStore:
