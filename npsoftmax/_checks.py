@@ -134,7 +134,7 @@ def as_labels(
     if labels.dtype.kind not in "iu":
         raise LabelError(
             f"y: expected integer labels 0..{_last(num_outputs)}, got dtype {labels.dtype}; "
-            "number class names by classes, y = np.unique(names, return_inverse=True), "
+            "number class names with classes, y = np.unique(names, return_inverse=True), "
             "turn whole floats into integers with y.astype(int)"
         )
     if labels.size:

@@ -99,7 +99,7 @@ def _check_minimum_exists(Z: NDArray[np.float64], y: NDArray[Any]) -> None:
     own = Z[y, np.arange(y.size)]
     if (own == Z.max(axis=0)).all() and Z.any():
         raise InputError(
-            "calibration: expected some sample that is classified wrong, got none among "
+            "calibration: expected at least one misclassified sample, got none among "
             f"{y.size}, so no probability is too high; give more samples, held out from training"
         )
     if not (Z.mean(axis=0) - own).mean() < 0:

@@ -435,7 +435,7 @@ def _advice(
     """Return what a user should know, or the one change that helps; empty if all is well."""
     if separated:
         return (
-            "every training sample is classified right and l2 is 0, so the optimum is at "
+            "every training sample is classified correctly and l2 is 0, so the optimum is at "
             "infinity and the weights depend on where this stopped: set l2 > 0"
         )
     if reason == "iterations":

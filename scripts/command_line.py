@@ -50,13 +50,13 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mirror", metavar="URL", action="append", default=[],
         help="try this address before the built-in mirrors; may be repeated")  # fmt: skip
     group.add_argument("--offline", action="store_true", default=None,
-        help="never open a socket ($NPSOFTMAX_OFFLINE=1)")  # fmt: skip
+        help="never open a socket (also set by NPSOFTMAX_OFFLINE=1)")  # fmt: skip
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose the output."""
     group = parser.add_argument_group("output")
-    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    group.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     group.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 

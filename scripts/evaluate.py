@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     pictures.add_argument("--pictures", metavar="DIR",
         help=f"where to write {', '.join(PICTURES)}; default: next to the model, if matplotlib "
         "is installed")  # fmt: skip
-    pictures.add_argument("--no-pictures", action="store_true", help="write none")
+    pictures.add_argument("--no-pictures", action="store_true", help="write no pictures")
     command_line.add_output_flags(flags)
     return flags
 
@@ -211,9 +211,7 @@ PICTURES: dict[str, Callable[..., None]] = {
     "weights.png": weights,
     "confusion.png": confusion,
     "predictions.png": partial(images, plot="prediction_grid", title="the first test images"),
-    "misclassified.png": partial(
-        images, plot="misclassified", title="the errors that the model is surest of"
-    ),
+    "misclassified.png": partial(images, plot="misclassified", title="the most confident errors"),
     "reliability.png": reliability,
 }
 WITHOUT_IMAGES = ("confusion.png", "reliability.png")

@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     group = flags.add_argument_group("formats, one or several")
     for flag, content in (
         ("--onnx", "a graph from raw pixels to labels and probabilities"),
-        ("--safetensors", "weight and bias, as torch.nn.Linear has them"),
+        ("--safetensors", "weight and bias, as torch.nn.Linear stores them"),
         ("--html", "one page that classifies images in a browser"),
     ):
         group.add_argument(flag, action="store_true", help=content)
@@ -95,7 +95,7 @@ def check_no_model(model: str, paths: Iterable[Path]) -> None:
 
     for path in paths:
         if os.path.exists(path) and (os.path.samefile(model, path) or storage.is_whole(path)):
-            raise InputError(f"{path}: expected another file than a model; name one with -o")
+            raise InputError(f"{path}: expected a file other than a model; name one with -o")
 
 
 def about(model: "npsoftmax.SoftmaxRegression") -> dict[str, Any]:

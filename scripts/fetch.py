@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("dataset", metavar="DATASET", help="fashion-mnist or mnist")
     flags.add_argument(
-        "files", metavar="FILE", nargs="*", help="only these files, by their names; default all"
+        "files", metavar="FILE", nargs="*", help="only these files, by their names; default: all"
     )
     command_line.add_data_flags(flags)
     seconds = partial(command_line.positive_float, name="number of seconds")

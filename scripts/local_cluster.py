@@ -98,7 +98,7 @@ def introduce(client: "Client", say: Callable[[str], None]) -> None:
 
     threads = check_workers(client).total
     workers = len(client.nthreads())
-    needs = "" if find_spec("bokeh") else " (shows something where bokeh is installed)"
+    needs = "" if find_spec("bokeh") else " (needs bokeh)"
     say(
         f"cluster   {client.scheduler.address}: {workers} worker{'s' * (workers != 1)}, "
         f"{threads} thread{'s' * (threads != 1)}\n"

@@ -33,13 +33,13 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--show", metavar="FILE",
         help="draw each photo, the input of the model and its guesses into this PNG file; a "
-        "picture of an earlier call is replaced")  # fmt: skip
+        "picture from an earlier call is replaced")  # fmt: skip
     command_line.add_output_flags(flags)
     return flags
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Print the likeliest classes and the warnings of each image; continue after a bad one."""
+    """Print the most likely classes and the warnings of each image; continue after a bad one."""
     import npsoftmax
 
     command_line.import_extra("npsoftmax.ext.photos", "image")
@@ -89,7 +89,7 @@ def check_replaceable(path: str) -> None:
             head = file.read(200)
         if head and b"Matplotlib" not in head:
             raise InputError(
-                f"--show: expected a new file or a picture of an earlier call, got {path}; "
+                f"--show: expected a new file or a picture from an earlier call, got {path}; "
                 "name another"
             )
 
@@ -138,7 +138,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
 
 
 def print_guesses(prediction: Prediction, classes: tuple[str, ...]) -> None:
-    """Print the likeliest classes below each other, as the Colab demo does."""
+    """Print the most likely classes below each other, as the Colab demo does."""
     one_line = command_line.one_line  # the model may come from someone else
     width = max(len(one_line(name)) for name in classes) + 1
     print(one_line(prediction.file))

@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     for flag, whole, default, text in (
         ("epochs", command_line.positive, 10, "default 10"),
         ("repeats", command_line.positive, 3,
-         "trainings with each value, each with other weights and another order; default 3"),
+         "training runs with each value, each with its own seed; default 3"),
         ("seed", command_line.natural, 0,
          "of the split and the first repeat; the next repeats have N+1, N+2, ...; default 0"),
         ("threads", command_line.threads, None,

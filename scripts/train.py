@@ -52,14 +52,14 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--l2", type=float, default=0.0,
         help="weight of the penalty on W; default 0")  # fmt: skip
     training.add_argument("--seed", type=command_line.natural, default=0, metavar="N",
-        help="of the initial weights and the order of the batches; default 0")  # fmt: skip
+        help="seed of the initial weights and of the batch order; default 0")  # fmt: skip
     training.add_argument("--dtype", choices=("float32", "float64"), default="float32",
         help="default float32")  # fmt: skip
     training.add_argument("--limit", type=command_line.positive, metavar="N",
         help="train on the first N images only")  # fmt: skip
     training.add_argument("--threads", type=command_line.threads, metavar="N",
-        help="of the BLAS; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1, "
-        "with --solver lbfgs one for each core; workers have one each")  # fmt: skip
+        help="BLAS threads; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1, "
+        "with --solver lbfgs one for each core; each worker has one")  # fmt: skip
     add_solver_flags(flags)
     run = flags.add_argument_group("run")
     run.add_argument("--run-dir", metavar="DIR", help="default runs/<data set>-<time>")
@@ -76,7 +76,7 @@ def add_solver_flags(flags: argparse.ArgumentParser) -> None:
     """Add the flags of a single solver; their defaults are in ``DEFAULTS``."""
     sgd = flags.add_argument_group("training with --solver sgd")
     sgd.add_argument("--epochs", type=command_line.positive, metavar="N",
-        help="in total, including those before --resume; default 10")  # fmt: skip
+        help="total epochs, including those before --resume; default 10")  # fmt: skip
     sgd.add_argument("--batch-size", type=command_line.positive, metavar="N", help="default 256")
     sgd.add_argument("--lr", type=float, metavar="ETA",
         help="default: the optimiser's own, 0.1 for descent")  # fmt: skip
@@ -85,12 +85,12 @@ def add_solver_flags(flags: argparse.ArgumentParser) -> None:
     lbfgs.add_argument("--tol", type=float, metavar="G",
         help="stop when the largest entry of the gradient is at most G; default 1e-5")  # fmt: skip
     lbfgs.add_argument("--max-iterations", type=command_line.natural, metavar="N",
-        help="in total, including those before --resume; default 1000")  # fmt: skip
+        help="total iterations, including those before --resume; default 1000")  # fmt: skip
     lbfgs.add_argument("--workers", type=command_line.threads, metavar="N",
         help="distribute the images over N processes of a Dask cluster on this machine "
         '(pip install ".[distributed]")')  # fmt: skip
     lbfgs.add_argument("--scheduler", metavar="ADDRESS",
-        help="or over the workers of a running cluster, such as tcp://host:8786")  # fmt: skip
+        help="the same over the workers of a running cluster, such as tcp://host:8786")  # fmt: skip
 
 
 def train(args: argparse.Namespace) -> None:

@@ -75,7 +75,7 @@ def test_one_huge_logit_changes_nothing():
 @pytest.mark.parametrize(
     ("logits", "y", "error", "message"),
     [
-        ([[1.0, 0.0], [0.0, 1.0]], [0, 1], InputError, "classified wrong, got none among 2"),
+        ([[1.0, 0.0], [0.0, 1.0]], [0, 1], InputError, "misclassified sample, got none among 2"),
         ([[1.0, 0.0], [0.0, 1.0]], [1, 0], InputError, "better than chance"),
         ([[1.0, 1.0], [0.0, 0.0]], [0, 1], InputError, "better than chance"),
         ([[0.0, 0.0], [0.0, 0.0]], [0, 1], InputError, "better than chance"),

@@ -368,7 +368,7 @@ def advice(classifier, X, y):
 
 def test_separable_rows_have_no_optimum_without_a_penalty():
     assert advice(SoftmaxClassifier(), *separable()) == (
-        "SoftmaxClassifier: every training sample is classified right and alpha is 0, so the "
+        "SoftmaxClassifier: every training sample is classified correctly and alpha is 0, so the "
         "optimum is at infinity and the weights depend on where this stopped: set alpha > 0"
     )
     SoftmaxClassifier(1e-3).fit(*separable())

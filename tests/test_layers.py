@@ -1,4 +1,4 @@
-"""The floors of the package: imports run downwards, and importing it costs next to nothing."""
+"""The layers of the package: imports run downwards, and importing it costs next to nothing."""
 
 import ast
 import subprocess
@@ -12,9 +12,9 @@ import npsoftmax
 ROOT = Path(npsoftmax.__file__).parent
 REPOSITORY = ROOT.parent
 
-# A module imports from its own floor or from lower ones, without a circle. A folder stands for all
+# A module imports from its own layer or from lower ones, without a circle. A folder stands for all
 # modules in it. docs/architecture.md has the same table in words.
-FLOORS = [
+LAYERS = [
     {"errors", "history", "_checks", "files"},
     {"functional", "optimisers", "lbfgs", "storage", "data"},
     {"objective", "metrics", "calibration", "novelty"},
@@ -22,7 +22,7 @@ FLOORS = [
     {"trainer", "optimum"},
     {"ext"},
 ]
-FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 
 # The one inner door: what a cluster needs to hold samples.
 INNER_DOORS = {"ext.cluster": {"objective.samples"}, "ext._cluster_worker": {"objective.samples"}}
@@ -99,7 +99,7 @@ def room(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_downwards(module):
     for target in own_imports(module):
-        assert FLOOR_OF[room(target)] <= FLOOR_OF[room(module)], f"{module} imports {target}"
+        assert LAYER_OF[room(target)] <= LAYER_OF[room(module)], f"{module} imports {target}"
 
 
 def test_there_is_no_circle():
@@ -134,7 +134,7 @@ def test_the_checker_sees_what_it_must():
     tree = ast.parse("from npsoftmax.trainer import Trainer\ndef f():\n    import torch\n")
     assert imports(tree) == [("npsoftmax.trainer.Trainer", False), ("torch", True)]
     assert module_of("npsoftmax.trainer.Trainer") == "trainer"
-    assert FLOOR_OF["trainer"] > FLOOR_OF["objective"]
+    assert LAYER_OF["trainer"] > LAYER_OF["objective"]
 
 
 def modules_loaded_by(code):

@@ -81,8 +81,8 @@ def test_a_file_of_another_name_replaces_what_is_there(model, tmp_path):
     [
         ([], "add --onnx, --safetensors or --html"),
         (["--html", "--onnx", "-o", "{folder}/x"], "expected one format for one file, got 2"),
-        (["--html", "-o", "{folder}/model.npz"], "expected another file than a model"),
-        (["--html", "-o", "{folder}/hard"], "expected another file than a model"),
+        (["--html", "-o", "{folder}/model.npz"], "expected a file other than a model"),
+        (["--html", "-o", "{folder}/hard"], "expected a file other than a model"),
         (["--html", "-o", "{folder}"], "got a folder"),
         (["--html", "-o", "{folder}/model.npz/x"], "cannot write"),
         (["--html", "--svg"], "unrecognized arguments: --svg"),

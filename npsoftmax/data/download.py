@@ -332,7 +332,7 @@ class _Transfer:
                         chunk = inflater.decompress(chunk, size + 1 - self.part.tell())
                     yield chunk
         except zlib.error as error:
-            raise WrongBodyError(f"its Content-Encoding is not what it says: {error}") from error
+            raise WrongBodyError(f"the body is not what Content-Encoding says: {error}") from error
         except MirrorError:
             # A wrong Content-Length must not cost a file that has arrived completely.
             if self.part.tell() < size:

@@ -87,7 +87,7 @@ def _num_observations(arrays: list[NDArray[Any]]) -> int:
     shapes = [array.shape for array in arrays]
     if not shapes or () in shapes or len({shape[-1] for shape in shapes}) > 1:
         raise ShapeError(
-            f"data: expected arrays with one number of observations, got shapes {shapes}; "
+            f"data: expected arrays with the same number of observations, got shapes {shapes}; "
             "observations are along the last axis, so pass X.T if rows are samples"
         )
     if shapes[0][-1] == 0:

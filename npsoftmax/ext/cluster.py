@@ -49,7 +49,7 @@ FAN_IN = 8
 TICK, PATIENCE = 2.0, 60.0
 # A chunk may take this part of the memory of a thread: it is held twice at times, next to others.
 MAX_CHUNK_MEMORY = 1 / 4
-CUT_AN_ARRAY = "cut an array by dask.array.from_array(rows, chunks=(10_000, -1))"
+CUT_AN_ARRAY = "split an array with dask.array.from_array(rows, chunks=(10_000, -1))"
 
 Result = TypeVar("Result")
 

@@ -321,7 +321,7 @@ def _weigh(
     kept = weights > 0
     if not kept.any():
         raise InputError(
-            "class_weight: expected some other than zero, got zero for all rows of positive weight"
+            "class_weight: expected a nonzero weight, got zero for all rows of positive weight"
         )
     rows = X if kept.all() else X[kept]
     return _Rows(rows, labels[kept], weights[kept] / weights[kept].mean(), classes)

@@ -235,7 +235,7 @@ def _as_bytes(image: Image.Image) -> Image.Image:
     levels = np.asarray(image)
     if levels.dtype.kind == "f" or levels.min() < 0 or levels.max() > 65535:
         raise InputError(
-            f"expected 8 bits a channel or grey of 16 bits, got numbers from {levels.min()} to "
+            f"expected 8 bits per channel or 16-bit grey, got numbers from {levels.min()} to "
             f"{levels.max()} ({image.mode}); save it as PNG"
         )
     return Image.fromarray((levels >> 8).astype(np.uint8))
