@@ -452,7 +452,7 @@ def test_rows_and_labels_that_do_not_fit_the_model_are_refused(trained):
     model, rows, y = trained
     for call, kind, message in [
         (lambda: cluster.predict(model, da.zeros((3, 4))), ShapeError, "rows of 5 features, got"),
-        (lambda: cluster.predict(model, rows), InputError, "a Dask array of rows, got nda.*; cut"),
+        (lambda: cluster.predict(model, rows), InputError, "rows, got nda.*; split an array"),
         (lambda: cluster.evaluate(model, da.zeros((0, 5)), []), ShapeError, "at least one sample"),
         (lambda: cluster.evaluate(model, cut(rows, SIZES), y[1:]), ShapeError, "y: .*of 500 rows"),
         (lambda: cluster.evaluate(model, cut(rows, SIZES), y + 4), LabelError,
