@@ -337,13 +337,14 @@ def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
     if summary.num_inputs != model.num_inputs:
         hint = "; pass X.T" if summary.num_samples == model.num_inputs else ""
         raise ShapeError(
-            f"problem: expected samples of {model.num_inputs} features, as the model takes, got "
+            f"X: expected samples of {model.num_inputs} features, as the model takes, got "
             f"{summary.num_inputs}{hint}"
         )
     if summary.class_totals.size > model.num_outputs:
         raise LabelError(
-            f"problem: expected labels 0..{model.num_outputs - 1}, got labels up to "
-            f"{summary.class_totals.size - 1}"
+            f"y: expected labels 0..{model.num_outputs - 1}, got labels up to "
+            f"{summary.class_totals.size - 1}; labels count from 0, and num_outputs must be the "
+            "number of classes"
         )
     scale = model.input_scale(summary.dtype)
     if problem.scale != scale:

@@ -213,7 +213,7 @@ def _unseal(content: bytes, source: object) -> Arrays:
         )
     if not _has_right_seal(content):
         raise CorruptFileError(
-            f"{source}: expected SHA-256 {content[-_DIGEST_SIZE:]!r}, got "
+            f"{source}: expected SHA-256 {repr(content[-_DIGEST_SIZE:])[2:-1]}, got "
             f"{_digest(content[:-_DIGEST_SIZE]).decode()}; the file is damaged, copy or train it "
             "again"
         )

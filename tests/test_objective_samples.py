@@ -1,7 +1,7 @@
 """Samples in parts: sums over them do not depend on how they are cut."""
 
 import pickle
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 
 import numpy as np
@@ -98,3 +98,23 @@ def test_an_even_draw_is_fair_to_data_with_a_period():
     assert counts.min() > 120
     np.testing.assert_array_equal(draw_evenly(5, 5), range(5))
     np.testing.assert_array_equal(draw_evenly(5, 9), range(5))
+
+
+def slow_sum(part, workspace, interrupted):
+    """Return the first index of a part, or raise in the first part."""
+    array = workspace.take("x", (1,), np.dtype(float))
+    if part.start == 0 and interrupted:
+        raise KeyboardInterrupt
+    array[0] = part.start
+    return array.copy()
+
+
+def test_an_interrupted_call_leaves_no_workspace_in_use(monkeypatch):
+    monkeypatch.setattr("npsoftmax.objective.samples.MIN_WORK_OF_SAMPLE", 0)
+    monkeypatch.setattr("npsoftmax.objective.samples.MIN_WORK_OF_PART", 12)
+    store = LocalSamples(samples(40), 2)
+    before = list(store._workspaces)
+    with pytest.raises(KeyboardInterrupt):
+        store.map_reduce(partial(slow_sum, interrupted=True), np.add)
+    assert not set(map(id, store._workspaces)) & set(map(id, before))
+    assert store.map_reduce(partial(slow_sum, interrupted=False), np.add) == [20.0]

@@ -152,7 +152,7 @@ class LocalSamples:
         self.threads = as_count(cores() if threads is None else threads, "threads")
         self.driver_threads = self.threads
         self.place = "this process"
-        self._workspaces = [Workspace() for _ in range(self.threads)]
+        self._workspaces = self._new_workspaces()
         self._in_use = Lock()  # the workspaces serve one call at a time
 
     def map_reduce(
@@ -170,8 +170,15 @@ class LocalSamples:
         with self._in_use:
             if len(parts) == 1:
                 return call(parts[0], self._workspaces[0])
+            # They are put back at the end: after Ctrl-C a thread may still write into them.
+            workspaces, self._workspaces = self._workspaces, self._new_workspaces()
             with one_blas_thread(), ThreadPoolExecutor(len(parts)) as pool:
-                return reduce(combine, pool.map(call, parts, self._workspaces))
+                result = reduce(combine, pool.map(call, parts, workspaces))
+            self._workspaces = workspaces
+            return result
+
+    def _new_workspaces(self) -> list[Workspace]:
+        return [Workspace() for _ in range(self.threads)]
 
     def _parts(self) -> list[slice]:
         """Cut the samples into as many parts as threads are worth starting."""
