@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from npsoftmax import Adam, DataLoader, SoftmaxRegression, fit
-from npsoftmax._checks import as_count, as_size, as_weights, unusable_weights
+from npsoftmax import Adam, DataLoader, Optimum, SoftmaxRegression, __version__, fit
+from npsoftmax._checks import as_count, as_size, as_weights
 from npsoftmax.errors import DivergedError, InputError, LabelError
-from npsoftmax.functional import logsoftmax, softmax
+from npsoftmax.functional import affine, logsoftmax, softmax
 from npsoftmax.objective import loss_and_grad
 
 __all__ = ["SoftmaxClassifier"]
@@ -84,20 +84,25 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : ndarray
         The labels in ascending order, shape ``(k,)``.
     coef_ : ndarray
-        Weights, shape ``(k, d)``, for two classes ``(1, d)``, in the dtype of ``X``.
+        Weights, shape ``(k, d)``, for two classes ``(1, d)``.
     intercept_ : ndarray
         Biases, shape ``(k,)``, for two classes ``(1,)``.
     n_iter_ : int
         Number of iterations of lbfgs, or of passes over the rows.
+    converged_ : bool
+        Whether lbfgs reached the tolerance; False after sgd.
+    suboptimality_ : float
+        The objective is at most this above its smallest value. Without a penalty it is the
+        objective itself, after sgd infinity.
     n_features_in_, feature_names_in_ : int, ndarray of str
         Number of features, ``d``, and their names if the columns of ``X`` have names.
 
     Notes
     -----
-    Everything is computed in float64. Rows of float32 stay float32 in memory, and ``coef_`` is
-    rounded to float32 at the end. A row of weight 0 counts as absent: a class that only such rows
-    have is not in ``classes_`` after :meth:`fit`. If several ``coef_`` are optimal, as for
-    collinear features without a penalty, lbfgs returns the smallest.
+    Everything is computed and returned in float64; rows of float32 stay float32 in memory. A row of
+    weight 0 counts as absent. A class that only such rows have stays in ``classes_``, and
+    :meth:`fit` gives it a probability of at most 2e-16 everywhere. If several ``coef_`` are
+    optimal, as for collinear features without a penalty, lbfgs returns the smallest.
 
     Examples
     --------
@@ -161,16 +166,27 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_parameters()
         X, y = self._validated(X, y, first=True)
         classes, labels = np.unique(y, return_inverse=True)
+        _check_two_classes(classes)
         samples = _weigh(X, labels, classes, sample_weight, self.class_weight)
-        samples = _drop_absent_classes(samples)
+        if samples.labels.size == 0:
+            raise InputError(
+                "sample_weight and class_weight: expected a positive weight for some row, got zero "
+                "for all; leave them out for equal weights"
+            )
+        present, samples = _number_present(samples)
         theta = self._start(samples, resume=self.warm_start)
-        rule = Adam()
+        part = np.asfortranarray(theta[present])
+        rule, n_iter, optimum = Adam(), self.epochs, None
         if self.solver == "lbfgs":
-            n_iter = _minimise(theta, samples, self._l2(theta), self.tol, self.max_iter)
+            l2 = self._l2(samples)
+            n_iter, optimum = _minimise(part, samples, l2, self.tol, self.max_iter)
         else:
-            n_iter = self.epochs
-            self._descend(theta, samples, range(n_iter), rule)
-        return self._store(theta, samples, n_iter, rule)
+            self._descend(part, samples, range(n_iter), rule)
+        if len(part) < len(theta):
+            theta, rule = _add_absent(part, present, len(theta)), Adam()
+        else:
+            theta = part
+        return self._store(theta, samples, n_iter, rule, optimum)
 
     @available_if(_partial_fit_is_possible)  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -195,17 +211,19 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         known = _check_classes(classes, self.classes_ if begun else None)
         X, y = self._validated(X, y, first=not begun)
         samples = _weigh(X, _index_labels(y, known), known, sample_weight, self.class_weight)
+        if begun and samples.labels.size == 0:
+            return self  # rows of weight 0 change nothing
         theta = self._start(samples, resume=True)
         passes, rule = (self.n_iter_, deepcopy(self._rule)) if begun else (0, Adam())
-        self._descend(theta, samples, range(passes, passes + 1), rule)
-        return self._store(theta, samples, passes + 1, rule)
+        if samples.labels.size:
+            self._descend(theta, samples, range(passes, passes + 1), rule)
+            passes += 1
+        return self._store(theta, samples, passes, rule)
 
-    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+    def decision_function(self, X: ArrayLike) -> Floats:
         """Compute logits, ``(n, k)``; for two classes the second minus the first, ``(n,)``."""
-        check_is_fitted(self, "coef_")
-        X = validate_data(self, X, dtype=DTYPES, reset=False)
-        logits = _finite_logits(X, self.coef_, self.intercept_)
-        return logits[:, 0] if self.classes_.size == 2 else logits
+        logits = self._logits(X)
+        return logits[:, 1] if self.classes_.size == 2 else logits
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most likely label of each row, ``(n,)``; the first on a tie."""
@@ -213,17 +231,55 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: NDArray[Any] = self.classes_[indices]
         return labels
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+    def predict_proba(self, X: ArrayLike) -> Floats:
         """Compute the probability of each class, ``(n, k)`` in the order of ``classes_``."""
         return softmax(self._logits(X), axis=1)
 
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+    def predict_log_proba(self, X: ArrayLike) -> Floats:
         """Compute the log-probabilities, accurate even where the probabilities underflow to 0."""
         return logsoftmax(self._logits(X), axis=1)
 
-    def _logits(self, X: ArrayLike) -> NDArray[Any]:
-        logits = self.decision_function(X)
-        return logits if logits.ndim == 2 else np.column_stack([np.zeros_like(logits), logits])
+    def to_model(self) -> SoftmaxRegression:
+        """Return a model of the core with the same probabilities, to save or export.
+
+        It takes samples as columns, and its classes are the labels as strings.
+
+        Examples
+        --------
+        >>> X = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+        >>> model = SoftmaxClassifier(alpha=0.1).fit(X, ["no", "yes", "no", "yes"]).to_model()
+        >>> model, model.classes
+        (SoftmaxRegression(1 => 2, float64), ('no', 'yes'))
+        >>> model.save("model.npz")
+        """
+        check_is_fitted(self, "coef_")
+        model = SoftmaxRegression(
+            self.coef_.shape[1],
+            self.classes_.size,
+            sigma=0.0,
+            dtype=np.float64,
+            classes=self.classes_.tolist(),
+        )
+        model.theta[-len(self.coef_) :] = self._rows()
+        return model
+
+    def _rows(self) -> Floats:
+        """Return ``coef_`` and ``intercept_`` side by side."""
+        return np.hstack([self.coef_, self.intercept_[:, None]], dtype=np.float64)
+
+    @np.errstate(all="ignore")
+    def _logits(self, X: ArrayLike) -> Floats:
+        """Return one logit for each class, 0 for the first of two; InputError on overflow."""
+        check_is_fitted(self, "coef_")
+        rows: NDArray[Any] = validate_data(self, X, dtype=DTYPES, reset=False)
+        logits = np.zeros((len(rows), self.classes_.size))
+        affine(self._rows(), rows.T, out=logits[:, -len(self.coef_) :].T)
+        if not np.isfinite(logits).all():
+            raise InputError(
+                f"X: expected numbers whose logits fit float64, got up to {np.abs(rows).max():g}; "
+                "scale the features as those that the model was fitted to"
+            )
+        return logits
 
     def _check_parameters(self) -> None:
         for name in ("alpha", "tol", "learning_rate"):
@@ -250,13 +306,13 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         theta = np.zeros((k, d + 1), order="F")
         fits = hasattr(self, "coef_") and np.array_equal(self.classes_, samples.classes)
         if resume and fits and self.coef_.shape[1] == d:
-            rows = np.column_stack([self.coef_, self.intercept_])
+            rows = self._rows()
             theta[...] = np.vstack([-rows, rows]) / 2 if k == 2 else rows
         return theta
 
-    def _l2(self, theta: NDArray[np.float64]) -> float:
+    def _l2(self, samples: _Rows) -> float:
         """Return the weight of the penalty; two rows, -w/2 and w/2, have half the square of w."""
-        return float(self.alpha) * (2 if len(theta) == 2 else 1)
+        return float(self.alpha) * (2 if samples.classes.size == 2 else 1)
 
     @np.errstate(all="ignore")
     def _descend(
@@ -272,7 +328,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 # Soft targets that sum to its weight make a sample count by its weight.
                 targets = np.zeros((len(theta), rows.size))
                 targets[samples.labels[rows], np.arange(rows.size)] = samples.weights[rows]
-                rule.update(theta, loss_and_grad(theta, X, targets, self._l2(theta)).grad)
+                rule.update(theta, loss_and_grad(theta, X, targets, self._l2(samples)).grad)
             # The mean over the classes changes no probability, and costs a penalty.
             theta -= theta.mean(axis=0)
             if not np.isfinite(theta).all():
@@ -282,16 +338,41 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 )
 
     def _store(
-        self, theta: NDArray[np.float64], samples: _Rows, n_iter: int, rule: Adam
+        self,
+        theta: Floats,
+        samples: _Rows,
+        n_iter: int,
+        rule: Adam,
+        optimum: Optimum | None = None,
     ) -> SoftmaxClassifier:
         rows = theta[1:] - theta[:1] if len(theta) == 2 else theta
-        rows = _round(rows, samples.X.dtype)
         self.coef_, self.intercept_ = rows[:, :-1].copy("C"), rows[:, -1].copy()
         self.classes_, self.n_iter_, self._rule = samples.classes, n_iter, rule
+        self.converged_ = optimum is not None and optimum.converged
+        self.suboptimality_ = np.inf if optimum is None else optimum.suboptimality
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_npsoftmax_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        saved = state.pop("_npsoftmax_version", "unknown")
+        super().__setstate__(state)
+        if saved != __version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"npsoftmax {__version__}",
+                    original_sklearn_version=f"npsoftmax {saved}",
+                ),
+                stacklevel=2,
+            )
 
 
 SMALLEST = np.finfo(np.float64).smallest_subnormal
+# The logit of an absent class, where the largest logit is at least 0.
+ABSENT = float(np.log(np.finfo(np.float64).eps))
 
 
 class _Rows(NamedTuple):
@@ -311,39 +392,50 @@ def _weigh(
     sample_weight: ArrayLike | None,
     class_weight: Mapping[Any, float] | str | None,
 ) -> _Rows:
-    """Return the rows of positive weight, or raise InputError if there are none."""
-    weights = _as_weights(sample_weight, labels.size)
+    """Return the rows of positive weight."""
+    weights = np.ones(labels.size)
+    if sample_weight is not None:
+        weights = as_weights(sample_weight, labels.size)
+        weights /= weights.max() or 1.0
     if str(class_weight) == "balanced":
         weights /= np.maximum(np.bincount(labels, weights), SMALLEST)[labels]
     elif isinstance(class_weight, Mapping):
         weights *= _class_factors(class_weight, classes)[labels]
-    weights /= weights.max()
+    weights /= weights.max() or 1.0
     kept = weights > 0
-    if not kept.any():
-        raise InputError(
-            "class_weight: expected a nonzero weight, got zero for all rows of positive weight"
-        )
-    rows = X if kept.all() else X[kept]
-    return _Rows(rows, labels[kept], weights[kept] / weights[kept].mean(), classes)
+    if not kept.all():
+        X, labels, weights = X[kept], labels[kept], weights[kept]
+    return _Rows(X, labels, weights / weights.mean() if weights.size else weights, classes)
 
 
-def _as_weights(sample_weight: ArrayLike | None, num_samples: int) -> NDArray[np.float64]:
-    """Return the weights divided by the largest, in a new array."""
-    if sample_weight is None:
-        return np.ones(num_samples)
-    weights = as_weights(sample_weight, num_samples)
-    if not weights.any():
-        raise unusable_weights("zero for all")
-    return np.asarray(weights / weights.max())
+def _number_present(samples: _Rows) -> tuple[NDArray[np.intp], _Rows]:
+    """Return the classes that rows have, and the rows with labels that count these alone."""
+    present, labels = np.unique(samples.labels, return_inverse=True)
+    return present, samples._replace(labels=labels)
+
+
+def _add_absent(part: Floats, present: NDArray[np.intp], k: int) -> Floats:
+    """Return the parameters of all ``k`` classes from those of the present ones.
+
+    The objective has no minimum if a class is absent: its bias goes to -infinity, and its weights
+    to 0. Centred, the other logits are never all negative.
+    """
+    theta = np.zeros((k, part.shape[1]))
+    theta[:, -1] = ABSENT
+    theta[present] = part - part.mean(axis=0)
+    return theta
 
 
 def _class_factors(class_weight: Mapping[Any, float], classes: NDArray[Any]) -> NDArray[np.float64]:
     """Return the factor for the weights of each class."""
     names = classes.tolist()
-    # The dict may name a class that no row has; but then one that it does not name may be misspelt.
-    if set(class_weight) - set(names) and set(names) - set(class_weight):
-        raise InputError(
-            f"class_weight: expected keys among the labels {names}, got {list(class_weight)}"
+    unknown = [key for key in class_weight if key not in names]
+    # Not an error, as a part of the rows may lack a class; but it may be misspelt.
+    if unknown and set(names) - set(class_weight):
+        warnings.warn(
+            f"class_weight: expected keys among the labels {names}, got also {unknown}, which have "
+            "no effect here",
+            stacklevel=5,
         )
     factors = np.array([class_weight.get(name, 1.0) for name in names], np.float64)
     if not (factors.min() >= 0 and factors.max() < np.inf):
@@ -351,13 +443,6 @@ def _class_factors(class_weight: Mapping[Any, float], classes: NDArray[Any]) -> 
             f"class_weight: expected finite numbers of at least 0, got {dict(class_weight)}"
         )
     return factors
-
-
-def _drop_absent_classes(samples: _Rows) -> _Rows:
-    """Renumber the labels without the classes that no row has; at least two must remain."""
-    present, labels = np.unique(samples.labels, return_inverse=True)
-    _check_two_classes(samples.classes[present])
-    return samples._replace(labels=labels, classes=samples.classes[present])
 
 
 def _check_classes(given: ArrayLike | None, known: NDArray[Any] | None) -> NDArray[Any]:
@@ -388,7 +473,7 @@ def _check_two_classes(classes: NDArray[Any]) -> None:
     if classes.size < 2:
         raise InputError(
             f"y: expected labels of at least two classes, got only one class, {classes.tolist()}; "
-            "rows of weight 0 do not count"
+            "check the column or the part of the rows that they come from"
         )
 
 
@@ -399,8 +484,10 @@ ITERATIONS_PER_PRECONDITIONER = 200
 MIN_VARIANCE = 1e-10
 
 
-def _minimise(theta: Floats, samples: _Rows, l2: float, tol: float, max_iter: int) -> int:
-    """Move ``theta`` to the optimum; return the number of iterations.
+def _minimise(
+    theta: Floats, samples: _Rows, l2: float, tol: float, max_iter: int
+) -> tuple[int, Optimum]:
+    """Move ``theta`` to the optimum; return the number of iterations, and the result.
 
     Warns with ConvergenceWarning if the point reached needs attention.
     """
@@ -424,35 +511,11 @@ def _minimise(theta: Floats, samples: _Rows, l2: float, tol: float, max_iter: in
     if optimum.advice:
         advice = optimum.advice.replace(f"max_iterations, now {limit}", f"max_iter, now {max_iter}")
         _warn(advice.replace("l2", "alpha"))
-    return done
+    return done, optimum
 
 
 def _warn(advice: str) -> None:
     warnings.warn(f"SoftmaxClassifier: {advice}", ConvergenceWarning, stacklevel=4)
-
-
-@np.errstate(all="ignore")
-def _round(rows: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Convert coefficients to another dtype, or raise DivergedError if they overflow it."""
-    found = rows.astype(dtype)
-    if not np.isfinite(found).all():
-        raise DivergedError(
-            f"coefficients: expected numbers that fit {dtype}, got up to {np.abs(rows).max():g}; "
-            "scale the features, or give them as float64"
-        )
-    return found
-
-
-@np.errstate(all="ignore")
-def _finite_logits(X: Any, coef: NDArray[Any], intercept: NDArray[Any]) -> NDArray[Any]:
-    """Return the logits of rows, or raise InputError if they overflow."""
-    logits: NDArray[Any] = X @ coef.T + intercept
-    if not np.isfinite(logits).all():
-        raise InputError(
-            f"X: expected numbers whose logits fit {logits.dtype}, got up to "
-            f"{np.abs(X).max():g}; scale the features as those that the model was fitted to"
-        )
-    return logits
 
 
 @np.errstate(all="ignore")
