@@ -15,6 +15,51 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax.errors import InputError, LabelError, ShapeError
 
 
+def as_array(given: object, name: str) -> NDArray[Any]:
+    """Return an array, without a copy if it is one; refuse what NumPy cannot read, or misreads."""
+    if type(given) is np.ndarray:
+        return given
+    kind = f"{type(given).__module__.partition('.')[0]}.{type(given).__name__}"
+    kind = kind.removeprefix("builtins.")
+    if hasattr(given, "toarray"):
+        raise InputError(f"{name}: expected a dense array, got {kind}; pass {name}.toarray()")
+    if hasattr(given, "__dask_graph__") and not hasattr(given, "chunks"):
+        raise InputError(
+            f"{name}: expected an array, got {kind}; load it into memory with {name}.compute(), or "
+            f"give {name}.to_dask_array(lengths=True) to npsoftmax.ext.cluster"
+        )
+    if np.ma.is_masked(given):
+        raise InputError(
+            f"{name}: expected a value in every place, got a masked array; drop the samples with "
+            f"masked values, or fill them, {name}.filled(0)"
+        )
+    try:
+        array = np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        way = "give rows of equal length"
+        if hasattr(given, "detach"):
+            way = f"pass {name}.detach().cpu().float().numpy()"
+        raise InputError(
+            f"{name}: expected what NumPy reads as an array, got {kind} ({error}); {way}"
+        ) from error
+    if array.ndim == 0 and array.dtype.kind in "OUS":
+        raise InputError(
+            f"{name}: expected an array of numbers, got {given!r:.40} ({kind}); give its values as "
+            "a list or an array"
+        )
+    return array
+
+
+ENCODE = "encode text as columns of 0 and 1, for instance with pandas.get_dummies"
+WAY_TO_NUMBERS = {
+    "O": f"convert numbers with {{}}.astype(float), drop missing values, {ENCODE}",
+    "U": f"convert numbers with {{}}.astype(float), {ENCODE}",
+    "c": "take real and imaginary parts as features: np.vstack([{0}.real, {0}.imag])",
+    "M": "turn dates into numbers: ({0} - {0}.min()) / np.timedelta64(1, 'D')",
+    "V": "make a plain array: numpy.lib.recfunctions.structured_to_unstructured({})",
+}
+
+
 def floating_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
     """Return the dtype to compute in: floats stay, integers and booleans become float64."""
     if dtype.kind == "f":
@@ -26,12 +71,13 @@ def floating_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
         return dtype if dtype.isnative else dtype.newbyteorder("=")
     if dtype.kind in "biu":
         return np.dtype(np.float64)
-    raise InputError(f"{name}: expected real numbers, got dtype {dtype}; convert it to float first")
+    way = WAY_TO_NUMBERS.get(dtype.kind, "convert it to float first").format(name)
+    raise InputError(f"{name}: expected real numbers, got dtype {dtype}; {way}")
 
 
 def as_float(x: ArrayLike, name: str) -> NDArray[Any]:
     """Return ``x`` as an array of floating dtype, without a copy if it already is one."""
-    array = np.asarray(x)
+    array = as_array(x, name)
     dtype = floating_dtype(array.dtype, name)
     if array.ndim == 0:
         raise ShapeError(
@@ -84,21 +130,34 @@ def as_columns(
     X: ArrayLike, num_inputs: int | None = None, name: str = "X", finite: bool = True
 ) -> NDArray[Any]:
     """Return ``X`` as a ``(d, n)`` array whose columns are the samples, checked to be finite."""
-    array = np.asarray(X)
+    array = as_array(X, name)
+    floating_dtype(array.dtype, name)
     if array.ndim != 2:
         raise ShapeError(
             f"{name}: expected shape (features, samples), got {array.shape}; "
-            "a single sample is X[:, None], images are images.reshape(n, -1).T"
+            f"{_way_to_columns(array.shape, name)}"
         )
     if num_inputs is not None and array.shape[0] != num_inputs:
-        hint = "pass X.T" if array.shape[1] == num_inputs else "samples are columns"
+        hint = "samples are columns"
+        if array.shape[1] == num_inputs:
+            hint = "pass np.asarray(X).T"
+        elif array.size == num_inputs:
+            hint = "a single sample is np.asarray(X).reshape(-1, 1)"
         raise ShapeError(
             f"X: expected {num_inputs} features along axis 0, got shape {array.shape}; {hint}"
         )
-    floating_dtype(array.dtype, name)
     if finite and array.dtype.kind == "f":
         _check_finite(array, name)
     return array
+
+
+def _way_to_columns(shape: tuple[int, ...], name: str) -> str:
+    if len(shape) == 1:
+        array = f"np.asarray({name})"
+        return f"a single sample is {array}[:, None], a single feature {array}[None]"
+    if len(shape) > 2 and shape[0] == shape[1] != shape[-1]:  # (28, 28, n), as Julia stores images
+        return f"images are np.asarray({name}).reshape(-1, {shape[-1]})"
+    return f"images are np.asarray({name}).reshape({shape[0] if shape else 1}, -1).T"
 
 
 def _check_finite(X: NDArray[Any], name: str) -> None:
@@ -119,61 +178,105 @@ MAX_LABELS = 2**24
 
 
 def as_labels(
-    y: ArrayLike, num_outputs: int | None, shape: tuple[int, ...] | None = None
+    y: ArrayLike,
+    num_outputs: int | None,
+    shape: tuple[int, ...] | None = None,
+    name: str = "y",
 ) -> NDArray[Any]:
     """Return ``y`` as integer labels in ``0..num_outputs-1``, shape ``(n,)`` or ``shape``.
 
     With ``num_outputs=None`` every label below ``MAX_LABELS`` is accepted.
     """
-    labels = np.asarray(y)
+    labels = as_array(y, name)
     if labels.ndim != 1 if shape is None else labels.shape != shape:
         raise ShapeError(
-            f"y: expected integer labels of shape {'(samples,)' if shape is None else shape}, "
-            f"got shape {labels.shape}; turn one-hot columns into labels with onecold(y)"
+            f"{name}: expected integer labels of shape {'(samples,)' if shape is None else shape}, "
+            f"got shape {labels.shape}; {way_to_labels(labels.shape, name)}"
         )
     if labels.dtype.kind not in "iu":
         raise LabelError(
-            f"y: expected integer labels 0..{_last(num_outputs)}, got dtype {labels.dtype}; "
-            "number class names with classes, y = np.unique(names, return_inverse=True), "
-            "turn whole floats into integers with y.astype(int)"
+            f"{name}: expected integer labels 0..{_last(num_outputs)}, got "
+            f"{_way_to_integers(labels, name)}"
         )
     if labels.size:
         low, high = np.minimum.reduce(labels, axis=None), np.maximum.reduce(labels, axis=None)
         if low < 0 or high >= (MAX_LABELS if num_outputs is None else num_outputs):
             limit = f", k at most {MAX_LABELS:,}" if num_outputs is None and low >= 0 else ""
+            way = NUMBER_CLASSES.format(name)
+            if low == 1 and high == num_outputs:
+                way = f"np.asarray({name}) - 1"
             raise LabelError(
-                f"y: expected labels 0..{_last(num_outputs)}{limit}, got labels from {low} to "
-                f"{high}; labels count from 0, and num_outputs must be the number of classes"
+                f"{name}: expected labels 0..{_last(num_outputs)}{limit}, got labels from {low} to "
+                f"{high}; num_outputs must be the number of classes, and labels count from 0: {way}"
             )
     # np.take may refuse uint64 labels, which do not cast to an index safely.
     return labels if np.can_cast(labels.dtype, np.intp) else labels.astype(np.intp)
+
+
+# Labels of other samples need the same numbers, even if a class is missing among them.
+NUMBER_CLASSES = (
+    "classes, {0} = np.unique({0}, return_inverse=True), others alike: "
+    "np.searchsorted(classes, others)"
+)
+
+
+def way_to_labels(shape: tuple[int, ...], name: str) -> str:
+    """Return what makes labels of an array of this shape."""
+    if len(shape) == 2 and 1 in shape:
+        return f"pass np.ravel({name})"
+    if len(shape) == 2:  # there are more samples than classes
+        axis = int(shape[0] > shape[1])
+        return f"the labels of one-hot targets are np.asarray({name}).argmax(axis={axis})"
+    return "give one value for each sample"
+
+
+def _way_to_integers(labels: NDArray[Any], name: str) -> str:
+    """Return what the labels are instead of integers, and what makes them integers."""
+    got = f"dtype {labels.dtype}"
+    if labels.dtype.kind in "bf":
+        missing, parts = ~np.isfinite(labels), labels % 1 != 0
+        if missing.any():
+            return f"{labels[missing][0]} for sample {missing.argmax()}; keep np.isfinite({name})"
+        if not parts.any():
+            return f"{got}; convert them: np.asarray({name}, int)"
+        got = f"{labels[parts][0]}, a number of a scale or the name of a class"
+    try:
+        np.unique(labels)
+    except TypeError:
+        types = sorted({type(label).__name__ for label in labels.flat})
+        return f"labels of types {', '.join(types)}; drop missing ones, and make all of one type"
+    return f"{got}; number them: {NUMBER_CLASSES.format(name)}"
 
 
 def _last(num_outputs: int | None) -> str:
     return "k-1" if num_outputs is None else str(num_outputs - 1)
 
 
-def same_samples(X: NDArray[Any], y: NDArray[Any]) -> None:
+def same_samples(X: NDArray[Any], y: NDArray[Any], name: str = "X") -> None:
     """Raise ShapeError unless ``X`` and ``y`` hold the same number of samples, at least one."""
     if X.shape[-1] != y.shape[-1]:
+        rows = X.shape[0] == y.shape[-1]
+        hint = f"pass np.asarray({name}).T" if rows else "samples are columns"
         raise ShapeError(
-            f"X and y: expected as many labels as samples, got X {X.shape} and y {y.shape}; "
-            "samples are the columns of X"
+            f"{name} and y: expected as many labels as samples, got {name} {X.shape} and y "
+            f"{y.shape}; {hint}"
         )
     if y.shape[-1] == 0:
         raise ShapeError(
-            f"X and y: expected at least one sample, got X {X.shape} and y {y.shape}; "
+            f"{name} and y: expected at least one sample, got {name} {X.shape} and y {y.shape}; "
             "check the file or the slice that they come from"
         )
 
 
 def as_weights(sample_weight: ArrayLike, num_samples: int) -> NDArray[np.float64]:
     """Return finite weights of at least 0 in float64, one for each sample."""
-    given = np.asarray(sample_weight)
+    given = as_array(sample_weight, "sample_weight")
     if given.shape != (num_samples,):
+        got = f"shape {given.shape}" if given.ndim else f"the number {given}"
+        column = given.size == num_samples
         raise ShapeError(
-            f"sample_weight: expected one number for each of {num_samples} samples, got shape "
-            f"{given.shape}; leave it out for equal weights"
+            f"sample_weight: expected one number for each of {num_samples} samples, got {got}; "
+            f"{'pass np.ravel(sample_weight)' if column else 'leave it out for equal weights'}"
         )
     floating_dtype(given.dtype, "sample_weight")
     weights = given.astype(np.float64)
@@ -197,6 +300,31 @@ def as_samples(
     columns, labels = as_columns(X, num_inputs), as_labels(y, num_outputs)
     same_samples(columns, labels)
     return columns, labels
+
+
+def as_scores(scores: ArrayLike, y: ArrayLike, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return scores, shape ``(k, n)``, and labels in ``0..k-1`` that fit each other."""
+    if np.ndim(scores) == 1:
+        raise ShapeError(
+            f"{name}: expected shape (classes, samples), got {np.shape(scores)}; scores are "
+            "model(X), the share of right labels is np.mean(np.equal(labels, y)), and p for the "
+            "second of two classes is np.stack([1 - p, p])"
+        )
+    columns, labels = as_columns(scores, name=name), as_labels(y, None)
+    same_samples(columns, labels, name)
+    return columns, as_labels(labels, columns.shape[0])
+
+
+# The largest rounding error of a sum of two float16 probabilities, and a little more.
+MAX_EXCESS = 2**-8
+
+
+def as_probabilities(P: NDArray[Any], name: str, way: str = "pass softmax(logits)") -> NDArray[Any]:
+    """Return probabilities within 0 and 1, which they may have left by rounding errors."""
+    low, high = P.min(initial=0), P.max(initial=0)
+    if not -MAX_EXCESS <= low <= high <= 1 + MAX_EXCESS:
+        raise InputError(f"{name}: expected numbers from 0 to 1, got {low} to {high}; {way}")
+    return P if 0 <= low <= high <= 1 else P.clip(0, 1)
 
 
 def check_not_calibrated(temperature: float) -> None:

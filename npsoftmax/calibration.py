@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_labels, same_samples
+from npsoftmax._checks import as_scores
 from npsoftmax.errors import InputError
 from npsoftmax.functional import logitcrossentropy_grad
 
@@ -76,9 +76,8 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
     >>> round(float(2 / np.log(3)), 6)
     1.820478
     """
-    Z = as_columns(logits, name="logits").astype(np.float64)
-    same_samples(Z, np.asarray(y))
-    labels = as_labels(y, Z.shape[0])
+    columns, labels = as_scores(logits, y, "logits")
+    Z = columns.astype(np.float64)
     size = float(np.abs(Z).max(initial=0)) or 1.0
     Z /= size
     Z -= Z.mean(axis=0)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
+from npsoftmax._checks import as_count, as_labels, as_probabilities, as_scores, same_samples
 from npsoftmax.errors import InputError
 from npsoftmax.functional import logitcrossentropy
 
@@ -40,7 +40,7 @@ def accuracy(scores: ArrayLike, y: ArrayLike) -> float:
     >>> accuracy([[0.9, 0.2], [0.1, 0.8]], [0, 0])
     0.5
     """
-    scores, y = _as_scores(scores, y)
+    scores, y = as_scores(scores, y, "scores")
     return float((scores.argmax(axis=0) == y).mean())
 
 
@@ -55,7 +55,7 @@ def top_k_accuracy(scores: ArrayLike, y: ArrayLike, k: int = 3) -> float:
     >>> top_k_accuracy([[0.6, 0.5], [0.3, 0.3], [0.1, 0.2]], [1, 2], k=2)
     0.5
     """
-    scores, y = _as_scores(scores, y)
+    scores, y = as_scores(scores, y, "scores")
     k = as_count(k, "k")
     own = np.take_along_axis(scores, y[None, :], axis=0)
     lower_class = np.arange(scores.shape[0])[:, None] < y
@@ -76,8 +76,8 @@ def confusion_matrix(predicted: ArrayLike, y: ArrayLike, num_outputs: int) -> ND
            [0, 1]])
     """
     k = as_count(num_outputs, "num_outputs")
-    guesses, truth = as_labels(predicted, k), as_labels(y, k)
-    same_samples(guesses, truth)
+    guesses, truth = as_labels(predicted, k, name="predicted"), as_labels(y, k)
+    same_samples(guesses, truth, "predicted")
     cells = truth.astype(np.int64) * k + guesses.astype(np.int64)
     return np.bincount(cells, minlength=k * k).reshape(k, k)
 
@@ -141,7 +141,7 @@ def negative_log_likelihood(logits: ArrayLike, y: ArrayLike) -> float:
     >>> round(negative_log_likelihood([[0.0], [0.0]], [1]), 6)
     0.693147
     """
-    return float(logitcrossentropy(*_as_scores(logits, y)))
+    return float(logitcrossentropy(*as_scores(logits, y, "logits")))
 
 
 def brier(probabilities: ArrayLike, y: ArrayLike) -> float:
@@ -218,17 +218,5 @@ def confidence_bins(probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15) 
 
 
 def _as_probabilities(probabilities: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    columns, labels = _as_scores(probabilities, y)
-    if columns.min() < 0 or columns.max() > 1:
-        raise InputError(
-            f"probabilities: expected numbers from 0 to 1, got {columns.min()} to "
-            f"{columns.max()}; pass softmax(logits)"
-        )
-    return columns, labels
-
-
-def _as_scores(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    columns = as_columns(scores, name="scores")
-    labels = as_labels(y, columns.shape[0])
-    same_samples(columns, labels)
-    return columns, labels
+    columns, labels = as_scores(probabilities, y, "probabilities")
+    return as_probabilities(columns, "probabilities"), labels

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax import lbfgs
-from npsoftmax._checks import as_count, as_samples, as_size, check_not_calibrated
+from npsoftmax._checks import as_array, as_count, as_samples, as_size, check_not_calibrated
 from npsoftmax.checkpoint import (
     SolverCheckpoint,
     as_settings,
@@ -88,7 +88,7 @@ def fit(
     array([[-0.1922],
            [ 0.1922]])
     """
-    X = np.asarray(X)
+    X = as_array(X, "X")
     scale = model.input_scale(X.dtype)
     problem = FullBatch(X, y, l2, sample_weight, scale=scale, threads=threads)
     return FullBatchTrainer(model, problem, tol=tol).fit(max_iterations)
@@ -333,6 +333,11 @@ class FullBatchTrainer:
 def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
     """Raise unless the model's parameters are those of the problem."""
     check_not_calibrated(model.temperature)
+    if not isinstance(problem, FullBatch):
+        raise InputError(
+            f"problem: expected a FullBatch, got {type(problem).__name__}; pass "
+            "npsoftmax.objective.FullBatch(X, y, l2)"
+        )
     summary = problem.summary
     if summary.num_inputs != model.num_inputs:
         hint = "; pass X.T" if summary.num_samples == model.num_inputs else ""

@@ -113,6 +113,11 @@ class Trainer:
         on_step: Callable[[Trainer], None] | None = None,
     ) -> None:
         check_not_calibrated(model.temperature)
+        if not hasattr(loader, "batches"):
+            raise InputError(
+                f"loader: expected a DataLoader, got {type(loader).__name__}; pass "
+                "npsoftmax.DataLoader(X, y, batch_size=256, shuffle=True)"
+            )
         as_columns(loader.X, model.num_inputs, finite=False)
         as_labels(loader.y, model.num_outputs)
         if len(loader) == 0:

@@ -113,7 +113,7 @@ def test_pieces_are_disjoint_and_cover_everything(data, n, shuffle, by_label):
     ("data", "arguments", "error", "message"),
     [
         ((X, Y[:4]), {"at": 0.5}, ShapeError, r"\(2, 5\), \(4,\)"),
-        ((X.T, Y), {"at": 0.5}, ShapeError, "pass X.T if rows are samples"),
+        ((X.T, Y), {"at": 0.5}, ShapeError, r"pass np.asarray\(X\).T if rows are samples"),
         ((), {"at": 0.5}, ShapeError, r"got shapes \[\]"),
         (3.0, {"at": 0.5}, ShapeError, r"got shapes \[\(\)\]"),
         (X[:, :0], {"at": 0.5}, ShapeError, "at least one observation"),

@@ -293,7 +293,8 @@ def test_a_chunk_that_is_not_as_described_is_refused_with_its_number(client, blo
         (np.full(20, 2**63, np.uint64), LabelError, r"block [0-4]: y: expected labels 0..k-1, k a"),
         (np.zeros(20), LabelError, "block [0-4]: y: expected integer labels"),
         (np.zeros(19, int), ShapeError, "y: expected one for each of 20 rows of X, got shape"),
-        (np.zeros((20, 2), int), ShapeError, "y: expected one for each of 20 rows of X"),
+        (np.zeros((20, 2), int), ShapeError, r"y: expected one .*np.asarray\(y\).argmax\(axis=1\)"),
+        (da.zeros((20, 1), int), ShapeError, r"y: expected one for each .*pass np.ravel\(y\)"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(client, y, kind, message):
@@ -301,10 +302,17 @@ def test_labels_that_do_not_fit_are_refused(client, y, kind, message):
         cluster.FullBatch(with_block(0, np.zeros((4, 2))), y, 0.1, client)
 
 
+class DataFrame:
+    """What a Dask DataFrame is recognised by."""
+
+    def to_dask_array(self, lengths): ...
+
+
 @pytest.mark.parametrize(
     ("X", "settings", "message"),
     [
         (np.zeros((4, 2)), {}, "expected a Dask array of rows or a list of files, got ndarray"),
+        (DataFrame(), {}, r"got DataFrame; pass X.to_dask_array\(lengths=True\)"),
         ([], {}, "expected a Dask array of rows or a list of files, got list"),
         ("x.npy", {}, "expected a Dask array of rows or a list of files, got str"),
         (da.zeros((4, 2, 2)), {}, r"expected a Dask array of shape \(samples, features\)"),

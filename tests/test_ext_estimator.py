@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("sklearn")
 import joblib
-from sklearn import config_context
+from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
@@ -609,6 +609,26 @@ def test_partial_fit_cannot_balance_classes():
         _ = classifier.partial_fit
     assert "expected a dict or None for partial_fit" in str(caught.value.__cause__)
     assert hasattr(classifier.set_params(class_weight={0: 2.0}), "partial_fit")
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "predict", "predict_proba"])
+def test_tensors_that_scikit_learn_passes_on_are_named(method):
+    class Tensor(list):
+        def __dlpack__(self): ...
+
+    X, y = noisy()
+    classifier = SoftmaxClassifier(1e-2).fit(X, y)
+    arguments = (Tensor(X.tolist()), *([y] if "fit" in method else []))
+    getattr(classifier, method)(*arguments)
+    real = get_config()
+    with pytest.MonkeyPatch.context() as patch:  # setting it needs SCIPY_ARRAY_API in the shell
+        dispatch = {**real, "array_api_dispatch": True}
+        patch.setattr("npsoftmax.ext.estimator.get_config", lambda: dispatch)
+        with pytest.raises(
+            InputError, match=r"X: expected a NumPy array, got .*Tensor .*np\.asarray"
+        ):
+            getattr(classifier, method)(*arguments)
+        getattr(classifier, method)(np.asarray(arguments[0]), *arguments[1:])
 
 
 # The core's model

@@ -240,7 +240,11 @@ def test_one_hot_columns_give_back_their_labels(labels):
         (lambda: onecold([[1.0, 1], [np.nan, 0]]), InputError, "NaN"),
         (lambda: onecold([1, 2], ["a"]), ShapeError, "expected 2 labels"),
         (lambda: onecold(3.0), ShapeError, "at least one class"),
-        (lambda: label_smoothing([0, 2, 1], 0.1), InputError, "got 0 to 2; make integer labels"),
+        (
+            lambda: label_smoothing([0, 2, 1], 0.1),
+            InputError,
+            "got 0.0 to 2.0; make labels one-hot",
+        ),
         (lambda: label_smoothing([[1], [0]], 0), InputError, "0 < alpha < 1"),
         (lambda: label_smoothing([[1], [0]], 1), InputError, "0 < alpha < 1"),
         (lambda: label_smoothing([[1], [0]], NAN), InputError, "0 < alpha < 1"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from npsoftmax import metrics
+from npsoftmax.calibration import fit_temperature
 from npsoftmax.errors import InputError, LabelError, ShapeError
 from npsoftmax.functional import softmax
 
@@ -79,6 +80,42 @@ def test_against_scikit_learn(rng):
 def test_refusals(metric, scores, y, error):
     with pytest.raises(error, match="expected"):
         metric(scores, y)
+
+
+def test_labels_in_the_place_of_scores_are_told_apart():
+    for metric in (metrics.accuracy, metrics.brier, metrics.negative_log_likelihood):
+        with pytest.raises(InputError, match=r"expected shape \(classes, samples\)") as caught:
+            metric([0, 2, 1], [0, 1, 1])
+    for way in ("np.mean(np.equal(labels, y))", "np.stack([1 - p, p])"):
+        assert way in str(caught.value)
+    labels, y = [0, 2, 1], [0, 1, 1]
+    assert np.mean(np.equal(labels, y)) == 2 / 3
+    assert metrics.accuracy(np.stack([1 - np.array([0.2, 0.7, 0.9]), [0.2, 0.7, 0.9]]), y) == 1
+
+
+@pytest.mark.parametrize("samples", [2, 6])
+def test_scores_as_rows_are_told_to_be_transposed(samples):
+    scores, y = np.eye(4)[[3, 1, 3, 2, 0, 1]][:samples], [3, 1, 3, 2, 0, 1][:samples]
+    for metric in (metrics.accuracy, metrics.top_k_accuracy, metrics.brier, fit_temperature):
+        with pytest.raises(
+            InputError, match=r"pass np\.asarray\((scores|probabilities|logits)\)\.T"
+        ):
+            metric(scores, y)
+    assert metrics.accuracy(np.asarray(scores).T, y) == 1
+
+
+def test_one_hot_columns_in_the_place_of_predicted_labels_are_named():
+    with pytest.raises(
+        InputError, match=r"predicted: .*np\.asarray\(predicted\)\.argmax\(axis=0\)"
+    ):
+        metrics.confusion_matrix(np.eye(3)[:, [0, 1, 2, 1]], [0, 1, 2, 1], 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_probabilities_beyond_1_by_rounding_count_as_1(dtype):
+    P = np.array([[1 + np.finfo(dtype).eps], [-1e-17]], dtype)
+    assert metrics.brier(P, [0]) == metrics.expected_calibration_error(P, [0]) == 0
+    assert metrics.brier(P.astype(np.float64), [1]) == 2
 
 
 def test_other_refusals():

@@ -248,7 +248,7 @@ def test_a_file_with_a_bad_temperature_or_bad_class_means_is_refused(tmp_path, a
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m: m.logits(np.zeros((5, 2))), ShapeError, "pass X.T"),
+        (lambda m: m.logits(np.zeros((5, 2))), ShapeError, r"pass np.asarray\(X\).T"),
         (lambda m: m(np.array([[np.nan], [0]])), InputError, "got nan"),
         (lambda m: m.top_k(np.zeros((2, 1)), k=4), InputError, "at most 3"),
         (lambda m: m.top_k(np.zeros((2, 1)), k=0), InputError, "at least 1"),

@@ -363,6 +363,13 @@ def test_resuming_with_something_else_is_refused_or_warns(tmp_path, changes, err
     assert (len(other.history) > 1) == (error is ResumeWarning)
 
 
+def test_data_in_the_place_of_a_problem_is_named():
+    with pytest.raises(
+        InputError, match=r"problem: expected a FullBatch, got tuple; pass .*FullBatch\("
+    ):
+        FullBatchTrainer(new_model(), overlapping())
+
+
 def test_the_other_trainers_checkpoint_is_refused(tmp_path):
     path, X, y = checkpoint_of(tmp_path)
     minibatches = Trainer(new_model(), Descent(), DataLoader(X, y, 50))

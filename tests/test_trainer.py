@@ -231,7 +231,9 @@ def test_refusals(tmp_path):
     for call, error, message in [
         (lambda: Trainer(SoftmaxRegression(D + 1, K), Descent(), loader), ShapeError, "5 features"),
         (lambda: Trainer(SoftmaxRegression(D, K - 1), Descent(), loader), LabelError, "0..1"),
-        (lambda: Trainer(model, Descent(), loader, test=(X.T, y)), ShapeError, "pass X.T"),
+        (lambda: Trainer(model, Descent(), loader, test=(X.T, y)), ShapeError, "features along"),
+        (lambda: Trainer(model, Descent(), (X, y)), InputError, r"got tuple; pass .*DataLoader\("),
+        (lambda: Trainer(model, Descent(), X), InputError, "got ndarray"),
         (lambda: Trainer(model, Descent(), loader, l2=-1), InputError, "l2"),
         (lambda: Trainer(model, Descent(), loader, checkpoint_every=0), InputError, "every"),
         (lambda: Trainer(model, Descent(), DataLoader(X, y, 99, drop_last=True)), InputError,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_count
+from npsoftmax._checks import as_array, as_count
 from npsoftmax.errors import InputError, ShapeError
 
 __all__ = ["splitobs"]
@@ -66,7 +66,7 @@ def splitobs(
     >>> splitobs(y, at=(1, 2))
     (array([0]), array([1, 0]), array([1, 0]))
     """
-    arrays = [np.asarray(array) for array in (data if isinstance(data, tuple) else (data,))]
+    arrays = [as_array(array, "data") for array in (data if isinstance(data, tuple) else (data,))]
     n = _num_observations(arrays)
     sizes = _as_sizes(at, n)
     order = np.arange(n)
@@ -88,7 +88,7 @@ def _num_observations(arrays: list[NDArray[Any]]) -> int:
     if not shapes or () in shapes or len({shape[-1] for shape in shapes}) > 1:
         raise ShapeError(
             f"data: expected arrays with the same number of observations, got shapes {shapes}; "
-            "observations are along the last axis, so pass X.T if rows are samples"
+            "observations are along the last axis, so pass np.asarray(X).T if rows are samples"
         )
     if shapes[0][-1] == 0:
         raise ShapeError(f"data: expected at least one observation, got shapes {shapes}")

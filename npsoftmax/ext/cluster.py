@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 import npsoftmax
 from npsoftmax import SoftmaxRegression, metrics, objective, softmax
-from npsoftmax._checks import as_count, as_size, unusable_weights
+from npsoftmax._checks import as_count, as_size, unusable_weights, way_to_labels
 from npsoftmax.errors import ClusterError, InputError, NpsoftmaxError, ShapeError
 from npsoftmax.ext import _cluster_worker as on_worker
 from npsoftmax.ext._cluster_worker import Layout
@@ -49,7 +49,6 @@ FAN_IN = 8
 TICK, PATIENCE = 2.0, 60.0
 # A chunk may take this part of the memory of a thread: it is held twice at times, next to others.
 MAX_CHUNK_MEMORY = 1 / 4
-CUT_AN_ARRAY = "split an array with dask.array.from_array(rows, chunks=(10_000, -1))"
 
 Result = TypeVar("Result")
 
@@ -224,7 +223,8 @@ def split(values: Any, sizes: Sequence[int], name: str) -> Any:
     values = values if is_lazy else np.asarray(values)
     if values.shape != (sum(sizes),):
         raise ShapeError(
-            f"{name}: expected one for each of {sum(sizes)} rows of X, got shape {values.shape}"
+            f"{name}: expected one for each of {sum(sizes)} rows of X, got shape {values.shape}; "
+            f"{way_to_labels(values.shape, name)}"
         )
     if is_lazy:
         return delayed_chunks(values.rechunk((tuple(sizes),)))
@@ -248,11 +248,17 @@ def chunks_of_array(X: da.Array, y: Any, weights: Any) -> list[Chunk]:
     return _plan_chunks(names, sizes, layout, delayed_chunks(X), split(y, sizes, "y"), weights)
 
 
+def _way_to_array(X: object) -> str:
+    if hasattr(X, "to_dask_array"):
+        return "pass X.to_dask_array(lengths=True)"
+    return "split an array with dask.array.from_array(rows, chunks=(10_000, -1))"
+
+
 def as_rows(X: Any, width: int | None = None) -> da.Array:
     """Return a Dask array of rows, of this width if it is given, whose chunks have all features."""
     if not isinstance(X, da.Array):
         raise InputError(
-            f"X: expected a Dask array of rows, got {type(X).__name__}; {CUT_AN_ARRAY}; only "
+            f"X: expected a Dask array of rows, got {type(X).__name__}; {_way_to_array(X)}; only "
             "FullBatch takes files"
         )
     if X.ndim != 2:
@@ -280,7 +286,7 @@ def chunks_of_files(
     if not paths:
         raise InputError(
             f"X: expected a Dask array of rows or a list of files, got {type(X).__name__}; "
-            f"{CUT_AN_ARRAY}, or stay on one machine"
+            f"{_way_to_array(X)}, or stay on one machine"
         )
     if isinstance(y, str | os.PathLike):
         raise InputError(f"y: expected labels, or a list of files as for X, got {y!r}; use [{y!r}]")

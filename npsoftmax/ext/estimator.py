@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import check_random_state
@@ -271,6 +272,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _logits(self, X: ArrayLike) -> Floats:
         """Return one logit for each class, 0 for the first of two; InputError on overflow."""
         check_is_fitted(self, "coef_")
+        _refuse_other_arrays(X=X)
         rows: NDArray[Any] = validate_data(self, X, dtype=DTYPES, reset=False)
         logits = np.zeros((len(rows), self.classes_.size))
         affine(self._rows(), rows.T, out=logits[:, -len(self.coef_) :].T)
@@ -296,6 +298,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
 
     def _validated(self, X: Any, y: Any, first: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        _refuse_other_arrays(X=X, y=y)
         X, y = validate_data(self, X, y, dtype=DTYPES, order="C", reset=first)
         check_classification_targets(y)
         return X, y
@@ -367,6 +370,16 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     original_sklearn_version=f"npsoftmax {saved}",
                 ),
                 stacklevel=2,
+            )
+
+
+def _refuse_other_arrays(**given: object) -> None:
+    """Raise InputError for a tensor that scikit-learn would pass on, not convert."""
+    for name, array in given.items() if get_config()["array_api_dispatch"] else ():
+        if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
+            raise InputError(
+                f"{name}: expected a NumPy array, got {type(array).__module__}."
+                f"{type(array).__name__} with array_api_dispatch=True; pass np.asarray({name})"
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._checks import as_float
+from npsoftmax._checks import as_array, as_float
 from npsoftmax.errors import ShapeError
 
 __all__ = ["affine", "affine_grad"]
@@ -41,7 +41,7 @@ def affine(
     >>> affine(theta, np.array([[1.0, 0.0], [0.0, 1.0]]))
     array([[11., 12.]])
     """
-    theta, X = as_float(theta, "affine: theta"), np.asarray(X)
+    theta, X = as_float(theta, "affine: theta"), as_array(X, "affine: X")
     if X.ndim != 2 or theta.ndim != 2 or theta.shape[1] != X.shape[0] + 1:
         raise ShapeError(
             f"affine: expected theta (k, d+1) and X (d, n), got theta {theta.shape} and "
@@ -104,7 +104,7 @@ def affine_grad(
     >>> affine_grad(np.array([[1.0, 1.0]]), np.array([[1.0, 2.0], [3.0, 4.0]]))
     array([[3., 7., 2.]])
     """
-    dZ, X = as_float(dZ, "affine_grad: dZ"), np.asarray(X)
+    dZ, X = as_float(dZ, "affine_grad: dZ"), as_array(X, "affine_grad: X")
     if dZ.ndim != 2 or X.ndim != 2 or dZ.shape[1] != X.shape[1]:
         raise ShapeError(
             f"affine_grad: expected dZ (k, n) and X (d, n), got dZ {dZ.shape} and X {X.shape}"

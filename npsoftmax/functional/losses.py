@@ -16,7 +16,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_float, as_labels, as_out, as_single_axis
+from npsoftmax._checks import (
+    as_array,
+    as_float,
+    as_labels,
+    as_out,
+    as_probabilities,
+    as_single_axis,
+)
 from npsoftmax.errors import InputError, LabelError, ShapeError
 from npsoftmax.functional._compensated import (
     MAX_SAFE_TERM,
@@ -320,13 +327,9 @@ def label_smoothing(y: ArrayLike, alpha: float, axis: int = 0) -> NDArray[Any]:
     array([[0.875, 0.125],
            [0.125, 0.875]])
     """
-    targets = as_float(y, "label_smoothing")
+    targets = as_float(y, "y")
     axis = as_single_axis(axis, targets)
-    if targets.size and (targets.min() < 0 or targets.max() > 1):
-        raise InputError(
-            f"y: expected targets from 0 to 1, got {targets.min():g} to {targets.max():g}; "
-            "make integer labels one-hot with onehotbatch"
-        )
+    targets = as_probabilities(targets, "y", "make labels one-hot: onehotbatch(y, range(k))")
     if not 0 < alpha < 1:
         raise InputError(f"alpha: expected 0 < alpha < 1, got {alpha}; leave y as it is for none")
     smoothed: NDArray[Any] = targets * (1 - alpha) + alpha / targets.shape[axis]
@@ -358,7 +361,9 @@ def onehotbatch(xs: ArrayLike, labels: ArrayLike, default: Any = None) -> NDArra
     """
     values, known = np.asarray(xs), np.asarray(labels)
     if known.ndim != 1 or known.size == 0:
-        raise ShapeError(f"labels: expected a list of at least one label, got shape {known.shape}")
+        raise ShapeError(
+            f"labels: expected at least one label, got shape {known.shape}; k classes are range(k)"
+        )
     matches = known[:, None] == values.ravel()
     rows, found = matches.argmax(axis=0), matches.any(axis=0)
     if default is not None:
@@ -412,11 +417,14 @@ def onecold(y: ArrayLike, labels: ArrayLike | None = None) -> Any:
 
 def as_targets(y: ArrayLike, shape: tuple[int, ...], axis: int) -> NDArray[Any]:
     """Return valid labels, or targets of the full shape."""
-    targets = np.asarray(y)
+    targets = as_array(y, "y")
     if targets.ndim < len(shape):
         return as_labels(targets, shape[axis], _drop_axis(shape, axis))
     if targets.shape != shape:
-        raise ShapeError(f"y: expected integer labels or targets {shape}, got {targets.shape}")
+        way = "pass np.asarray(y).T" if targets.shape == shape[::-1] else "pass np.ravel(y)"
+        raise ShapeError(
+            f"y: expected integer labels or targets {shape}, got {targets.shape}; {way}"
+        )
     return as_float(targets, "y")
 
 

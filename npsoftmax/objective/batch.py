@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_float, as_labels, floating_dtype
+from npsoftmax._checks import as_array, as_float, as_labels, floating_dtype
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.functional import (
     affine,
@@ -208,7 +208,7 @@ def _check(
     """Return valid arguments, and the targets as labels, or None if they are soft."""
     theta, X = _as_arguments(theta, X)
     as_scale(scale)
-    targets = np.asarray(y)
+    targets = as_array(y, "y")
     if targets.ndim < 2:
         labels = as_labels(targets, theta.shape[0], (X.shape[1],))
         return theta, X, labels, labels
@@ -218,7 +218,7 @@ def _check(
 
 def _as_arguments(theta: NDArray[Any], X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return ``theta`` and ``X`` as arrays of fitting shapes and usable dtypes."""
-    theta, X = as_float(theta, "theta"), np.asarray(X)
+    theta, X = as_float(theta, "theta"), as_array(X, "X")
     fits = X.ndim == theta.ndim == 2 and theta.shape[1] == X.shape[0] + 1 and theta.shape[0] > 0
     if not fits:
         raise ShapeError(
