@@ -4,6 +4,8 @@ Each check returns the accepted argument as an array, an int or a float. Otherwi
 :class:`npsoftmax.errors.InputError`, with a message of the form "expected X, got Y; do Z".
 """
 
+from __future__ import annotations
+
 import math
 import operator
 from typing import Any

@@ -5,6 +5,8 @@ largest score, the first on a tie. ``probabilities`` are scores from 0 to 1. Lab
 integers in ``0..k-1``, shape ``(n,)``, of at least one sample.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,6 +1,7 @@
 """The layers of the package: imports run downwards, and importing it costs next to nothing."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_names_below_the_package_load_at_first_use(name):
 def test_public_names_exist_and_are_documented():
     for name in npsoftmax.__all__:
         assert getattr(npsoftmax, name).__doc__, name
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if "._" not in f".{m}"])
+def test_help_shows_short_signatures(module):
+    """An alias as ArrayLike has 300 characters where annotations are evaluated."""
+    loaded = pytest.importorskip(f"npsoftmax.{module}", exc_type=ImportError)
+    public = [getattr(loaded, name) for name in getattr(loaded, "__all__", ())]
+    classes = [thing for thing in public if inspect.isclass(thing)]
+    methods = [thing for kind in classes for thing in vars(kind).values()]
+    for function in filter(inspect.isfunction, public + methods):
+        for parameter in inspect.signature(function).parameters.values():
+            assert len(str(parameter)) <= 100, f"{function.__qualname__}: {parameter}"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,5 +1,7 @@
 """Shuffled minibatches of columns, gathered ahead of their use into reused buffers."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from queue import SimpleQueue
 from threading import Thread

@@ -9,6 +9,8 @@ depend on the order in which a runtime sums: in float32, 784 products leave an e
 probability.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from typing import Any

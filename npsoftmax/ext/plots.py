@@ -7,6 +7,8 @@ further fonts in ``matplotlib.rcParams["font.family"]``. ``Figure`` in the examp
 ``matplotlib.figure.Figure``.
 """
 
+from __future__ import annotations
+
 import io
 import math
 import sys
@@ -254,7 +256,7 @@ def image(column: ArrayLike, ax: Axes) -> Axes:
     return ax
 
 
-def weights(model: "SoftmaxRegression", axes: Grid) -> Grid:
+def weights(model: SoftmaxRegression, axes: Grid) -> Grid:
     """Draw the weights of each class as an image: red is evidence for the class, blue against.
 
     All classes share one scale, symmetric about 0, and one colour bar. The scale ends at the 99.5th
@@ -355,7 +357,7 @@ def _as_guesses(guesses: Sequence[tuple[str, float]]) -> tuple[list[str], list[f
     return names, shares
 
 
-def prediction_grid(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes: Grid) -> Grid:
+def prediction_grid(model: SoftmaxRegression, X: ArrayLike, y: ArrayLike, axes: Grid) -> Grid:
     """Draw samples with their predicted class, its probability and the true class; errors in red.
 
     Parameters
@@ -381,7 +383,7 @@ def prediction_grid(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes
     return axes
 
 
-def misclassified(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes: Grid) -> Grid:
+def misclassified(model: SoftmaxRegression, X: ArrayLike, y: ArrayLike, axes: Grid) -> Grid:
     """Draw misclassified samples like :func:`prediction_grid`, the most confident error first.
 
     Examples
@@ -402,7 +404,7 @@ def misclassified(model: "SoftmaxRegression", X: ArrayLike, y: ArrayLike, axes: 
 
 
 def _draw_predictions(
-    model: "SoftmaxRegression", X: NDArray[Any], y: NDArray[Any], grid: list[Axes]
+    model: SoftmaxRegression, X: NDArray[Any], y: NDArray[Any], grid: list[Axes]
 ) -> None:
     P = model.probabilities(X)
     for ax, column, p, label in zip(grid, X.T, P.T, y, strict=False):

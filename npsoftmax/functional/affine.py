@@ -5,6 +5,8 @@ r"""The linear layer ``W X + b`` on columns, with its gradient.
 ones in ``X``.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

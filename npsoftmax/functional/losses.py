@@ -9,6 +9,8 @@ Shapes that do not fit raise :class:`npsoftmax.errors.ShapeError`, labels outsid
 Sources: Flux.jl, ``src/losses/functions.jl``, and OneHotArrays.jl, ``src/onehot.jl``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal

@@ -8,6 +8,8 @@ A result has the shape, dtype and memory order of ``x``; a gradient the shape of
 Shapes, axes and ``out`` arrays that do not fit raise :class:`npsoftmax.errors.ShapeError`.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

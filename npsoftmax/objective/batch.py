@@ -12,6 +12,8 @@ a sum of positive semi-definite terms, so the objective is convex. :math:`I_W` i
 0 on biases.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
