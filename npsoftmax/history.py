@@ -8,8 +8,15 @@ from typing import Any, ClassVar, TypeVar
 __all__ = ["EpochRecord", "IterationRecord", "Progress", "rebuild"]
 
 
-@dataclass(frozen=True)
-class EpochRecord:
+class _Line:
+    """A record whose ``repr`` is its line, so that a history is readable at a prompt."""
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+@dataclass(frozen=True, repr=False)
+class EpochRecord(_Line):
     """Losses, accuracies and times of one epoch.
 
     Losses are mean cross-entropies in nats without the penalty, accuracies are fractions, both over
@@ -38,8 +45,8 @@ class EpochRecord:
         return f"epoch {self.epoch:02d} | {_format_means(self)} | {seconds:.2f} s"
 
 
-@dataclass(frozen=True)
-class IterationRecord:
+@dataclass(frozen=True, repr=False)
+class IterationRecord(_Line):
     """Objective, gradient, losses, accuracies and times of one full-batch iteration.
 
     Iteration 0 is the start. ``objective`` is the training loss with the penalty, ``max_gradient``

@@ -22,5 +22,6 @@ def test_a_record_is_frozen_and_prints_its_means():
         "epoch 03 | train_loss=0.5000 | train_acc=0.7500"
         " | test_loss=0.6000 | test_acc=0.7000 | 0.12 s"
     )
+    assert repr([record, record]) == f"[<{record}>, <{record}>]"
     with pytest.raises(dataclasses.FrozenInstanceError):
         record.epoch = 4
