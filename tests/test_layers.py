@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,20 @@ def test_names_below_the_package_load_at_first_use(name):
 def test_public_names_exist_and_are_documented():
     for name in npsoftmax.__all__:
         assert getattr(npsoftmax, name).__doc__, name
+
+
+def test_an_editable_install_is_a_path_that_type_checkers_follow(tmp_path):
+    """They do not run the import hook that setuptools makes of other layouts."""
+    pytest.importorskip("setuptools", minversion="64")
+    (tmp_path / "npsoftmax").mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "npsoftmax/__init__.py"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    code = "from setuptools import build_meta; print(build_meta.build_editable('.'))"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        (path,) = [name for name in files.namelist() if "-info/" not in name]
+        assert path.endswith(".pth") and files.read(path).decode().split() == [str(tmp_path)]
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if "._" not in f".{m}"])
