@@ -206,20 +206,17 @@ def as_labels(
             limit = f", k at most {MAX_LABELS:,}" if num_outputs is None and low >= 0 else ""
             way = NUMBER_CLASSES.format(name)
             if low == 1 and high == num_outputs:
-                way = f"np.asarray({name}) - 1"
+                way = f"pass np.asarray({name}) - 1"
             raise LabelError(
                 f"{name}: expected labels 0..{_last(num_outputs)}{limit}, got labels from {low} to "
-                f"{high}; num_outputs must be the number of classes, and labels count from 0: {way}"
+                f"{high}; num_outputs must be the number of classes, and labels count from 0; {way}"
             )
     # np.take may refuse uint64 labels, which do not cast to an index safely.
     return labels if np.can_cast(labels.dtype, np.intp) else labels.astype(np.intp)
 
 
-# Labels of other samples need the same numbers, even if a class is missing among them.
-NUMBER_CLASSES = (
-    "classes, {0} = np.unique({0}, return_inverse=True), others alike: "
-    "np.searchsorted(classes, others)"
-)
+# At once, because a part of the labels may lack a class, and would get other numbers.
+NUMBER_CLASSES = "number all labels at once: classes, {0} = np.unique({0}, return_inverse=True)"
 
 
 def way_to_labels(shape: tuple[int, ...], name: str) -> str:
@@ -247,7 +244,7 @@ def _way_to_integers(labels: NDArray[Any], name: str) -> str:
     except TypeError:
         types = sorted({type(label).__name__ for label in labels.flat})
         return f"labels of types {', '.join(types)}; drop missing ones, and make all of one type"
-    return f"{got}; number them: {NUMBER_CLASSES.format(name)}"
+    return f"{got}; {NUMBER_CLASSES.format(name)}"
 
 
 def _last(num_outputs: int | None) -> str:

@@ -1,8 +1,8 @@
 r"""Quality of predictions: accuracy, confusion matrix, likelihood, calibration.
 
 ``scores`` are finite logits or probabilities, shape ``(k, n)``; the prediction is the class of the
-largest score, the first on a tie. ``probabilities`` are scores from 0 to 1. Labels ``y`` are
-integers in ``0..k-1``, shape ``(n,)``, of at least one sample.
+largest score, the first on a tie. ``probabilities`` are scores from 0 to 1, up to rounding errors,
+which are clipped. Labels ``y`` are integers in ``0..k-1``, shape ``(n,)``, of at least one sample.
 """
 
 from __future__ import annotations

@@ -149,14 +149,6 @@ def test_labels_that_are_refused_are_right_when_the_advice_is_followed(y, got, w
     np.testing.assert_array_equal(as_labels(follow(way, y), 3), LABELS)
 
 
-def test_labels_of_other_samples_get_the_same_numbers():
-    with pytest.raises(LabelError) as caught:
-        as_labels(NAMES[LABELS], 3)
-    classes, others = np.unique(NAMES), NAMES[[2, 2, 1]]
-    way = str(caught.value).partition("others alike: ")[2]
-    assert eval(way, {"np": np, "classes": classes, "others": others}).tolist() == [2, 2, 1]
-
-
 @pytest.mark.parametrize(
     ("y", "message"),
     [

@@ -72,8 +72,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     epochs : int
         sgd: number of passes of :meth:`fit` over all rows. :meth:`partial_fit` makes one pass.
     class_weight : dict, "balanced" or None
-        Factors for the sample weights of each class, 1 for classes that are not in the dict.
-        "balanced" gives all classes the same total weight.
+        Factors for the sample weights of each class, 1 for classes that are not in the dict. A key
+        that is no label has no effect. "balanced" gives all classes the same total weight.
     warm_start : bool
         Whether :meth:`fit` begins at the current coefficients, if classes and features are the
         same.
