@@ -301,6 +301,21 @@ def as_samples(
     return columns, labels
 
 
+def as_test_data(
+    test: object, num_inputs: int, num_outputs: int
+) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Return the samples and labels to evaluate on, or None if there are none."""
+    if test is None:
+        return None
+    if not isinstance(test, tuple | list) or len(test) != 2:
+        raise InputError(
+            f"test: expected samples and labels, got {type(test).__name__}; pass "
+            "test=(X_test, y_test)"
+        )
+    X, y = test
+    return as_samples(X, y, num_inputs, num_outputs)
+
+
 def as_scores(scores: ArrayLike, y: ArrayLike, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return scores, shape ``(k, n)``, and labels in ``0..k-1`` that fit each other."""
     if np.ndim(scores) == 1:

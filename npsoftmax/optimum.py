@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax import lbfgs
-from npsoftmax._checks import as_array, as_count, as_samples, as_size, check_not_calibrated
+from npsoftmax._checks import as_array, as_count, as_size, as_test_data, check_not_calibrated
 from npsoftmax.checkpoint import (
     SolverCheckpoint,
     as_settings,
@@ -154,7 +154,7 @@ class FullBatchTrainer:
     ) -> None:
         _check_problem(model, problem)
         self.model, self.problem = model, problem
-        self.test = None if test is None else as_samples(*test, model.num_inputs, model.num_outputs)
+        self.test = as_test_data(test, model.num_inputs, model.num_outputs)
         self.tol = as_size(tol, "tol")
         self.checkpoint = checkpoint
         self.checkpoint_every = as_count(checkpoint_every, "checkpoint_every")

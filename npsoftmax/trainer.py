@@ -16,8 +16,8 @@ from npsoftmax._checks import (
     as_columns,
     as_count,
     as_labels,
-    as_samples,
     as_size,
+    as_test_data,
     check_not_calibrated,
 )
 from npsoftmax.checkpoint import (
@@ -130,7 +130,7 @@ class Trainer:
         self.model = model
         self.optimiser = optimiser
         self.loader = loader
-        self.test = None if test is None else as_samples(*test, model.num_inputs, model.num_outputs)
+        self.test = as_test_data(test, model.num_inputs, model.num_outputs)
         self.l2 = as_size(l2, "l2")
         self.checkpoint = checkpoint
         if checkpoint_every is not None:

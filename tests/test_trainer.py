@@ -234,6 +234,8 @@ def test_refusals(tmp_path):
         (lambda: Trainer(model, Descent(), loader, test=(X.T, y)), ShapeError, "features along"),
         (lambda: Trainer(model, Descent(), (X, y)), InputError, r"got tuple; pass .*DataLoader\("),
         (lambda: Trainer(model, Descent(), X), InputError, "got ndarray"),
+        (lambda: Trainer(model, Descent(), loader, test=X), InputError, r"pass test=\(X_test, y_"),
+        (lambda: Trainer(model, Descent(), loader, test=loader), InputError, "got DataLoader"),
         (lambda: Trainer(model, Descent(), loader, l2=-1), InputError, "l2"),
         (lambda: Trainer(model, Descent(), loader, checkpoint_every=0), InputError, "every"),
         (lambda: Trainer(model, Descent(), DataLoader(X, y, 99, drop_last=True)), InputError,
