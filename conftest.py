@@ -161,7 +161,9 @@ def fashion_mnist(fashion_mnist_folder) -> npsoftmax.Dataset:
 def fashion_model(fashion_mnist) -> npsoftmax.SoftmaxRegression:
     """Return a model trained as the tutorials do; do not change it."""
     data = fashion_mnist
-    model = npsoftmax.SoftmaxRegression(784, 10, classes=data.classes)
+    model = npsoftmax.SoftmaxRegression(
+        784, 10, classes=data.classes, pixel_scale=data.pixel_scale, framing=data.framing
+    )
     loader = npsoftmax.DataLoader(data.X_train, data.y_train, 256, shuffle=True, seed=0)
     npsoftmax.Trainer(model, npsoftmax.Descent(0.1), loader).fit(epochs=10)
     model.fit_class_means(data.X_train, data.y_train)

@@ -39,7 +39,7 @@ def ours(problem: Problem) -> Callable[[], Any]:
     loader = nps.DataLoader(problem.X, problem.y, problem.batch_size, shuffle=True, seed=0)
 
     def epoch() -> Any:
-        model = nps.SoftmaxRegression(784, 10, seed=0)
+        model = nps.SoftmaxRegression(784, 10, seed=0, pixel_scale=1 / 255)
         nps.Trainer(model, nps.Descent(problem.learning_rate), loader).fit(1)
         return model.theta
 

@@ -35,7 +35,7 @@ def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
     data = nps.load("fashion-mnist")
     X, y = data.X_train[:, :samples], data.y_train[:samples]
     loader = nps.DataLoader(X, y, batch_size, shuffle=True, seed=0)
-    model = nps.SoftmaxRegression(784, 10, seed=0)
+    model = nps.SoftmaxRegression(784, 10, seed=0, pixel_scale=1 / 255)
     W = model.W
     block = min(batch_size, hot_loop.samples_per_block(model.theta))
     floats = np.asfortranarray(X[:, :block].astype(np.float32))
@@ -48,7 +48,7 @@ def parts_of(batch_size: int, samples: int) -> dict[str, Callable[[], Any]]:
     rows = np.ascontiguousarray(X.T)
 
     def loop() -> Any:
-        model = nps.SoftmaxRegression(784, 10, seed=0)
+        model = nps.SoftmaxRegression(784, 10, seed=0, pixel_scale=1 / 255)
         nps.Trainer(model, nps.Descent(0.1), loader).fit(1)
         return model.theta
 

@@ -73,8 +73,9 @@ class Stopwatch:
 
 def best_of(problem: Problem) -> dict[str, float]:
     """Return the smallest objective that npsoftmax finds in float64, and a bound on its error."""
-    X, y, k, _, l2 = problem.data()
-    model = nps.SoftmaxRegression(X.shape[0], k, dtype="float64")
+    data = problem.data()
+    X, y, k, _, l2 = data
+    model = nps.SoftmaxRegression(X.shape[0], k, dtype="float64", pixel_scale=data.pixel_scale)
     found = nps.fit(model, X, y, l2=l2, tol=1e-10, max_iterations=3000)
     if not found.suboptimality < 1e-3 * min(LEVELS) * found.objective:
         raise SystemExit(f"{problem.title}: expected the optimum, got: {found}")

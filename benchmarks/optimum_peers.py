@@ -41,16 +41,21 @@ class Data(NamedTuple):
     dtype: str
     l2: float
 
+    @property
+    def pixel_scale(self) -> float | None:
+        """The factor of pixels; None for other features."""
+        return 1 / 255 if self.X.dtype == np.uint8 else None
+
     def rows(self) -> Any:
         """Return samples as rows of floats, as the others take them."""
         rows = np.array(self.X.T, self.dtype, order="C")
-        if self.X.dtype == np.uint8:
+        if self.pixel_scale is not None:
             rows /= 255
         return rows
 
     def objective(self) -> Callable[[Any], float]:
         """Return what evaluates parameters, in float64."""
-        scale = 1 / 255 if self.X.dtype == np.uint8 else 1.0
+        scale = self.pixel_scale or 1.0
         problem = FullBatch(self.X, self.y, self.l2, scale=scale, threads=THREADS)
         return lambda theta: problem.loss_and_grad(np.asarray(theta, np.float64)).loss
 
@@ -122,7 +127,9 @@ def full_batch_trainer(data: Data) -> Solve:
     """Make npsoftmax's trainer on all samples, on the samples as they are."""
 
     def solve(iterations: int, watch: Watch | None = None) -> Any:
-        model = nps.SoftmaxRegression(data.X.shape[0], data.k, dtype=data.dtype)
+        model = nps.SoftmaxRegression(
+            data.X.shape[0], data.k, dtype=data.dtype, pixel_scale=data.pixel_scale
+        )
         scale = model.input_scale(data.X.dtype)
         problem = FullBatch(data.X, data.y, data.l2, scale=scale, threads=THREADS)
         trainer = nps.FullBatchTrainer(model, problem, tol=TOLERANCE)

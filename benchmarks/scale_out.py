@@ -165,7 +165,7 @@ def limited_fit(address: str, n: int, limit: int) -> dict[str, float]:
     with Client(address) as client:
         problem = cluster.FullBatch(*rows_on_workers(n), L2, client, scale=SCALE)
         ready = time.perf_counter()
-        model = nps.SoftmaxRegression(D, K)
+        model = nps.SoftmaxRegression(D, K, pixel_scale=SCALE)
         trainer = nps.FullBatchTrainer(model, problem)
         trainer.fit(ITERATIONS)
         return {

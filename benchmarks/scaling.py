@@ -104,7 +104,8 @@ def trainer_on(X: np.ndarray) -> nps.Trainer:
     """Return what trains on these samples, with random labels."""
     y = np.random.default_rng(1).integers(K, size=X.shape[1], dtype=np.uint8)
     loader = nps.DataLoader(X, y, BATCH, shuffle=True, seed=0)
-    return nps.Trainer(nps.SoftmaxRegression(D, K, seed=0), nps.Descent(0.01), loader)
+    model = nps.SoftmaxRegression(D, K, seed=0, pixel_scale=1 / 255)
+    return nps.Trainer(model, nps.Descent(0.01), loader)
 
 
 def refuse_unequal_training(path: Path) -> None:

@@ -16,7 +16,9 @@ from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.functional import affine, softmax
 from npsoftmax.novelty import ClassMeans
 
-__all__ = ["SoftmaxRegression"]
+__all__ = ["FRAMINGS", "SoftmaxRegression"]
+
+FRAMINGS = ("bounding-box", "centre-of-mass", "whole")
 
 
 class SoftmaxRegression:
@@ -38,9 +40,15 @@ class SoftmaxRegression:
         The dtype of the parameters and of everything computed from them.
     classes : sequence of str, optional
         Names of the classes, by default "0", "1", ...
-    pixel_scale : float
-        ``s`` for ``uint8`` input; for every other dtype ``s`` is 1. Raw bytes and images that are
-        already scaled therefore give the same result.
+    pixel_scale : float, optional
+        For a model of images, ``s`` for integers: pixels from 0 to 255, of any integer dtype.
+        For floats and Booleans ``s`` is 1, so pixels and images that are already scaled give the
+        same result. It is 1/255 for the images of :func:`npsoftmax.load`. Without it, numbers of
+        every dtype are used as they are.
+    framing : {"bounding-box", "centre-of-mass", "whole"}, optional
+        How the items were placed in the images: in their bounding box, as in Fashion-MNIST; by
+        their centre of mass, as in MNIST; or as they were, because the whole picture was taken. It
+        is stored for programs that prepare photographs, and does not change a prediction.
 
     Attributes
     ----------
@@ -71,7 +79,8 @@ class SoftmaxRegression:
         seed: int = 0,
         dtype: DTypeLike = np.float32,
         classes: Sequence[str] | None = None,
-        pixel_scale: float = 1 / 255,
+        pixel_scale: float | None = None,
+        framing: str | None = None,
     ) -> None:
         shape = as_count(num_outputs, "num_outputs"), as_count(num_inputs, "num_inputs") + 1
         if not 0 <= sigma < np.inf:
@@ -87,6 +96,7 @@ class SoftmaxRegression:
             columns[...] = sigma * rng.standard_normal(columns.shape[::-1]).T
         self.classes = _as_classes(classes, shape[0])
         self.pixel_scale = _as_pixel_scale(pixel_scale)
+        self.framing = _as_framing(framing)
         self.temperature = 1.0
         self.class_means: ClassMeans | None = None
 
@@ -114,14 +124,15 @@ class SoftmaxRegression:
         return int(self.theta.shape[0])
 
     def input_scale(self, dtype: np.dtype[Any]) -> float:
-        """Return ``s`` for input of this dtype: ``pixel_scale`` for ``uint8``, else 1.
+        """Return ``s`` for input of this dtype: ``pixel_scale`` for integers, if set, else 1.
 
         Examples
         --------
-        >>> SoftmaxRegression(2, 3).input_scale(np.dtype(np.float32))
-        1.0
+        >>> model = SoftmaxRegression(2, 3, pixel_scale=0.5)
+        >>> model.input_scale(np.dtype(np.uint8)), model.input_scale(np.dtype(np.float32))
+        (0.5, 1.0)
         """
-        return self.pixel_scale if dtype == np.uint8 else 1.0
+        return 1.0 if self.pixel_scale is None or dtype.kind not in "iu" else self.pixel_scale
 
     def logits(self, X: ArrayLike) -> NDArray[Any]:
         r"""Compute the logits :math:`Z = (s W X + b) / T` in float64 and round them once.
@@ -343,6 +354,7 @@ class SoftmaxRegression:
         metadata = {
             "classes": _as_classes(self.classes, self.num_outputs),
             "pixel_scale": _as_pixel_scale(self.pixel_scale),
+            "framing": _as_framing(self.framing),
             "temperature": self.temperature,
         }
         storage.write(path, "model", arrays, metadata)
@@ -360,10 +372,12 @@ class SoftmaxRegression:
             if type(classes) is not list or not {type(name) for name in classes} <= {str}:
                 raise TypeError("classes that are not a list of strings")
             num_outputs, columns = theta.shape
-            pixel_scale = _as_stored_float(pixel_scale, "pixel_scale")
+            if pixel_scale is not None:
+                pixel_scale = _as_stored_float(pixel_scale, "pixel_scale")
             model = cls(columns - 1, num_outputs, 0, 0, theta.dtype, classes, pixel_scale)
             model.theta[...] = theta
-            # Older files have neither of these.
+            # Older files have none of these.
+            model.framing = _as_framing(metadata.pop("framing", None))
             model.temperature = _as_stored_float(metadata.pop("temperature", 1.0), "temperature")
             if arrays:
                 model.class_means = ClassMeans(arrays.pop("means"), arrays.pop("radii"))
@@ -389,10 +403,18 @@ def _as_classes(classes: Sequence[str] | None, num_outputs: int) -> tuple[str, .
     return names
 
 
-def _as_pixel_scale(value: float) -> float:
+def _as_pixel_scale(value: float | None) -> float | None:
+    if value is None:
+        return None
     if not as_size(value, "pixel_scale") >= 1e-20:
         raise InputError(f"pixel_scale: expected a finite number of at least 1e-20, got {value}")
     return float(value)
+
+
+def _as_framing(value: str | None) -> str | None:
+    if value is not None and value not in FRAMINGS:
+        raise InputError(f"framing: expected one of {', '.join(FRAMINGS)} or None, got {value!r}")
+    return value
 
 
 def _as_stored_float(value: object, name: str) -> float:

@@ -219,7 +219,9 @@ def train(settings: dict[str, Any], seed: int, data: "npsoftmax.Dataset") -> Rep
     import npsoftmax
 
     X, y = data.X_train, data.y_train
-    model = npsoftmax.SoftmaxRegression(X.shape[0], len(data.classes), seed=seed)
+    model = npsoftmax.SoftmaxRegression(
+        X.shape[0], len(data.classes), seed=seed, pixel_scale=data.pixel_scale
+    )
     loader = npsoftmax.DataLoader(X, y, settings["batch_size"], shuffle=True, seed=seed)
     trainer = npsoftmax.Trainer(model, npsoftmax.Descent(settings["lr"]), loader)
     history = trainer.fit(settings["epochs"])

@@ -186,7 +186,12 @@ class Task:
         self.X, self.y = data.X_train[:, : args.limit], data.y_train[: args.limit]
         shape = data.X_train.shape[0], len(data.classes)
         self.model = npsoftmax.SoftmaxRegression(
-            *shape, seed=args.seed, dtype=args.dtype, classes=data.classes
+            *shape,
+            seed=args.seed,
+            dtype=args.dtype,
+            classes=data.classes,
+            pixel_scale=data.pixel_scale,
+            framing=data.framing,
         )
         self.test = data.X_test, data.y_test
         self.identity = {"dataset": data.name, "sha256": data.sha256}

@@ -204,7 +204,7 @@ def pieces(n, at, stratified=None):
 
 def scaled(pixels):
     """Return the logits of a model with identity weights for bytes."""
-    model = SoftmaxRegression(1, 1)
+    model = SoftmaxRegression(1, 1, pixel_scale=1 / 255)
     model.theta[:] = [[1.0, 0.0]]
     return model.logits(pixels.astype(np.uint8)[None, :])[0]
 

@@ -37,7 +37,7 @@ def make_source(name, folder, seed):
         (folder / file_name).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         files[role] = RemoteFile(file_name, len(content), digest)
-    source = datasets.DatasetSource(name, tuple("abcdefghij"), files, (), ())
+    source = datasets.DatasetSource(name, tuple("abcdefghij"), files, (), (), "whole")
     return source, arrays
 
 

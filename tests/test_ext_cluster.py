@@ -355,7 +355,7 @@ def test_a_model_that_does_not_fit_is_refused(client):
     with pytest.raises(LabelError, match=r"labels 0..1, .*got labels up to 2"):
         FullBatchTrainer(SoftmaxRegression(2, 2), problem)
     with pytest.raises(InputError, match=r"expected scale 0.00392157, .* got 1; pass scale="):
-        FullBatchTrainer(SoftmaxRegression(2, 3), problem)
+        FullBatchTrainer(SoftmaxRegression(2, 3, pixel_scale=1 / 255), problem)
 
 
 def test_a_run_resumes_on_the_cluster_or_on_one_machine(client, tmp_path):
@@ -423,7 +423,7 @@ def test_predictions_equal_those_of_the_model(client, trained):
 @ELSEWHERE
 def test_pixels_are_scaled_by_the_model_and_later_training_changes_nothing():
     data = load("garments")
-    model = SoftmaxRegression(784, 10, seed=1)
+    model = SoftmaxRegression(784, 10, seed=1, pixel_scale=data.pixel_scale)
     expected = model(data.X_test).T
     P = cluster.probabilities(model, da.from_array(data.X_test.T, chunks=(700, -1)))
     model.theta[...] = 0

@@ -67,7 +67,7 @@ def test_sizes(rng, d, k, n):
 
 @pytest.mark.parametrize("weights", FLOATS)
 def test_extreme_logits(rng, weights):
-    model = SoftmaxRegression(784, 10, sigma=1e4, dtype=weights)
+    model = SoftmaxRegression(784, 10, sigma=1e4, dtype=weights, pixel_scale=1 / 255)
     X = rng.integers(0, 256, (784, 100), dtype=np.uint8)
     assert np.abs(model.logits(X)).max() > 1e5
     assert_equal_to_the_model(model, X)

@@ -78,7 +78,8 @@ def test_torch_gives_the_logits_of_real_images(fashion_model, fashion_mnist, tem
 
 def test_torch_gives_the_logits_of_noise(rng):
     X = rng.integers(0, 256, (784, 1000), dtype=np.uint8)
-    check_images(SoftmaxRegression(784, 10, sigma=0.1), X, 5e-6)  # torch sums in float32
+    model = SoftmaxRegression(784, 10, sigma=0.1, pixel_scale=1 / 255)
+    check_images(model, X, 5e-6)  # torch sums in float32
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ class Page(HTMLParser):
 @pytest.fixture
 def model():
     """Return a model that tells images bright at left and right from ones bright at both ends."""
-    model = SoftmaxRegression(784, 3, classes=["wide", "tall", "neither"], sigma=0)
+    model = SoftmaxRegression(
+        784, 3, classes=["wide", "tall", "neither"], sigma=0, pixel_scale=1 / 255
+    )
     weights = np.zeros((3, 28, 28))
     weights[0, :, :4] = weights[0, :, -4:] = 0.05
     weights[1, :4] = weights[1, -4:] = 0.05
@@ -107,7 +109,7 @@ def test_the_page_has_no_outside_links_and_no_inline_code(model, path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_numbers_are_those_of_the_model(dtype, path):
-    model = SoftmaxRegression(784, 3, classes=HOSTILE, dtype=dtype)
+    model = SoftmaxRegression(784, 3, classes=HOSTILE, dtype=dtype, pixel_scale=1 / 255)
     model.temperature, model.pixel_scale = 2.0, 1 / 100
     means = np.linspace(0, 2.55, 784 * 3).reshape(784, 3)
     model.class_means = ClassMeans(means, [1.5, 2.0, 0.0])
@@ -120,20 +122,20 @@ def test_the_numbers_are_those_of_the_model(dtype, path):
 
 
 def test_class_names_cannot_end_their_element(path):
-    page = Page(SoftmaxRegression(784, 3, classes=HOSTILE), path)
+    page = Page(SoftmaxRegression(784, 3, classes=HOSTILE, pixel_scale=1 / 255), path)
     assert page.model()["classes"] == HOSTILE
     assert [tag for tag, _ in page.elements].count("script") == 2
     assert b"<img src=x" not in path.read_bytes()
 
 
 def with_weights(value):
-    model = SoftmaxRegression(784, 2, dtype=np.float64)
+    model = SoftmaxRegression(784, 2, dtype=np.float64, pixel_scale=1 / 255)
     model.W[0, 0] = value
     return model
 
 
 def with_means(value, num_outputs=2):
-    model = SoftmaxRegression(784, num_outputs)
+    model = SoftmaxRegression(784, num_outputs, pixel_scale=1 / 255)
     model.class_means = ClassMeans(np.full((784, num_outputs), value), np.ones(num_outputs))
     return model
 
@@ -142,8 +144,17 @@ def with_means(value, num_outputs=2):
     ("model", "error", "message"),
     [
         (SoftmaxRegression(4, 2), ShapeError, "expected 784 inputs.*got 4; export it to ONNX"),
-        (SoftmaxRegression(784, 500), InputError, "page of at most 2,097,152 bytes, got 2,"),
-        (SoftmaxRegression(784, 2, classes=["a" * 2**21, "b"]), InputError, "got 2,1"),
+        (SoftmaxRegression(784, 2), InputError, "expected one with a pixel scale.*to ONNX"),
+        (
+            SoftmaxRegression(784, 500, pixel_scale=1 / 255),
+            InputError,
+            "page of at most 2,097,152 bytes, got 2,",
+        ),
+        (
+            SoftmaxRegression(784, 2, classes=["a" * 2**21, "b"], pixel_scale=1 / 255),
+            InputError,
+            "got 2,1",
+        ),
         (with_weights(np.nan), InputError, "theta / temperature: expected finite"),
         (with_weights(1e300), InputError, "fit float32"),
         (with_means(-0.1), InputError, "grey levels 0 to 255, got -26 to -26"),
@@ -363,7 +374,7 @@ def test_temperature_and_scale_are_applied(model, opened, wide, tmp_path):
 
 
 def test_equal_classes_stay_in_their_order(opened, wide):
-    visit = opened(SoftmaxRegression(784, 15, sigma=0))
+    visit = opened(SoftmaxRegression(784, 15, sigma=0, pixel_scale=1 / 255))
     assert visit.choose(wide).guesses() == ["0", "1", "2"]
     assert visit.shares() == [6.7] * 3
     listed = visit.page.locator("#classes").text_content()
@@ -578,7 +589,7 @@ def test_the_accessibility_tree(visit, wide):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_phone(opened, wide, scheme):
-    model = SoftmaxRegression(784, 3, classes=["w" * 300, "coat of arms", "b"])
+    model = SoftmaxRegression(784, 3, classes=["w" * 300, "coat of arms", "b"], pixel_scale=1 / 255)
     visit = opened(model, viewport={"width": 320, "height": 640}, color_scheme=scheme)
     visit.choose(wide)
     page = visit.page
@@ -592,7 +603,7 @@ def test_a_narrow_phone(opened, wide, scheme):
 
 
 def test_hostile_class_names_are_shown_as_text(opened, wide):
-    visit = opened(SoftmaxRegression(784, 3, classes=HOSTILE, sigma=0))
+    visit = opened(SoftmaxRegression(784, 3, classes=HOSTILE, sigma=0, pixel_scale=1 / 255))
     dialogs = []
     visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     assert visit.choose(wide).guesses() == HOSTILE

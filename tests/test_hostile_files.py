@@ -563,7 +563,7 @@ def small_data() -> Any:
 
     X = np.asfortranarray(np.arange(12, dtype=np.uint8).reshape(2, 6) * 20)
     y = np.array([0, 1, 2, 1, 0, 2])
-    return npsoftmax.Dataset("garments", ("a", "b", "c"), X, y, X, y, {}, "made up")
+    return npsoftmax.Dataset("garments", ("a", "b", "c"), X, y, X, y, {}, "made up", 1 / 255)
 
 
 def run_in_child(work: Callable[[], Any]) -> Any:

@@ -246,7 +246,7 @@ def chapter_run(fashion_mnist):
     them; so are the accuracies, of 256 images each, of seeds 1 to 3.
     """
     data = fashion_mnist
-    model = SoftmaxRegression(784, 10, seed=3, dtype=np.float64)
+    model = SoftmaxRegression(784, 10, seed=3, dtype=np.float64, pixel_scale=1 / 255)
     loader = DataLoader(data.X_train, data.y_train, 256, shuffle=True, seed=3)
     history = Trainer(model, Descent(0.01), loader, test=(data.X_test, data.y_test)).fit(10)
     losses, predicted = sample_losses(model.theta, data.X_test, data.y_test, model.pixel_scale)

@@ -83,7 +83,7 @@ def test_predictions_by_hand(model):
 
 
 def test_bytes_and_scaled_floats_agree(rng):
-    model = SoftmaxRegression(6, 3, dtype=np.float64)
+    model = SoftmaxRegression(6, 3, dtype=np.float64, pixel_scale=1 / 255)
     X = rng.integers(0, 256, (6, 4), dtype=np.uint8)
     np.testing.assert_allclose(model.logits(X), model.logits(X / 255), rtol=1e-13)
     np.testing.assert_allclose(
@@ -96,6 +96,7 @@ def test_bytes_and_scaled_floats_agree(rng):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_file_round_trip(tmp_path, dtype):
     model = SoftmaxRegression(1, 2, seed=4, dtype=dtype, classes="ab", pixel_scale=0.5)
+    model.framing = "whole"
     model.temperature = 2.5
     model.fit_class_means([[0.0, 2.0, 10.0, 14.0]], [0, 0, 1, 1])
     model.save(tmp_path / "m.npz")
@@ -103,16 +104,26 @@ def test_file_round_trip(tmp_path, dtype):
     np.testing.assert_array_equal(twin.theta, model.theta)
     assert twin.theta.dtype == dtype and twin.theta.flags.f_contiguous
     assert (twin.classes, twin.pixel_scale, twin.temperature) == (("a", "b"), 0.5, 2.5)
+    assert twin.framing == "whole"
     np.testing.assert_array_equal(twin.class_means.means, [[1, 12]])
     np.testing.assert_array_equal(twin.class_means.radii, [1, 2])
     np.testing.assert_array_equal(twin.novelty([[3.0, -1.0]]), [2, 2])
 
 
-def test_an_older_file_without_a_temperature_is_read(tmp_path, model):
+def test_a_model_of_other_features_has_neither_a_pixel_scale_nor_a_framing(tmp_path, model):
+    model.save(tmp_path / "m.npz")
+    twin = SoftmaxRegression.load(tmp_path / "m.npz")
+    assert twin.pixel_scale is None and twin.framing is None
+    ones = np.ones((2, 1), np.uint8)
+    np.testing.assert_array_equal(twin.logits(ones), model.logits(ones.astype(float)))
+
+
+def test_an_older_file_without_a_temperature_and_a_framing_is_read(tmp_path, model):
     names = {"classes": ["cat", "dog", "owl"], "pixel_scale": 1.0}
     storage.write(tmp_path / "m.npz", "model", {"theta": model.theta}, names)
     twin = SoftmaxRegression.load(tmp_path / "m.npz")
     assert twin.temperature == 1 and twin.class_means is None
+    assert twin.pixel_scale == 1 and twin.framing is None
 
 
 def test_temperature_divides_the_logits(model):
@@ -126,7 +137,7 @@ def test_temperature_divides_the_logits(model):
 
 def test_calibration_corrects_an_overconfident_model(fashion_mnist):
     X, y = fashion_mnist.X_train[:, :1500], fashion_mnist.y_train[:1500]
-    model = SoftmaxRegression(784, 10)
+    model = SoftmaxRegression(784, 10, pixel_scale=fashion_mnist.pixel_scale)
     Trainer(model, Adam(), DataLoader(X, y, 64, shuffle=True)).fit(epochs=100)  # too long
     held_out = fashion_mnist.X_train[:, -3000:], fashion_mnist.y_train[-3000:]
     test = fashion_mnist.X_test, fashion_mnist.y_test
@@ -175,6 +186,7 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path, model):
     for name, value in [
         ("pixel_scale", 0.0),
         ("pixel_scale", "a"),
+        ("framing", "tight"),
         ("classes", ["a"]),
         ("theta", model.theta.astype(np.float16)),
         ("theta", model.theta + np.inf),
@@ -235,10 +247,11 @@ BAD_CLASS_MEANS = [
     ("arrays", "metadata"),
     [
         *((ARRAYS, {**METADATA, "temperature": T}) for T in (0.0, -1.0, 1e300, 1, "1", None)),
+        *((ARRAYS, {**METADATA, "framing": framing}) for framing in ("tight", 1, [])),
         *(({**ARRAYS, **more}, METADATA) for more in BAD_CLASS_MEANS),
     ],
 )
-def test_a_file_with_a_bad_temperature_or_bad_class_means_is_refused(tmp_path, arrays, metadata):
+def test_a_file_with_bad_metadata_or_bad_class_means_is_refused(tmp_path, arrays, metadata):
     """All other bad files are in test_hostile_files.py."""
     storage.write(tmp_path / "m.npz", "model", arrays, metadata)
     with pytest.raises(CorruptFileError, match=r"m\.npz: expected a model, got"):
@@ -268,6 +281,7 @@ def test_a_file_with_a_bad_temperature_or_bad_class_means_is_refused(tmp_path, a
         (lambda m: m.calibrate(np.zeros((2, 1)), [0, 1]), ShapeError, "as many labels"),
         (lambda m: SoftmaxRegression(3, 2, pixel_scale=0), InputError, "pixel_scale"),
         (lambda m: SoftmaxRegression(3, 2, pixel_scale=np.inf), InputError, "pixel_scale"),
+        (lambda m: SoftmaxRegression(3, 2, framing="tight"), InputError, "framing"),
         (lambda m: SoftmaxRegression(0, 3), InputError, "num_inputs"),
         (lambda m: SoftmaxRegression(3, 2.5), InputError, "num_outputs"),
         (lambda m: SoftmaxRegression(3, 2, sigma=-1), InputError, "sigma"),

@@ -173,7 +173,7 @@ def test_pixels_are_scaled_and_stay_bytes():
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 256, (N, D), dtype=np.uint8).T, rng.integers(0, K, N)
     pixels, _ = fitted(X / 255, y, l2=1e-2, tol=1e-10)
-    model = new_model()
+    model = new_model(pixel_scale=1 / 255)
     trainer = trainer_on(X, y, model, l2=1e-2, tol=1e-10)
     assert np.shares_memory(trainer.problem._store.samples.X, X)
     trainer.fit()

@@ -23,7 +23,7 @@ def names(folder):
 def model(tmp_path):
     """A model that was never trained."""
     path = tmp_path / "model.npz"
-    SoftmaxRegression(784, 3, classes=["cat", "dog", "owl"]).save(path)
+    SoftmaxRegression(784, 3, classes=["cat", "dog", "owl"], pixel_scale=1 / 255).save(path)
     return path
 
 

@@ -23,7 +23,7 @@ def run(name, *arguments, **environment):
 def model(tmp_path, garments):
     """A model that was never trained, for the garments' classes."""
     path = tmp_path / "model.npz"
-    SoftmaxRegression(784, 10, classes=garments.classes).save(path)
+    SoftmaxRegression(784, 10, classes=garments.classes, pixel_scale=1 / 255).save(path)
     return path
 
 

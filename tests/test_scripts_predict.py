@@ -36,7 +36,9 @@ def call(*arguments):
 
 def saved_model(classes=("Hat", "Left shoe", "Bag"), num_inputs=784):
     """A model that finds the middle columns of an image to be a hat."""
-    model = SoftmaxRegression(num_inputs, len(classes), sigma=0, classes=classes)
+    model = SoftmaxRegression(
+        num_inputs, len(classes), sigma=0, classes=classes, pixel_scale=1 / 255
+    )
     if num_inputs == 784:
         model.W[0] = np.tile(np.arange(28) == 14, 28) / 7
         model.b[1:, 0] = np.linspace(2, 1, len(classes) - 1)

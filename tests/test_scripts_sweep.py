@@ -106,7 +106,7 @@ def test_numbers_are_those_of_training_by_hand(compare, garments):
     split = sweep.hold_out(garments, seed=3)
     results = []
     for seed in (3, 4, 5):
-        model = SoftmaxRegression(784, 10, seed=seed)
+        model = SoftmaxRegression(784, 10, seed=seed, pixel_scale=garments.pixel_scale)
         loader = DataLoader(split.X_train, split.y_train, 100, shuffle=True, seed=seed)
         Trainer(model, Descent(0.2), loader).fit(1)
         logits = model.logits(split.X_test)

@@ -122,18 +122,20 @@ def test_a_file_that_does_not_read_back_identically_is_not_published(path, monke
 @pytest.fixture
 def good(tmp_path):
     """Return one whole file of each kind."""
-    model, checkpoint, solver = (
+    whole, checkpoint, solver = (
         tmp_path / f"{name}.npz" for name in ("model", "checkpoint", "solver")
     )
-    SoftmaxRegression(3, 2, dtype=np.float64).save(model)
-    minibatches = Trainer(SoftmaxRegression(3, 2), Momentum(0.1), DataLoader(X, Y, batch_size=4))
+    SoftmaxRegression(3, 2, dtype=np.float64).save(whole)
+    model = SoftmaxRegression(3, 2, pixel_scale=1 / 255)
+    minibatches = Trainer(model, Momentum(0.1), DataLoader(X, Y, batch_size=4))
     minibatches.fit(epochs=3)
     minibatches.save_checkpoint(checkpoint)
     problem = FullBatch(X, Y, l2=0.1, scale=1 / 255)
-    full_batch = FullBatchTrainer(SoftmaxRegression(3, 2, dtype=np.float64), problem, tol=1e-12)
+    model = SoftmaxRegression(3, 2, dtype=np.float64, pixel_scale=1 / 255)
+    full_batch = FullBatchTrainer(model, problem, tol=1e-12)
     full_batch.fit(max_iterations=2)
     full_batch.save_checkpoint(solver)
-    return [model, checkpoint, solver]
+    return [whole, checkpoint, solver]
 
 
 def test_whole_files_are_described(good, capsys):

@@ -9,7 +9,7 @@ from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer
 
 
 def run(data, rule, seed, dtype=np.float32):
-    model = SoftmaxRegression(784, 10, seed=seed, dtype=dtype)
+    model = SoftmaxRegression(784, 10, seed=seed, dtype=dtype, pixel_scale=data.pixel_scale)
     loader = DataLoader(data.X_train, data.y_train, 256, shuffle=True, seed=seed)
     trainer = Trainer(model, rule, loader, test=(data.X_test, data.y_test))
     trainer.fit(10)

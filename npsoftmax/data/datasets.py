@@ -40,6 +40,8 @@ class DatasetSource:
         Base addresses, tried in this order.
     other_homes : tuple of str
         Folders where other libraries store the same files; ``~`` is the home folder.
+    framing : str
+        How the items were placed in the images, as in :class:`Dataset`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class DatasetSource:
     files: dict[str, RemoteFile]
     mirrors: tuple[str, ...]
     other_homes: tuple[str, ...]
+    framing: str
 
 
 def _mnist_files(*pins: tuple[int, str]) -> dict[str, RemoteFile]:
@@ -80,6 +83,7 @@ FASHION_MNIST = DatasetSource(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     ),
     other_homes=("data/FashionMNIST/raw", "~/.keras/datasets/fashion-mnist"),
+    framing="bounding-box",
 )
 
 MNIST = DatasetSource(
@@ -96,6 +100,7 @@ MNIST = DatasetSource(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
     other_homes=("data/MNIST/raw",),
+    framing="centre-of-mass",
 )
 
 DATASETS = {source.name: source for source in (FASHION_MNIST, MNIST)}
@@ -122,19 +127,22 @@ _GARMENTS = {"train": (10_240, 0), "test": (2_000, 1)}
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and labels, split for training and testing.
+    """Samples and labels, split for training and testing.
 
     Attributes
     ----------
     name, classes : str, tuple of str
         One of ``NAMES``, or a name for your own arrays; the names of class 0, 1, ...
-    X_train, X_test : ndarray of uint8
-        Images as columns, shape ``(784, n)``, Fortran-ordered; ``X[:, j].reshape(28, 28)`` is
-        upright.
+    X_train, X_test : ndarray
+        Samples as columns, shape ``(d, n)``. The images of :func:`load` are ``uint8`` of shape
+        ``(784, n)``, Fortran-ordered; ``X[:, j].reshape(28, 28)`` is upright.
     y_train, y_test : ndarray of int64
         Labels, shape ``(n,)``.
     sha256, origin : dict of str to str, str
         The SHA-256 of the files with the data, by file name; where the data came from.
+    pixel_scale, framing : float or None, str or None
+        For :class:`npsoftmax.SoftmaxRegression`: the factor of pixels, and how the items were
+        placed in the images. None if the samples are not images.
 
     Examples
     --------
@@ -148,12 +156,14 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    X_train: NDArray[np.uint8]
+    X_train: NDArray[Any]
     y_train: NDArray[np.int64]
-    X_test: NDArray[np.uint8]
+    X_test: NDArray[Any]
     y_test: NDArray[np.int64]
     sha256: dict[str, str] = field(default_factory=dict)
     origin: str = ""
+    pixel_scale: float | None = None
+    framing: str | None = None
 
 
 def load(
@@ -207,7 +217,7 @@ def load(
         num_reused += reused
     sha256 = {file.name: file.sha256 for file in source.files.values()}
     origin = f"{origin}; {num_reused} of {len(paths)} unpacked copies reused"
-    return _dataset(name, source.classes, arrays, sha256, origin)
+    return _dataset(name, source.classes, source.framing, arrays, sha256, origin)
 
 
 def acquire(
@@ -343,6 +353,7 @@ def _crc32(array: NDArray[Any]) -> int:
 def _dataset(
     name: str,
     classes: tuple[str, ...],
+    framing: str,
     arrays: dict[str, NDArray[Any]],
     sha256: dict[str, str],
     origin: str,
@@ -351,7 +362,9 @@ def _dataset(
     X = [arrays[f"{part}-images"] for part in ("train", "test")]
     X_train, X_test = (images.reshape(len(images), -1).T for images in X)
     y_train, y_test = (arrays[f"{part}-labels"].astype(np.int64) for part in ("train", "test"))
-    return Dataset(name, classes, X_train, y_train, X_test, y_test, sha256, origin)
+    return Dataset(
+        name, classes, X_train, y_train, X_test, y_test, sha256, origin, 1 / 255, framing
+    )
 
 
 def _load_garments() -> Dataset:
@@ -374,7 +387,7 @@ def _load_garments() -> Dataset:
                 idx.write(folder / role, array)
             with publish(folder / "checksums.json") as file:
                 file.write(_checksums(arrays, edition))
-    return _dataset("garments", garments.CLASSES, arrays, {}, origin)
+    return _dataset("garments", garments.CLASSES, FASHION_MNIST.framing, arrays, {}, origin)
 
 
 def _read_drawn(folder: Path, edition: str) -> dict[str, NDArray[Any]]:

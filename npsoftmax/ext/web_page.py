@@ -37,16 +37,17 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model : SoftmaxRegression
-        A model of 784 inputs, the pixels of 28x28 images row by row. Parameters beyond float32,
-        class means that are not grey levels, and pages above 2 MiB (about 390 classes) raise
-        :exc:`~npsoftmax.errors.InputError`.
+        A model of 784 inputs, the pixels of 28x28 images row by row, with a pixel scale.
+        Parameters beyond float32, class means that are not grey levels, and pages above 2 MiB
+        (about 390 classes) raise :exc:`~npsoftmax.errors.InputError`.
     path : path
         The file; it is replaced if it exists.
 
     Examples
     --------
     >>> from pathlib import Path
-    >>> save(SoftmaxRegression(784, 3, classes=["cat", "dog", "owl"]), "pets.html")
+    >>> model = SoftmaxRegression(784, 3, classes=["cat", "dog", "owl"], pixel_scale=1 / 255)
+    >>> save(model, "pets.html")
     >>> Path("pets.html").read_text("utf-8").splitlines()[0]
     '<!DOCTYPE html>'
     """
@@ -95,6 +96,11 @@ def _numbers(model: SoftmaxRegression) -> dict[str, Any]:
         raise ShapeError(
             f"model: expected {PIXELS} inputs, the pixels of 28x28 images, got "
             f"{model.num_inputs}; export it to ONNX instead"
+        )
+    if model.pixel_scale is None:
+        raise InputError(
+            "model: expected one with a pixel scale, got one of other features; export it to ONNX "
+            "instead or, if its features are pixels, make it with pixel_scale=1/255"
         )
     with np.errstate(over="ignore"):
         theta = model.calibrated_theta().astype("<f4")
