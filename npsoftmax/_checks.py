@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+import sys
+import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax.errors import InputError, LabelError, ShapeError
+from npsoftmax.errors import InputError, InputWarning, LabelError, ShapeError
 
 
 def as_array(given: object, name: str) -> NDArray[Any]:
@@ -173,6 +175,81 @@ def _check_finite(X: NDArray[Any], name: str) -> None:
                 f"{name}: expected finite numbers, got {X[row, start + column]} in feature {row} "
                 f"of sample {start + column}; drop or repair such samples first"
             )
+
+
+class Range(NamedTuple):
+    """The dtype of some numbers, and where they lie."""
+
+    dtype: np.dtype[Any]
+    low: float  # the smallest of signed integers, else 0
+    high: float  # the largest
+
+    @classmethod
+    def of(cls, X: NDArray[Any]) -> "Range":
+        """Return the range of an array."""
+        if X.size == 0:
+            return cls(X.dtype, 0, 0)
+        return cls(X.dtype, X.min().item() if X.dtype.kind == "i" else 0, X.max().item())
+
+    def merge(self, other: "Range") -> "Range":
+        """Return the range of these numbers and others."""
+        return Range(self.dtype, min(self.low, other.low), max(self.high, other.high))
+
+
+def check_pixels(
+    pixel_scale: float | None, samples: Range, test: tuple[NDArray[Any], Any] | None = None
+) -> None:
+    """Raise or warn if samples, or test samples, do not suit a model with this pixel scale.
+
+    The same fault of both gives one warning.
+    """
+    if pixel_scale == 1:
+        return  # all numbers are used as they are, whatever they are
+    find_fault = _fault_of_features if pixel_scale is None else _fault_of_pixels
+    ranges = [samples] if test is None else [samples, Range.of(test[0])]
+    for fault in dict.fromkeys(find_fault(*numbers) for numbers in ranges):
+        if fault is not None:
+            warnings.warn(f"X: expected {fault}", InputWarning, stacklevel=_level_of_caller())
+
+
+def _fault_of_features(dtype: np.dtype[Any], low: float, high: float) -> str | None:
+    if dtype.kind not in "iu" or low < 0 or not 127 < high <= 255:
+        return None
+    return (
+        f"features other than pixels, as the model has no pixel scale, got {dtype} up to {high}, "
+        "which are used as they are; if they are pixels, make the model with pixel_scale=1/255, or "
+        "pass X / 255; if not, pass X.astype(float)"
+    )
+
+
+def _fault_of_pixels(dtype: np.dtype[Any], low: float, high: float) -> str | None:
+    way_out = "if they are not pixels, set model.pixel_scale to None"
+    if dtype.kind == "f" and high > 2:
+        return (
+            f"integers from 0 to 255 or pixels scaled to 0 to 1, got {dtype} up to {high:g}, which "
+            f"are used as they are; pass X / 255 or integers; {way_out}"
+        )
+    if dtype.kind not in "iu":
+        return None
+    if low < 0 or high > 255:
+        raise InputError(
+            "X: expected pixels from 0 to 255, as the model has a pixel scale, got "
+            f"{low if low < 0 else high}; divide pixels of 16 bits, X / 65535; {way_out}"
+        )
+    if high == 1:
+        return (
+            f"pixels from 0 to 255, got {dtype} of 0 and 1 only, which are almost black; pass "
+            f"X.astype(bool) for black and white; {way_out}"
+        )
+    return None
+
+
+def _level_of_caller() -> int:
+    """Return the ``stacklevel`` with which a warning names the line that calls this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("npsoftmax."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 # Counting larger numbers, which are not labels, would exhaust the memory.

@@ -15,6 +15,7 @@ __all__ = [
     "DataCorrupt",
     "DivergedError",
     "ClusterError",
+    "InputWarning",
     "ResumeWarning",
 ]
 
@@ -93,6 +94,10 @@ class ClusterError(NpsoftmaxError, ConnectionError):
     """A cluster whose scheduler or workers are lost or out of memory."""
 
     exit_code = 6
+
+
+class InputWarning(UserWarning):
+    """Numbers that are used as they are given, and are probably meant otherwise."""
 
 
 class ResumeWarning(UserWarning):

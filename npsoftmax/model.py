@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npsoftmax import storage
-from npsoftmax._checks import as_columns, as_count, as_float, as_samples, as_size
+from npsoftmax._checks import (
+    Range,
+    as_columns,
+    as_count,
+    as_float,
+    as_samples,
+    as_size,
+    check_pixels,
+)
 from npsoftmax.calibration import fit_temperature
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.functional import affine, softmax
@@ -140,7 +148,8 @@ class SoftmaxRegression:
         Parameters
         ----------
         X : array_like
-            Samples, shape ``(d, n)``; ``uint8`` pixels or finite numbers.
+            Samples, shape ``(d, n)``; finite numbers. Integers are pixels from 0 to 255 if the
+            model has a pixel scale.
 
         Returns
         -------
@@ -153,7 +162,7 @@ class SoftmaxRegression:
         >>> SoftmaxRegression(2, 3).logits(np.zeros((2, 5))).shape
         (3, 5)
         """
-        X = as_columns(X, self.num_inputs)
+        X = self._as_input(X)
         # In float32, sums over hundreds of pixels would leave an error of 1e-6 in a probability.
         with np.errstate(all="ignore"):
             Z = affine(self.calibrated_theta(), X, self.input_scale(X.dtype))
@@ -181,8 +190,6 @@ class SoftmaxRegression:
     def predict(self, X: ArrayLike) -> NDArray[np.intp]:
         """Return the most likely class of each sample, shape ``(n,)``; the first on a tie.
 
-        ``np.array(model.classes)[labels]`` are their names.
-
         Examples
         --------
         >>> model = SoftmaxRegression(1, 2)
@@ -192,6 +199,18 @@ class SoftmaxRegression:
         """
         labels: NDArray[np.intp] = self.logits(X).argmax(axis=0)
         return labels
+
+    def predict_names(self, X: ArrayLike) -> NDArray[np.str_]:
+        """Return the name of the most likely class of each sample, shape ``(n,)``.
+
+        Examples
+        --------
+        >>> model = SoftmaxRegression(1, 2, classes=["up", "down"])
+        >>> model.theta[:] = [[1, 0], [-1, 0]]
+        >>> model.predict_names(np.array([[3.0, -3.0]])).tolist()
+        ['up', 'down']
+        """
+        return np.array(self.classes)[self.predict(X)]
 
     def top_k(self, X: ArrayLike, k: int = 3) -> list[list[tuple[str, float]]]:
         """Return the names and probabilities of the ``k`` most likely classes of each sample.
@@ -309,6 +328,7 @@ class SoftmaxRegression:
     def fit_class_means(self, X: ArrayLike, y: ArrayLike) -> None:
         """Compute the means and radii of the classes from training samples, for :meth:`novelty`."""
         X, y = as_samples(X, y, self.num_inputs, self.num_outputs)
+        check_pixels(self.pixel_scale, Range.of(X))
         self.class_means = ClassMeans.fit(X, y, self.num_outputs, self.input_scale(X.dtype))
 
     def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -325,7 +345,7 @@ class SoftmaxRegression:
         >>> model.novelty(np.array([[1.0, 100.0]]))
         array([ 0., 44.])
         """
-        X = as_columns(X, self.num_inputs)
+        X = self._as_input(X)
         if self.class_means is None:
             raise InputError(
                 "novelty: expected a model that knows its class means, got one that does not; "
@@ -387,6 +407,11 @@ class SoftmaxRegression:
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise CorruptFileError(f"{path}: expected a model, got {error!r:.200}") from error
         return model
+
+    def _as_input(self, X: ArrayLike) -> NDArray[Any]:
+        columns = as_columns(X, self.num_inputs)
+        check_pixels(self.pixel_scale, Range.of(columns))
+        return columns
 
     def _check_class_means(self, class_means: ClassMeans) -> None:
         if class_means.means.shape != (self.num_inputs, self.num_outputs):

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax import lbfgs
-from npsoftmax._checks import as_array, as_count, as_size, as_test_data, check_not_calibrated
+from npsoftmax._checks import (
+    as_array,
+    as_count,
+    as_size,
+    as_test_data,
+    check_not_calibrated,
+    check_pixels,
+)
 from npsoftmax.checkpoint import (
     SolverCheckpoint,
     as_settings,
@@ -155,6 +162,7 @@ class FullBatchTrainer:
         _check_problem(model, problem)
         self.model, self.problem = model, problem
         self.test = as_test_data(test, model.num_inputs, model.num_outputs)
+        check_pixels(model.pixel_scale, problem.summary.range, self.test)
         self.tol = as_size(tol, "tol")
         self.checkpoint = checkpoint
         self.checkpoint_every = as_count(checkpoint_every, "checkpoint_every")

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npsoftmax._checks import (
+    Range,
     as_columns,
     as_count,
     as_labels,
     as_size,
     as_test_data,
     check_not_calibrated,
+    check_pixels,
 )
 from npsoftmax.checkpoint import (
     Checkpoint,
@@ -131,6 +133,7 @@ class Trainer:
         self.optimiser = optimiser
         self.loader = loader
         self.test = as_test_data(test, model.num_inputs, model.num_outputs)
+        check_pixels(model.pixel_scale, Range.of(loader.X), self.test)
         self.l2 = as_size(l2, "l2")
         self.checkpoint = checkpoint
         if checkpoint_every is not None:

@@ -17,17 +17,6 @@ if TYPE_CHECKING:
 
 # The name of a format is also its flag, its file suffix and the extra with its requirements.
 MODULES = {"onnx": "onnx_export", "safetensors": "safetensors_export", "html": "web_page"}
-USES = {
-    "onnx": (
-        "input    pixels: uint8 (N, {num_inputs}), as they are; times {pixel_scale!r} in the graph",
-        "outputs  label: int64 (N,), probabilities: {dtype} (N, {num_outputs})",
-    ),
-    "safetensors": (
-        "tensors  weight: {dtype} ({num_outputs}, {num_inputs}), bias: {dtype} ({num_outputs},)",
-        "input    pixels times {pixel_scale!r}",
-    ),
-    "html": ("opens in a browser, without a server or a network",),
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")
     group = flags.add_argument_group("formats, one or several")
     for flag, content in (
-        ("--onnx", "a graph from raw pixels to labels and probabilities"),
+        ("--onnx", "a graph from raw pixels, or other features, to labels and probabilities"),
         ("--safetensors", "weight and bias, as torch.nn.Linear stores them"),
         ("--html", "one page that classifies images in a browser"),
     ):
@@ -65,7 +54,7 @@ def export(args: argparse.Namespace) -> None:
     for name, path in paths.items():
         exporters[name].save(model, path)
         size = path.stat().st_size
-        use = [line.format(**about(model)) for line in USES[name]]
+        use = uses(model)[name]
         files.append({"format": name, "path": str(path), "bytes": size, "use": use})
         if not (args.json or args.quiet):
             name = command_line.one_line(str(path))
@@ -105,7 +94,30 @@ def about(model: "npsoftmax.SoftmaxRegression") -> dict[str, Any]:
         "num_outputs": model.num_outputs,
         "dtype": str(model.theta.dtype),
         "pixel_scale": model.pixel_scale,
+        "framing": model.framing,
         "temperature": model.temperature,
+    }
+
+
+def uses(model: "npsoftmax.SoftmaxRegression") -> dict[str, list[str]]:
+    """Return lines that say how to use each format."""
+    d, k, dtype = model.num_inputs, model.num_outputs, model.theta.dtype
+    graph_input, scaling = f"features: {dtype} (N, {d})", "features, as they are"
+    if model.pixel_scale is not None:
+        scaling = f"pixels times {model.pixel_scale!r}"
+        graph_input = (
+            f"pixels: uint8 (N, {d}), as they are; times {model.pixel_scale!r} in the graph"
+        )
+    return {
+        "onnx": [
+            f"input    {graph_input}",
+            f"outputs  label: int64 (N,), probabilities: {dtype} (N, {k})",
+        ],
+        "safetensors": [
+            f"tensors  weight: {dtype} ({k}, {d}), bias: {dtype} ({k},)",
+            f"input    {scaling}",
+        ],
+        "html": ["opens in a browser, without a server or a network"],
     }
 
 

@@ -52,7 +52,8 @@ def test_real_images(fashion_model, fashion_mnist, temperature):
 @pytest.mark.parametrize("weights", FLOATS)
 @pytest.mark.parametrize("given", [np.uint8, *FLOATS])
 def test_every_dtype_of_weights_and_input(rng, weights, given, temperature):
-    model = SoftmaxRegression(20, 5, sigma=1, dtype=weights)
+    scale = 1 / 255 if given == np.uint8 else None
+    model = SoftmaxRegression(20, 5, sigma=1, dtype=weights, pixel_scale=scale)
     model.temperature = temperature
     X = rng.normal(size=(20, 300)) if given != np.uint8 else rng.integers(0, 256, (20, 300))
     assert_equal_to_the_model(model, X.astype(given), given)
@@ -62,7 +63,7 @@ def test_every_dtype_of_weights_and_input(rng, weights, given, temperature):
 @pytest.mark.parametrize("n", [0, 1, 7])
 def test_sizes(rng, d, k, n):
     X = rng.integers(0, 256, (d, n), dtype=np.uint8)
-    assert_equal_to_the_model(SoftmaxRegression(d, k, sigma=1), X)
+    assert_equal_to_the_model(SoftmaxRegression(d, k, sigma=1, pixel_scale=1 / 255), X)
 
 
 @pytest.mark.parametrize("weights", FLOATS)
@@ -109,23 +110,33 @@ def test_other_scales_of_pixels():
     ("expected", "given"), [(np.uint8, np.float32), (np.uint8, np.int64), (np.float32, np.uint8)]
 )
 def test_input_of_another_type_is_an_error(expected, given):
-    onnx_export.save(SoftmaxRegression(2, 3), "model.onnx", expected)
+    onnx_export.save(SoftmaxRegression(2, 3, pixel_scale=1 / 255), "model.onnx", expected)
     session = onnxruntime.InferenceSession("model.onnx")
     (put,) = session.get_inputs()
     with pytest.raises(Exception, match="Unexpected input data type"):
         session.run(None, {put.name: np.zeros((1, 2), dtype=given)})
 
 
-def test_the_signature_of_the_graph():
-    onnx_export.save(SoftmaxRegression(4, 3), "model.onnx")
+@pytest.mark.parametrize(
+    ("pixel_scale", "dtype", "name", "given"),
+    [
+        (1 / 255, np.float32, "pixels", "uint8"),
+        (None, np.float32, "features", "float"),
+        (None, np.float64, "features", "double"),
+    ],
+)
+def test_the_signature_of_the_graph(pixel_scale, dtype, name, given):
+    model = SoftmaxRegression(4, 3, dtype=dtype, pixel_scale=pixel_scale)
+    onnx_export.save(model, "model.onnx")
     session = onnxruntime.InferenceSession("model.onnx")
     facts = [
         [(place.name, place.type, place.shape) for place in places]
         for places in (session.get_inputs(), session.get_outputs())
     ]
+    output = "tensor(double)" if dtype == np.float64 else "tensor(float)"
     assert facts == [
-        [("pixels", "tensor(uint8)", ["N", 4])],
-        [("label", "tensor(int64)", ["N"]), ("probabilities", "tensor(float)", ["N", 3])],
+        [(name, f"tensor({given})", ["N", 4])],
+        [("label", "tensor(int64)", ["N"]), ("probabilities", output, ["N", 3])],
     ]
     model = onnx.load("model.onnx")
     assert model.ir_version == 8  # higher versions are too new for ONNX Runtime before 1.15
@@ -145,12 +156,12 @@ def test_the_signature_of_the_graph():
     ],
 )
 def test_names_of_classes_come_back(classes):
-    model = SoftmaxRegression(1, len(classes), classes=classes, pixel_scale=1 / 3)
+    model = SoftmaxRegression(1, len(classes), 0, 0, "f4", classes, 1 / 3, "whole")
     model.temperature = 1.7
     onnx_export.save(model, "model.onnx")
     about = onnxruntime.InferenceSession("model.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == classes
-    assert float(about["pixel_scale"]) == 1 / 3
+    assert (float(about["pixel_scale"]), about["framing"]) == (1 / 3, "whole")
     assert float(about["temperature"]) == 1.7
 
 
@@ -178,10 +189,11 @@ def huge():
     ("model", "dtype", "message"),
     [
         (spoilt(), np.int32, "expected uint8, float32 or float64 for the input, got int32"),
-        (spoilt(np.nan), np.uint8, "theta / temperature: expected finite"),
-        (spoilt(np.inf), np.uint8, "theta / temperature: expected finite"),
-        (spoilt(1e300, 1e-20, np.float64), np.uint8, "theta / temperature: expected finite"),
-        (huge(), np.uint8, "at most 240,000,000 parameters for an ONNX file, got 240,001,000"),
+        (spoilt(), np.uint8, "expected float32 or float64, since the model has no pixel scale"),
+        (spoilt(np.nan), None, "theta / temperature: expected finite"),
+        (spoilt(np.inf), None, "theta / temperature: expected finite"),
+        (spoilt(1e300, 1e-20, np.float64), None, "theta / temperature: expected finite"),
+        (huge(), None, "at most 240,000,000 parameters for an ONNX file, got 240,001,000"),
     ],
 )
 def test_refused_models_leave_the_file_alone(tmp_path, model, dtype, message):

@@ -91,12 +91,19 @@ def test_torch_gives_the_logits_of_noise(rng):
     ],
 )
 def test_names_of_classes_come_back(classes):
-    model = SoftmaxRegression(1, len(classes), classes=classes, pixel_scale=1 / 3)
+    model = SoftmaxRegression(1, len(classes), 0, 0, "f4", classes, 1 / 3, "whole")
     model.temperature = 1.7
     safetensors_export.save(model, "model.safetensors")
     content = json.loads(about("model.safetensors")["npsoftmax"])
     assert content["classes"] == classes
     assert (content["pixel_scale"], content["temperature"]) == (1 / 3, 1.7)
+    assert content["framing"] == "whole"
+
+
+def test_a_model_of_other_features_has_no_pixel_scale():
+    safetensors_export.save(SoftmaxRegression(2, 3), "model.safetensors")
+    content = json.loads(about("model.safetensors")["npsoftmax"])
+    assert content["pixel_scale"] is None and content["framing"] is None
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path):

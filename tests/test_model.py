@@ -23,6 +23,7 @@ from npsoftmax import (
 from npsoftmax.errors import (
     CorruptFileError,
     InputError,
+    InputWarning,
     LabelError,
     ShapeError,
 )
@@ -75,6 +76,7 @@ def test_predictions_by_hand(model):
     np.testing.assert_array_equal(model(X), softmax(model.logits(X)))
     np.testing.assert_array_equal(model.probabilities(X), model(X))
     assert model.predict(X).tolist() == [0, 2]
+    assert model.predict_names(X).tolist() == ["cat", "owl"]
     (first, second) = model.top_k(X, k=2)
     assert [name for name, _ in first] == ["cat", "owl"]
     assert [name for name, _ in second] == ["owl", "cat"]  # cat and dog tie, cat comes first
@@ -88,9 +90,94 @@ def test_bytes_and_scaled_floats_agree(rng):
     np.testing.assert_allclose(model.logits(X), model.logits(X / 255), rtol=1e-13)
     np.testing.assert_allclose(
         SoftmaxRegression(6, 3, dtype=np.float64, pixel_scale=1.0).logits(X),
-        model.logits(X.astype(float)),
+        SoftmaxRegression(6, 3, dtype=np.float64).logits(X.astype(float)),
         rtol=1e-13,
     )
+
+
+@pytest.mark.parametrize("kind", [*"bBhHiIlLqQ", "list"])
+def test_integers_of_every_dtype_are_pixels(kind, rng):
+    pixels = rng.integers(0, 127, (6, 9), dtype=np.uint8)
+    X, y = pixels.tolist() if kind == "list" else pixels.astype(kind), [0, 1, 2] * 3
+    models = [SoftmaxRegression(6, 3, dtype=np.float64, pixel_scale=1 / 255) for _ in range(4)]
+    Trainer(models[0], Descent(), DataLoader(pixels, y, 4), test=(pixels, y)).fit(2)
+    Trainer(models[1], Descent(), DataLoader(X, y, 4), test=(X, y)).fit(2)
+    fit(models[2], pixels, y, l2=0.1)
+    fit(models[3], X, y, l2=0.1)
+    for expected, found in (models[:2], models[2:]):
+        np.testing.assert_array_equal(found.theta, expected.theta)
+        np.testing.assert_array_equal(found.logits(X), expected.logits(pixels))
+        expected.fit_class_means(pixels, y)
+        found.fit_class_means(X, y)
+        np.testing.assert_array_equal(found.novelty(X), expected.novelty(pixels))
+
+
+def every_way_in(model, X):
+    """Yield what gives samples to a model, by name."""
+    y = np.arange(X.shape[1]) % model.num_outputs
+    ones = np.ones_like(X, dtype=float), y
+    yield "a trainer", lambda: Trainer(model, Descent(), DataLoader(X, y))
+    yield "its test data", lambda: Trainer(model, Descent(), DataLoader(*ones), test=(X, y))
+    yield "fit", lambda: fit(model, X, y, l2=1.0)
+    problem = FullBatch(*ones)
+    yield "test data of fit", lambda: FullBatchTrainer(model, problem, test=(X, y))
+    for method in (model, model.predict, model.predict_names, model.top_k, model.novelty):
+        yield f"{method}", lambda method=method: method(X)
+    yield "costs", lambda: model.decide(X, np.eye(model.num_outputs))
+    yield "class means", lambda: copy.copy(model).fit_class_means(X, y)
+
+
+PIXELS = np.arange(54).reshape(6, 9) % 7 * 42  # 0 to 252
+FAULTS = {
+    "floats as large as pixels": (1 / 255, PIXELS.astype(float), r"float64 up to 252.*X / 255"),
+    "floats of 16 bits": (1 / 255, PIXELS.astype(np.float16), r"float16 up to 252.*X / 255"),
+    "black and white": (1 / 255, (PIXELS > 128).astype(int), r"of 0 and 1 only.*astype\(bool\)"),
+    "pixels without a scale": (None, PIXELS, "int64 up to 252.*pixel_scale=1/255"),
+    "bytes without a scale": (None, PIXELS.astype(np.uint8), "uint8 up to 252.*pixel_scale=1/255"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_numbers_that_are_probably_meant_otherwise_give_one_warning(fault):
+    scale, X, message = FAULTS[fault]
+    model = SoftmaxRegression(6, 3, pixel_scale=scale, sigma=1)
+    model.class_means = ClassMeans(np.zeros((6, 3)), np.ones(3))
+    for name, call in every_way_in(model, X):
+        with pytest.warns(InputWarning, match=message) as found:
+            call()
+        assert {warning.filename for warning in found} == {__file__}, name
+        assert len(found) == 1, name
+
+
+@pytest.mark.parametrize(("X", "got"), [(PIXELS * 257, 64764), (PIXELS - 1, -1)])
+def test_integers_that_are_no_pixels_are_refused(X, got):
+    model = SoftmaxRegression(6, 3, pixel_scale=1 / 255)
+    model.class_means = ClassMeans(np.zeros((6, 3)), np.ones(3))
+    for _, call in every_way_in(model, X):
+        with pytest.raises(InputError, match=f"pixels from 0 to 255.*got {got}; .*X / 65535"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("scale", "X"),
+    [
+        (1 / 255, PIXELS > 128),
+        (1 / 255, PIXELS * 0),
+        (1 / 255, PIXELS[:, :0]),
+        (1 / 255, PIXELS / 255),
+        (1.0, PIXELS * 257),
+        (None, (PIXELS > 128).astype(np.uint8)),
+        (None, PIXELS // 2),
+        (None, PIXELS - 1),
+        (None, PIXELS * 257),
+        (None, PIXELS.astype(float)),
+    ],
+)
+def test_other_numbers_give_no_warning(scale, X):
+    model = SoftmaxRegression(6, 3, pixel_scale=scale)
+    model.predict(X)
+    if X.size:
+        Trainer(model, Descent(1e-6), DataLoader(X, np.arange(9) % 3), test=(X, [0] * 9)).fit(1)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -98,7 +185,7 @@ def test_file_round_trip(tmp_path, dtype):
     model = SoftmaxRegression(1, 2, seed=4, dtype=dtype, classes="ab", pixel_scale=0.5)
     model.framing = "whole"
     model.temperature = 2.5
-    model.fit_class_means([[0.0, 2.0, 10.0, 14.0]], [0, 0, 1, 1])
+    model.fit_class_means([[0, 4, 20, 28]], [0, 0, 1, 1])
     model.save(tmp_path / "m.npz")
     twin = SoftmaxRegression.load(tmp_path / "m.npz")
     np.testing.assert_array_equal(twin.theta, model.theta)
@@ -107,7 +194,7 @@ def test_file_round_trip(tmp_path, dtype):
     assert twin.framing == "whole"
     np.testing.assert_array_equal(twin.class_means.means, [[1, 12]])
     np.testing.assert_array_equal(twin.class_means.radii, [1, 2])
-    np.testing.assert_array_equal(twin.novelty([[3.0, -1.0]]), [2, 2])
+    np.testing.assert_array_equal(twin.novelty([[6, 0]]), [2, 1])
 
 
 def test_a_model_of_other_features_has_neither_a_pixel_scale_nor_a_framing(tmp_path, model):

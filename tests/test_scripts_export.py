@@ -97,12 +97,25 @@ def test_refusals_leave_everything_as_it_was(model, flags, message):
     assert model.read_bytes() == before
 
 
+def test_the_way_out_for_features_that_are_not_pixels_works(model):
+    onnxruntime = pytest.importorskip("onnxruntime", reason=INSTALL)
+    iris = SoftmaxRegression(4, 3)
+    iris.save(model)
+    assert "export it to ONNX instead (--onnx)" in one_line(run(model, "--html"), 2)
+    assert "input    features: float32 (N, 4)\n" in run(model, "--onnx").stdout
+    session = onnxruntime.InferenceSession(model.with_suffix(".onnx"))
+    rows = np.array([[7.0, 3.2, 4.7, 1.4]], np.float32)
+    _, probabilities = session.run(None, {"features": rows})
+    np.testing.assert_allclose(probabilities.T, iris(rows.T), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("prepare", "code", "message"),
     [
         (lambda path: path.unlink(), 2, "cannot read"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), 4, "model.npz"),
         (lambda path: SoftmaxRegression(3, 2).save(path), 2, "expected 784 inputs"),
+        (lambda path: SoftmaxRegression(784, 2).save(path), 2, "expected one with a pixel scale"),
     ],
 )
 def test_models_that_cannot_be_exported(model, prepare, code, message):

@@ -29,7 +29,7 @@ def problem():
     return X, rng.integers(0, K, N)
 
 
-def trainer(rule=None, dtype=np.float64, pixel_scale=1 / 255, num_samples=N, **settings):
+def trainer(rule=None, dtype=np.float64, pixel_scale=None, num_samples=N, **settings):
     X, y = problem()
     X, y = X[:, :num_samples], y[:num_samples]
     of_loader = {"batch_size": 8, "shuffle": True, "drop_last": False, "seed": 5}
@@ -190,7 +190,7 @@ def test_checkpoints_are_written_at_the_start_every_few_steps_and_after_each_epo
         ({"drop_last": True}, "drop_last False there, True here"),
         ({"num_samples": 40}, r"samples 'float64 \(4, 50\)' there, 'float64 \(4, 40\)'"),
         ({"identity": {"sha256": "b"}}, "sha256 'a' there, 'b' here"),
-        ({"pixel_scale": 0.5}, "pixel_scale 0.00"),
+        ({"pixel_scale": 1.0}, "pixel_scale None there, 1.0 here"),
     ],
 )
 def test_resume_with_other_settings_is_refused(tmp_path, other, named):

@@ -39,15 +39,15 @@ MAX_PARAMETERS = 240_000_000
 
 
 def save(
-    model: SoftmaxRegression, path: str | os.PathLike[str], dtype: DTypeLike = np.uint8
+    model: SoftmaxRegression, path: str | os.PathLike[str], dtype: DTypeLike | None = None
 ) -> None:
     """Write an ONNX graph that computes the labels and probabilities of a model, atomically.
 
     The graph has one input, ``pixels`` of type uint8 or ``features`` of a floating type, of shape
     ``(N, d)`` with any ``N``, and two outputs: ``label``, int64 ``(N,)``, the first of the most
     likely classes, and ``probabilities``, ``(N, k)`` of the dtype of ``theta``. The metadata are
-    ``classes`` (a JSON list), ``pixel_scale`` and ``temperature`` (both already applied). The same
-    model gives the same bytes.
+    ``classes`` (a JSON list), ``temperature`` (already applied) and, if the model has them,
+    ``pixel_scale`` (already applied) and ``framing``. The same model gives the same bytes.
 
     Parameters
     ----------
@@ -56,16 +56,17 @@ def save(
         than 240 million of them, raise :exc:`~npsoftmax.errors.InputError`.
     path : path
         The file; it is replaced if it exists.
-    dtype : uint8, float32 or float64
+    dtype : uint8, float32 or float64, optional
         The type of the input. ``uint8`` is scaled in the graph, floats are not. ONNX Runtime
-        refuses input of another type, so the two cannot be confused.
+        refuses input of another type, so the two cannot be confused. By default ``uint8`` for a
+        model with a pixel scale, else the dtype of ``theta``.
 
     Examples
     --------
     >>> import onnxruntime
     >>> model = SoftmaxRegression(2, 3, classes=["cat", "dog", "owl"])
     >>> model.theta[:] = [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
-    >>> save(model, "pets.onnx", dtype=np.float32)
+    >>> save(model, "pets.onnx")
     >>> session = onnxruntime.InferenceSession("pets.onnx")
     >>> rows = np.array([[0, 2], [3, 1]], dtype=np.float32)
     >>> label, probabilities = session.run(None, {"features": rows})
@@ -74,10 +75,17 @@ def save(
     >>> bool(np.abs(probabilities - model(rows.T).T).max() < 1e-6)
     True
     """
+    if dtype is None:
+        dtype = model.theta.dtype if model.pixel_scale is None else np.uint8
     input_dtype = np.dtype(dtype)
     if input_dtype not in INPUT_NAMES:
         raise InputError(
             f"dtype: expected uint8, float32 or float64 for the input, got {input_dtype}"
+        )
+    if input_dtype == np.uint8 and model.pixel_scale is None:
+        raise InputError(
+            "dtype: expected float32 or float64, since the model has no pixel scale, got uint8; "
+            "leave it out or, if the features are pixels, make the model with pixel_scale=1/255"
         )
     if model.theta.size > MAX_PARAMETERS:
         raise InputError(
@@ -93,9 +101,12 @@ def save(
     )
     about = {
         "classes": json.dumps(model.classes),
-        "pixel_scale": repr(model.pixel_scale),
         "temperature": repr(model.temperature),
     }
+    if model.pixel_scale is not None:
+        about["pixel_scale"] = repr(model.pixel_scale)
+    if model.framing is not None:
+        about["framing"] = model.framing
     helper.set_model_props(proto, about)
     content = proto.SerializeToString(deterministic=True)
     try:

@@ -20,8 +20,8 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     ``weight`` has shape ``(k, d)`` and ``bias`` ``(k,)``. Both have the dtype of ``theta`` and are
     divided by the temperature, so rows of **scaled** features times ``weight.T`` plus ``bias`` are
     the logits. The metadata have one entry, ``npsoftmax``, a JSON object with ``version``,
-    ``classes``, ``pixel_scale`` (to multiply pixels by) and ``temperature`` (already applied). The
-    same model gives the same bytes.
+    ``classes``, ``pixel_scale`` (to multiply pixels by) and ``framing``, null if the model has
+    none, and ``temperature`` (already applied). The same model gives the same bytes.
 
     Parameters
     ----------
@@ -53,6 +53,7 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
         "version": __version__,
         "classes": model.classes,
         "pixel_scale": model.pixel_scale,
+        "framing": model.framing,
         "temperature": model.temperature,
     }
     content = safetensors.numpy.save(

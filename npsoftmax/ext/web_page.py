@@ -55,7 +55,7 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     if len(page) > MAX_BYTES:
         raise InputError(
             f"model: expected a page of at most {MAX_BYTES:,} bytes, got {len(page):,} with "
-            f"{model.num_outputs} classes; export it to ONNX instead"
+            f"{model.num_outputs} classes; export it to ONNX instead (--onnx)"
         )
     with publish(path) as file:
         file.write(page)
@@ -95,12 +95,12 @@ def _numbers(model: SoftmaxRegression) -> dict[str, Any]:
     if model.num_inputs != PIXELS:
         raise ShapeError(
             f"model: expected {PIXELS} inputs, the pixels of 28x28 images, got "
-            f"{model.num_inputs}; export it to ONNX instead"
+            f"{model.num_inputs}; export it to ONNX instead (--onnx)"
         )
     if model.pixel_scale is None:
         raise InputError(
             "model: expected one with a pixel scale, got one of other features; export it to ONNX "
-            "instead or, if its features are pixels, make it with pixel_scale=1/255"
+            "instead (--onnx) or, if they are pixels, make the model with pixel_scale=1/255"
         )
     with np.errstate(over="ignore"):
         theta = model.calibrated_theta().astype("<f4")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._checks import as_count
+from npsoftmax._checks import Range, as_count
 from npsoftmax.objective.hot_loop import Workspace
 
 __all__ = [
@@ -82,9 +82,14 @@ class Summary:
 
     num_samples: int
     num_inputs: int
-    dtype: np.dtype[Any]  # of the samples
+    range: Range  # of the samples
     total: float  # sum of the weights
     class_totals: NDArray[np.float64]  # sums of the weights by class, up to the largest label
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the samples."""
+        return self.range.dtype
 
     @classmethod
     def of(cls, samples: Samples) -> Summary:
@@ -93,7 +98,7 @@ class Summary:
         with np.errstate(over="ignore"):
             total = y.size if weights is None else float(weights.sum())
         class_totals = np.bincount(y, weights).astype(np.float64)
-        return cls(y.size, X.shape[0], X.dtype, total, class_totals)
+        return cls(y.size, X.shape[0], Range.of(X), total, class_totals)
 
     def merge(self, other: Summary) -> Summary:
         """Summarise these samples and others of the same kind."""
@@ -101,7 +106,8 @@ class Summary:
         for part in (self.class_totals, other.class_totals):
             totals[: part.size] += part
         num_samples, total = self.num_samples + other.num_samples, self.total + other.total
-        return Summary(num_samples, self.num_inputs, self.dtype, total, totals)
+        numbers = self.range.merge(other.range)
+        return Summary(num_samples, self.num_inputs, numbers, total, totals)
 
     def missing_classes(self, num_outputs: int) -> list[int]:
         """Return the classes in ``0..num_outputs-1`` without samples of positive weight."""
