@@ -205,38 +205,40 @@ def check_pixels(
     """
     if pixel_scale == 1:
         return  # all numbers are used as they are, whatever they are
-    find_fault = _fault_of_features if pixel_scale is None else _fault_of_pixels
     ranges = [samples] if test is None else [samples, Range.of(test[0])]
-    for fault in dict.fromkeys(find_fault(*numbers) for numbers in ranges):
+    faults = [
+        _fault_of_features(found) if pixel_scale is None else _fault_of_pixels(found, pixel_scale)
+        for found in ranges
+    ]
+    for fault in dict.fromkeys(faults):
         if fault is not None:
             warnings.warn(f"X: expected {fault}", InputWarning, stacklevel=_level_of_caller())
 
 
-def _fault_of_features(dtype: np.dtype[Any], low: float, high: float) -> str | None:
-    if dtype.kind not in "iu" or low < 0 or not 127 < high <= 255:
+def _fault_of_features(found: Range) -> str | None:
+    if found.dtype.kind not in "iu" or found.low < 0 or not 127 < found.high <= 255:
         return None
     return (
-        f"features other than pixels, as the model has no pixel scale, got {dtype} up to {high}, "
-        "which are used as they are; if they are pixels, make the model with pixel_scale=1/255, or "
-        "pass X / 255; if not, pass X.astype(float)"
+        f"features other than pixels, as the model has no pixel scale, got {found.dtype} up to "
+        f"{found.high}, which are used as they are; if they are pixels, make the model with "
+        "pixel_scale=1/255, or pass X / 255; if not, pass X.astype(float)"
     )
 
 
-def _fault_of_pixels(dtype: np.dtype[Any], low: float, high: float) -> str | None:
+def _fault_of_pixels(found: Range, pixel_scale: float) -> str | None:
+    dtype, low, high = found
     way_out = "if they are not pixels, set model.pixel_scale to None"
     if dtype.kind == "f" and high > 2:
         return (
             f"integers from 0 to 255 or pixels scaled to 0 to 1, got {dtype} up to {high:g}, which "
-            f"are used as they are; pass X / 255 or integers; {way_out}"
+            f"are used as they are; pass X / {1 / pixel_scale:g} or integers; {way_out}"
         )
-    if dtype.kind not in "iu":
-        return None
-    if low < 0 or high > 255:
+    if dtype.kind in "iu" and (low < 0 or high > 255):
         raise InputError(
             "X: expected pixels from 0 to 255, as the model has a pixel scale, got "
             f"{low if low < 0 else high}; divide pixels of 16 bits, X / 65535; {way_out}"
         )
-    if high == 1:
+    if dtype.kind in "iu" and high == 1:
         return (
             f"pixels from 0 to 255, got {dtype} of 0 and 1 only, which are almost black; pass "
             f"X.astype(bool) for black and white; {way_out}"

@@ -358,6 +358,14 @@ def test_a_model_that_does_not_fit_is_refused(client):
         FullBatchTrainer(SoftmaxRegression(2, 3, pixel_scale=1 / 255), problem)
 
 
+def test_numbers_on_workers_are_checked_like_those_here(client):
+    rows = da.from_array(np.array([[0, 7], [9, 300], [1, 2], [3, -4]]), chunks=(1, 2))
+    problem = cluster.FullBatch(rows, [0, 1, 2, 0], 0.1, client, scale=1 / 255)
+    assert problem.summary.range == (np.int64, -4, 300)
+    with pytest.raises(InputError, match=r"expected pixels from 0 to 255.*got -4"):
+        FullBatchTrainer(SoftmaxRegression(2, 3, pixel_scale=1 / 255), problem)
+
+
 def test_a_run_resumes_on_the_cluster_or_on_one_machine(client, tmp_path):
     rows, y = overlapping()
     whole, begun, here = (SoftmaxRegression(D, K, dtype=np.float64) for _ in range(3))

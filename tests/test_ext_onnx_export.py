@@ -189,7 +189,7 @@ def huge():
     ("model", "dtype", "message"),
     [
         (spoilt(), np.int32, "expected uint8, float32 or float64 for the input, got int32"),
-        (spoilt(), np.uint8, "expected float32 or float64, since the model has no pixel scale"),
+        (spoilt(), np.uint8, "expected float32 or float64, as the model has no pixel scale"),
         (spoilt(np.nan), None, "theta / temperature: expected finite"),
         (spoilt(np.inf), None, "theta / temperature: expected finite"),
         (spoilt(1e300, 1e-20, np.float64), None, "theta / temperature: expected finite"),

@@ -177,6 +177,13 @@ class TestPredictions:
         assert plots.prediction_grid(two_classes(), IMAGES, [0, 1, 0, 0], ax) is ax
         assert ax.images[0].get_array().tolist() == [[1, 0], [0, 0]]
 
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+    def test_grid_draws_pixels_of_every_integer_dtype_alike(self, dtype):
+        model, ax = two_classes(), axes()
+        model.pixel_scale = 1 / 255
+        plots.prediction_grid(model, np.array([[100], [9], [0], [0]], dtype), [0], ax)
+        assert ax.images[0].get_clim() == (0, 255)
+
     def test_misclassified_begins_with_the_most_confident_error(self):
         model, grid = two_classes(), list(axes(1, 3))
         assert plots.misclassified(model, IMAGES, [1, 0, 0, 0], grid) is grid

@@ -75,18 +75,7 @@ def save(
     >>> bool(np.abs(probabilities - model(rows.T).T).max() < 1e-6)
     True
     """
-    if dtype is None:
-        dtype = model.theta.dtype if model.pixel_scale is None else np.uint8
-    input_dtype = np.dtype(dtype)
-    if input_dtype not in INPUT_NAMES:
-        raise InputError(
-            f"dtype: expected uint8, float32 or float64 for the input, got {input_dtype}"
-        )
-    if input_dtype == np.uint8 and model.pixel_scale is None:
-        raise InputError(
-            "dtype: expected float32 or float64, since the model has no pixel scale, got uint8; "
-            "leave it out or, if the features are pixels, make the model with pixel_scale=1/255"
-        )
+    input_dtype = _as_input_dtype(dtype, model)
     if model.theta.size > MAX_PARAMETERS:
         raise InputError(
             f"theta: expected at most {MAX_PARAMETERS:,} parameters for an ONNX file, got "
@@ -118,6 +107,21 @@ def save(
         ) from error
     with publish(path) as file:
         file.write(content)
+
+
+def _as_input_dtype(dtype: DTypeLike | None, model: SoftmaxRegression) -> np.dtype[Any]:
+    takes_pixels = model.pixel_scale is not None
+    if dtype is None:
+        return np.dtype(np.uint8) if takes_pixels else model.theta.dtype
+    found = np.dtype(dtype)
+    if found not in INPUT_NAMES:
+        raise InputError(f"dtype: expected uint8, float32 or float64 for the input, got {found}")
+    if found == np.uint8 and not takes_pixels:
+        raise InputError(
+            "dtype: expected float32 or float64, as the model has no pixel scale, got uint8; leave "
+            "it out or, if the features are pixels, make the model with pixel_scale=1/255"
+        )
+    return found
 
 
 def _graph(model: SoftmaxRegression, input_dtype: np.dtype[Any]) -> onnx.GraphProto:

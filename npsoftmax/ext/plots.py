@@ -407,6 +407,8 @@ def _draw_predictions(
     model: SoftmaxRegression, X: NDArray[Any], y: NDArray[Any], grid: list[Axes]
 ) -> None:
     P = model.probabilities(X)
+    if model.input_scale(X.dtype) != 1:
+        X = X.astype(np.uint8)  # pixels of wider integers are drawn alike
     for ax, column, p, label in zip(grid, X.T, P.T, y, strict=False):
         predicted, letters = p.argmax(), _title_letters(ax)
         title = (
