@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import command_line
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 PIXELS = 28 * 28
 GUESSES = 3
 MAX_NAME_CHARACTERS = 22  # above a photo
+PICTURES = (".png", ".pdf", ".svg")
+MAX_DRAWN = 90  # a page of a PDF is at most 200 inches high
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,11 +32,11 @@ def parser() -> argparse.ArgumentParser:
     flags = command_line.Parser(prog="predict.py", description="Classify photos of single items.")
     flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")
     flags.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="a photo: JPEG, PNG, GIF, WebP, TIFF, ..."
-    )
+        "images", metavar="IMAGE", nargs="+",
+        help="a photo (JPEG, PNG, GIF, WebP, TIFF, ...), or a folder of photos")  # fmt: skip
     flags.add_argument("--show", metavar="FILE",
-        help="draw each photo, the input of the model and its guesses into this PNG file; a "
-        "picture from an earlier call is replaced")  # fmt: skip
+        help="draw the first 90 photos, the inputs of the model and its guesses into this .png, "
+        ".pdf or .svg file; a picture from an earlier call is replaced")  # fmt: skip
     command_line.add_output_flags(flags)
     return flags
 
@@ -45,7 +48,7 @@ def predict(args: argparse.Namespace) -> None:
     command_line.import_extra("npsoftmax.ext.photos", "image")
     if args.show is not None:
         command_line.import_extra("npsoftmax.ext.plots", "plot")
-        check_replaceable(args.show)
+        check_picture(args.show)
     model = npsoftmax.SoftmaxRegression.load(args.model)
     if model.num_inputs != PIXELS:
         raise ShapeError(
@@ -54,20 +57,18 @@ def predict(args: argparse.Namespace) -> None:
         )
     reports: list[dict[str, Any]] = []
     predictions: list[Prediction] = []
-    for file in args.images:
-        try:
-            prediction = classify(model, file)
-        except NpsoftmaxError as error:
+    for file, result in classify_all(model, args.images):
+        if isinstance(result, NpsoftmaxError):
             if args.debug:
-                traceback.print_exc()
-            print(f"predict.py: error: {command_line.one_line(str(error))}", file=sys.stderr)
-            reports.append({"file": file, "error": str(error)})
+                traceback.print_exception(result)
+            print(f"predict.py: error: {command_line.one_line(str(result))}", file=sys.stderr)
+            reports.append({"file": file, "error": str(result)})
             continue
-        reports.append(as_json(prediction))
+        reports.append(as_json(result))
         if args.show is not None:
-            predictions.append(prediction)
+            predictions.append(result)
         if not (args.json or args.quiet):
-            print_guesses(prediction, model.classes)
+            print_guesses(result, model.classes)
     if predictions:
         draw(predictions, args.show)
     if args.json:
@@ -77,17 +78,22 @@ def predict(args: argparse.Namespace) -> None:
         raise SystemExit(CorruptFileError.exit_code)
 
 
-def check_replaceable(path: str) -> None:
-    """Raise InputError if a file exists that matplotlib did not write.
+def check_picture(path: str) -> None:
+    """Raise InputError if matplotlib should not write this file.
 
     A pattern after ``--show`` names the first photo as the file to write.
     """
     from npsoftmax.files import readable
 
+    if not path.lower().endswith(PICTURES):
+        raise InputError(
+            f"--show: expected a name that ends in {', '.join(PICTURES)}, got {path}; "
+            f"name it {os.path.splitext(path)[0]}.png"
+        )
     if os.path.exists(path):
         with readable(path) as file:
-            head = file.read(200)
-        if head and b"Matplotlib" not in head:
+            content = file.read()
+        if content and b"Matplotlib" not in content:
             raise InputError(
                 f"--show: expected a new file or a picture from an earlier call, got {path}; "
                 "name another"
@@ -102,6 +108,26 @@ class Prediction(NamedTuple):
     guesses: list[tuple[str, float]]
     novelty: float | None
     warnings: list[str]
+
+
+def classify_all(
+    model: "npsoftmax.SoftmaxRegression", paths: Sequence[str]
+) -> "Iterator[tuple[str, Prediction | NpsoftmaxError]]":
+    """Yield each image, of files and folders, with its prediction or with its error."""
+    from npsoftmax.ext import photos
+
+    for path in paths:
+        try:
+            files = photos.find(path)
+        except NpsoftmaxError as error:
+            yield path, error
+            continue
+        for file in files:
+            try:
+                result: Prediction | NpsoftmaxError = classify(model, file)
+            except NpsoftmaxError as error:
+                result = error
+            yield file, result
 
 
 def classify(model: "npsoftmax.SoftmaxRegression", file: str) -> Prediction:
@@ -154,7 +180,10 @@ def draw(predictions: list[Prediction], path: str) -> None:
 
     from npsoftmax.files import publish
 
-    rows = len(predictions)
+    if len(predictions) > MAX_DRAWN:
+        text = f"--show: drew the first {MAX_DRAWN} of {len(predictions)} photos"
+        command_line.warn("predict.py", text)
+    rows = len(predictions := predictions[:MAX_DRAWN])
     figure = Figure(figsize=(8, 2.2 * rows))
     # The empty column leaves room for the names of the classes.
     grid = figure.subplots(rows, 4, width_ratios=[1.6, 1.6, 0.9, 3], squeeze=False)
@@ -165,7 +194,7 @@ def draw(predictions: list[Prediction], path: str) -> None:
         draw_row(prediction, *axes)
     with warnings.catch_warnings(), publish(path) as file:
         warnings.filterwarnings("ignore", "Glyph")  # the font lacks a character
-        figure.savefig(file, format="png", dpi=100)
+        figure.savefig(file, format=os.path.splitext(path)[1][1:].lower(), dpi=100)
 
 
 def draw_row(

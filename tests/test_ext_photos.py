@@ -2,6 +2,7 @@
 
 import random
 import struct
+import sys
 import tracemalloc
 import warnings
 import zlib
@@ -369,6 +370,24 @@ def test_other_formats_are_refused(content):
     expected = rf"expected an image .*, got {len(content)} bytes in another format"
     with pytest.raises(CorruptFileError, match=expected):
         photos.read("file.jpg")
+
+
+@pytest.mark.parametrize("brands", [b"heic____mif1heic", b"mif1____mif1heic", b"hevc____msf1hevc"])
+def test_the_photos_of_iphones_are_named_under_any_name(brands, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Path("IMG_1.jpg").write_bytes(b"\0\0\0\x18ftyp" + brands + bytes(99))
+    with pytest.raises(CorruptFileError, match=r"got HEIC, .*pip install pillow-heif, or save it"):
+        photos.read("IMG_1.jpg")
+
+
+def test_the_photos_of_iphones_are_read_with_pillow_heif():
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for options in ({}, {"exif": exif.tobytes()}):
+        image = bar(size=(120, 80), box=(40, 20, 60, 60))
+        image.rotate(90 if options else 0, expand=True).save("IMG_1.heic", **options)
+        assert abs(square_of(photos.read("IMG_1.heic")).astype(int) - BAR).max() < 40
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])

@@ -153,6 +153,34 @@ def test_unusual_names(name, model, capsys):
     assert capsys.readouterr().out.splitlines()[::4] == [name, name]
 
 
+# --- Folders ---
+
+
+def test_a_folder_stands_for_the_images_in_it(model, capsys):
+    os.makedirs("my photos/more.png")
+    for name in ("b 2.PNG", "a.png", ".hidden.png"):
+        bar(f"my photos/{name}")
+    Path("my photos/notes.txt").write_text("not an image")
+    Path("my photos/IMG_1.HEIC").write_text("damaged")
+    assert call("model.npz", "bar.png", "my photos/") == 4
+    out, err = capsys.readouterr()
+    assert out.splitlines()[::4] == ["bar.png", "my photos/a.png", "my photos/b 2.PNG"]
+    assert err.startswith("predict.py: error: my photos/IMG_1.HEIC: expected an image")
+
+
+def test_a_folder_without_images_is_an_error_and_the_others_are_classified(model, capsys):
+    os.mkdir("empty")
+    os.makedirs("nested/photos")
+    bar("nested/photos/bar.png")
+    Path("nested/notes.txt").touch()
+    assert call("model.npz", "empty", "nested", "bar.png") == 4
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert "empty: expected a folder with images, such as photo.jpg, got none among its 0" in first
+    assert "nested: expected" in second and "its 2 entries; name the images, or the" in second
+    assert out.startswith("bar.png\n")
+
+
 # --- Errors ---
 
 
@@ -228,7 +256,7 @@ def test_the_picture_shows_the_photo_what_the_model_sees_and_the_guesses(model, 
     assert left.get_title() == "pale.png" and "low in contrast" in right.get_title(loc="left")
 
 
-@pytest.mark.parametrize("name", ["bar.png", "link.png", "model.npz"])
+@pytest.mark.parametrize("name", ["bar.png", "link.png"])
 def test_show_replaces_no_photo(name, model):
     pytest.importorskip("matplotlib")
     os.symlink("bar.png", "link.png")
@@ -236,8 +264,35 @@ def test_show_replaces_no_photo(name, model):
     with pytest.raises(InputError, match=f"--show: expected a new file .*, got {name}; name"):
         call("model.npz", "bar.png", "--show", name)
     assert Path(name).read_bytes() == before
-    assert call("model.npz", "bar.png", "--show", "out.png") == 0  # drawn by matplotlib
-    assert call("model.npz", "bar.png", "--show", "out.png") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning"), [("a.png", b"\x89PNG"), ("b.c.PDF", b"%PDF"), ("d.svg", b"<?xml")]
+)
+def test_show_writes_what_the_ending_says_and_replaces_it(name, beginning, model):
+    pytest.importorskip("matplotlib")
+    assert call("model.npz", "bar.png", "--show", name) == 0
+    first = Path(name).read_bytes()
+    assert first.startswith(beginning)
+    assert call("model.npz", "bar.png", "bar.png", "--show", name) == 0
+    assert Path(name).read_bytes() != first
+
+
+@pytest.mark.parametrize("name", ["out.jpg", "out.gif", "out"])
+def test_show_names_the_pictures_that_it_can_write(name, model):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(InputError, match=r"ends in \.png, .*, got out.*; name it out\.png"):
+        call("model.npz", "bar.png", "--show", name)
+    assert not Path(name).exists()
+
+
+def test_show_says_how_many_of_many_photos_it_draws(model, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(predict, "MAX_DRAWN", 2)
+    assert call("model.npz", *["bar.png"] * 3, "--show", "out.png", "--quiet") == 0
+    assert "--show: drew the first 2 of 3 photos" in capsys.readouterr().err
+    with Image.open("out.png") as picture:
+        assert picture.size[1] == 440
 
 
 # --- On real items ---

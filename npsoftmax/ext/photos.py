@@ -44,10 +44,12 @@ numbers, counted from 0. The border of an image consists of its outermost pixels
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from io import BytesIO
 from typing import Any
 
@@ -58,12 +60,15 @@ from PIL import Image, UnidentifiedImageError
 from npsoftmax.errors import CorruptFileError, InputError, NpsoftmaxError
 from npsoftmax.files import read_bytes
 
-__all__ = ["Photo", "look", "read"]
+__all__ = ["Photo", "find", "look", "read"]
 
 WORKING_SIDE = 512
 MAX_BYTES = 100 * 2**20
 # Not all formats of Pillow: some run other programs, some accept any bytes as an image.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000", "ICO")
+# The first brands of a file in the container of MP4: what iPhones call HEIC, under any name.
+HEIC = re.compile(rb".{4}ftyp(.{4}){0,8}?(hei|hev)[cmsx]", re.DOTALL)
+HEIC_ENDINGS = (".heic", ".heif", ".hif")
 
 ORIENTATION = 0x0112  # the EXIF tag: how the camera was held
 UPRIGHT: dict[object, Image.Transpose] = {
@@ -100,8 +105,44 @@ class Photo:
     warnings: tuple[str, ...]
 
 
+def find(path: str | os.PathLike[str]) -> list[str]:
+    """Return the images in a folder, sorted, recognised by the endings of their names.
+
+    A path that is not a folder is returned as it is. Folders in the folder and hidden files are
+    left out. A folder without images raises :exc:`~npsoftmax.errors.InputError`.
+
+    Examples
+    --------
+    >>> for name in ("b.png", "a.png"):
+    ...     Image.new("L", (60, 40)).save(name)
+    >>> find("."), find("a.png")
+    (['./a.png', './b.png'], ['a.png'])
+    """
+    if not os.path.isdir(path):
+        return [os.fspath(path)]
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name another folder") from error
+    kinds = Image.registered_extensions()
+    endings = (*HEIC_ENDINGS, *(ending for ending, kind in kinds.items() if kind in FORMATS))
+    images = (
+        os.path.join(path, name)
+        for name in names
+        if name.lower().endswith(endings) and not name.startswith(".")
+    )
+    if not (files := [image for image in images if os.path.isfile(image)]):
+        raise InputError(
+            f"{path}: expected a folder with images, such as photo.jpg, got none among its "
+            f"{len(names)} entries; name the images, or the folder that they are in"
+        )
+    return files
+
+
 def read(path: str | os.PathLike[str]) -> Photo:
     """Read an image file: JPEG, PNG, GIF, WebP, TIFF, BMP, AVIF, JPEG 2000, PPM or ICO.
+
+    HEIC, the format of iPhones, is read if ``pillow-heif`` is installed.
 
     The first frame is read and turned upright according to EXIF. Images of more than
     ``PIL.Image.MAX_IMAGE_PIXELS`` are refused, while Pillow alone only warns up to twice as many:
@@ -209,11 +250,25 @@ def _decoding(path: str | os.PathLike[str], size: int = 0) -> Iterator[None]:
 
 def _decode(data: bytes) -> tuple[Image.Image, object]:
     """Return the image of a file in RGB, not yet upright, and its orientation in EXIF."""
-    with Image.open(BytesIO(data), formats=FORMATS) as image:
+    with Image.open(BytesIO(data), formats=_formats(data)) as image:
         # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which takes less memory.
         image.draft(None, (2 * WORKING_SIDE, 2 * WORKING_SIDE))
         image.load()
         return _as_rgb(image), image.getexif().get(ORIENTATION)
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """Return the formats of Pillow that a file may have."""
+    if not HEIC.match(data):
+        return FORMATS
+    try:
+        import_module("pillow_heif").register_heif_opener()
+    except ImportError as error:
+        raise InputError(
+            "expected an image that Pillow can read, got HEIC, the format of iPhones; "
+            "python -m pip install pillow-heif, or save it as JPEG"
+        ) from error
+    return ("HEIF",)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
