@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.ext import photos
 
 SCRIPT = Path(predict.__file__)
+ROOT = SCRIPT.parents[1]
 
 
 command = partial(run_here, SCRIPT, ".")
@@ -296,6 +298,22 @@ def test_show_says_how_many_of_many_photos_it_draws(model, monkeypatch, capsys):
 
 
 # --- On real items ---
+
+
+def test_the_photographs_of_the_readme_are_named_by_its_commands(tmp_path):
+    section = (ROOT / "README.md").read_text().partition("## Classify your own photos")[2]
+    commands = re.search(r"```\n(.*?)```", section, re.DOTALL)[1]
+    for folder in ("docs", "scripts"):
+        os.symlink(ROOT / folder, tmp_path / folder)
+    out = ""
+    for script, flags in re.findall(r"python (\S+) (.*?)(?: +&& | +#|\n)", commands):
+        process = run_here(tmp_path / script, tmp_path, *flags.split())
+        assert process.returncode == 0, process.stderr
+        out += process.stdout
+    guesses = out[out.index("docs/photos/dress.jpg") :].splitlines()
+    assert guesses[1].startswith("1) Dress ") and guesses[4] == "docs/photos/trousers.jpg"
+    assert guesses[5].startswith("1) Trouser ") and "doubtful" not in out
+    assert (tmp_path / "runs/first/model.html").exists()
 
 
 def test_a_photo_of_a_real_boot(fashion_model, fashion_mnist, capsys):
