@@ -50,11 +50,7 @@ def predict(args: argparse.Namespace) -> None:
         command_line.import_extra("npsoftmax.ext.plots", "plot")
         check_picture(args.show)
     model = npsoftmax.SoftmaxRegression.load(args.model)
-    if model.num_inputs != PIXELS:
-        raise ShapeError(
-            f"{args.model}: expected a model of {PIXELS} inputs, 28x28 pixels, got one of "
-            f"{model.num_inputs}; name one that was trained on images"
-        )
+    check_pixels(model, args.model)
     reports: list[dict[str, Any]] = []
     predictions: list[Prediction] = []
     for file, result in classify_all(model, args.images):
@@ -76,6 +72,22 @@ def predict(args: argparse.Namespace) -> None:
     if any("error" in report for report in reports):
         sys.stdout.flush()  # here, so that run() handles a broken pipe
         raise SystemExit(CorruptFileError.exit_code)
+
+
+def check_pixels(model: "npsoftmax.SoftmaxRegression", path: str) -> None:
+    """Raise an error if a model is not one of images that photos can become."""
+    side = math.isqrt(model.num_inputs)
+    if side * side != model.num_inputs or (side != 28 and model.framing != "whole"):
+        raise ShapeError(
+            f"{path}: expected a model of {PIXELS} inputs, 28x28 pixels, or one of square images "
+            f'with the framing "whole", got one of {model.num_inputs} inputs with the framing '
+            f"{model.framing}; name one that was trained on such images"
+        )
+    if model.pixel_scale is None:
+        raise InputError(
+            f"{path}: expected a model with a pixel scale, got one of other features; if they are "
+            "pixels / 255, set model.pixel_scale = 1/255 and save it again"
+        )
 
 
 def check_picture(path: str) -> None:
@@ -134,7 +146,7 @@ def classify(model: "npsoftmax.SoftmaxRegression", file: str) -> Prediction:
     """Read an image and predict its classes, unless it is blank."""
     from npsoftmax.ext import photos
 
-    photo = photos.read(file)
+    photo = photos.read(file, model.framing, math.isqrt(model.num_inputs))
     found = list(photo.warnings)
     if photo.is_blank:
         return Prediction(file, photo, [], None, found)

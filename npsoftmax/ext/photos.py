@@ -1,4 +1,8 @@
-"""From any photo of one item to the 28x28 pixels that a model was trained on, with Pillow.
+"""From any photo of one item to the pixels that a model was trained on, with Pillow.
+
+How the items were placed in the training images is the model's ``framing``: in the whole image by
+their bounding box, as in Fashion-MNIST; in 20 of its 28 pixels by their centre of mass, as in
+MNIST; or not at all, because the whole pictures were taken.
 
 All of the recipe is arithmetic on whole numbers (``//`` rounds down), so every machine, and the web
 page, computes the same pixels. The median of ``m`` numbers is element ``m // 2`` of the sorted
@@ -9,7 +13,9 @@ numbers, counted from 0. The border of an image consists of its outermost pixels
 2.  **Working size**: ``f = ceil(longest side / 512)``; the mean of every ``f x f`` block in each
     channel: ``((sum + n // 2) * (2**24 // n)) >> 24`` for the ``n`` pixels of a block, fewer at
     the right and lower edge.
-3.  **Grey**: ``(19595 R + 38470 G + 7471 B + 32768) // 65536``, ITU-R 601.
+3.  **Grey**: ``(19595 R + 38470 G + 7471 B + 32768) // 65536``, ITU-R 601. If the framing is
+    "whole", the ``h x w`` pixels become the square of the model: each new pixel is
+    ``(2 * S + h * w) // (2 * h * w)`` with ``S`` as in step 11, and the recipe ends.
 4.  **Cells**: ``g = ceil(longest side / 64)``; the mean of every ``g x g`` block, as in step 2.
 5.  **Background**: ``bg``, the median of the border cells; ``spread``, the median of their
     ``|cell - bg|``.
@@ -31,14 +37,17 @@ numbers, counted from 0. The border of an image consists of its outermost pixels
     border of that box is more than ``bg + p``, the item is on a sheet of paper that is lighter
     than the table: the grey image is cut to the box, and unless that is blank (step 7), the recipe
     continues with it at step 4.
-11. **Shrink**: the box of ``h x w`` pixels becomes ``H x W``: the longest side becomes 28, the
-    other ``max(1, (56 * side + longest) // (2 * longest))``. Each new pixel is the mean of ``d``
-    over the area that it covers, in fractions of pixels (times ``h * w``, this is a whole number
-    ``S``).
+11. **Shrink**: the box of ``h x w`` pixels becomes ``H x W``: the longest side becomes ``fit``, the
+    other ``max(1, (2 * fit * side + longest) // (2 * longest))``; ``fit`` is 28, or 20 by centre of
+    mass. Each new pixel is the mean of ``d`` over the area that it covers, in fractions of pixels
+    (times ``h * w``, this is a whole number ``S``).
 12. **Stretch**: ``S = max(S, 0)``; with ``top = max(1, largest S)``, the pixel is
-    ``(510 * S + top) // (2 * top)``: the brightest is 255, as in the data set.
-13. **Centre** on 28x28 black pixels: the first row is ``(29 - H) // 2``, the first column
-    ``(29 - W) // 2``: an odd line goes above or to the left, as in the data set.
+    ``(510 * S + top) // (2 * top)``: the brightest is 255, as in the data sets.
+13. **Place** on 28x28 black pixels. By bounding box, the first row is ``(29 - H) // 2``, the first
+    column ``(29 - W) // 2``: an odd line goes above or to the left, as in Fashion-MNIST. By centre
+    of mass, the first row is ``14 - (2 * M + T) // (2 * T)`` with ``T`` the sum of all pixels and
+    ``M`` the sum of all pixels times their rows, counted from 0, at least 0 and at most ``28 - H``;
+    the same holds for columns.
 """
 
 from __future__ import annotations
@@ -57,8 +66,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from npsoftmax._checks import as_count
 from npsoftmax.errors import CorruptFileError, InputError, NpsoftmaxError
 from npsoftmax.files import read_bytes
+from npsoftmax.model import FRAMINGS
 
 __all__ = ["Photo", "find", "look", "read"]
 
@@ -91,7 +102,7 @@ class Photo:
     image : PIL.Image.Image
         The photo in RGB, upright, its longest side at most 512.
     pixels : ndarray of uint8
-        The item, light on black, shape ``(784, 1)``: 28x28 pixels row by row.
+        28x28 pixels row by row, shape ``(784, 1)``: the item, light on black, or the whole picture.
     is_blank : bool
         Nothing stands out from the background; ``pixels`` are all 0, and predictions are
         meaningless.
@@ -139,7 +150,9 @@ def find(path: str | os.PathLike[str]) -> list[str]:
     return files
 
 
-def read(path: str | os.PathLike[str]) -> Photo:
+def read(
+    path: str | os.PathLike[str], framing: str | None = "bounding-box", side: int = 28
+) -> Photo:
     """Read an image file: JPEG, PNG, GIF, WebP, TIFF, BMP, AVIF, JPEG 2000, PPM or ICO.
 
     HEIC, the format of iPhones, is read if ``pillow-heif`` is installed.
@@ -154,6 +167,8 @@ def read(path: str | os.PathLike[str]) -> Photo:
         A file of at most 100 MiB. A path that cannot be read raises
         :exc:`~npsoftmax.errors.InputError`; a damaged file, or one in another format, raises
         :exc:`~npsoftmax.errors.CorruptFileError`.
+    framing, side : str or None, int
+        As for :func:`look`.
 
     Examples
     --------
@@ -168,11 +183,11 @@ def read(path: str | os.PathLike[str]) -> Photo:
         shown, orientation = _decode(data)
         if orientation in UPRIGHT:
             shown = shown.transpose(UPRIGHT[orientation])
-    return _photo(shown)
+    return _photo(shown, framing, side)
 
 
-def look(image: Image.Image) -> Photo:
-    """Find the item in an image, and compute the pixels that a model sees.
+def look(image: Image.Image, framing: str | None = "bounding-box", side: int = 28) -> Photo:
+    """Compute the pixels that a model sees of an image.
 
     Parameters
     ----------
@@ -180,6 +195,12 @@ def look(image: Image.Image) -> Photo:
         Upright, of any mode with 8 bits per channel, or 16-bit grey. An image that has no pixels,
         that cannot be decoded, or whose numbers have no defined white raises
         :exc:`~npsoftmax.errors.CorruptFileError`.
+    framing : {"bounding-box", "centre-of-mass", "whole"} or None
+        The ``framing`` of the model. "whole" takes the picture as it is: nothing is searched for or
+        inverted, and a picture that is not square is stretched, as ``image.resize`` does. None, if
+        the model does not know, is "bounding-box" with a warning.
+    side : int
+        The height and width of the model's images; other than 28 only for "whole".
 
     Examples
     --------
@@ -197,25 +218,45 @@ def look(image: Image.Image) -> Photo:
         )
     with _decoding("image"):
         shown = _as_rgb(image)
-    return _photo(shown)
+    return _photo(shown, framing, side)
 
 
-def _photo(image: Image.Image) -> Photo:
+SIDE = 28  # of the images of Fashion-MNIST and MNIST
+MNIST_SIDE = 20  # of the box of a digit
+
+
+def _photo(image: Image.Image, framing: str | None, side: int) -> Photo:
     """Return the photo of an upright image in RGB (steps 2 to 13)."""
+    if framing not in (*FRAMINGS, None):
+        raise InputError(f"framing: expected one of {', '.join(FRAMINGS)} or None, got {framing!r}")
+    if side != SIDE and framing != "whole":
+        raise InputError(f"side: expected {SIDE} unless framing is 'whole', got {side}")
     factor = -(-max(image.size) // WORKING_SIDE)
     shown = image.reduce(factor) if factor > 1 else image
-    scene = _cut_to_paper(_Scene(np.asarray(shown.convert("L"))))
-    return Photo(shown, _centre(scene).reshape(-1, 1), scene.is_blank, _warnings_for(scene))
+    grey = np.asarray(shown.convert("L"))
+    if framing == "whole":
+        sums = _resize(grey, as_count(side, "side"), side)
+        whole = ((2 * sums + grey.size) // (2 * grey.size)).astype(np.uint8)
+        return Photo(shown, whole.reshape(-1, 1), False, ())
+    scene = _cut_to_paper(_Scene(grey))
+    pixels = _place(scene, framing == "centre-of-mass")
+    return Photo(shown, pixels.reshape(-1, 1), scene.is_blank, _warnings_for(scene, framing))
 
 
 LOW_CONTRAST = 32
 LOW_CONTRAST_TO_SPREAD = 10  # below 6, an image is blank
+UNKNOWN_FRAMING = (
+    "unknown framing: the model does not say how its training images were framed, and is taken to "
+    "be one of Fashion-MNIST; set model.framing"
+)
 
 
-def _warnings_for(scene: _Scene) -> tuple[str, ...]:
+def _warnings_for(scene: _Scene, framing: str | None) -> tuple[str, ...]:
     if scene.is_blank:
         return ("blank: nothing stands out from the background",)
     levels, texts = f"{scene.contrast} of 255 grey levels", []
+    if framing is None:
+        texts.append(UNKNOWN_FRAMING)
     if scene.contrast < LOW_CONTRAST:
         texts.append(f"low in contrast: {levels} between the item and the background")
     if scene.contrast < LOW_CONTRAST_TO_SPREAD * scene.spread:
@@ -355,24 +396,36 @@ def _cut_to_paper(scene: _Scene) -> _Scene:
     return scene if sheet.is_blank else sheet
 
 
-SIDE = 28
-
-
-def _centre(scene: _Scene) -> NDArray[np.uint8]:
+def _place(scene: _Scene, by_mass: bool) -> NDArray[np.uint8]:
     """Return the item on 28x28 black pixels (steps 11 to 13)."""
     pixels = np.zeros((SIDE, SIDE), np.uint8)
     if scene.is_blank:
         return pixels
     d = scene.difference(scene.grey[scene.box()])
-    longest = max(d.shape)
-    height, width = (max(1, (2 * SIDE * side + longest) // (2 * longest)) for side in d.shape)
-    # Sums of whole numbers below 2**53 are exact in float64, in any order.
-    sums = _overlaps(height, d.shape[0]) @ d.astype(float) @ _overlaps(width, d.shape[1]).T
-    levels = np.maximum(sums, 0).astype(np.int64)
+    longest, fit = max(d.shape), MNIST_SIDE if by_mass else SIDE
+    height, width = (max(1, (2 * fit * side + longest) // (2 * longest)) for side in d.shape)
+    levels = np.maximum(_resize(d, height, width), 0)
     brightest = max(1, int(levels.max()))
+    item = (510 * levels + brightest) // (2 * brightest)
     y, x = (SIDE + 1 - height) // 2, (SIDE + 1 - width) // 2
-    pixels[y : y + height, x : x + width] = (510 * levels + brightest) // (2 * brightest)
+    if by_mass:
+        y, x = _first_line(item.sum(axis=1)), _first_line(item.sum(axis=0))
+    pixels[y : y + height, x : x + width] = item
     return pixels
+
+
+def _first_line(sums: Levels) -> int:
+    """Return where lines with these sums begin, so that their centre of mass is in the middle."""
+    moment, total = int(sums @ np.arange(sums.size)), int(sums.sum())
+    first = SIDE // 2 - (2 * moment + total) // (2 * total)
+    return min(max(0, first), SIDE - sums.size)
+
+
+def _resize(levels: NDArray[Any], height: int, width: int) -> Levels:
+    """Return the sums of levels over the areas that new pixels cover, times the new size."""
+    # Sums of whole numbers below 2**53 are exact in float64, in any order.
+    sums = _overlaps(height, levels.shape[0]) @ levels.astype(float)
+    return np.asarray(sums @ _overlaps(width, levels.shape[1]).T, np.int64)
 
 
 def _overlaps(new: int, old: int) -> NDArray[np.float64]:

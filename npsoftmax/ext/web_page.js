@@ -190,8 +190,16 @@ function cut(image, { left, top, width, height }) {
   return part;
 }
 
-/** Steps 4 to 13: the 784 pixels that the model sees, and their scene. */
+/** Steps 3 to 13: the 784 pixels that the model sees, and their scene. */
 function see(grey) {
+  if (model.framing === "whole") {
+    const area = grey.width * grey.height;
+    const sums = resize(grey, 28, 28, (level) => level);
+    return {
+      scene: { contrast: 255, spread: 0, isBlank: false }, // nothing to warn of
+      pixels: Uint8Array.from(sums, (sum) => Math.floor((2 * sum + area) / (2 * area))),
+    };
+  }
   let scene = sceneOf(grey);
   if (scene.isDark && !scene.isBlank) { // step 10: is it on paper?
     const paper = cut(grey, boxOf(scene, scene.paperThreshold));
@@ -200,38 +208,54 @@ function see(grey) {
       if (!nearer.isBlank) scene = nearer;
     }
   }
-  return { scene, pixels: scene.isBlank ? new Uint8Array(784) : shrink(scene, boxOf(scene)) };
+  return { scene, pixels: scene.isBlank ? new Uint8Array(784) : place(scene, boxOf(scene)) };
 }
 
-/** Steps 11 to 13: the box with 28 pixels on its longest side, the brightest 255, centred. */
-function shrink({ grey, difference }, { left, top, width, height }) {
-  const longest = Math.max(width, height);
-  const newSize = (side) => Math.max(1, Math.floor((56 * side + longest) / (2 * longest)));
-  const [newWidth, newHeight] = [newSize(width), newSize(height)];
-  // How much of old pixel j is covered by new pixel i, times the new size: a whole number.
+/** Steps 11 to 13: the box with 20 or 28 pixels on its longest side, the brightest 255, placed. */
+function place({ grey, difference }, box) {
+  const item = cut(grey, box);
+  const byMass = model.framing === "centre-of-mass";
+  const longest = Math.max(item.width, item.height);
+  const newSize = (side) =>
+    Math.max(1, Math.floor((2 * (byMass ? 20 : 28) * side + longest) / (2 * longest)));
+  const [width, height] = [newSize(item.width), newSize(item.height)];
+  const sums = resize(item, width, height, difference).map((sum) => Math.max(sum, 0));
+  const most = Math.max(1, ...sums);
+  const levels = sums.map((sum) => Math.floor((510 * sum + most) / (2 * most)));
+  const column = (i) => i % width;
+  const row = (i) => Math.floor(i / width);
+  const left = byMass ? firstLine(levels, column, width) : Math.floor((29 - width) / 2);
+  const top = byMass ? firstLine(levels, row, height) : Math.floor((29 - height) / 2);
+  const pixels = new Uint8Array(784);
+  levels.forEach((level, i) => { pixels[28 * (top + row(i)) + left + column(i)] = level; });
+  return pixels;
+}
+
+/** Where the lines of an item begin, so that its centre of mass is in the middle of 28. */
+function firstLine(levels, lineOf, size) {
+  const total = levels.reduce((sum, level) => sum + level);
+  const moment = levels.reduce((sum, level, i) => sum + level * lineOf(i), 0);
+  const first = 14 - Math.floor((2 * moment + total) / (2 * total));
+  return Math.min(Math.max(0, first), 28 - size);
+}
+
+/** The sums over the areas that new pixels cover, times the new size: whole numbers. */
+function resize({ width, height, data }, newWidth, newHeight, value) {
+  // How much of old pixel j is covered by new pixel i, times the new size.
   const overlap = (i, j, size, old) =>
     Math.min((i + 1) * old, (j + 1) * size) - Math.max(i * old, j * size);
-  const sums = new Float64Array(newWidth * newHeight).map((_, place) => {
+  return new Float64Array(newWidth * newHeight).map((_, place) => {
     const [column, row] = [place % newWidth, Math.floor(place / newWidth)];
     let sum = 0;
     for (let y = Math.floor(row * height / newHeight); y * newHeight < (row + 1) * height; y++) {
-      const line = (top + y) * grey.width + left;
       const end = (column + 1) * width;
       for (let x = Math.floor(column * width / newWidth); x * newWidth < end; x++) {
-        sum += difference(grey.data[line + x])
+        sum += value(data[y * width + x])
           * overlap(row, y, newHeight, height) * overlap(column, x, newWidth, width);
       }
     }
-    return Math.max(sum, 0);
+    return sum;
   });
-  const most = Math.max(1, ...sums);
-  const pixels = new Uint8Array(784);
-  const start = 28 * Math.floor((29 - newHeight) / 2) + Math.floor((29 - newWidth) / 2);
-  sums.forEach((sum, place) => {
-    pixels[start + 28 * Math.floor(place / newWidth) + place % newWidth] =
-      Math.floor((510 * sum + most) / (2 * most));
-  });
-  return pixels;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -277,6 +301,12 @@ const canvas = byId("drawing");
 const drawing = canvas.getContext("2d", { willReadFrequently: true });
 const photo = byId("photo");
 const answer = byId("answer");
+if (["centre-of-mass", "whole"].includes(model.framing)) {
+  byId("hint").firstChild.data = "Draw here,"; // and do not fill in a digit
+}
+if (model.framing === "whole") {
+  document.querySelector(".note").textContent = "28 × 28 grey pixels: the whole picture.";
+}
 
 // Pictures may arrive faster than they are decoded; only the last one is shown.
 let turn = 0;
@@ -317,6 +347,10 @@ function classify(source) {
 function warningsOf({ contrast, spread, isBlank }, pixels) {
   if (isBlank) return ["blank: nothing stands out from the background"];
   const warnings = [];
+  if (!model.framing) {
+    warnings.push("unknown framing: the model does not say how its training images were framed, "
+      + "and is taken to be one of Fashion-MNIST; set model.framing");
+  }
   const levels = `${contrast} of 255 grey levels`;
   if (contrast < LOW_CONTRAST) {
     warnings.push(`low in contrast: ${levels} between the item and the background`);

@@ -32,7 +32,7 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     Content-Security-Policy forbids it). The same model gives the same bytes. The file contains
     ``theta / temperature`` as float32, even for a float64 model, and the class means as whole grey
     levels. Without ``class_means`` it cannot warn of images unlike the training data. Ten classes
-    take less than 80 kB.
+    take about 80 kB.
 
     Parameters
     ----------
@@ -112,6 +112,7 @@ def _numbers(model: SoftmaxRegression) -> dict[str, Any]:
     numbers = {
         "classes": model.classes,
         "pixelScale": model.pixel_scale,
+        "framing": model.framing,
         "theta": _base64(theta),
     }
     if model.class_means is not None:
