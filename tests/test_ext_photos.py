@@ -19,7 +19,7 @@ pytest.importorskip("PIL")
 from photo_set import CONDITIONS, Conditions, measure, measure_colab, photo, take_photos
 from PIL import Image, features
 
-from npsoftmax import metrics
+from npsoftmax import SoftmaxRegression, fit, metrics
 from npsoftmax.data.garments import generate
 from npsoftmax.errors import CorruptFileError, InputError
 from npsoftmax.ext import photos
@@ -35,6 +35,8 @@ def bar(table=220, item=20, size=(60, 40), box=(20, 10, 30, 30)):
 def square_of(photo):
     return photo.pixels.reshape(28, 28)
 
+
+BY_MASS = "centre-of-mass"
 
 # What the model sees of an upright bar: 14 of 28 columns, in the middle.
 BAR = np.zeros((28, 28), np.uint8)
@@ -196,6 +198,86 @@ def test_exif_turns_the_photo_upright(item, orientation):
         turned = photos.read("turned")
         assert (np.asarray(turned.image)[..., 0] == scene).all()
         assert (turned.pixels == photos.look(Image.fromarray(scene)).pixels).all()
+
+
+# --- Framings ---
+
+
+def centre_of_mass(square):
+    lines = np.arange(28)
+    return square.sum(axis=1) @ lines / square.sum(), square.sum(axis=0) @ lines / square.sum()
+
+
+@given(items, st.sampled_from([1, 3, 10]), st.booleans())
+@settings(max_examples=30)
+def test_by_centre_of_mass_an_item_is_placed_as_in_mnist(item, factor, dark):
+    scene = placed(item).repeat(factor, axis=0).repeat(factor, axis=1)
+    square = square_of(photos.look(Image.fromarray(255 - scene if dark else scene), BY_MASS))
+    assert max(np.ptp(np.flatnonzero(square.any(axis=axis))) + 1 for axis in (0, 1)) == 20
+    assert square.max() == 255
+    # All of 100 images of MNIST have their centre of mass between 13.5 and 14.5.
+    assert all(13.5 <= place < 14.5 for place in centre_of_mass(square.astype(float)))
+
+
+def test_an_item_whose_mass_is_at_one_end_stays_in_the_image():
+    image = bar(255, 225, size=(200, 200), box=(50, 60, 150, 140))
+    image.paste(0, (50, 60, 60, 140))
+    square = square_of(photos.look(image, BY_MASS))
+    assert np.flatnonzero(square.any(axis=0)).tolist() == list(range(8, 28))
+
+
+def test_whole_pictures_of_the_right_size_come_through_exactly(rng, tmp_path):
+    levels = rng.integers(0, 256, (28, 28), dtype=np.uint8)
+    image = Image.fromarray(levels)
+    for number, (picture, kind, options) in enumerate([
+        (image, "PNG", {}),
+        (image.convert("RGB"), "PNG", {}),
+        (image.convert("RGBA"), "PNG", {}),
+        (image.convert("P"), "PNG", {}),
+        (Image.fromarray(levels.astype(np.uint16) * 257), "PNG", {}),
+        (image, "GIF", {"save_all": True, "append_images": [Image.new("L", (28, 28))]}),
+        (image, "TIFF", {}),
+        (image, "BMP", {}),
+    ]):  # fmt: skip
+        path = saved(picture, tmp_path / f"{number} whole", format=kind, **options)
+        seen = photos.read(path, "whole")
+        assert (square_of(seen) == levels).all(), (picture.mode, kind)
+        assert seen.warnings == () and not seen.is_blank
+
+
+def test_test_images_and_their_negatives_come_through_exactly(garments):
+    for column in garments.X_test[:, :50].T:
+        for levels in (column, 255 - column):
+            seen = photos.look(Image.fromarray(levels.reshape(28, 28)), "whole")
+            assert (seen.pixels[:, 0] == levels).all()
+
+
+def test_whole_pictures_of_other_sizes_become_the_means_of_areas(rng):
+    levels = rng.integers(0, 256, (28, 28), dtype=np.uint8)
+    large = Image.fromarray(levels.repeat(3, axis=0).repeat(5, axis=1))  # is stretched
+    assert (square_of(photos.look(large, "whole")) == levels).all()
+    small = photos.look(Image.fromarray(np.array([[0, 9], [50, 100]], np.uint8)), "whole", side=4)
+    assert small.pixels.reshape(4, 4)[::3, ::3].tolist() == [[0, 9], [50, 100]]
+    half = photos.look(Image.fromarray(np.array([[0, 9], [50, 101]], np.uint8)), "whole", side=1)
+    assert half.pixels.tolist() == [[40]]
+    dot = photos.look(Image.new("L", (1, 1), 7), "whole")
+    assert dot.pixels.tolist() == [[7]] * 784 and not dot.is_blank
+
+
+def test_an_unknown_framing_is_a_bounding_box_with_a_warning():
+    seen = photos.look(bar(), None)
+    assert (square_of(seen) == BAR).all()
+    assert seen.warnings == (photos.UNKNOWN_FRAMING,)
+    assert photos.look(Image.new("L", (9, 9)), None).warnings[0].startswith("blank")
+
+
+def test_other_framings_and_sides_are_refused():
+    with pytest.raises(InputError, match=r"framing: expected one of bounding-box, .* got 'box'"):
+        photos.look(bar(), "box")
+    with pytest.raises(InputError, match="side: expected 28 unless framing is 'whole', got 8"):
+        photos.look(bar(), BY_MASS, side=8)
+    with pytest.raises(InputError, match="side: expected a whole number of at least 1, got 0"):
+        photos.look(bar(), "whole", side=0)
 
 
 # --- Kinds of images ---
@@ -499,6 +581,19 @@ def test_damaged_images_are_read_or_refused(kind, num_seeds):
 
 
 # --- Accuracy ---
+
+
+def test_photos_of_digits_are_recognised_by_a_model_of_digits_by_centre_of_mass():
+    X, y = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
+    sheets = [Image.fromarray((255 - 15.9 * x).reshape(8, 8).astype(np.uint8)) for x in X]
+    sheets = [sheet.resize((56, 56), Image.Resampling.BICUBIC) for sheet in sheets]
+    columns = np.hstack([photos.look(sheet, BY_MASS).pixels for sheet in sheets[:900]])
+    model = SoftmaxRegression(784, 10, pixel_scale=1 / 255, framing=BY_MASS)
+    fit(model, columns, y[:900], l2=1e-2)
+    inks = [255 - np.asarray(sheet.resize((28, 28))) for sheet in sheets[900:1000]]
+    taken = [photo(ink.ravel(), seed, Conditions("dark")) for seed, ink in enumerate(inks)]
+    seen = [photos.look(Image.open(BytesIO(file)), model.framing) for file in taken]
+    assert np.mean(model.predict(np.hstack([each.pixels for each in seen])) == y[900:1000]) > 0.9
 
 
 def test_photos_of_test_items_are_recognised(fashion_model, fashion_mnist):

@@ -36,10 +36,10 @@ def call(*arguments):
     return 0
 
 
-def saved_model(classes=("Hat", "Left shoe", "Bag"), num_inputs=784):
+def saved_model(classes=("Hat", "Left shoe", "Bag"), num_inputs=784, framing="bounding-box"):
     """A model that finds the middle columns of an image to be a hat."""
     model = SoftmaxRegression(
-        num_inputs, len(classes), sigma=0, classes=classes, pixel_scale=1 / 255
+        num_inputs, len(classes), sigma=0, classes=classes, pixel_scale=1 / 255, framing=framing
     )
     if num_inputs == 784:
         model.W[0] = np.tile(np.arange(28) == 14, 28) / 7
@@ -155,6 +155,37 @@ def test_unusual_names(name, model, capsys):
     assert capsys.readouterr().out.splitlines()[::4] == [name, name]
 
 
+# --- Framings ---
+
+
+@pytest.mark.parametrize("framing", ["bounding-box", "centre-of-mass", "whole"])
+def test_the_framing_of_the_model_is_followed(framing, capsys):
+    model = saved_model(framing=framing)
+    bar("bar.png")
+    assert call("model.npz", "bar.png", "--json") == 0
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    (guesses,) = model.top_k(photos.read("bar.png", framing).pixels)
+    assert [(guess["class"], guess["probability"]) for guess in image["guesses"]] == guesses
+    assert image["doubts"] == []
+
+
+def test_an_unknown_framing_is_a_doubt(capsys):
+    saved_model(framing=None)
+    bar("bar.png")
+    assert call("model.npz", "bar.png") == 0
+    assert "doubtful  unknown framing: the model does not say" in capsys.readouterr().out
+
+
+def test_a_model_of_whole_pictures_may_have_any_square_of_inputs(rng, capsys):
+    model = SoftmaxRegression(64, 2, pixel_scale=1 / 255, framing="whole", seed=1)
+    model.save("model.npz")
+    levels = rng.integers(0, 256, 64, dtype=np.uint8)
+    Image.fromarray(levels.reshape(8, 8)).save("own.png")
+    assert call("model.npz", "own.png", "--json") == 0
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    assert image["guesses"][0]["probability"] == model(levels[:, None]).max()
+
+
 # --- Folders ---
 
 
@@ -203,9 +234,18 @@ def test_each_bad_image_gets_an_error_line_and_the_others_are_classified(model):
     assert process.stdout.splitlines()[0] == "bar.png"
 
 
-def test_a_model_of_other_inputs_is_refused(model):
-    saved_model(num_inputs=4)
-    with pytest.raises(ShapeError, match=r"model.npz: expected a model of 784 inputs, .* of 4"):
+def test_a_model_that_is_not_of_square_images_is_refused(model):
+    message = "expected a model of 784 inputs, 28x28 pixels, or one of square images"
+    for num_inputs, framing in ((64, "bounding-box"), (64, None), (63, "whole")):
+        saved_model(num_inputs=num_inputs, framing=framing)
+        with pytest.raises(ShapeError, match=f"model.npz: {message}.*got one of {num_inputs}"):
+            call("model.npz", "bar.png")
+
+
+def test_a_model_without_a_pixel_scale_is_refused(model):
+    model.pixel_scale = None
+    model.save("model.npz")
+    with pytest.raises(InputError, match=r"with a pixel scale, .*set model.pixel_scale = 1/255"):
         call("model.npz", "bar.png")
 
 
