@@ -330,10 +330,6 @@ def test_kinds_of_files_are_read_as_in_python(model, visit, Image, rng, tmp_path
         assert_same(visit.choose(data, name, ""), expected)
 
 
-def as_image(Image, column):
-    return Image.fromarray(np.asarray(column, np.uint8).reshape(28, 28))
-
-
 @pytest.mark.parametrize("framing", ["centre-of-mass", "whole", None])
 def test_the_framing_of_the_model_is_followed_as_in_python(
     framing, model, opened, Image, rng, tmp_path
@@ -342,13 +338,17 @@ def test_the_framing_of_the_model_is_followed_as_in_python(
     visit = opened(model)
     seven = np.zeros((40, 30), np.uint8)
     seven[4:9, 4:26] = seven[4:36, 19:26] = 200
+    heavy = np.full((30, 60), 255, np.uint8)  # at the left
+    heavy[5:25, 5:55] = 230
+    heavy[5:25, 5:15] = 0
     noise = rng.integers(0, 256, (28, 28), dtype=np.uint8)
-    for picture in (seven, 255 - seven, seven[:10], seven.repeat(20, axis=0), noise, noise[:5]):
+    large = seven.repeat(20, axis=0)
+    for picture in (seven, 255 - seven, seven[:10], large, heavy, heavy[:, ::-1], noise, noise[:5]):
         data = encoded(Image.fromarray(picture))
         expected = predict_in_python(model, data, tmp_path)
         assert_same(visit.choose(data), expected, levels=0)
     if framing == "whole":
-        data = encoded(as_image(Image, noise))
+        data = encoded(Image.fromarray(noise))
         assert visit.choose(data).pixels() == noise.ravel().tolist()
         assert "the whole picture" in visit.page.locator(".note").text_content()
     hint = visit.page.locator("#hint").text_content()
