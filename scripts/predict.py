@@ -61,12 +61,15 @@ def predict(args: argparse.Namespace) -> None:
             reports.append({"file": file, "error": str(result)})
             continue
         reports.append(as_json(result))
-        if args.show is not None:
+        if args.show is not None and len(predictions) < MAX_DRAWN:
             predictions.append(result)
         if not (args.json or args.quiet):
             print_guesses(result, model.classes)
     if predictions:
         draw(predictions, args.show)
+        total = sum("error" not in report for report in reports)
+        if total > MAX_DRAWN:
+            command_line.warn("predict.py", f"--show: drew the first {MAX_DRAWN} of {total} photos")
     if args.json:
         print(json.dumps({"model": args.model, "images": reports}))
     if any("error" in report for report in reports):
@@ -192,10 +195,7 @@ def draw(predictions: list[Prediction], path: str) -> None:
 
     from npsoftmax.files import publish
 
-    if len(predictions) > MAX_DRAWN:
-        text = f"--show: drew the first {MAX_DRAWN} of {len(predictions)} photos"
-        command_line.warn("predict.py", text)
-    rows = len(predictions := predictions[:MAX_DRAWN])
+    rows = len(predictions)
     figure = Figure(figsize=(8, 2.2 * rows))
     # The empty column leaves room for the names of the classes.
     grid = figure.subplots(rows, 4, width_ratios=[1.6, 1.6, 0.9, 3], squeeze=False)
@@ -206,7 +206,7 @@ def draw(predictions: list[Prediction], path: str) -> None:
         draw_row(prediction, *axes)
     with warnings.catch_warnings(), publish(path) as file:
         warnings.filterwarnings("ignore", "Glyph")  # the font lacks a character
-        figure.savefig(file, format=os.path.splitext(path)[1][1:].lower(), dpi=100)
+        figure.savefig(file, format=path[-3:].lower(), dpi=100)
 
 
 def draw_row(

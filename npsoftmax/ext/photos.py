@@ -102,7 +102,8 @@ class Photo:
     image : PIL.Image.Image
         The photo in RGB, upright, its longest side at most 512.
     pixels : ndarray of uint8
-        28x28 pixels row by row, shape ``(784, 1)``: the item, light on black, or the whole picture.
+        The pixels row by row, shape ``(784, 1)`` for 28x28: the item, light on black, or the whole
+        picture.
     is_blank : bool
         Nothing stands out from the background; ``pixels`` are all 0, and predictions are
         meaningless.
