@@ -185,13 +185,13 @@ class Range(NamedTuple):
     high: float  # the largest
 
     @classmethod
-    def of(cls, X: NDArray[Any]) -> "Range":
+    def of(cls, X: NDArray[Any]) -> Range:
         """Return the range of an array."""
         if X.size == 0:
             return cls(X.dtype, 0, 0)
         return cls(X.dtype, X.min().item() if X.dtype.kind == "i" else 0, X.max().item())
 
-    def merge(self, other: "Range") -> "Range":
+    def merge(self, other: Range) -> Range:
         """Return the range of these numbers and others."""
         return Range(self.dtype, min(self.low, other.low), max(self.high, other.high))
 
