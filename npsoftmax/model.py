@@ -52,7 +52,8 @@ class SoftmaxRegression:
         For a model of images, ``s`` for integers: pixels from 0 to 255, of any integer dtype.
         For floats and Booleans ``s`` is 1, so pixels and images that are already scaled give the
         same result. It is 1/255 for the images of :func:`npsoftmax.load`. Without it, numbers of
-        every dtype are used as they are.
+        every dtype are used as they are. Samples that look as if they were meant otherwise, such
+        as floats from 0 to 255, give an :exc:`~npsoftmax.errors.InputWarning`.
     framing : {"bounding-box", "centre-of-mass", "whole"}, optional
         How the items were placed in the images: in their bounding box, as in Fashion-MNIST; by
         their centre of mass, as in MNIST; or as they were, because the whole picture was taken. It

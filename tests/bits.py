@@ -54,7 +54,8 @@ def steps(dtype, kind, d, k, batch_size, rule):
     import npsoftmax as nps
 
     X, y = samples(d, 20 * batch_size, k, kind)
-    model = nps.SoftmaxRegression(d, k, dtype=dtype, seed=1, pixel_scale=1 / 255)
+    scale = 1 / 255 if kind == "uint8" else None
+    model = nps.SoftmaxRegression(d, k, dtype=dtype, seed=1, pixel_scale=scale)
     nps.Trainer(model, rule, nps.DataLoader(X, y, batch_size, shuffle=True, seed=2), l2=1e-4).fit(1)
     return model.theta
 
@@ -77,8 +78,9 @@ def hashes():
         theta = steps(dtype, dtype, 12, 9000, 64, nps.Descent(0.1))
         found[f"20 steps, {dtype}, 9,000 classes"] = sha(theta)
         for threads in (1, 2):
-            X, y = samples(200, 4000, 10, "uint8" if threads == 2 else dtype)
-            model = nps.SoftmaxRegression(200, 10, dtype=dtype, pixel_scale=1 / 255)
+            kind, scale = ("uint8", 1 / 255) if threads == 2 else (dtype, None)
+            X, y = samples(200, 4000, 10, kind)
+            model = nps.SoftmaxRegression(200, 10, dtype=dtype, pixel_scale=scale)
             optimum = nps.fit(model, X, y, l2=1e-3, threads=threads, tol=1e-4)
             numbers = [optimum.objective, optimum.max_gradient, optimum.suboptimality]
             found[f"fit, {dtype}, {threads} threads"] = sha(model.theta, numbers)

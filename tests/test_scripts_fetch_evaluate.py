@@ -154,7 +154,7 @@ def test_a_data_set_that_nothing_names_is_assumed_aloud(model, evaluated, capsys
 def test_samples_that_are_no_square_images(model, garments, few):
     oblong = replace(garments, X_test=garments.X_test[:783])
     args = evaluate.parser().parse_args([str(model)])
-    narrow = SoftmaxRegression(783, 10, classes=garments.classes)
+    narrow = SoftmaxRegression(783, 10, classes=garments.classes, pixel_scale=1 / 255)
     written = evaluate.write_pictures(args, narrow, oblong)
     assert [path.name for path in written] == ["confusion.png", "reliability.png"]
 
