@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import secrets
+import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -14,7 +15,24 @@ from typing import BinaryIO
 
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
 
-__all__ = ["publish", "read_bytes", "readable", "remove_stale"]
+__all__ = ["publish", "quoted", "read_bytes", "readable", "remove_stale"]
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """Return a path in one line, as a shell takes it.
+
+    Examples
+    --------
+    >>> quoted("runs/first"), quoted("my runs"), quoted("-x")
+    ('runs/first', "'my runs'", './-x')
+    """
+    text = os.fspath(path)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    # The quotes of bash and zsh that take escapes.
+    codes = (chr(b) if chr(b).isalnum() and b < 128 else f"\\x{b:02x}" for b in os.fsencode(text))
+    return f"$'{''.join(codes)}'"
 
 
 @contextmanager

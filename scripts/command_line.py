@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 try:
-    from npsoftmax.errors import InputError
+    from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError
+    from npsoftmax.files import quoted
 except ModuleNotFoundError as error:
     sys.exit(
         f"{Path(sys.argv[0]).name}: error: {error}; install the project first: "
@@ -45,8 +46,8 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Add the folder of the data sets and the use of the network."""
     group = parser.add_argument_group("data")
     group.add_argument("--data-dir", metavar="DIR",
-        help="folder of data sets, with DIR/fashion-mnist/train-images-idx3-ubyte.gz and so on; "
-        "default: $NPSOFTMAX_DATA, else the user's cache folder")  # fmt: skip
+        help="folder with the files of the data set, or with a folder fashion-mnist that has them, "
+        "compressed or not; default: $NPSOFTMAX_DATA, else the user's cache folder")  # fmt: skip
     group.add_argument("--mirror", metavar="URL", action="append", default=[],
         help="try this address before the built-in mirrors; may be repeated")  # fmt: skip
     group.add_argument("--offline", action="store_true", default=None,
@@ -119,7 +120,10 @@ def run(
         if args.debug:
             traceback.print_exc()
         label = "" if code == 130 else "error: "
-        print(f"{parser.prog}: {label}{one_line(text)}", file=sys.stderr)
+        # Where data are missing, the way out is not at the end of a thousand characters.
+        missing = isinstance(error, DataUnavailableError | CorruptFileError)
+        lines = text.splitlines() if missing else [text]
+        print(f"{parser.prog}: {label}" + "\n  ".join(map(one_line, lines)), file=sys.stderr)
         return code
     return 0
 
@@ -167,6 +171,13 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
+def script(name: str) -> str:
+    """Return the command that starts another script from here."""
+    path = Path(__file__).resolve().with_name(name)
+    here = Path.cwd()
+    return f"python {quoted(path.relative_to(here) if path.is_relative_to(here) else path)}"
+
+
 def warn(program: str, text: str) -> None:
     """Print a warning in one line on stderr."""
     print(f"{program}: warning: {one_line(text)}", file=sys.stderr)
@@ -200,9 +211,7 @@ def load(args: argparse.Namespace, name: str) -> "npsoftmax.Dataset":
     """Load a data set according to the data flags, with a progress bar on a terminal."""
     import npsoftmax
 
-    return npsoftmax.load(
-        name.lower(), args.data_dir, args.mirror, args.offline, progress=wants_bar(args)
-    )
+    return npsoftmax.load(name, args.data_dir, args.mirror, args.offline, progress=wants_bar(args))
 
 
 def wants_bar(args: argparse.Namespace) -> bool:

@@ -8,6 +8,7 @@ from functools import partial
 import command_line
 
 from npsoftmax.errors import InputError
+from npsoftmax.files import quoted
 
 
 def parser() -> argparse.ArgumentParser:
@@ -15,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     flags = command_line.Parser(
         prog="fetch.py", description="Find or download the files of a data set and verify them."
     )
-    flags.add_argument("dataset", metavar="DATASET", help="fashion-mnist or mnist")
+    flags.add_argument("dataset", metavar="DATASET", nargs="?", help="fashion-mnist or mnist")
     flags.add_argument(
         "files", metavar="FILE", nargs="*", help="only these files, by their names; default: all"
     )
@@ -30,8 +31,13 @@ def parser() -> argparse.ArgumentParser:
 
 def fetch(args: argparse.Namespace) -> None:
     """Find or download the files, and print where they are."""
-    from npsoftmax.data.datasets import acquire, find
+    from npsoftmax.data.datasets import DATASETS, acquire, find
 
+    if args.dataset is None:
+        raise InputError(
+            f"expected a data set, {' or '.join(DATASETS)}, got none; for example: "
+            f"{command_line.script('fetch.py')} fashion-mnist"
+        )
     source = find(args.dataset)
     names = {file.name: role for role, file in source.files.items()}
     unknown = [name for name in args.files if name not in names]
@@ -53,8 +59,8 @@ def fetch(args: argparse.Namespace) -> None:
         print(json.dumps({role: str(path) for role, path in paths.items()}))
     elif not args.quiet:
         print(f"{source.name}: {origin}")
-        for role, path in paths.items():
-            print(f"{path}  {source.files[role].size:,} bytes")
+        for path in paths.values():
+            print(f"{quoted(path)}  {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

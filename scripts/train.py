@@ -5,6 +5,7 @@ Results go to stdout; progress, warnings and errors go to stderr.
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -133,14 +134,23 @@ def check_numbers(args: argparse.Namespace) -> None:
 
 
 def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
-    """Load the data set; without ``--dataset`` and ``--offline``, fall back to the drawn one."""
+    """Load the data set; if neither it nor a place of it was named, fall back to the drawn one."""
+    named = args.data_dir, args.dataset, args.offline, os.environ.get("NPSOFTMAX_DATA") or None
     try:
         return command_line.load(args, "fashion-mnist" if args.dataset is None else args.dataset)
     except DataUnavailableError as error:
-        if args.dataset is not None or args.offline:
+        if args.mirror or any(place is not None for place in named):
             raise
-        fallback = "training on the embedded data set garments instead"
-        command_line.warn("train.py", f"fashion-mnist is unavailable, {fallback}. {error}")
+        missing, ways, _ = str(error).splitlines()
+        command_line.warn("train.py", missing)
+        command_line.warn(
+            "train.py",
+            "training on garments instead, which are drawn by code; their accuracy is not "
+            "comparable with that of Fashion-MNIST",
+        )
+        command_line.warn(
+            "train.py", f"{ways}; for the causes: {command_line.script('fetch.py')} fashion-mnist"
+        )
         return command_line.load(args, "garments")
 
 

@@ -5,7 +5,6 @@ import hashlib
 import os
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +29,23 @@ def make_source(name, folder, seed):
     """Write four small files and return the source that pins them, with the arrays."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    files, arrays = {}, {}
+    files, contents, arrays = {}, {}, {}
     for role, (file_name, shape) in FILES.items():
         arrays[role] = rng.integers(0, 10, shape, dtype=np.uint8)
-        content = gzip.compress(header(8, *shape) + arrays[role].tobytes(), mtime=0)
-        (folder / file_name).write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        files[role] = RemoteFile(file_name, len(content), digest)
-    source = datasets.DatasetSource(name, tuple("abcdefghij"), files, (), (), "whole")
+        content = header(8, *shape) + arrays[role].tobytes()
+        packed = gzip.compress(content, mtime=0)
+        (folder / file_name).write_bytes(packed)
+        files[role] = pin(file_name, packed)
+        contents[role] = pin(file_name.removesuffix(".gz"), content)
+    other_names = datasets.DATASETS[name].other_names
+    source = datasets.DatasetSource(
+        name, tuple("abcdefghij"), files, contents, (), "whole", other_names=other_names
+    )
     return source, arrays
+
+
+def pin(name, content):
+    return RemoteFile(name, len(content), hashlib.sha256(content).hexdigest())
 
 
 def damage(path, kind):
@@ -138,16 +145,69 @@ def test_a_folder_that_cannot_be_named_is_unavailable():
             load("fashion-mnist", folder, offline=True)
 
 
-def test_copies_of_other_libraries_are_found(small, tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["home/.keras/datasets/fashion-mnist", "data/FashionMNIST/raw"])
+def test_copies_of_other_libraries_are_found(small, tmp_path, monkeypatch, place):
     folder, _ = small
-    source = datasets.DATASETS["fashion-mnist"]
-    other = tmp_path / "home" / ".keras"
-    other.parent.mkdir()
-    (folder / "fashion-mnist").rename(other)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    twin = replace(source, other_homes=("~/.keras",))
-    monkeypatch.setitem(datasets.DATASETS, "fashion-mnist", twin)
-    assert str(other) in load("fashion-mnist", folder).origin
+    Path(place).parent.mkdir(parents=True)
+    (folder / "fashion-mnist").rename(place)
+    monkeypatch.setenv("HOME", "home")
+    for data_dir in (None, folder):
+        assert f"found in {place}," in load("fashion-mnist", data_dir, offline=True).origin
+
+
+PLACES = (
+    "raw", "FashionMNIST/raw", "FashionMNIST", "Fashion-MNIST", "fashion_mnist", "data/fashion",
+    "datasets/fashion-mnist", "data/FashionMNIST/raw",
+)  # fmt: skip
+SPELLINGS = (
+    "{gz}", "{idx}", "{dotted}", "{dotted}.gz", "{idx}/{idx}", "{idx}/{dotted}",
+    "{dotted}/{dotted}", "{idx} (1).gz", "{idx}-repacked.gz", "{idx}-unpacked-by-the-browser.gz",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [*((".", name) for name in SPELLINGS), *((p, "{idx}") for p in PLACES)]
+)
+def test_files_are_known_by_their_content_wherever_other_programs_put_them(small, place, name):
+    folder, arrays = small
+    for source in list((folder / "fashion-mnist").iterdir()):
+        idx = source.stem
+        dotted = idx.replace("-idx", ".idx")
+        path = folder / place / name.format(gz=source.name, idx=idx, dotted=dotted)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = source.read_bytes()
+        source.unlink()
+        if path.suffix != ".gz" or "browser" in name:
+            content = gzip.decompress(content)
+        elif "repacked" in name:
+            content = gzip.compress(gzip.decompress(content), 1, mtime=1)
+        path.write_bytes(content)
+    data = load("fashion-mnist", folder, offline=True)
+    for role, array in arrays.items():
+        part, kind = role.split("-")
+        found = getattr(data, f"{'X' if kind == 'images' else 'y'}_{part}")
+        np.testing.assert_array_equal(found.T.reshape(array.shape), array)
+    assert "SHA-256 verified" in data.origin
+    assert ("unpacked copies" in data.origin) == (content[:2] == b"\x1f\x8b")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+def test_other_files_in_a_named_folder_are_refused_and_not_replaced(small, tmp_path, place, packed):
+    folder, _ = small
+    named = tmp_path / "named" / place
+    named.mkdir(parents=True)
+    for path in (tmp_path / "elsewhere").iterdir():
+        content = path.read_bytes()
+        name, content = (path.name, content) if packed else (path.stem, gzip.decompress(content))
+        (named / name).write_bytes(content)
+    shutil.copytree(folder, "data")  # where the files are found if no folder is named
+    assert "found in data/fashion-mnist" in load("fashion-mnist", offline=True).origin
+    with pytest.raises(
+        CorruptFileError, match=r"train-images.*another file \(it is the file of mn"
+    ):
+        load("fashion-mnist", tmp_path / "named", offline=False)
+    assert load("mnist", named, offline=True).X_train.shape == (784, 6)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +222,13 @@ def test_offline_names_what_is_wrong_and_what_to_do(small, kind, reason):
     with pytest.raises(DataUnavailableError if kind == "missing" else CorruptFileError) as caught:
         load("fashion-mnist", folder, offline=True)
     message = str(caught.value)
-    for part in (file.name, file.sha256, str(path.parent), "offline; put ", reason):
+    for part in (file.name, file.sha256, str(path.parent), "; offline; put ", reason):
         assert part in message
     assert "train-images" not in message
+    first, ways, _ = message.splitlines()
+    state = "not on this machine" if kind == "missing" else "damaged or another file"
+    assert first == f"fashion-mnist: {file.name} is {state}, and the network is not used"
+    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror")), ways
 
 
 @pytest.mark.parametrize("kind", ["missing", "cut"])
@@ -175,6 +239,11 @@ def test_a_failed_download_describes_the_existing_file(small, kind):
     expected = DataUnavailableError if kind == "missing" else CorruptFileError
     with pytest.raises(expected, match=rf"{path.name}.*; cannot download {path.name}: no mirror"):
         load("fashion-mnist", folder, offline=False)
+
+
+def test_all_missing_files_are_counted_though_the_first_download_fails(small, tmp_path):
+    with pytest.raises(DataUnavailableError, match=r"^fashion-mnist: 4 files are .* failed\n"):
+        load("fashion-mnist", tmp_path / "none", offline=False)
 
 
 def test_a_file_of_the_other_data_set_is_named_as_such(small, tmp_path):
@@ -309,6 +378,10 @@ def test_every_row_of_the_table_is_complete(source):
         assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
         assert file.name.endswith("-ubyte.gz")
         assert file.size > 0
+    for role, content in source.contents.items():
+        assert content.name + ".gz" == source.files[role].name
+        number = 60_000 if role.startswith("train") else 10_000
+        assert content.size == (8 + number if role.endswith("labels") else 16 + number * 784)
 
 
 def test_the_data_sets_share_file_names_but_no_content():
@@ -319,11 +392,30 @@ def test_the_data_sets_share_file_names_but_no_content():
         assert fashion[role].size != digits[role].size
 
 
-def test_an_unknown_name_is_refused():
-    with pytest.raises(InputError, match="one of fashion-mnist, mnist, garments, got 'cifar'"):
-        load("cifar")
-    with pytest.raises(InputError, match="one of fashion-mnist, mnist, got 'cifar'"):
-        datasets.find("cifar")
+@pytest.mark.parametrize("name", ["FashionMNIST", "fashion_mnist", "Fashion MNIST"])
+def test_a_name_may_be_spelled_as_other_libraries_do(small, name):
+    folder, _ = small
+    assert load(name, folder).name == datasets.find(name).name == "fashion-mnist"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("cifar", ""), ("fashion", "; did you mean 'fashion-mnist'?"), (None, ""), ("", "")],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(name, hint):
+    for look_up, names in (
+        (load, "fashion-mnist, mnist, garments"),
+        (datasets.find, "n-mnist, mnist"),
+    ):
+        with pytest.raises(InputError, match=rf"{names}, got {name!r}{re.escape(hint)}$"):
+            look_up(name)
+
+
+def test_the_pins_of_the_contents_are_those_of_the_unpacked_files(fashion_mnist_folder):
+    source = datasets.find("fashion-mnist")
+    for role, file in source.files.items():
+        packed = (Path(fashion_mnist_folder) / source.name / file.name).read_bytes()
+        assert pin(file.name.removesuffix(".gz"), gzip.decompress(packed)) == source.contents[role]
 
 
 def test_the_real_files(fashion_mnist):

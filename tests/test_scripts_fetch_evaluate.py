@@ -60,7 +60,9 @@ def test_every_metric_is_reported_as_text_and_as_json(model, garments):
 ])  # fmt: skip
 def test_a_strange_summary_next_to_the_model_is_not_read(model, prepare):
     prepare(model.parent / "summary.json")
-    assert "fashion-mnist: " in one_line(run("evaluate", model, NPSOFTMAX_DATA=""), 3)
+    process = run("evaluate", model, NPSOFTMAX_DATA="")
+    assert process.returncode == 3
+    assert process.stderr.startswith("evaluate.py: error: fashion-mnist: 4 files are not on this")
 
 
 @pytest.mark.parametrize(
@@ -184,16 +186,32 @@ def test_fetch_finds_the_real_files(fashion_mnist, fashion_mnist_folder):
     assert list(json.loads(process.stdout)) == ["test-labels"]
 
 
+def test_fetch_takes_the_spelling_of_other_libraries(fashion_mnist_folder):
+    process = run("fetch", "fashion_mnist", "--data-dir", fashion_mnist_folder)
+    assert process.returncode == 0 and process.stdout.startswith("fashion-mnist: found in ")
+
+
+def test_fetch_says_what_is_missing_and_how_to_have_it():
+    for files, missing in (
+        ([], "4 files are"),
+        (["t10k-labels-idx1-ubyte.gz"], "t10k-labels-idx1"),
+    ):
+        process = run("fetch", "fashion-mnist", *files, NPSOFTMAX_DATA="")
+        assert process.returncode == 3
+        first, ways, causes = process.stderr.splitlines()
+        assert first.startswith(f"fetch.py: error: fashion-mnist: {missing}")
+        assert "--data-dir" in ways and "t10k-labels-idx1-ubyte.gz is missing" in causes
+
+
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "message"),
     [
-        (["fashion-mnist", "--offline"], 3, "offline"),
-        (["fashion-mnist", "t10k-labels-idx1-ubyte.gz"], 3, "t10k-labels-idx1-ubyte.gz is missing"),
-        (["fashion-mnist", "other.gz"], 2, "expected one of train-images-idx3-ubyte.gz"),
-        (["cifar"], 2, "expected one of fashion-mnist, mnist, got 'cifar'"),
-        (["garments"], 2, "got 'garments'"),
-        (["mnist", "--timeout", "soon"], 2, "expected a positive number of seconds, got 'soon'"),
+        ([], "expected a data set, fashion-mnist or mnist, got none; for example: python "),
+        (["fashion-mnist", "other.gz"], "expected one of train-images-idx3-ubyte.gz"),
+        (["cifar"], "expected one of fashion-mnist, mnist, got 'cifar'"),
+        (["garments"], "got 'garments'"),
+        (["mnist", "--timeout", "soon"], "expected a positive number of seconds, got 'soon'"),
     ],
 )
-def test_fetch_refuses(arguments, code, message):
-    assert message in one_line(run("fetch", *arguments, NPSOFTMAX_DATA=""), code)
+def test_fetch_refuses(arguments, message):
+    assert message in one_line(run("fetch", *arguments, NPSOFTMAX_DATA=""), 2)

@@ -294,21 +294,34 @@ def test_a_run_is_replaced_only_with_force_and_then_as_a_whole(train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "checksum"),
-    [(["--offline"], "346e55b9"), (["--dataset", "mnist"], "440fcabf")],
+    ("flags", "environment"),
+    [
+        (["--offline"], {}),
+        (["--dataset", "mnist"], {}),
+        (["--data-dir", "."], {}),
+        (["--data-dir", ""], {}),
+        (["--mirror", "http://127.0.0.1:9/"], {}),
+        ([], {"NPSOFTMAX_DATA": "elsewhere"}),
+    ],
 )
-def test_missing_data_exit_3_and_the_error_says_where_to_put_them(train, flags, checksum):
-    line = one_line(train(*flags, NPSOFTMAX_DATA=""), 3)
-    for part in ("mnist", "train-images-idx3-ubyte.gz", checksum, "; put "):
-        assert part in line
+def test_data_that_were_named_and_are_missing_exit_3_with_the_ways_out(train, flags, environment):
+    process = train(*flags, **{"NPSOFTMAX_DATA": "", **environment})
+    assert (process.returncode, process.stdout) == (3, "")
+    first, ways, causes = process.stderr.splitlines()
+    assert re.fullmatch(r"train.py: error: \S*mnist: 4 files are not on this machine, .*", first)
+    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror", "go online"))
+    digest = "440fcabf" if "mnist" in flags else "346e55b9"
+    assert len(first + ways) < 280 and digest in causes and "; put " in causes
 
 
-def test_without_network_and_data_it_warns_and_trains_on_garments(train):
+def test_without_network_and_data_it_warns_in_three_lines_and_trains_on_garments(train):
     process = train("--epochs", "1", NPSOFTMAX_DATA="")
     assert process.returncode == 0
-    (warning,) = process.stderr.splitlines()
-    assert "training on the embedded data set garments instead" in warning
-    assert "train-images-idx3-ubyte.gz" in warning
+    missing, instead, ways = process.stderr.splitlines()
+    assert max(map(len, (missing, instead, ways))) < 300
+    assert "fashion-mnist: 4 files are not on this machine, and the network is not used" in missing
+    assert "garments instead" in instead and "not comparable" in instead
+    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror", "fetch.py fash"))
     assert process.stdout.startswith("data set  garments: 10240 training")
 
 
@@ -444,6 +457,17 @@ def test_a_damaged_checkpoint_is_replaced_by_the_previous_one_or_exits_4(train, 
 
 
 # The real data
+
+
+@pytest.mark.parametrize("environment", [True, False])
+def test_a_folder_that_holds_the_four_files_itself_is_used(
+    train, fashion_mnist_folder, environment
+):
+    place = f"{fashion_mnist_folder}/fashion-mnist"
+    flags = [] if environment else ["--data-dir", place]
+    process = train("--epochs", "1", *flags, NPSOFTMAX_DATA=place if environment else "")
+    assert process.returncode == 0, process.stderr
+    assert f"found in {place}, SHA-256 verified" in process.stdout
 
 
 def test_real_data_from_compressed_files_then_from_the_cache(

@@ -157,5 +157,7 @@ def test_a_data_set_that_a_worker_does_not_have(train_process, tmp_path, fashion
             "--dataset", "fashion-mnist", "--solver", "lbfgs", "--limit", "500", "--offline",
             "--quiet", "--scheduler", address, NPSOFTMAX_DATA=fashion_mnist_folder,
         )  # fmt: skip
-    line = one_line(process, 3)
-    assert re.search(r"on worker tcp://127.0.0.1:\d+: fashion-mnist: .*offline; put", line)
+    assert process.returncode == 3
+    what, _, causes = process.stderr.splitlines()
+    assert re.search(r"on worker tcp://127.0.0.1:\d+: fashion-mnist: 4 files are not on", what)
+    assert "; offline; put " in causes

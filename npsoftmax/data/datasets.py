@@ -1,13 +1,16 @@
 """Data sets by name: found locally, downloaded and verified, or drawn by code."""
 
+import hashlib
 import json
 import os
+import re
 import struct
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from npsoftmax.data import idx
 from npsoftmax.data.download import TIMEOUT_SECONDS, RemoteFile, fetch, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
-from npsoftmax.files import publish, read_bytes, readable
+from npsoftmax.files import publish, quoted, read_bytes, readable
 
 __all__ = ["DATASETS", "NAMES", "Dataset", "acquire", "cache_folder", "find", "load"]
 
@@ -33,36 +36,37 @@ class DatasetSource:
     ----------
     name, classes : str, tuple of str
         Its name on the command line and that of its folder; the names of class 0, 1, ...
-    files : dict of str to RemoteFile
-        The IDX files, compressed with gzip. The keys are ``train-images``, ``train-labels``,
-        ``test-images`` and ``test-labels``.
+    files, contents : dict of str to RemoteFile
+        The IDX files, compressed with gzip, and their uncompressed contents. The keys are
+        ``train-images``, ``train-labels``, ``test-images`` and ``test-labels``.
     mirrors : tuple of str
         Base addresses, tried in this order.
-    other_homes : tuple of str
-        Folders where other libraries store the same files; ``~`` is the home folder.
     framing : str
         How the items were placed in the images, as in :class:`Dataset`.
+    other_names : tuple of str
+        Other names of its folder than spellings of ``name``.
     """
 
     name: str
     classes: tuple[str, ...]
     files: dict[str, RemoteFile]
+    contents: dict[str, RemoteFile]
     mirrors: tuple[str, ...]
-    other_homes: tuple[str, ...]
     framing: str
+    other_names: tuple[str, ...] = ()
 
 
-def _mnist_files(*pins: tuple[int, str]) -> dict[str, RemoteFile]:
+def _mnist_files(*pins: tuple[int, str], suffix: str = "") -> dict[str, RemoteFile]:
     """Return files with the names of MNIST from their sizes and hashes."""
-    # Fashion-MNIST adopted these names; only size and hash tell the two apart.
+    # Fashion-MNIST adopted these names; only the hash tells the two apart.
     names = {
-        "train-images": "train-images-idx3-ubyte.gz",
-        "train-labels": "train-labels-idx1-ubyte.gz",
-        "test-images": "t10k-images-idx3-ubyte.gz",
-        "test-labels": "t10k-labels-idx1-ubyte.gz",
+        "train-images": "train-images-idx3-ubyte",
+        "train-labels": "train-labels-idx1-ubyte",
+        "test-images": "t10k-images-idx3-ubyte",
+        "test-labels": "t10k-labels-idx1-ubyte",
     }
     pinned = zip(names.items(), pins, strict=True)
-    return {role: RemoteFile(name, *pin) for (role, name), pin in pinned}
+    return {role: RemoteFile(name + suffix, *pin) for (role, name), pin in pinned}
 
 
 FASHION_MNIST = DatasetSource(
@@ -76,14 +80,21 @@ FASHION_MNIST = DatasetSource(
         (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
         (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
         (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+        suffix=".gz",
+    ),
+    contents=_mnist_files(
+        (47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+        (60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+        (7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+        (10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
     ),
     mirrors=(
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     ),
-    other_homes=("data/FashionMNIST/raw", "~/.keras/datasets/fashion-mnist"),
     framing="bounding-box",
+    other_names=("fashion",),  # in a clone of its repository
 )
 
 MNIST = DatasetSource(
@@ -94,12 +105,18 @@ MNIST = DatasetSource(
         (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
         (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
         (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+        suffix=".gz",
+    ),
+    contents=_mnist_files(
+        (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+        (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+        (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+        (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
     ),
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
-    other_homes=("data/MNIST/raw",),
     framing="centre-of-mass",
 )
 
@@ -107,16 +124,29 @@ DATASETS = {source.name: source for source in (FASHION_MNIST, MNIST)}
 
 
 def find(name: str) -> DatasetSource:
-    """Return the row of a data set in ``DATASETS``.
+    """Return the row of a data set in ``DATASETS``; its name may be spelled as libraries do.
 
     Examples
     --------
-    >>> find("mnist").classes[7]
-    '7'
+    >>> find("FashionMNIST").name
+    'fashion-mnist'
     """
-    if name not in DATASETS:
-        raise InputError(f"data set: expected one of {', '.join(DATASETS)}, got {name!r}")
-    return DATASETS[name]
+    return DATASETS[_official(name, tuple(DATASETS))]
+
+
+def _official(name: str, names: Sequence[str]) -> str:
+    """Return that of some names which ``name`` spells, whatever its case and its marks."""
+    found = [official for official in names if _letters(official) == _letters(str(name))]
+    if found:
+        return found[0]
+    near = get_close_matches(_letters(str(name)), map(_letters, names), 1)
+    meant = next((official for official in names if _letters(official) in near), None)
+    hint = f"; did you mean {meant!r}?" if meant else ""
+    raise InputError(f"data set: expected one of {', '.join(names)}, got {name!r}{hint}")
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 NAMES = (*DATASETS, "garments")
@@ -175,8 +205,9 @@ def load(
 ) -> Dataset:
     """Load a data set by its name, as a :class:`Dataset`.
 
-    The compressed files are looked for in ``data_dir/name``, in the user's cache folder, and
-    where torchvision and Keras store them. They are used only if their SHA-256 is the pinned one.
+    Its four files are looked for in ``data_dir/name`` and ``data_dir``, in the folders that
+    torchvision and Keras make there, in the user's cache folder, and where these two store them by
+    default. They may be compressed with gzip or not. Their SHA-256 decides, not their names.
     Missing files are downloaded. Unpacked copies are kept in the user's cache folder; a copy
     that does not match the checksum in its ``.gz`` file is unpacked again.
     The images of ``garments`` are drawn on first use and kept there too.
@@ -189,8 +220,8 @@ def load(
     name : str
         ``"fashion-mnist"``, ``"mnist"``, or ``"garments"``, which is drawn by code.
     data_dir : path, optional
-        A data folder, which may be read-only if it is complete. Default: ``$NPSOFTMAX_DATA``,
-        else the user's cache folder.
+        A data folder, which may be read-only if it is complete; files are downloaded to
+        ``data_dir/name``. Default: ``$NPSOFTMAX_DATA``, else the user's cache folder.
     mirrors : sequence of str
         Base addresses to try before the built-in ones.
     offline : bool, optional
@@ -204,19 +235,22 @@ def load(
     >>> data.X_train.shape, data.X_train.dtype, data.classes[9]
     ((784, 10240), dtype('uint8'), 'Ankle boot')
     """
-    if name not in NAMES:
-        raise InputError(f"data set: expected one of {', '.join(NAMES)}, got {name!r}")
+    name = _official(name, NAMES)
     if name == "garments":
         return _load_garments()
     source = find(name)
     paths, origin = acquire(source, source.files, data_dir, mirrors, offline, progress)
     copies = cache_folder() / "unpacked" / name
-    arrays, num_reused = {}, 0
+    arrays, reused = {}, []
     for role, path in paths.items():
-        arrays[role], reused = _unpack(path, copies)
-        num_reused += reused
+        if _is_compressed(path):
+            arrays[role], was_there = _unpack(path, copies / source.contents[role].name)
+            reused.append(was_there)
+        else:
+            arrays[role] = idx.memory_map(path)
     sha256 = {file.name: file.sha256 for file in source.files.values()}
-    origin = f"{origin}; {num_reused} of {len(paths)} unpacked copies reused"
+    if reused:
+        origin = f"{origin}; {sum(reused)} of {len(reused)} unpacked copies reused"
     return _dataset(name, source.classes, source.framing, arrays, sha256, origin)
 
 
@@ -229,9 +263,10 @@ def acquire(
     progress: bool = False,
     timeout: float = TIMEOUT_SECONDS,
 ) -> tuple[dict[str, Path], str]:
-    """Find or download the compressed files of a data set; return their verified paths by role.
+    """Find or download the files of a data set; return their verified paths by role.
 
-    The second result describes where the files came from.
+    A file that was found may be compressed or not. The second result describes where the files
+    came from.
 
     Parameters
     ----------
@@ -246,18 +281,17 @@ def acquire(
     """
     if isinstance(mirrors, str):
         raise InputError(f"mirrors: expected a sequence of addresses, got {mirrors!r}; write [...]")
-    home = _expand(data_dir or os.environ.get("NPSOFTMAX_DATA") or cache_folder()) / source.name
+    named = data_dir or os.environ.get("NPSOFTMAX_DATA")
+    home = _expand(named or cache_folder()) / source.name
     if offline is None:
         offline = os.environ.get("NPSOFTMAX_OFFLINE", "").lower() not in ("", "0", "false", "no")
-    folders = [home, cache_folder() / source.name, *map(_expand, source.other_homes)]
-    copies = {role: _find_copy(file, folders) for role, file in files.items()}
+    roots = [home.parent, cache_folder(), *map(_expand, _OTHER_ROOTS)]
+    copies = {role: _find_copy(source, role, roots, bool(named)) for role in files}
     paths = {role: path for role, path in copies.items() if path}
     places = sorted({path.parent for path in paths.values()})
     missing = {role: file for role, file in files.items() if role not in paths}
     if offline and missing:
-        names = ", ".join(map(str, missing.values()))
-        cause = f"offline; put {names} into {home}, or go online"
-        raise _missing_error(source, list(missing.values()), home, cause)
+        raise _missing_error(source, list(missing.values()), home, "offline")
     for role, file in missing.items():
         paths[role] = home / file.name
         try:
@@ -272,9 +306,10 @@ def acquire(
         except DataUnavailableError as error:
             # Another process may have downloaded it in the meantime.
             if verify(paths[role], file):
-                raise _missing_error(source, [file], home, str(error)) from error
-    states = [f"found in {' and '.join(map(str, places))}"] if places else []
-    states += [f"{len(missing)} files downloaded to {home}"] if missing else []
+                left = [each for each in missing.values() if verify(home / each.name, each)]
+                raise _missing_error(source, left, home, str(error)) from error
+    states = [f"found in {' and '.join(map(quoted, places))}"] if places else []
+    states += [f"{len(missing)} files downloaded to {quoted(home)}"] if missing else []
     return {role: paths[role] for role in files}, f"{', '.join(states)}, SHA-256 verified"
 
 
@@ -293,15 +328,71 @@ def _expand(folder: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(folder))
 
 
-def _find_copy(file: RemoteFile, folders: Sequence[Path]) -> Path | None:
-    paths = (folder / file.name for folder in folders)
-    return next((path for path in paths if verify(path, file) is None), None)
+# Where torchvision and Keras store data sets by default.
+_OTHER_ROOTS = ("data", "~/.keras/datasets")
+
+
+# Where torchvision and Keras store data sets by default.
+_OTHER_ROOTS = ("data", "~/.keras/datasets")
+
+
+def _find_copy(source: DatasetSource, role: str, roots: Sequence[Path], named: bool) -> Path | None:
+    """Return a file with the right content, if there is one in some data folders.
+
+    If the user named the first one and it holds another file under such a name, raise
+    CorruptFileError: what was pointed at is not replaced by what is found elsewhere.
+    """
+    file, content = source.files[role], source.contents[role]
+    for root in roots:
+        others = []
+        for path in _candidates(source, file, root):
+            if _is_copy(path, file, content):
+                return path
+            # A wrong file where downloads go is described, or replaced by a download.
+            if path != root / source.name / file.name and os.path.isfile(path):
+                others.append(path)
+        if named and others and root is roots[0]:
+            with readable(others[0]) as stream:
+                remark = _other_dataset(file.name, stream)
+            raise CorruptFileError(
+                f"{source.name}: {quoted(others[0])}: expected {file} or its content, got another "
+                f"file{remark}; name the data set or the folder that you mean, or remove the file"
+            )
+    return None
+
+
+def _candidates(source: DatasetSource, file: RemoteFile, root: Path) -> Iterator[Path]:
+    """Yield where a file may be in a data folder: first where it is downloaded to.
+
+    Other programs name folders FashionMNIST/raw and files train-images.idx3-ubyte, and unpack each
+    file into a folder of its own.
+    """
+    yield root / source.name / file.name
+    pattern = re.sub("-(idx[13]).*", r"[-.]\1*", file.name)
+    names = {_letters(name) for name in (source.name, *source.other_names)}
+    with suppress(OSError, ValueError):  # a folder that is missing, or must not be read
+        inside = (path for base in ("", "data", "datasets") for path in (root / base).glob("*/"))
+        for folder in (root, *sorted(path for path in inside if _letters(path.name) in names)):
+            for place in ("", f"{pattern}/"):
+                yield from sorted(folder.glob(place + pattern))
+                yield from sorted((folder / "raw").glob(place + pattern))
+
+
+def _is_copy(path: Path, file: RemoteFile, content: RemoteFile) -> bool:
+    """Return whether a file is ``file`` or ``content``, or that content compressed by others."""
+    if verify(path, file) is None or verify(path, content) is None:
+        return True
+    try:
+        unpacked = idx.unpack(read_bytes(path, content.size + 2**16), path, content.size)
+    except (InputError, CorruptFileError):
+        return False
+    return hashlib.sha256(unpacked).hexdigest() == content.sha256
 
 
 def _missing_error(
     source: DatasetSource, missing: Sequence[RemoteFile], home: Path, cause: str
 ) -> CorruptFileError | DataUnavailableError:
-    """Return the error for files that are missing or wrong, with the reason why they stay so."""
+    """Return the error for files that are missing or wrong: what, the ways out, and the causes."""
     reasons = []
     for file in missing:
         path = home / file.name
@@ -309,26 +400,40 @@ def _missing_error(
         with suppress(InputError), readable(path) as stream:
             reason += _other_dataset(file.name, stream)
         reasons.append(reason)
-    wrong = any(os.path.lexists(home / file.name) for file in missing)
+    wrong = [file for file in missing if os.path.lexists(home / file.name)]
+    what = f"{len(missing)} files are" if len(missing) > 1 else f"{missing[0].name} is"
+    state = "damaged or another file" if wrong else "not on this machine"
+    failed = "and the network is not used" if cause == "offline" else "and the download failed"
+    files = ", ".join(map(str, missing))
     kind = CorruptFileError if wrong else DataUnavailableError
-    return kind(f"{source.name}: {'; '.join(reasons)}; {cause}")
+    return kind(
+        f"{source.name}: {what} {state}, {failed}\n"
+        "name a folder that has them by --data-dir or NPSOFTMAX_DATA (in Python: data_dir), or an "
+        f"address by --mirror (mirrors){'; or go online' * (cause == 'offline')}\n"
+        f"{'; '.join(reasons)}; {cause}; put {files} into {quoted(home)}"
+    )
 
 
 def _other_dataset(name: str, stream: BinaryIO) -> str:
     """Return a remark if the content is that of the file ``name`` in a known data set."""
     for source in DATASETS.values():
-        for file in source.files.values():
-            if name == file.name and file.mismatch(stream) is None:
+        for role, file in source.files.items():
+            known = (file, source.contents[role])
+            if name == file.name and any(each.mismatch(stream) is None for each in known):
                 return f" (it is the file of {source.name})"
     return ""
 
 
-def _unpack(path: Path, folder: Path) -> tuple[NDArray[Any], bool]:
-    """Return the array in a verified ``.gz`` file, and whether an unpacked copy was reused.
+def _is_compressed(path: Path) -> bool:
+    with readable(path) as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _unpack(path: Path, copy: Path) -> tuple[NDArray[Any], bool]:
+    """Return the array in a verified gzip file, and whether its unpacked copy was reused.
 
     A copy is mapped into memory: unused parts are not loaded, and processes share the rest.
     """
-    copy = folder / path.stem
     with open(path, "rb") as file:
         file.seek(-8, os.SEEK_END)
         # A gzip file ends with the CRC-32 and the length of its content (RFC 1952).
