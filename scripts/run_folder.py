@@ -69,8 +69,8 @@ def claim(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
                 check_unused(folder)
             # The pictures, too: they show a model that this run replaces.
             for name in PICTURES if args.resume else (*PICTURES, *FILES):
-                if os.path.lexists(folder / name):
-                    (folder / name).unlink()
+                # Behind a link, which stays: the new file will be there too.
+                Path(os.path.realpath(folder / name)).unlink(missing_ok=True)
         yield folder
 
 

@@ -3,13 +3,17 @@
 import os
 import shutil
 import stat
+import subprocess
+import tempfile
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
-from npsoftmax.files import publish, read_bytes, remove_stale
+from npsoftmax.files import publish, quoted, read_bytes, remove_stale
 
+needs_modes = pytest.mark.skipif(os.name != "posix", reason="needs the modes of Unix")
 needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
 
 
@@ -130,7 +134,7 @@ def test_a_pipe_or_a_folder_is_never_replaced(tmp_path):
         for backup in (None, tmp_path / "previous"):
             found = "a folder" if "folder" in name else "a device or a pipe"
             with (
-                pytest.raises(OutputError, match=f"cannot write .*{name}: expected .*{found}"),
+                pytest.raises(OutputError, match=f"cannot write .*{name}'?: expected .*{found}"),
                 publish(tmp_path / name, backup) as file,
             ):
                 file.write(b"never")
@@ -138,17 +142,110 @@ def test_a_pipe_or_a_folder_is_never_replaced(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["folder", "link to folder", "link to pipe", "pipe"]
 
 
+@pytest.mark.parametrize("target", ["file", "nothing"])
+def test_a_chain_of_links_is_followed_and_stays(tmp_path, target):
+    link, elsewhere = tmp_path / "link", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").write_bytes(b"old")
+    (elsewhere / "second").symlink_to(target)
+    link.symlink_to(Path("elsewhere", "second"))
+    with publish(link, tmp_path / "previous") as file:
+        file.write(b"new")
+    assert link.is_symlink() and (elsewhere / "second").is_symlink()
+    assert (elsewhere / target).read_bytes() == link.read_bytes() == b"new"
+    assert set(os.listdir(elsewhere)) == {"file", "second", target}
+    if target == "file":
+        assert (tmp_path / "previous").read_bytes() == b"old"
+
+
+def test_links_that_lead_nowhere_are_an_error_and_stay(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to(tmp_path / "unmounted" / "file")
+    for name, reason in (("loop", "Too many levels"), ("gone", "No such file")):
+        complaint = pytest.raises(OutputError, match=f"cannot write .*{name}: {reason}")
+        with complaint, publish(tmp_path / name) as file:
+            file.write(b"x")
+        assert (tmp_path / name).is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["gone", "loop"]
+
+
 @pytest.mark.parametrize("target", ["file", "nothing", "link"])
-def test_a_link_is_replaced_and_its_target_stays(tmp_path, target):
+def test_a_link_is_replaced_on_demand_and_its_target_stays(tmp_path, target):
     link, elsewhere = tmp_path / "link", tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "file").write_bytes(b"not mine")
     link.symlink_to(link if target == "link" else elsewhere / target)
-    with publish(link) as file:
+    with publish(link, follow_links=False) as file:
         file.write(b"mine")
     assert not link.is_symlink() and link.read_bytes() == b"mine"
     assert (elsewhere / "file").read_bytes() == b"not mine"
     assert os.listdir(elsewhere) == ["file"]
+
+
+def test_a_link_to_another_file_system_is_followed(tmp_path):
+    try:
+        memory = tempfile.TemporaryDirectory(dir="/dev/shm")
+    except OSError:
+        pytest.skip("needs a second file system")
+    with memory as folder:
+        elsewhere = Path(folder, "file")
+        elsewhere.write_bytes(b"old")
+        (tmp_path / "link").symlink_to(elsewhere)
+        with publish(tmp_path / "link", tmp_path / "previous") as file:
+            file.write(b"new")
+        assert elsewhere.read_bytes() == b"new" and os.listdir(folder) == ["file"]
+    assert (tmp_path / "previous").read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["link", "previous"]
+
+
+@needs_modes
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o2755])
+@pytest.mark.parametrize("links", [True, False])
+def test_an_existing_file_keeps_its_mode(tmp_path, monkeypatch, mode, links):
+    path, previous = tmp_path / "file", tmp_path / "previous"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(1, "no")))
+    with publish(path, previous) as file:
+        # A secret is not readable by others for a moment.
+        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
+        file.write(b"new")
+    assert {stat.S_IMODE(found.stat().st_mode) for found in (path, previous)} == {mode}
+
+
+@needs_modes
+@pytest.mark.skipif(os.name == "posix" and os.getuid() != 0, reason="needs root")
+def test_root_leaves_a_file_to_its_owner(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    os.chown(path, 1234, 5678)
+    with publish(path) as file:
+        file.write(b"new")
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1234, 5678, 0o600)
+
+
+@needs_modes
+def test_a_read_only_file_is_not_replaced(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"kept")
+    path.chmod(0o444)
+    with pytest.raises(OutputError, match="file: the file is read-only"), publish(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"kept" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", [
+    "plain", "with  space", "a;b", "it's", "$HOME", "-x", "new\nline", "größe", "\udcff", "\\'\t1",
+])  # fmt: skip
+def test_a_shell_takes_a_quoted_path(tmp_path, name):
+    text = quoted(name)
+    assert text.isprintable()
+    (tmp_path / name).write_bytes(name.encode(errors="surrogateescape"))
+    read = subprocess.run(["bash", "-c", f"cat {text}"], cwd=tmp_path, capture_output=True)
+    assert read.stdout.decode(errors="surrogateescape") == name, read.stderr
 
 
 PART = ".checkpoint.npz.0123456789abcdef.part"

@@ -293,6 +293,23 @@ def test_a_run_is_replaced_only_with_force_and_then_as_a_whole(train, tmp_path):
     assert {path.name for path in run.iterdir()} == {"notes.txt", "checkpoint.npz"}
 
 
+def test_links_in_a_run_folder_stay_even_with_force(train, tmp_path):
+    run, disk = tmp_path / "run", tmp_path / "disk"
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+    disk.mkdir()
+    for name in ("model.npz", "checkpoint.npz"):
+        (run / name).rename(disk / name)
+        (run / name).symlink_to(disk / name)
+    before = (disk / "model.npz").read_bytes()
+    for flags in (["--resume", "--epochs", "3"], ["--force", "--seed", "1"]):
+        process = train(*SMALL, "--run-dir", "run", *flags)
+        assert process.returncode == 0, process.stderr
+        assert (run / "model.npz").is_symlink() and (run / "checkpoint.npz").is_symlink()
+        assert (disk / "model.npz").read_bytes() != before
+        before = (disk / "model.npz").read_bytes()
+    assert sorted(os.listdir(disk)) == ["checkpoint.npz", "model.npz"]
+
+
 @pytest.mark.parametrize(
     ("flags", "environment"),
     [

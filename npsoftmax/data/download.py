@@ -144,7 +144,8 @@ def fetch(
     places = [_Mirror(f"{mirror.rstrip('/')}/{file.name}") for mirror in mirrors]
     bar = tqdm(total=file.size, desc=file.name, unit="B", unit_scale=True, disable=not progress)
     try:
-        with bar, publish(path) as part:
+        # A link that led to another file is replaced: that file is not ours.
+        with bar, publish(path, follow_links=False) as part:
             _Transfer(file, part, bar, identify, timeout).run(places)
     except MirrorError as error:
         raise DataUnavailableError(
