@@ -84,7 +84,8 @@ def publish(
             previous = None
             if backup is not None and old and target.exists():
                 kept = _behind_links(backup)
-                unfinished.append(previous := _temporary_name(kept))
+                previous = kept.with_name(_temporary_name(target).name)
+                unfinished.append(previous)
                 _hard_link_or_copy(target, previous, old)
             os.replace(temporary, target)
             _sync_folder(target.parent)

@@ -70,7 +70,8 @@ def claim(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
             # The pictures, too: they show a model that this run replaces.
             for name in PICTURES if args.resume else (*PICTURES, *FILES):
                 # Behind a link, which stays: the new file will be there too.
-                Path(os.path.realpath(folder / name)).unlink(missing_ok=True)
+                if os.path.lexists(path := os.path.realpath(folder / name)):
+                    os.unlink(path)
         yield folder
 
 
