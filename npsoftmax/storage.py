@@ -297,5 +297,13 @@ if __name__ == "__main__":
     from npsoftmax.checkpoint import verify_files
 
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently if the output is closed
-    sys.exit(verify_files())
+        # End silently if the output is closed; a session that ran this goes on as before.
+        before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        code = verify_files()
+        if sys.stdout:
+            sys.stdout.flush()
+    finally:
+        if hasattr(signal, "SIGPIPE"):
+            signal.signal(signal.SIGPIPE, before)
+    sys.exit(code)

@@ -11,9 +11,11 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
 try:
@@ -102,23 +104,41 @@ def run(
 
     The codes: 0 done, 1 unexpected, 2 usage, 3 data unavailable, 4 data or model file corrupt,
     5 diverged, 6 cluster lost, 130 interrupted.
+
+    A process that goes on afterwards, such as a notebook or ``python -i``, is left as it was found.
     """
+    # Nothing comes after a script that Python itself started, unless Python was told so.
+    goes_on = sys._getframe(1).f_back is not None or bool(sys.flags.inspect)
+    with left_as_found() if goes_on else nullcontext():
+        return _run(parser, command, argv, goes_on)
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None,
+    goes_on: bool,
+) -> int:
     _prepare_streams()
     args = parser.parse_args(argv)
     warnings.showwarning = lambda message, *_: warn(parser.prog, str(message))
-    # SIGTERM ends a command as Ctrl-C does: temporary files are removed, the exit code is 130.
-    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    args.threads = set_threads(getattr(args, "threads", None))
+    handle_signals(_interrupt)
+    args.threads = choose_threads(getattr(args, "threads", None))
+    if not goes_on:  # NumPy would keep these numbers for as long as it is loaded
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(args.threads or 1)))
     try:
         command(args)
         sys.stdout.flush()
-        _ignore_signals()
+        # The command is about to end: a signal must not change its exit code or print a traceback.
+        handle_signals(signal.SIG_IGN)
     except (Exception, KeyboardInterrupt) as error:
-        _ignore_signals()
+        handle_signals(signal.SIG_IGN)
         code, text = _explain(error)
         if args.debug:
             traceback.print_exc()
+        if isinstance(error, BrokenPipeError) and not goes_on:
+            # Python flushes stdout again at exit, which must not fail a second time.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         label = "" if code == 130 else "error: "
         # Where data are missing, the way out is not at the end of a thousand characters.
         missing = isinstance(error, DataUnavailableError | CorruptFileError)
@@ -126,6 +146,33 @@ def run(
         print(f"{parser.prog}: {label}" + "\n  ".join(map(one_line, lines)), file=sys.stderr)
         return code
     return 0
+
+
+@contextmanager
+def left_as_found() -> Iterator[None]:
+    """Undo at the end what a command changes of its process."""
+    import logging
+
+    environment, logs = dict(os.environ), logging.root.manager.disable
+    streams = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    modes = [(s, s.errors) for s in streams.values() if hasattr(s, "reconfigure")]
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    with warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            if current_thread() is main_thread():
+                for number, handler in handlers.items():
+                    if handler is not None:  # it is not Python's, and was left alone
+                        signal.signal(number, handler)
+            logging.disable(logs)
+            for variable in os.environ.keys() - environment.keys():
+                del os.environ[variable]
+            os.environ.update(environment)
+            for name, stream in streams.items():
+                setattr(sys, name, stream)
+            for stream, errors in modes:
+                stream.reconfigure(errors=errors)
 
 
 def _prepare_streams() -> None:
@@ -137,17 +184,49 @@ def _prepare_streams() -> None:
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
-def _ignore_signals() -> None:
-    # The command is about to end: a signal must not change its exit code or print a traceback.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+# What asks a process to stop: Ctrl-C, the system, a terminal that closes, and the warnings of batch
+# systems before they end a job.
+STOP_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+]
+
+
+def handle_signals(handler: Any) -> dict[int, Any]:
+    """Let ``handler`` receive what asks to stop; return the previous handlers.
+
+    An ignored signal stays ignored: that is how ``nohup`` and shells protect their jobs.
+    """
+    if current_thread() is not main_thread():
+        return {}  # Python runs handlers in the main thread only
+    left_alone = (signal.SIG_IGN, None)
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) not in left_alone]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def _interrupt(number: int, _: object) -> None:
+    """End a command as Ctrl-C does: temporary files are removed, the exit code is 130."""
+    note_signal(number)
+    raise KeyboardInterrupt
+
+
+def note_signal(number: int) -> None:
+    """If a terminal that has closed sent the signal, send what is printed there to nowhere."""
+    if number != getattr(signal, "SIGHUP", None):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a stream without a descriptor
+            descriptor = stream.fileno()
+            try:
+                os.write(descriptor, b"")
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
     """Return the exit code of an exception and its text."""
     if isinstance(error, BrokenPipeError):
-        # Python flushes stdout again at exit, which must not fail a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1, "stopped: output closed (broken pipe)"
     if hasattr(error, "exit_code"):
         return error.exit_code, str(error)
@@ -183,28 +262,27 @@ def warn(program: str, text: str) -> None:
     print(f"{program}: warning: {one_line(text)}", file=sys.stderr)
 
 
-def set_threads(count: int | None) -> int | None:
-    """Set the number of BLAS threads; NumPy reads it when it loads.
+def choose_threads(count: int | None) -> int | None:
+    """Return the number of BLAS threads from the flag or the environment, None if neither has one.
 
-    The default is the number in the environment, else one: the products of one batch are too small
-    to gain from a second thread, and two threads on busy cores took 3 to 12 times as long. Returns
-    the number from the flag or the environment, or None if neither names one.
+    The default is one: the products of one batch are too small to gain from a second thread, and
+    two threads on busy cores took 3 to 12 times as long.
     """
     if count is None:
         # OpenMP's variable may list a number for each level of nesting; the first one counts.
         values = [os.environ.get(name, "").split(",")[0].strip() for name in THREAD_VARIABLES]
         numbers = [int(value) for value in values if re.fullmatch("[0-9]{1,4}", value)]
         count = next((number for number in numbers if 0 < number <= MAX_THREADS), None)
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count or 1)))
     return count
 
 
-def limit_blas(count: int) -> None:
-    """Limit the threads of a BLAS that ignores the environment or was loaded before."""
+def limit_blas(count: int) -> AbstractContextManager[object]:
+    """Limit the threads of the BLAS for a block, also of one that does not read the environment."""
     import numpy  # noqa: F401
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(count, user_api="blas")
+    limits: AbstractContextManager[object] = threadpool_limits(count, user_api="blas")
+    return limits
 
 
 def load(args: argparse.Namespace, name: str) -> "npsoftmax.Dataset":

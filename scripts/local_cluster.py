@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 DASHBOARD = "127.0.0.1:8787"
 CONNECT_SECONDS = 10
 MAX_WORKERS_PER_CORE = 8
-# A terminal sends Ctrl-C to the workers too: they must finish the step before the checkpoint.
-IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+# A terminal or a batch system signals the workers too: they must finish the step before the
+# checkpoint.
+IGNORE_SIGNALS = """
+import signal
+for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+"""
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -67,7 +73,7 @@ def start(count: int, debug: bool) -> Iterator["Client"]:
             threads_per_worker=1,
             dashboard_address=DASHBOARD,
             silence_logs=logging.WARNING if debug else logging.CRITICAL,
-            preload=IGNORE_CTRL_C,
+            preload=IGNORE_SIGNALS,
         )
     with cluster, Client(cluster) as client:
         yield client

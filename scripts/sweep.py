@@ -83,7 +83,6 @@ def sweep(args: argparse.Namespace) -> None:
     """Do the whole job: data, a table that grows, the best value, files."""
     values = complete(args)
     say: Say = (lambda _: None) if args.quiet or args.json else partial(print, flush=True)
-    command_line.limit_blas(args.threads or 1)
     data = hold_out(command_line.load(args, args.dataset), args.seed)
     setting = args.setting.replace("_", "-")
     folder = Path(args.run_dir or f"runs/sweep-{setting}-{run_folder.timestamp()}")
@@ -96,7 +95,8 @@ def sweep(args: argparse.Namespace) -> None:
         f"{setting.replace('-', ' '):>10}  {HEADER}"
     )
     try:
-        outcomes, diverged = compare(args, values, data, say)
+        with command_line.limit_blas(args.threads or 1):
+            outcomes, diverged = compare(args, values, data, say)
     except BaseException:
         folder.rmdir()  # so that the same command can run again
         raise

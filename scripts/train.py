@@ -102,10 +102,10 @@ def train(args: argparse.Namespace) -> None:
     check_numbers(args)
     local_cluster.check_flags(args)
     run_folder.check(args)
-    command_line.limit_blas(args.threads or 1)
-    data = choose_data(args)
-    with local_cluster.connect(args, say) as client:
-        train_with(SOLVERS[args.solver](args, data, client), say, started)
+    with command_line.limit_blas(args.threads or 1):
+        data = choose_data(args)
+        with local_cluster.connect(args, say) as client:
+            train_with(SOLVERS[args.solver](args, data, client), say, started)
 
 
 def complete(args: argparse.Namespace) -> None:
@@ -394,11 +394,14 @@ class InterruptionError(NpsoftmaxError):
 
 @contextmanager
 def signals_stop_between_steps(solver: Solver, bar: "tqdm[Any]") -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end training between two steps."""
+    """Let the first signal that asks to stop end training between two steps."""
     received: list[int] = []
+    impatient = (signal.SIGINT, signal.SIGTERM)
 
     def receive(number: int, _: object) -> None:
-        if received:
+        command_line.note_signal(number)
+        # A terminal that closes, and its shell, send one each; a batch system may warn twice.
+        if received and number in impatient:
             raise KeyboardInterrupt
         received.append(number)
 
@@ -408,14 +411,14 @@ def signals_stop_between_steps(solver: Solver, bar: "tqdm[Any]") -> Iterator[Non
             raise InterruptionError
 
     solver.trainer.on_step = on_step
-    # An ignored signal stays ignored: that is how a shell protects its background jobs.
-    heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
-    handlers = {number: signal.signal(number, receive) for number in heard}
+    handlers = command_line.handle_signals(receive)
     try:
         yield
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            # The checkpoint is written next.
+            ignored = received and number not in impatient
+            signal.signal(number, signal.SIG_IGN if ignored else handler)
 
 
 @contextmanager

@@ -2,17 +2,14 @@
 
 import io
 import json
-import logging
 import os
 import runpy
-import signal
 import subprocess
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -49,20 +46,15 @@ def run_here(script, folder, *arguments, **environment):
 
 @contextmanager
 def undone():
-    """Undo what a command changes of its process, which usually ends with it."""
+    """Undo what a test changes of this process before it runs a command."""
     folder, arguments, environment = os.getcwd(), sys.argv, dict(os.environ)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    logs = logging.root.manager.disable
-    with threadpool_limits(1, "blas"), np.errstate(), warnings.catch_warnings():
+    with threadpool_limits(1, "blas"), warnings.catch_warnings():
         warnings.resetwarnings()
         for category in SILENT:
             warnings.simplefilter("ignore", category)
         try:
             yield
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            logging.disable(logs)
             sys.argv = arguments
             os.chdir(folder)
             for variable in os.environ.keys() - environment.keys():

@@ -109,8 +109,7 @@ def test_the_number_of_threads_comes_from_the_environment_else_is_one(
     monkeypatch, environment, threads
 ):
     monkeypatch.setattr(os, "environ", environment)
-    assert command_line.set_threads(None) == threads
-    assert environment == dict.fromkeys(command_line.THREAD_VARIABLES, str(threads or 1))
+    assert command_line.choose_threads(None) == threads
 
 
 def test_the_first_of_the_variables_reaches_the_blas(train_process):
