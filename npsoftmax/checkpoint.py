@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from npsoftmax import lbfgs, storage
 from npsoftmax.errors import CorruptFileError, InputError, ResumeWarning
+from npsoftmax.files import quoted
 from npsoftmax.history import EpochRecord, IterationRecord, Progress, rebuild
 from npsoftmax.model import SoftmaxRegression
 
@@ -189,7 +190,7 @@ class SolverCheckpoint:
         numbers = [record.iteration for record in history]
         if not numbers or numbers != list(range(len(numbers))):
             raise CorruptFileError(
-                f"{path}: expected a history of iterations 0, 1, ..., got {numbers[:5]}"
+                f"{quoted(path)}: expected a history of iterations 0, 1, ..., got {numbers[:5]}"
             )
         columns = {name: np.asfortranarray(array) for name, array in arrays.items()}
         pairs = _take_pairs(columns, path)
@@ -230,7 +231,7 @@ def read_solver_checkpoint(
     # Another machine may round a float32 objective differently, by much less than this.
     if not math.isclose(value, last.objective, rel_tol=1e-5):
         raise CorruptFileError(
-            f"{path}: expected the data and weights of its run, with the objective "
+            f"{quoted(path)}: expected the data and weights of its run, with the objective "
             f"{last.objective}, got others, with {value}; resume with the same data, or start a "
             "new run"
         )
@@ -258,7 +259,7 @@ def newest_usable(path: str | os.PathLike[str], load: Callable[[Path], Result]) 
             raise CorruptFileError(
                 f"{error}; the previous one is unusable too: {second}"
             ) from error
-        warnings.warn(f"{error}; resuming from {earlier}", ResumeWarning, stacklevel=3)
+        warnings.warn(f"{error}; resuming from {quoted(earlier)}", ResumeWarning, stacklevel=3)
         return result
 
 
@@ -282,19 +283,29 @@ def as_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"identity: expected what JSON can hold, got {error}") from error
 
 
-def check_settings(there: Mapping[str, Any], here: Mapping[str, Any], source: object) -> None:
+def check_settings(
+    there: Mapping[str, Any], here: Mapping[str, Any], source: str | os.PathLike[str]
+) -> None:
     """Raise InputError, naming the differences, unless the settings are those of the run."""
     differing = ", ".join(
         f"{name if name in here else repr(name)[:80]} "
-        f"{there.get(name)!r:.80} there, {here.get(name)!r:.80} here"
+        f"{_differences(there.get(name), here.get(name))}"
         for name in {**there, **here}
         if there.get(name) != here.get(name)
     )
     if differing:
         raise InputError(
-            f"{source}: expected the settings of this run, got others: {differing:.300}; "
+            f"{quoted(source)}: expected the settings of this run, got others: {differing:.300}; "
             "resume with the settings of the checkpoint, or start a new run"
         )
+
+
+def _differences(there: object, here: object) -> str:
+    """Return how two settings differ; of nested ones the names, since a cut hash says nothing."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = [repr(n)[:80] for n in {**there, **here} if there.get(n) != here.get(n)]
+        return f"of {', '.join(names[:4])}"
+    return f"{there!r:.80} there, {here!r:.80} here"
 
 
 def environment(threads: int | None = None) -> dict[str, Any]:
@@ -403,7 +414,7 @@ def _describe(path: str) -> str:
         state = SolverCheckpoint.read(path)
         iterations = state.history[-1].iteration
         return f"a {kind} after {iterations} iterations: {_list({'theta': state.x})}"
-    raise CorruptFileError(f"{path}: expected a model or a checkpoint, got a {kind:.80}")
+    raise CorruptFileError(f"{quoted(path)}: expected a model or a checkpoint, got a {kind:.80}")
 
 
 def _list(arrays: Arrays) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.errors import CorruptFileError, InputError, OutputError
-from npsoftmax.files import publish, read_bytes
+from npsoftmax.files import publish, quoted, read_bytes
 
 __all__ = ["FORMAT_VERSION", "MAX_BYTES", "is_whole", "kind_of", "previous", "read", "write"]
 
@@ -88,13 +88,15 @@ def write(
         raise InputError(f"metadata: {error}; keep less in it") from error
     content = _seal({**arrays, _METADATA: np.frombuffer(text.encode(), dtype=np.uint8)})
     if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: expected at most {MAX_BYTES} bytes, got {len(content)}")
+        raise InputError(f"{quoted(path)}: expected at most {MAX_BYTES} bytes, got {len(content)}")
     kept = previous(path) if keep_previous and is_whole(path) else None
     with publish(path, kept) as file:
         file.write(content)
         file.seek(0)
         if file.read() != content:
-            raise OutputError(f"cannot write {path}: the file does not read back identically")
+            raise OutputError(
+                f"cannot write {quoted(path)}: the file does not read back identically"
+            )
 
 
 def read(
@@ -107,7 +109,9 @@ def read(
     """
     arrays, found, metadata = _read(path, max_bytes)
     if found != kind:
-        raise CorruptFileError(f"{path}: expected a {kind}, got a {found:.80}; name another file")
+        raise CorruptFileError(
+            f"{quoted(path)}: expected a {kind}, got a {found:.80}; name another file"
+        )
     return arrays, metadata
 
 
@@ -143,7 +147,7 @@ def previous(path: str | os.PathLike[str]) -> Path:
 
 
 def _read(path: str | os.PathLike[str], max_bytes: int) -> tuple[Arrays, str, dict[str, Any]]:
-    arrays = _unseal(read_bytes(path, max_bytes), path)
+    arrays = _unseal(read_bytes(path, max_bytes), quoted(path))
     try:
         # json.dumps writes ASCII; other characters would take four times the memory.
         text = str(arrays.pop(_METADATA).tobytes(), "ascii")
@@ -157,10 +161,12 @@ def _read(path: str | os.PathLike[str], max_bytes: int) -> tuple[Arrays, str, di
             raise ValueError("a kind that cannot be printed")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
-        raise CorruptFileError(f"{path}: expected metadata as JSON, got {reason}") from error
+        raise CorruptFileError(
+            f"{quoted(path)}: expected metadata as JSON, got {reason}"
+        ) from error
     if version != FORMAT_VERSION:
         raise CorruptFileError(
-            f"{path}: expected format version {FORMAT_VERSION}, got {str(version)[:80]}; "
+            f"{quoted(path)}: expected format version {FORMAT_VERSION}, got {str(version)[:80]}; "
             "read it with the npsoftmax that wrote it"
         )
     return arrays, kind, metadata

@@ -246,8 +246,10 @@ def _caused_by_interruption(error: BaseException | None) -> bool:
 
 def one_line(text: str) -> str:
     """Return a text without line breaks and control characters."""
-    # Parts of it may come from a server or a file, and terminals obey control characters.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    # Parts of it may come from a server or a file, and terminals obey control characters. Spaces
+    # stay: they may belong to a path.
+    text = re.sub(r"\s*[\r\n]\s*", " ", text)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def script(name: str) -> str:

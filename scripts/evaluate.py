@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import command_line
 
 from npsoftmax.errors import InputError
+from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +66,9 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps({**report, "pictures": list(map(str, pictures))}))
     elif not args.quiet and pictures:
-        print(f"\nwritten  {pictures[0].parent}: {' '.join(path.name for path in pictures)}")
+        print(
+            f"\nwritten  {quoted(pictures[0].parent)}: {' '.join(path.name for path in pictures)}"
+        )
 
 
 def trained_on(model: str) -> str | None:

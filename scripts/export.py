@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import command_line
 
 from npsoftmax.errors import InputError
+from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
     import npsoftmax
@@ -57,8 +58,7 @@ def export(args: argparse.Namespace) -> None:
         use = uses(model)[name]
         files.append({"format": name, "path": str(path), "bytes": size, "use": use})
         if not (args.json or args.quiet):
-            name = command_line.one_line(str(path))
-            print(f"{name}  {size:,} bytes", *use, sep="\n  ")
+            print(f"{quoted(path)}  {size:,} bytes", *use, sep="\n  ")
     if args.json:
         print(json.dumps({**about(model), "classes": model.classes, "files": files}))
 
@@ -84,7 +84,9 @@ def check_no_model(model: str, paths: Iterable[Path]) -> None:
 
     for path in paths:
         if os.path.exists(path) and (os.path.samefile(model, path) or storage.is_whole(path)):
-            raise InputError(f"{path}: expected a file other than a model; name one with -o")
+            raise InputError(
+                f"{quoted(path)}: expected a file other than a model; name one with -o"
+            )
 
 
 def about(model: "npsoftmax.SoftmaxRegression") -> dict[str, Any]:

@@ -15,6 +15,7 @@ import command_line
 from evaluate import PICTURES
 
 from npsoftmax.errors import InputError, OutputError
+from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,15 +23,9 @@ if TYPE_CHECKING:
 
     from npsoftmax.ext import plots
 
+CHECKPOINTS = ("checkpoint.previous.npz", "checkpoint.npz")
 # The checkpoint is removed last: as long as any file of a run exists, it can be resumed.
-FILES = (
-    "model.npz",
-    "history.jsonl",
-    "summary.json",
-    "curves.png",
-    "checkpoint.previous.npz",
-    "checkpoint.npz",
-)
+FILES = ("model.npz", "history.jsonl", "summary.json", "curves.png", *CHECKPOINTS)
 # These flags do not change the results: a resumed run has the summary of an uninterrupted one.
 NOT_SETTINGS = (
     "data_dir", "mirror", "offline", "scheduler", "workers", "run_dir", "force", "resume", "quiet",
@@ -45,8 +40,11 @@ def check(args: argparse.Namespace) -> None:
             raise InputError("--resume: expected --run-dir DIR with the run to resume; name it")
         return
     folder = Path(args.run_dir)
-    if args.resume and not os.path.isdir(folder):
-        raise InputError(f"cannot read {folder}/checkpoint.npz: no such folder; check the name")
+    if args.resume == "always" and not os.path.isdir(folder):
+        raise InputError(
+            f"cannot read {quoted(folder / 'checkpoint.npz')}: no such folder; check the name, or "
+            "start with --resume=auto"
+        )
     if not args.resume and not args.force:
         with os_errors_as_ours(folder), suppress(FileNotFoundError):
             if not {path.name for path in folder.iterdir()}.isdisjoint(FILES):
@@ -65,7 +63,9 @@ def claim(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
     with lock(folder):
         with os_errors_as_ours(folder):
             remove_stale(folder, older_than=0)  # the process that wrote them has ended
-            if not args.resume and not args.force:
+            if args.resume == "auto":
+                args.resume = choose_beginning(folder, args.force)
+            elif not args.resume and not args.force:
                 check_unused(folder)
             # The pictures, too: they show a model that this run replaces.
             for name in PICTURES if args.resume else (*PICTURES, *FILES):
@@ -73,6 +73,19 @@ def claim(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
                 if os.path.lexists(path := os.path.realpath(folder / name)):
                     os.unlink(path)
         yield folder
+
+
+def choose_beginning(folder: Path, force: bool) -> str | None:
+    """Return "always" if the folder has a run to resume, None if one may start there.
+
+    Other files may be there already, such as the log of the job.
+    """
+    names = {path.name for path in folder.iterdir()}
+    if not names.isdisjoint(CHECKPOINTS):
+        return "always"
+    if not force and not names.isdisjoint(FILES):
+        check_unused(folder)
+    return None
 
 
 def timestamp() -> str:
@@ -84,8 +97,8 @@ def check_unused(folder: Path) -> None:
     """Raise OutputError if there is a run in the folder."""
     if any(folder.iterdir()):
         raise OutputError(
-            f"{folder} holds a run already; name another folder with --run-dir, resume the run "
-            "with --resume, or overwrite it with --force"
+            f"{quoted(folder)} holds a run already, or other files; name another folder with "
+            "--run-dir, resume the run with --resume, or overwrite it with --force"
         )
 
 
@@ -98,7 +111,8 @@ def os_errors_as_ours(folder: Path) -> Iterator[None]:
         if error.errno is None:
             raise  # the package's own errors are OSErrors too
         raise OutputError(
-            f"cannot make the run folder {folder}: {error.strerror}; name another with --run-dir"
+            f"cannot make the run folder {quoted(folder)}: {error.strerror}; name another with "
+            "--run-dir"
         ) from error
 
 
@@ -117,11 +131,11 @@ def lock(folder: Path) -> Iterator[None]:
     except BlockingIOError as error:
         os.close(descriptor)
         raise OutputError(
-            f"{folder}: another run is using it; wait for it to end, or name another folder with "
-            "--run-dir"
+            f"{quoted(folder)}: another run is using it; wait for it to end, or name another "
+            "folder with --run-dir"
         ) from error
     except OSError as error:
-        reason = f"{folder} cannot be locked against other runs: {error.strerror}"
+        reason = f"{quoted(folder)} cannot be locked against other runs: {error.strerror}"
         command_line.warn("train.py", reason)
     try:
         yield

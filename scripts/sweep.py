@@ -19,6 +19,7 @@ import command_line
 import run_folder
 
 from npsoftmax.errors import DivergedError, InputError
+from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         description="Compare values of the learning rate, or of the batch size, on a sixth of the "
         "training images, which is held out.",
     )
-    flags.add_argument("setting", choices=("lr", "batch-size"), help="what to compare")
+    flags.add_argument("setting", nargs="?", choices=("lr", "batch-size"), help="what to compare")
     flags.add_argument("--dataset", metavar="NAME", default="fashion-mnist",
         help="fashion-mnist (the default), mnist or garments")  # fmt: skip
     command_line.add_data_flags(flags)
@@ -116,13 +117,18 @@ def sweep(args: argparse.Namespace) -> None:
     run_folder.write_json(folder / "sweep.json", report)
     picture = partial(draw, args, outcomes, diverged)
     run_folder.write_picture("sweep.py", folder / "sweep.png", picture)
-    say(f"written    {folder}: {' '.join(sorted(path.name for path in folder.iterdir()))}")
+    say(f"written    {quoted(folder)}: {' '.join(sorted(path.name for path in folder.iterdir()))}")
     if args.json:
         print(json.dumps({**report, "run_dir": str(folder)}))
 
 
 def complete(args: argparse.Namespace) -> list[float]:
     """Return the values to compare, and set the other setting to one value."""
+    if args.setting is None:
+        raise InputError(
+            "expected what to compare, lr or batch-size, got none; for example: "
+            f"{command_line.script('sweep.py')} lr"
+        )
     args.setting = args.setting.replace("-", "_")
     (other,) = set(SETTINGS) - {args.setting}
     fixed = getattr(args, other) or [SETTINGS[other].usual]

@@ -21,7 +21,14 @@ import command_line
 import local_cluster
 import run_folder
 
-from npsoftmax.errors import ClusterError, DataUnavailableError, InputError, NpsoftmaxError
+from npsoftmax.errors import (
+    ClusterError,
+    CorruptFileError,
+    DataUnavailableError,
+    InputError,
+    NpsoftmaxError,
+)
+from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -65,7 +72,10 @@ def parser() -> argparse.ArgumentParser:
     run = flags.add_argument_group("run")
     run.add_argument("--run-dir", metavar="DIR", help="default runs/<data set>-<time>")
     run.add_argument("--force", action="store_true", help="overwrite an existing run")
-    run.add_argument("--resume", action="store_true", help="resume the run in --run-dir")
+    run.add_argument("--resume", nargs="?", const="always", choices=("always", "auto"),
+        metavar="auto",
+        help="resume the run in --run-dir; with =auto, start it if there is none yet, so that the "
+        "same command serves a job that is started again")  # fmt: skip
     run.add_argument("--checkpoint-every", type=command_line.positive, metavar="STEPS",
         help="also write checkpoint.npz after every STEPS steps; default: after each epoch, every "
         "10 iterations")  # fmt: skip
@@ -157,11 +167,13 @@ def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
 def train_with(solver: "Solver", say: Say, started: float) -> None:
     """Train, and write the run folder."""
     args, data, trainer = solver.args, solver.data, solver.trainer
+    automatic = args.resume == "auto"
     with run_folder.claim(args, data.name) as folder:
         trainer.checkpoint = folder / "checkpoint.npz"
         if args.resume:
             resume(solver)
         introduce(solver, say)
+        say_beginning(solver, folder, automatic, say)
         loaded = perf_counter()
         with advice_to_resume(solver, folder):
             train_and_print(solver, folder, say)
@@ -178,12 +190,13 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
         files = [name for name in run_folder.FILES if (folder / name).exists()]
     for line in confusions(data, trainer.model):
         say(line)
-    say(f"written   {folder}: {' '.join(files)}")
-    where = "" if args.data_dir is None else f" --data-dir {args.data_dir}"
-    say(f"evaluate  python scripts/evaluate.py {folder / 'model.npz'}{where}")
+    say(f"written   {quoted(folder)}: {' '.join(files)}")
+    where = f" --data-dir {quoted(args.data_dir)}" if args.data_dir else ""
+    say(f"evaluate  {command_line.script('evaluate.py')} {quoted(folder / 'model.npz')}{where}")
     if args.json:
         history = [asdict(record) for record in trainer.history]
-        print(json.dumps({**summary, "run_dir": str(folder), "history": history}))
+        told = {"run_dir": str(folder), "resumed": bool(args.resume), "history": history}
+        print(json.dumps({**summary, **told}))
 
 
 class Task:
@@ -213,6 +226,7 @@ class Minibatches(Task):
     """Stochastic gradient descent, epoch after epoch."""
 
     UNIT = "epochs"
+    CHECKPOINT = "checkpoint"
 
     def __init__(
         self, args: argparse.Namespace, data: "npsoftmax.Dataset", client: None = None
@@ -257,6 +271,7 @@ class ExactOptimum(Task):
     """L-BFGS on all samples, to the optimum."""
 
     UNIT = "max-iterations"
+    CHECKPOINT = "checkpoint of the lbfgs solver"
 
     def __init__(
         self, args: argparse.Namespace, data: "npsoftmax.Dataset", client: "Client | None" = None
@@ -328,11 +343,20 @@ def make_optimiser(args: argparse.Namespace) -> "npsoftmax.optimisers.Optimiser"
 def resume(solver: Solver) -> None:
     """Load the checkpoint of the run, unless it has done more than the flags ask for."""
     folder = solver.args.run_dir
-    solver.trainer.resume(Path(folder) / "checkpoint.npz")
+    try:
+        solver.trainer.resume(Path(folder) / "checkpoint.npz")
+    except CorruptFileError as error:
+        (other,) = DEFAULTS.keys() - {solver.args.solver}
+        if f"got a {SOLVERS[other].CHECKPOINT};" not in str(error):
+            raise
+        raise InputError(
+            f"{quoted(folder)}: expected a run with --solver {solver.args.solver}, got one with "
+            f"--solver {other}; resume it with that"
+        ) from error
     if solver.done > solver.total:
         raise InputError(
-            f"--{solver.UNIT}: expected at least the {solver.done} that {folder} has done, got "
-            f"{solver.total}; the number includes those before --resume"
+            f"--{solver.UNIT}: expected at least the {solver.done} that {quoted(folder)} has done, "
+            f"got {solver.total}; the number includes those before --resume"
         )
 
 
@@ -345,8 +369,16 @@ def introduce(solver: Solver, say: Say) -> None:
     )
     say(f"model     {solver.model!r}{solver.start}")
     say(f"training  {solver.introduction}")
+
+
+def say_beginning(solver: Solver, folder: Path, automatic: bool, say: Say) -> None:
+    """Print whether a run was resumed; with --resume=auto also where, or that it starts."""
+    where = f" in {quoted(folder)}" if automatic else ""
     if solver.args.resume:
-        say(f"resumed   {solver.position()}")
+        end = ": nothing is left to train" if solver.done >= solver.total else ""
+        say(f"resumed   {solver.position()}{where}{end}")
+    elif automatic:
+        say(f"started   {quoted(folder)}: there was nothing to resume")
 
 
 def train_and_print(solver: Solver, folder: Path, say: Say) -> None:
@@ -425,7 +457,9 @@ def signals_stop_between_steps(solver: Solver, bar: "tqdm[Any]") -> Iterator[Non
 def advice_to_resume(solver: Solver, folder: Path) -> Iterator[None]:
     """After a signal or the loss of a cluster, keep the progress and say how to resume."""
     trainer = solver.trainer
-    how = f"with the same flags and --dataset {solver.data.name} --resume --run-dir {folder}"
+    how = (
+        f"with the same flags and --dataset {solver.data.name} --resume --run-dir {quoted(folder)}"
+    )
     try:
         yield
     except InterruptionError as error:

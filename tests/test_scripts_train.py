@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -241,9 +242,11 @@ def test_a_finished_run_resumes_to_a_smaller_tolerance_but_not_a_smaller_number(
 
 
 def test_a_run_of_the_other_solver_is_refused(train):
-    assert train(*CONVEX, "--run-dir", "run").returncode == 0
-    flags = ["--dataset", "garments", "--limit", "1500", "--run-dir", "run", "--resume"]
-    assert "expected a checkpoint, got a checkpoint of the lbfgs" in one_line(train(*flags), 4)
+    small = ["--dataset", "garments", "--limit", "1500"]
+    for solver, other in (("lbfgs", "sgd"), ("sgd", "lbfgs")):
+        assert train(*small, "--run-dir", solver, "--solver", solver).returncode == 0
+        process = train(*small, "--run-dir", solver, "--solver", other, "--resume")
+        assert f"expected a run with --solver {other}, got one with" in one_line(process, 2)
 
 
 # Errors
@@ -261,6 +264,8 @@ def test_a_run_of_the_other_solver_is_refused(train):
         ([*CONVEX, "--batch-size", "3"], "--batch-size: expected with --solver sgd"),
         ([*SMALL, "--max-iterations", "1"], "--max-iterations: expected with --solver lbfgs"),
         ([*SMALL, "--resume"], "expected --run-dir"),
+        ([*SMALL, "--resume=auto"], "expected --run-dir"),
+        ([*SMALL, "--resume", "runs/first"], "invalid choice: 'runs/first'"),
         ([*SMALL, "--resume", "--run-dir", ""], "expected --run-dir"),
         ([*SMALL, "--resume", "--run-dir", "none"], "cannot read none/checkpoint.npz"),
         ([*SMALL, "--run-dir", f"{__file__}/run"], "cannot make the run folder"),
@@ -437,6 +442,72 @@ def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path, number):
     assert train(*flags, "--run-dir", "whole").returncode == 0
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert same_model(run, whole) and told(run) == told(whole)
+
+
+def test_the_same_command_starts_resumes_and_finishes_a_run(train, tmp_path):
+    flags = ["--dataset", "garments", "--epochs", "99999", "--limit", "2048", "--resume=auto"]
+    code, _, _ = interrupt(tmp_path, [*flags, "--run-dir", "run"], "epoch 01", signal.SIGTERM)
+    assert code == 130
+    epoch = history_of(tmp_path / "run")[-1]["epoch"]
+    flags[3] = str(epoch + 2)
+    for position, end in (
+        ("(?:after|in) epoch .*", ""),
+        (f"after epoch {epoch + 2}", ": nothing is left to train"),
+    ):
+        process = train(*flags, "--run-dir", "run")
+        assert process.returncode == 0, process.stderr
+        assert re.search(f"^resumed   {position} in run{end}$", process.stdout, re.MULTILINE)
+    assert (
+        "started   whole: there was nothing to resume" in train(*flags, "--run-dir", "whole").stdout
+    )
+    assert same_model(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "names", [["job.log"], [".checkpoint.npz.0123456789abcdef.part"], ["notes", "more/notes"]]
+)
+def test_a_run_starts_beside_files_that_are_not_of_a_run(train, tmp_path, names):
+    for name in names:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+    process = train(*SMALL, "--resume=auto", "--run-dir", "run")
+    assert process.returncode == 0 and "started   run: there was nothing" in process.stdout
+    kept = [name for name in names if not name.endswith(".part")]
+    assert all((tmp_path / "run" / name).read_text() == "mine" for name in kept)
+
+
+def test_what_is_neither_a_start_nor_a_run_to_resume_is_refused(train, tmp_path):
+    assert train(*SMALL, "--run-dir", "run").returncode == 0
+    again = [*SMALL, "--resume=auto", "--run-dir", "run"]
+    assert "seed 0 there, 1 here" in one_line(train(*again, "--seed", "1"), 2)
+    (tmp_path / "run" / "checkpoint.npz").unlink()  # the previous one is enough
+    assert train(*again, "--quiet").returncode == 0
+    for path in (tmp_path / "run").glob("checkpoint*"):
+        path.unlink()
+    assert "run holds a run already" in one_line(train(*again), 2)
+
+
+@pytest.mark.parametrize("name", ["my  runs/first one", "a;b", "it's", "$HOME", "-x", "new\nline"])
+def test_the_printed_commands_can_be_pasted(train, tmp_path, name):
+    data = tmp_path / "my data"
+    process = train(*SMALL, f"--run-dir={name}", "--data-dir", data)
+    assert process.returncode == 0, process.stderr
+    printed = process.stdout.splitlines()[-1].removeprefix("evaluate  ")
+    environment = {
+        **os.environ,
+        **python_path(SCRIPT.parent),
+        "PATH": os.path.dirname(sys.executable),
+    }
+    evaluated = subprocess.run(
+        ["/bin/bash", "-c", f"{printed} --no-pictures"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
+    code, _, err = interrupt(
+        tmp_path, [*SMALL, "--epochs", "99999", f"--run-dir={name}2"], "epoch 01", signal.SIGINT
+    )
+    advice = shlex.split(re.search(r"(--dataset .*)", err)[1]) if "\n" not in name else []
+    assert code == 130 and (not advice or advice[-1].removeprefix("./") == f"{name}2")
 
 
 def test_resuming_a_finished_run_with_more_epochs(train, tmp_path):
