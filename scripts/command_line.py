@@ -4,6 +4,7 @@ NumPy is not imported at the top: the number of BLAS threads must be set before 
 """
 
 import argparse
+import errno
 import math
 import os
 import re
@@ -19,12 +20,15 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
 try:
-    from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError
+    from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
     from npsoftmax.files import quoted
 except ModuleNotFoundError as error:
+    import shlex
+
+    project = shlex.quote(str(Path(__file__).resolve().parents[1]))
     sys.exit(
         f"{Path(sys.argv[0]).name}: error: {error}; install the project first: "
-        "python -m pip install ."
+        f"python -m pip install {project}"
     )
 
 if TYPE_CHECKING:
@@ -232,8 +236,12 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, str(error)
     if _caused_by_interruption(error):
         return 130, "interrupted"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        # The package's own errors have a code of theirs, so this is a stream.
+        return OutputError.exit_code, f"cannot write the output: {error.strerror}"
     if isinstance(error, ModuleNotFoundError):
-        return 1, f"{error}; install the project first: python -m pip install ."
+        project = quoted(Path(__file__).resolve().parents[1])
+        return 1, f"{error}; install the project first: python -m pip install {project}"
     return 1, f"unexpected {type(error).__name__}: {error}"
 
 
@@ -299,11 +307,22 @@ def wants_bar(args: argparse.Namespace) -> bool:
     return sys.stderr.isatty() and not args.quiet
 
 
-def import_extra(module: str, extra: str, prefix: str = "") -> Any:
-    """Import a module whose requirements are installed by an extra of the package."""
+def import_extra(module: str, prefix: str = "") -> Any:
+    """Import a module of npsoftmax.ext; if what it needs is missing, say what to install."""
     try:
         return import_module(module)
     except ImportError as error:
-        raise InputError(
-            f'{prefix}{error}; install what it needs: python -m pip install ".[{extra}]"'
-        ) from error
+        raise InputError(f"{prefix}{error}") from error
+
+
+def model_path(text: str) -> str:
+    """Return the file of a model that was named by itself or by its run folder."""
+    if not os.path.isdir(text):
+        return text
+    path = os.path.join(text, "model.npz")
+    if not os.path.lexists(path) and os.path.lexists(os.path.join(text, "checkpoint.npz")):
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} has no model.npz yet, because its run has not ended; resume it: "
+            f"{script('train.py')} --resume --run-dir {quoted(text)}"
+        )
+    return path

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from npsoftmax import Dataset, SoftmaxRegression
 
 MAX_SUMMARY_BYTES = 2**20
+PIXELS = 28 * 28  # of an image, in every data set
 ROWS, COLUMNS = 3, 6  # of images in one picture
 
 
@@ -29,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
     flags = command_line.Parser(
         prog="evaluate.py", description="Evaluate a model on the test images of a data set."
     )
-    flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")
+    flags.add_argument("model", metavar="MODEL", type=command_line.model_path,
+        help="a model.npz that train.py wrote, or its run folder")  # fmt: skip
     flags.add_argument("--dataset", metavar="NAME",
         help="fashion-mnist, mnist or garments; default: the one in summary.json next to the "
         "model, else fashion-mnist")  # fmt: skip
@@ -49,13 +51,9 @@ def evaluate(args: argparse.Namespace) -> None:
 
     model = npsoftmax.SoftmaxRegression.load(args.model)
     named = trained_on(args.model) if args.dataset is None else args.dataset
-    data = command_line.load(args, "fashion-mnist" if named is None else named)
-    if model.classes != data.classes:
-        raise InputError(
-            f"{args.model}: expected a model for the classes of {data.name}, "
-            f"{', '.join(data.classes)}, got one for {', '.join(model.classes):.200}; "
-            "name its data set with --dataset"
-        )
+    name = "fashion-mnist" if named is None else named
+    check_fit(model, name, args.model)
+    data = command_line.load(args, name)
     report = measure(model, data)
     if not args.quiet and not args.json:
         if named is None:
@@ -68,6 +66,20 @@ def evaluate(args: argparse.Namespace) -> None:
     elif not args.quiet and pictures:
         print(
             f"\nwritten  {quoted(pictures[0].parent)}: {' '.join(path.name for path in pictures)}"
+        )
+
+
+def check_fit(model: "SoftmaxRegression", name: str, path: str) -> None:
+    """Raise InputError, before any data are looked for, if the model is not one for a data set."""
+    from npsoftmax.data.datasets import class_names
+
+    classes = class_names(name)
+    if model.classes != classes or model.num_inputs != PIXELS:
+        raise InputError(
+            f"{quoted(path)}: expected a model of {PIXELS} inputs for the classes of {name}, "
+            f"{', '.join(classes)}, got one of {model.num_inputs} for "
+            f"{', '.join(model.classes):.200}; name its data set with --dataset, or measure a "
+            "model of your own data with npsoftmax.metrics"
         )
 
 
@@ -132,13 +144,15 @@ def write_pictures(
     args: argparse.Namespace, model: "SoftmaxRegression", data: "Dataset"
 ) -> list[Path]:
     """Write the pictures; a failure is an error only if ``--pictures`` asks for them."""
+    from npsoftmax.ext import extra
     from npsoftmax.files import publish
 
     folder = Path(args.model).parent if args.pictures is None else Path(args.pictures)
     square = math.isqrt(model.num_inputs) ** 2 == model.num_inputs
     written: list[Path] = []
     try:
-        from matplotlib.figure import Figure
+        with extra("plot"):
+            from matplotlib.figure import Figure
 
         for name, draw in PICTURES.items():
             if square or name in WITHOUT_IMAGES:
@@ -147,11 +161,10 @@ def write_pictures(
                     figure.savefig(file, format="png", dpi=100)
                 written.append(folder / name)
     except ModuleNotFoundError as error:
-        needed = f'{error}; install what it needs: python -m pip install ".[plot]"'
         if args.pictures is not None:
-            raise InputError(f"--pictures: {needed}") from error
+            raise InputError(f"--pictures: {error}") from error
         if not (args.quiet or args.json):
-            print(f"\nno pictures: {needed}")
+            print(f"\nno pictures: {error}")
     except Exception as error:  # a broken matplotlib fails in many ways
         if args.pictures is not None:
             raise

@@ -16,8 +16,9 @@ from npsoftmax.files import quoted
 if TYPE_CHECKING:
     import npsoftmax
 
-# The name of a format is also its flag, its file suffix and the extra with its requirements.
+# The name of a format is also its flag and its file suffix.
 MODULES = {"onnx": "onnx_export", "safetensors": "safetensors_export", "html": "web_page"}
+SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))  # at the end of a folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
     flags = command_line.Parser(
         prog="export.py", description="Write a model in formats that other programs read."
     )
-    flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")
+    flags.add_argument("model", metavar="MODEL", type=command_line.model_path,
+        help="a model.npz that train.py wrote, or its run folder")  # fmt: skip
     group = flags.add_argument_group("formats, one or several")
     for flag, content in (
         ("--onnx", "a graph from raw pixels, or other features, to labels and probabilities"),
@@ -34,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
     ):
         group.add_argument(flag, action="store_true", help=content)
     flags.add_argument("-o", "--output", metavar="FILE",
-        help="the file to write, if there is one format; default: MODEL with the suffix "
-        ".onnx, .safetensors or .html. An existing file is replaced")  # fmt: skip
+        help="the file to write, if there is one format, or a folder; default: MODEL with the "
+        "suffix .onnx, .safetensors or .html. An existing file is replaced")  # fmt: skip
     command_line.add_output_flags(flags)
     return flags
 
@@ -48,7 +50,7 @@ def export(args: argparse.Namespace) -> None:
     paths = output_paths(args)
     check_no_model(args.model, paths.values())
     exporters = {  # all of them before the first file is written
-        name: command_line.import_extra(f"npsoftmax.ext.{MODULES[name]}", name, f"--{name}: ")
+        name: command_line.import_extra(f"npsoftmax.ext.{MODULES[name]}", f"--{name}: ")
         for name in paths
     }
     files = []
@@ -68,14 +70,16 @@ def output_paths(args: argparse.Namespace) -> dict[str, Path]:
     names = [name for name in MODULES if getattr(args, name)]
     if not names:
         raise InputError("expected a format, got none; add --onnx, --safetensors or --html")
-    if args.output is None:
-        return {name: Path(args.model).with_suffix(f".{name}") for name in names}
+    output = args.output
+    if output is None or os.path.isdir(output) or output.endswith(SEPARATORS):
+        folder = Path(args.model).parent if output is None else Path(output)
+        return {name: folder / f"{Path(args.model).stem}.{name}" for name in names}
     if len(names) > 1:
         raise InputError(
-            f"--output: expected one format for one file, got {len(names)}; without it each has a "
-            "file of its own next to the model"
+            f"--output: expected one format for one file, got {len(names)}; name a folder instead: "
+            f"-o {quoted(output)}/"
         )
-    return {names[0]: Path(args.output)}
+    return {names[0]: Path(output)}
 
 
 def check_no_model(model: str, paths: Iterable[Path]) -> None:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from npsoftmax.errors import ClusterError, InputError
+from npsoftmax.ext import advice
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -41,8 +42,7 @@ def check_flags(args: argparse.Namespace) -> None:
         )
     if find_spec("distributed") is None:
         raise InputError(
-            "--workers and --scheduler: expected Dask, which is not installed: python -m pip "
-            'install ".[distributed]"'
+            f"--workers and --scheduler: expected Dask, which is missing; {advice('distributed')}"
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import command_line
 
 from npsoftmax.errors import CorruptFileError, InputError, NpsoftmaxError, ShapeError
+from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,8 @@ MAX_DRAWN = 90  # a page of a PDF is at most 200 inches high
 def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
     flags = command_line.Parser(prog="predict.py", description="Classify photos of single items.")
-    flags.add_argument("model", metavar="MODEL", help="a model.npz that train.py wrote")
+    flags.add_argument("model", metavar="MODEL", type=command_line.model_path,
+        help="a model.npz that train.py wrote, or its run folder")  # fmt: skip
     flags.add_argument(
         "images", metavar="IMAGE", nargs="+",
         help="a photo (JPEG, PNG, GIF, WebP, TIFF, ...), or a folder of photos")  # fmt: skip
@@ -45,9 +47,9 @@ def predict(args: argparse.Namespace) -> None:
     """Print the most likely classes and the warnings of each image; continue after a bad one."""
     import npsoftmax
 
-    command_line.import_extra("npsoftmax.ext.photos", "image")
+    command_line.import_extra("npsoftmax.ext.photos")
     if args.show is not None:
-        command_line.import_extra("npsoftmax.ext.plots", "plot")
+        command_line.import_extra("npsoftmax.ext.plots")
         check_picture(args.show)
     model = npsoftmax.SoftmaxRegression.load(args.model)
     check_pixels(model, args.model)
@@ -82,13 +84,13 @@ def check_pixels(model: "npsoftmax.SoftmaxRegression", path: str) -> None:
     side = math.isqrt(model.num_inputs)
     if side * side != model.num_inputs or (side != 28 and model.framing != "whole"):
         raise ShapeError(
-            f"{path}: expected a model of {PIXELS} inputs, 28x28 pixels, or one of square images "
+            f"{quoted(path)}: expected a model of {PIXELS} inputs, 28x28 pixels, or one of square images "
             f'with the framing "whole", got one of {model.num_inputs} inputs with the framing '
             f"{model.framing}; name one that was trained on such images"
         )
     if model.pixel_scale is None:
         raise InputError(
-            f"{path}: expected a model with a pixel scale, got one of other features; if they are "
+            f"{quoted(path)}: expected a model with a pixel scale, got one of other features; if they are "
             "pixels / 255, set model.pixel_scale = 1/255 and save it again"
         )
 
@@ -102,16 +104,16 @@ def check_picture(path: str) -> None:
 
     if not path.lower().endswith(PICTURES):
         raise InputError(
-            f"--show: expected a name that ends in {', '.join(PICTURES)}, got {path}; "
-            f"name it {os.path.splitext(path)[0]}.png"
+            f"--show: expected a name that ends in {', '.join(PICTURES)}, got "
+            f"{quoted(path)}; name it {quoted(os.path.splitext(path)[0] + '.png')}"
         )
     if os.path.exists(path):
         with readable(path) as file:
             content = file.read()
         if content and b"Matplotlib" not in content:
             raise InputError(
-                f"--show: expected a new file or a picture from an earlier call, got {path}; "
-                "name another"
+                f"--show: expected a new file or a picture from an earlier call, got "
+                f"{quoted(path)}; name another"
             )
 
 

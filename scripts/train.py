@@ -98,8 +98,7 @@ def add_solver_flags(flags: argparse.ArgumentParser) -> None:
     lbfgs.add_argument("--max-iterations", type=command_line.natural, metavar="N",
         help="total iterations, including those before --resume; default 1000")  # fmt: skip
     lbfgs.add_argument("--workers", type=command_line.threads, metavar="N",
-        help="distribute the images over N processes of a Dask cluster on this machine "
-        '(pip install ".[distributed]")')  # fmt: skip
+        help="distribute the images over N Dask processes on this machine")  # fmt: skip
     lbfgs.add_argument("--scheduler", metavar="ADDRESS",
         help="the same over the workers of a running cluster, such as tcp://host:8786")  # fmt: skip
 

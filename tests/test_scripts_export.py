@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from running import INSTALL, SCRIPTS, one_line, run_here, run_process
 
 from npsoftmax import SoftmaxRegression
+from npsoftmax.ext import advice
 
 SCRIPT = SCRIPTS / "export.py"
 run = partial(run_here, SCRIPT, ".")
@@ -76,14 +78,33 @@ def test_a_file_of_another_name_replaces_what_is_there(model, tmp_path):
     assert names(model.parent) == ["model.npz", "new"]
 
 
+@pytest.mark.parametrize("folder", ["site/", "my site/deep/", "there", "."])
+def test_a_folder_gets_a_file_for_each_format(model, tmp_path, monkeypatch, folder):
+    pytest.importorskip("safetensors", reason=INSTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    process = run_here(SCRIPT, tmp_path, model, "--html", "--safetensors", "-o", folder)
+    assert process.returncode == 0, process.stderr
+    assert {"model.html", "model.safetensors"} <= set(os.listdir(folder))
+    assert Path(shlex.split(process.stdout.splitlines()[0])[0]).parent == Path(folder)
+
+
+def test_a_model_may_be_named_by_its_run_folder(model, tmp_path):
+    assert run(tmp_path, "--html").returncode == 0
+    assert names(tmp_path) == ["model.html", "model.npz"]
+    model.rename(tmp_path / "checkpoint.npz")
+    line = one_line(run(tmp_path, "--html"), 2)
+    assert "its run has not ended; resume it: python" in line
+    assert line.partition("--resume")[2].startswith(f" --run-dir {tmp_path}")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ([], "add --onnx, --safetensors or --html"),
-        (["--html", "--onnx", "-o", "{folder}/x"], "expected one format for one file, got 2"),
+        (["--html", "--onnx", "-o", "{folder}/x"], "got 2; name a folder instead: -o {folder}/x/"),
         (["--html", "-o", "{folder}/model.npz"], "expected a file other than a model"),
         (["--html", "-o", "{folder}/hard"], "expected a file other than a model"),
-        (["--html", "-o", "{folder}"], "got a folder"),
         (["--html", "-o", "{folder}/model.npz/x"], "cannot write"),
         (["--html", "--svg"], "unrecognized arguments: --svg"),
     ],
@@ -92,7 +113,7 @@ def test_refusals_leave_everything_as_it_was(model, flags, message):
     folder, before = model.parent, model.read_bytes()
     os.link(model, folder / "hard")
     process = run(model, *(flag.format(folder=folder) for flag in flags))
-    assert message in one_line(process, 2)
+    assert message.format(folder=folder) in one_line(process, 2)
     assert names(folder) == ["hard", "model.npz"]
     assert model.read_bytes() == before
 
@@ -141,7 +162,6 @@ def test_a_missing_package_is_named_before_anything_is_written(model, tmp_path, 
     flags = ["--onnx", "--safetensors", "--html"]
     process = run_process(SCRIPT, ".", model, *flags, PYTHONPATH=hiding)
     assert one_line(process, 2) == (
-        f"export.py: error: --{package}: No module {package}; install what it needs: "
-        f'python -m pip install ".[{package}]"'
+        f"export.py: error: --{package}: No module {package}; {advice(package)}"
     )
     assert names(model.parent) == ["hiding", "model.npz"]

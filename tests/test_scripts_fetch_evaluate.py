@@ -81,6 +81,23 @@ def test_evaluate_refuses(model, prepare, code, message):
     assert set(os.listdir(model.parent)) <= {"model.npz"}
 
 
+@pytest.mark.parametrize(("inputs", "classes"), [(784, ["a", "b"]), (4, None)])
+def test_a_model_of_own_data_is_refused_before_data_are_looked_for(
+    model, garments, monkeypatch, inputs, classes
+):
+    monkeypatch.setattr(command_line, "load", lambda *_: pytest.fail("data were loaded"))
+    classes = classes or garments.classes
+    SoftmaxRegression(inputs, len(classes), classes=classes).save(model)
+    for flags in ([], ["--dataset", "garments"], ["--dataset", "mnist"]):
+        line = one_line(run("evaluate", model, *flags), 2)
+        assert f"got one of {inputs} for " in line and "npsoftmax.metrics" in line
+
+
+def test_a_model_may_be_named_by_its_run_folder(model):
+    process = run("evaluate", model.parent, "--no-pictures", "--dataset", "garments")
+    assert process.returncode == 0, process.stderr
+
+
 @pytest.fixture
 def evaluated(model, garments, monkeypatch):
     """Return what evaluates the model in this process, with more flags."""
@@ -141,7 +158,7 @@ def test_without_matplotlib(model, evaluated, monkeypatch, capsys):
     evaluated()
     out, err = capsys.readouterr()
     assert "no pictures: " in out.splitlines()[-1] and err == ""
-    with pytest.raises(InputError, match=r'pip install "\.\[plot\]"'):
+    with pytest.raises(InputError, match='pip install "matplotlib>='):
         evaluated("--pictures", model.parent)
 
 

@@ -18,7 +18,7 @@ from running import one_line, run_here, run_process
 
 from npsoftmax import SoftmaxRegression
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
-from npsoftmax.ext import photos
+from npsoftmax.ext import advice, photos
 
 SCRIPT = Path(predict.__file__)
 ROOT = SCRIPT.parents[1]
@@ -263,7 +263,13 @@ def test_a_missing_package_is_named_with_what_installs_it(package, extra, flags,
     Path(f"blocked/{package}.py").write_text(f"raise ModuleNotFoundError('No module {package}')")
     process = run_process(SCRIPT, ".", "model.npz", "bar.png", *flags, PYTHONPATH="blocked")
     line = one_line(process, 2)
-    assert package in line and f'pip install ".[{extra}]"' in line
+    assert package in line and line.endswith(advice(extra))
+
+
+def test_a_model_may_be_named_by_its_run_folder(model):
+    Path("run").mkdir()
+    Path("model.npz").rename("run/model.npz")
+    assert command("run", "bar.png").returncode == 0
 
 
 # --- The picture ---

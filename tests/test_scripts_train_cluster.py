@@ -130,7 +130,7 @@ def test_a_run_folder_in_use_is_refused_before_the_cluster_starts(train, tmp_pat
 def test_without_dask_the_error_says_what_to_install(train_process, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['distributed'] = None\n")
     process = train_process(*SMALL, "--workers", "2", PYTHONPATH=str(tmp_path))
-    assert 'python -m pip install ".[distributed]"' in one_line(process, 2)
+    assert 'python -m pip install "dask[array,distributed]>=' in one_line(process, 2)
 
 
 def test_the_address_of_a_worker_is_refused(train_process, tmp_path):

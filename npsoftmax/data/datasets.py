@@ -23,7 +23,7 @@ from npsoftmax.data.download import TIMEOUT_SECONDS, RemoteFile, fetch, verify
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
 from npsoftmax.files import publish, quoted, read_bytes, readable
 
-__all__ = ["DATASETS", "NAMES", "Dataset", "acquire", "cache_folder", "find", "load"]
+__all__ = ["DATASETS", "NAMES", "Dataset", "acquire", "cache_folder", "class_names", "find", "load"]
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,15 @@ def _official(name: str, names: Sequence[str]) -> str:
 
 def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """Return the names of the classes of a data set, without its images."""
+    if _official(name, NAMES) == "garments":
+        from npsoftmax.data import garments
+
+        return garments.CLASSES
+    return find(name).classes
 
 
 NAMES = (*DATASETS, "garments")

@@ -23,23 +23,27 @@ from itertools import pairwise, zip_longest
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
-import dask
-import dask.array as da
-import distributed
 import numpy as np
-from dask import delayed
-from distributed import CancelledError, Client, KilledWorker, TimeoutError
-from distributed.comm import CommClosedError
 from numpy.typing import NDArray
 
 import npsoftmax
 from npsoftmax import SoftmaxRegression, metrics, objective, softmax
 from npsoftmax._checks import as_count, as_size, unusable_weights, way_to_labels
 from npsoftmax.errors import ClusterError, InputError, NpsoftmaxError, ShapeError
-from npsoftmax.ext import _cluster_worker as on_worker
-from npsoftmax.ext._cluster_worker import Layout
+from npsoftmax.ext import extra
 from npsoftmax.objective import Workspace
 from npsoftmax.objective.samples import Draw, Samples, Summary, add, cores, draws_in
+
+with extra("distributed"):
+    import dask
+    import dask.array as da
+    import distributed
+    from dask import delayed
+    from distributed import CancelledError, Client, KilledWorker, TimeoutError
+    from distributed.comm import CommClosedError
+
+    from npsoftmax.ext import _cluster_worker as on_worker
+    from npsoftmax.ext._cluster_worker import Layout
 
 __all__ = ["FullBatch", "Quality", "evaluate", "predict", "probabilities", "training_rows"]
 

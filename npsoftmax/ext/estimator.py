@@ -13,19 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn import get_config
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
-from sklearn.utils import check_random_state
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from npsoftmax import Adam, DataLoader, Optimum, SoftmaxRegression, __version__, fit
 from npsoftmax._checks import as_count, as_size, as_weights
 from npsoftmax.errors import DivergedError, InputError, LabelError
+from npsoftmax.ext import extra
 from npsoftmax.functional import affine, logsoftmax, softmax
 from npsoftmax.objective import loss_and_grad
+
+with extra("sklearn"):
+    from sklearn import get_config
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.metaestimators import available_if
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
 
 __all__ = ["SoftmaxClassifier"]
 

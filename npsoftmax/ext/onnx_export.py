@@ -16,14 +16,17 @@ import os
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import DTypeLike
-from onnx import helper, numpy_helper
 
 from npsoftmax import __version__
 from npsoftmax.errors import InputError, OutputError
+from npsoftmax.ext import extra
 from npsoftmax.files import publish
 from npsoftmax.model import SoftmaxRegression
+
+with extra("onnx"):
+    import onnx
+    from onnx import helper, numpy_helper
 
 __all__ = ["save"]
 

@@ -64,12 +64,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from npsoftmax._checks import as_count
 from npsoftmax.errors import CorruptFileError, InputError, NpsoftmaxError
+from npsoftmax.ext import extra
 from npsoftmax.files import read_bytes
 from npsoftmax.model import FRAMINGS
+
+with extra("image"):
+    from PIL import Image, UnidentifiedImageError
 
 __all__ = ["Photo", "find", "look", "read"]
 

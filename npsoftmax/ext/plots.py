@@ -18,16 +18,19 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_float, as_samples
 from npsoftmax.errors import InputError, ShapeError
+from npsoftmax.ext import extra
 from npsoftmax.history import EpochRecord, IterationRecord
 from npsoftmax.metrics import confidence_bins, expected_calibration_error, per_class
+
+with extra("plot"):
+    from matplotlib.axes import Axes
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from npsoftmax.model import SoftmaxRegression

@@ -4,12 +4,15 @@ import json
 import os
 
 import numpy as np
-import safetensors.numpy
 
 from npsoftmax import __version__
 from npsoftmax.errors import InputError
+from npsoftmax.ext import extra
 from npsoftmax.files import publish
 from npsoftmax.model import SoftmaxRegression
+
+with extra("safetensors"):
+    import safetensors.numpy
 
 __all__ = ["save"]
 
