@@ -31,7 +31,8 @@ def quoted(path: str | os.PathLike[str]) -> str:
     if text.isprintable():
         return shlex.quote(text)
     # The quotes of bash and zsh that take escapes.
-    codes = (chr(b) if chr(b).isalnum() and b < 128 else f"\\x{b:02x}" for b in os.fsencode(text))
+    plain = {b: chr(b) for b in range(32, 127) if chr(b) not in "'\\"} | {10: "\\n"}
+    codes = (plain.get(b, f"\\x{b:02x}") for b in os.fsencode(text))
     return f"$'{''.join(codes)}'"
 
 

@@ -188,7 +188,7 @@ def test_everything_diverged(compare):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "the following arguments are required"),
+        ([], "expected what to compare, lr or batch-size, got none; for example"),
         (["epochs"], "invalid choice: 'epochs'"),
         (["lr", "--lr", "0"], "expected a positive learning rate, got '0'"),
         (["lr", "--lr", "inf"], "expected a positive learning rate, got 'inf'"),

@@ -177,7 +177,7 @@ def test_control_characters_in_a_file_name_are_escaped(good, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out.count("\n") == err.count("\n") == 1
     assert out.strip().isprintable() and "\\x1b[2Jwhole\\n.npz: a model" in out
-    assert err.strip().isprintable() and "\\x1b[2Jdamaged\\n.npz: expected" in err
+    assert err.strip().isprintable() and "\\x1b[2Jdamaged\\n.npz': expected" in err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows file names of any bytes")
