@@ -190,7 +190,8 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
     for line in confusions(data, trainer.model):
         say(line)
     say(f"written   {quoted(folder)}: {' '.join(files)}")
-    where = f" --data-dir {quoted(args.data_dir)}" if args.data_dir else ""
+    place = args.data_dir or os.environ.get("NPSOFTMAX_DATA")
+    where = f" --data-dir {quoted(place)}" if place else ""
     say(f"evaluate  {command_line.script('evaluate.py')} {quoted(folder / 'model.npz')}{where}")
     if args.json:
         history = [asdict(record) for record in trainer.history]
