@@ -84,14 +84,14 @@ def check_pixels(model: "npsoftmax.SoftmaxRegression", path: str) -> None:
     side = math.isqrt(model.num_inputs)
     if side * side != model.num_inputs or (side != 28 and model.framing != "whole"):
         raise ShapeError(
-            f"{quoted(path)}: expected a model of {PIXELS} inputs, 28x28 pixels, or one of square images "
-            f'with the framing "whole", got one of {model.num_inputs} inputs with the framing '
-            f"{model.framing}; name one that was trained on such images"
+            f"{quoted(path)}: expected a model of {PIXELS} inputs, 28x28 pixels, or one of square "
+            f'images with the framing "whole", got one of {model.num_inputs} inputs with the '
+            f"framing {model.framing}; name one that was trained on such images"
         )
     if model.pixel_scale is None:
         raise InputError(
-            f"{quoted(path)}: expected a model with a pixel scale, got one of other features; if they are "
-            "pixels / 255, set model.pixel_scale = 1/255 and save it again"
+            f"{quoted(path)}: expected a model with a pixel scale, got one of other features; if "
+            "they are pixels / 255, set model.pixel_scale = 1/255 and save it again"
         )
 
 
