@@ -586,7 +586,7 @@ def test_the_accessibility_tree(visit, wide):
     assert at_first >= {
         ("RootWebArea", "What does the model see?"),
         ("heading", "What does the model see?"),
-        ("StaticText", "wide, tall, neither"),
+        *(("StaticText", name) for name in ("wide", "tall", "neither")),
         ("region", "Your picture"),
         ("image", "To draw on with a mouse, finger or pen. With a keyboard, choose a picture."),
         ("button", "Choose a picture"),
@@ -604,7 +604,6 @@ def test_the_accessibility_tree(visit, wide):
         ("image", "Your picture, wide.png"),
         ("image", "28 by 28 pixels, 196 of them not black"),
         ("list", ""),
-        ("StaticText", "wide"),
         ("StaticText", f"{visit.shares()[0]} %"),
     }
     assert ("slider", "Brush") not in later
@@ -624,6 +623,149 @@ def test_a_narrow_phone(opened, wide, scheme):
         assert target.bounding_box()["height"] >= 44
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", paper))) > 384) == (scheme == "light")
+
+
+def rectangle(visit, selector):
+    box = visit.page.locator(selector).bounding_box()
+    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+
+
+@pytest.mark.parametrize("letters", [16, pytest.param(32, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [
+        *((320, 568), (568, 320), (375, 667), (667, 375), (844, 390), (768, 1024), (1024, 768)),
+        *((640, 400), (320, 256)),  # a desktop at 200 % and at 400 %
+    ],
+)
+def test_drawing_and_guesses_fit_the_screen_together(opened, wide, width, height, letters):
+    visit = opened(
+        SoftmaxRegression(784, 3, classes=["Pullover", "Coat", "Bag"]),
+        viewport={"width": width, "height": height},
+    )
+    sizes = {"fontSizes": {"standard": letters}}
+    visit.context.new_cdp_session(visit.page).send("Page.setFontSizes", sizes)
+    visit.choose(wide)
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    left, top, right, bottom = rectangle(visit, "#stage")
+    assert 80 < bottom - top <= 0.8 * height and right - left == pytest.approx(bottom - top)
+    assert left >= 16 and right <= width - 16  # room to scroll by
+    guess = visit.page.locator(".guesses li").nth(2 if letters == 16 else 0).bounding_box()
+    assert guess["y"] + guess["height"] - top <= height
+
+
+@pytest.fixture
+def touched(opened, model):
+    """Return a page on a phone, and a function that moves fingers along lines on it."""
+    visit = opened(model, viewport={"width": 667, "height": 375}, has_touch=True, is_mobile=True)
+    session = visit.context.new_cdp_session(visit.page)
+
+    def touch(*lines, end="touchEnd"):
+        for step in range(11):
+            points = [
+                {"id": i, "x": x0 + (x1 - x0) * step / 10, "y": y0 + (y1 - y0) * step / 10}
+                for i, (x0, y0, x1, y1) in enumerate(lines)
+            ]
+            kind = "touchMove" if step else "touchStart"
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        session.send("Input.dispatchTouchEvent", {"type": end, "touchPoints": []})
+        visit.page.evaluate("new Promise((then) => setTimeout(then, 300))")  # scrolling goes on
+        return visit.page.evaluate("scrollY")
+
+    visit.page.locator("#drawing").scroll_into_view_if_needed()
+    return visit, touch
+
+
+def ink(visit):
+    """Return the number of dark pixels of the drawing."""
+    return visit.page.evaluate(
+        """() => document.querySelector("#drawing").getContext("2d")
+          .getImageData(0, 0, 280, 280).data.filter((level) => level < 128).length / 3"""
+    )
+
+
+def test_a_finger_draws_on_the_drawing_and_scrolls_beside_it(touched):
+    visit, touch = touched
+    left, top, right, bottom = rectangle(visit, "#drawing")
+    before = visit.page.evaluate("scrollY")
+    assert touch((left + 50, bottom - 50, left + 50, top + 50)) == before
+    assert (drawn := ink(visit)) > 1000 and visit.settled().guesses()
+    after = touch((right + 8, top + 150, right + 8, top + 20))
+    assert after > before and ink(visit) == drawn
+    assert touch((left - 16, top + 20, left - 16, top + 100)) < after and ink(visit) == drawn
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_two_fingers_scroll_and_zoom_and_leave_the_drawing_as_it_was(touched, is_empty):
+    visit, touch = touched
+    left, top, right, bottom = rectangle(visit, "#drawing")
+    x, y = (left + right) / 2, (top + bottom) / 2
+    if not is_empty:
+        touch((x, y, x, y + 50))
+    drawn, guesses = ink(visit), visit.settled().guesses()
+    assert bool(drawn) == bool(guesses) == (not is_empty)
+    touch((x - 20, y, x - 90, y), (x + 20, y, x + 90, y))
+    assert visit.page.evaluate("visualViewport.scale") > 1.2
+    assert ink(visit) == drawn and visit.settled().guesses() == guesses
+    assert visit.page.locator("#hint").is_visible() == is_empty
+
+
+def test_a_palm_beside_the_pen_does_not_draw(opened, model):
+    visit = opened(model, has_touch=True)
+    session = visit.context.new_cdp_session(visit.page)
+    left, top, _, _ = rectangle(visit, "#drawing")
+
+    def pen(kind, x, y):
+        where = {"type": kind, "x": left + x, "y": top + y, "pointerType": "pen"}
+        button = {"button": "left", "buttons": 1, "clickCount": 1}
+        session.send("Input.dispatchMouseEvent", where | button)
+
+    def palm(kind, *points):
+        points = [{"x": left + x, "y": top + y} for x, y in points]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    pen("mousePressed", 40, 40)
+    pen("mouseMoved", 40, 60)
+    palm("touchStart", (200, 200))
+    palm("touchMove", (200, 240))
+    pen("mouseMoved", 40, 80)
+    palm("touchEnd")
+    pen("mouseMoved", 40, 100)
+    pen("mouseReleased", 40, 100)
+    visit.page.locator("#answer li").first.wait_for()
+    assert 24 * 60 < ink(visit.settled()) < 24 * 90
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_replaced_colours_and_paper(opened, model, scheme, wide):
+    visit = opened(model, color_scheme=scheme, forced_colors="active")
+    style = "(name) => getComputedStyle(document.querySelector(name))"
+    assert visit.page.evaluate(f"({style})('#hint').color") == "rgb(86, 93, 102)"  # on white
+    assert visit.page.evaluate(f"({style})('#stage').outlineStyle") == "solid"
+    visit.choose(wide).page.emulate_media(media="print", forced_colors="none")
+    assert visit.page.evaluate(f"({style})('body').color") == "rgb(27, 31, 36)"
+    assert visit.page.evaluate(f"({style})('.bar').printColorAdjust") == "exact"
+    assert visit.page.locator("#clear").is_hidden()
+
+
+def test_without_javascript_there_is_one_sentence(chromium, model, path):
+    web_page.save(model, path)
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.locator("body").inner_text().split("\n\n")[1:] == [
+        "This page needs JavaScript. Please allow it here."
+    ]
+    context.close()
+
+
+def test_names_in_any_direction_of_writing_stay_apart(opened):
+    names = ["قميص", "\u202eevil", "coat"]
+    visit = opened(SoftmaxRegression(784, 3, classes=names, sigma=0))
+    listed = visit.page.locator("#classes .name")
+    assert listed.all_text_contents() == names
+    places = [listed.nth(i).bounding_box()["x"] for i in range(3)]
+    assert places == sorted(places)
 
 
 def test_hostile_class_names_are_shown_as_text(opened, wide):

@@ -410,7 +410,9 @@ function clear() {
 
 // Drawing: a thick black line on white, classified while it is drawn.
 
-let stroking = false;
+let pointer = -1; // the mouse, pen or finger that drew last
+let before = null; // the drawing without the last stroke
+const stroking = () => canvas.hasPointerCapture(pointer);
 let due = false; // whether the next frame classifies the drawing
 
 function drawTo({ offsetX, offsetY }) {
@@ -426,28 +428,33 @@ function drawTo({ offsetX, offsetY }) {
     due = false;
     if (canvas.hidden || !byId("hint").hidden) return; // replaced or cleared meanwhile
     classify(canvas);
-    answer.ariaBusy = String(stroking); // screen readers wait until the line ends
+    answer.ariaBusy = String(stroking()); // screen readers wait until the line ends
   });
 }
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (!event.isPrimary || event.button !== 0) return;
+  if (stroking() || event.button !== 0) return;
   turn++; // ignores a photo that is still being decoded
-  stroking = true;
+  before = byId("hint").hidden ? drawing.getImageData(0, 0, canvas.width, canvas.height) : null;
   byId("hint").hidden = true;
-  canvas.setPointerCapture(event.pointerId);
+  pointer = event.pointerId;
+  canvas.setPointerCapture(pointer);
   drawing.beginPath();
   drawTo(event);
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (stroking && event.isPrimary) drawTo(event);
+  if (stroking() && event.pointerId === pointer) drawTo(event);
 });
-for (const end of ["pointerup", "pointercancel"]) {
-  canvas.addEventListener(end, () => {
-    stroking = false;
-    if (!due) answer.ariaBusy = "false";
-  });
-}
+// The browser cancels a stroke that becomes a gesture of two fingers.
+canvas.addEventListener("pointercancel", (event) => {
+  if (canvas.hidden || event.pointerId !== pointer) return;
+  if (!before) return clear();
+  drawing.putImageData(before, 0, 0);
+  classify(canvas);
+});
+canvas.addEventListener("lostpointercapture", () => {
+  if (!due) answer.ariaBusy = "false";
+});
 byId("clear").addEventListener("click", clear);
 
 for (const input of [byId("file"), byId("camera")]) {
@@ -469,7 +476,9 @@ document.addEventListener("drop", (event) => {
   take([...event.dataTransfer.files], "dropped");
 });
 
-byId("classes").textContent = model.classes.slice(0, 12).join(", ") + (k > 12 ? ", …" : "");
+model.classes.slice(0, 12).forEach((name, c) =>
+  byId("classes").append(c ? ", " : "", element("span", "name", name)));
+if (k > 12) byId("classes").append(", …");
 byId("about").textContent =
   `Softmax regression from 784 pixels to ${k} classes: ${785 * k} numbers. Made with npsoftmax.`;
 clear();
