@@ -195,3 +195,11 @@ def train_process(tmp_path):
 def rng() -> np.random.Generator:
     """Return a seeded generator."""
     return np.random.default_rng(2024)
+
+
+@pytest.fixture
+def strange_matplotlib():
+    """Return a context in which matplotlib has settings that make pictures wrong or unreadable."""
+    matplotlib = pytest.importorskip("matplotlib")
+    file = Path(__file__).parent / "tests" / "reference" / "matplotlibrc"
+    return lambda: matplotlib.rc_context(fname=file)

@@ -154,10 +154,12 @@ def write_pictures(
         with extra("plot"):
             from matplotlib.figure import Figure
 
+        from npsoftmax.ext import plots
+
         for name, draw in PICTURES.items():
             if square or name in WITHOUT_IMAGES:
-                draw(figure := Figure(), model, data)
-                with publish(folder / name) as file:
+                with plots.defaults(), publish(folder / name) as file:
+                    draw(figure := Figure(), model, data)
                     figure.savefig(file, format="png", dpi=100)
                 written.append(folder / name)
     except ModuleNotFoundError as error:
@@ -220,7 +222,9 @@ def reliability(figure: "Figure", model: "SoftmaxRegression", data: "Dataset") -
     from npsoftmax.ext import plots
 
     figure.set_size_inches(6, 5.6)
-    plots.reliability(model.probabilities(data.X_test), data.y_test, figure.subplots())
+    ax = plots.reliability(model.probabilities(data.X_test), data.y_test, figure.subplots())
+    if model.temperature != 1:
+        ax.set_title(f"temperature {model.temperature:.4f}: {ax.get_title()}")
 
 
 PICTURES: dict[str, Callable[..., None]] = {

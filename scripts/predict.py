@@ -68,7 +68,10 @@ def predict(args: argparse.Namespace) -> None:
         if not (args.json or args.quiet):
             print_guesses(result, model.classes)
     if predictions:
-        draw(predictions, args.show)
+        from npsoftmax.ext import plots
+
+        with plots.defaults():
+            draw(predictions, args.show)
         total = sum("error" not in report for report in reports)
         if total > MAX_DRAWN:
             command_line.warn("predict.py", f"--show: drew the first {MAX_DRAWN} of {total} photos")

@@ -166,9 +166,10 @@ def write_picture(program: str, path: Path, draw: "Callable[[], Figure]") -> Non
     from npsoftmax.files import publish
 
     try:
-        figure = draw()
-        with publish(path) as file:
-            figure.savefig(file, format="png", dpi=120)
+        from npsoftmax.ext import plots
+
+        with plots.defaults(), publish(path) as file:
+            draw().savefig(file, format="png", dpi=120)
     except ImportError:
         return
     except Exception as error:  # a broken matplotlib fails in many ways

@@ -1,5 +1,6 @@
 """Pictures show the data they are given: images upright, names literally, on the given Axes."""
 
+import io
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,6 +13,7 @@ from npsoftmax.errors import InputError, LabelError, ShapeError
 from npsoftmax.history import IterationRecord
 
 pytest.importorskip("matplotlib")
+import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -120,6 +122,96 @@ class TestImage:
         ax = plots.image(column, axes())
         assert ax.images[0].get_clim() == limits
         pixels(ax.figure)
+
+
+class TestGrid:
+    def test_draws_each_sample_below_its_title(self):
+        X = np.arange(36, dtype=np.uint8).reshape(4, 9)
+        figure = plots.grid(X, ["a $x_1$\ntrue: b", *range(8)])
+        *shown, spare = figure.axes[:10]
+        assert [ax.get_title() for ax in shown] == ["a $x_1$\ntrue: b", *map(str, range(8))]
+        assert [ax.images[0].get_array().ravel().tolist() for ax in shown] == X.T.tolist()
+        assert not spare.axison and len(figure.axes) == 16
+        assert "a $x_1$\ntrue: b" in [text for text, _ in drawn_texts(figure)]
+
+    def test_titles_do_not_touch(self):
+        figure = plots.grid(np.zeros((4, 16)), ["A TITLE IN CAPITALS, AND LONG\nsecond line"] * 16)
+        places = [place for text, place in drawn_texts(figure)]
+        assert all(left.x1 < right.x0 for left, right in pairwise(places[:8]))
+        assert all(place.y1 < figure.axes[0].bbox.y0 for place in places[8:])
+
+    def test_needs_no_titles(self):
+        assert [ax.get_title() for ax in plots.grid(np.zeros((4, 2))).axes] == ["", ""]
+
+
+class TestSettings:
+    """The settings of a user, as in a ``matplotlibrc``, make no picture wrong."""
+
+    @pytest.fixture(params=["lower", "dark"])
+    def user(self, request, strange_matplotlib):
+        if request.param == "lower":
+            with strange_matplotlib():
+                yield
+        else:
+            with matplotlib.style.context("dark_background"):
+                yield
+
+    def test_images_are_upright_with_square_pixels(self, user):
+        counts = [[1, 2], [0, 3]]
+        confusion = plots.confusion(counts, ["$x_1$", "b"], axes())
+        weights, _ = plots.weights(two_classes(), axes(1, 2))
+        for ax in (plots.image(np.arange(4), axes()), confusion, weights):
+            (shown,) = ax.images
+            assert (shown.origin, shown.get_interpolation()) == ("upper", "nearest")
+            assert ax.get_aspect() == 1 and ax.get_ylim() == (1.5, -0.5)
+        assert not any(line.get_visible() for line in confusion.get_xgridlines())
+
+    def test_curves_can_be_seen(self, user):
+        record = IterationRecord(0, 1.0, 1.0, 1.0, 1, 0.5, 0.9, None, None, 0.1, 0.0)
+        for line in plots.loss_curve([record] * 31, axes()).get_lines():
+            assert line.get_linewidth() > 1
+
+    def test_texts_can_be_seen(self, user):
+        bars = plots.top_k_bars([("a", 0.9), ("b", 0.1)], axes())
+        right, wrong = plots.prediction_grid(two_classes(), IMAGES[:, :2], [0, 0], axes(1, 2))
+        back = grey(bars.get_facecolor())
+        for text in (bars.texts[1], right.title, wrong.title):
+            assert abs(grey(text.get_color()) - back) > 0.25
+        assert wrong.title.get_color() != right.title.get_color()
+
+    def test_class_names_are_never_formulas(self, strange_matplotlib):
+        names = ["$x_1$", "50 %"]
+        model = SoftmaxRegression(4, 2, classes=names, sigma=0)
+        with strange_matplotlib():  # text.usetex
+            grid = plots.prediction_grid(model, np.zeros((4, 1)), [0], axes())
+            confusion = plots.confusion(np.eye(2, dtype=int), names, axes())
+            bars = plots.top_k_bars([("$x_1$", 1)], axes())
+            texts = [grid.title, *confusion.get_yticklabels(), *bars.get_yticklabels()]
+        assert len(texts) == 4 and not any(text.get_usetex() for text in texts)
+
+    def test_figures_made_here_look_the_same(self, strange_matplotlib):
+        def drawn():
+            figure, file = plots.grid(IMAGES, "abcd"), io.BytesIO()
+            with plots.defaults():
+                figure.savefig(file, format="png")
+            return plots._as_png(history), file.getvalue()
+
+        history = trained().history
+        expected = drawn()
+        with strange_matplotlib():
+            assert drawn() == expected
+
+    def test_the_settings_come_back_and_the_fonts_stay(self, strange_matplotlib):
+        with strange_matplotlib():
+            matplotlib.rcParams["font.family"] = ["serif"]
+            with plots.defaults():
+                assert matplotlib.rcParams["font.family"] == ["serif"]
+                assert matplotlib.rcParams["image.origin"] == "upper"
+            assert matplotlib.rcParams["image.origin"] == "lower"
+
+
+def grey(color):
+    return np.mean(matplotlib.colors.to_rgb(color))
 
 
 class TestWeights:
@@ -361,6 +453,9 @@ REFUSED = [
     (plots.confusion, ([[1, 0], [0, 1]], ["a"], axes()), "each of the 2 classes, got 1"),
     (plots.reliability, ([[3.0], [1.0]], [0], axes()), "softmax"),
     (plots.reliability, ([[0.5], [0.5]], [0], axes(), 0), "num_bins"),
+    *((plots.grid, (np.zeros(s),), "1 to 100 samples") for s in (4, (4, 0), (4, 101), (2, 2, 2))),
+    (plots.grid, (np.zeros((3, 2)),), "expected a square image"),
+    (plots.grid, (np.zeros((4, 2)), ["a"]), "titles: expected one for each of the 2 samples"),
     *(
         (draw, arguments, "ax: expected one matplotlib Axes")
         for ax in (None, np.array([1]), Figure())
@@ -393,6 +488,34 @@ def test_pyplot_is_not_imported():
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.fixture
+def shell(monkeypatch):
+    """Return a real IPython shell that keeps the outputs."""
+    interactive = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell
+    publisher = pytest.importorskip("IPython.core.displaypub").CapturingDisplayPublisher
+    shell = interactive(user_ns={"plots": plots, "trained": trained, "Figure": Figure})
+    monkeypatch.setattr(shell, "display_pub", publisher(shell=shell))
+    monkeypatch.setattr(interactive, "_instance", shell)
+    yield shell
+    shell.history_manager.end_session()
+
+
+class TestNotebook:
+    def test_shows_a_figure_without_pyplot(self, shell):
+        figure = plots.grid(np.eye(4))
+        assert "image/png" not in shell.display_formatter.format(figure)[0]
+        plots._show_figures()  # as the import of plots does
+        png = shell.display_formatter.format(figure)[0]["image/png"]
+        assert png.startswith("iVBORw0KGgo")
+
+    def test_keeps_the_format_that_was_chosen(self, shell):
+        formatters = shell.display_formatter.formatters
+        formatters["image/svg+xml"].for_type(Figure, lambda figure: "<svg/>")
+        plots._show_figures()
+        shown, _ = shell.display_formatter.format(plots.grid(np.eye(4)))
+        assert shown["image/svg+xml"] == "<svg/>" and "image/png" not in shown
+
+
 class TestLive:
     def test_passes_the_records_on_outside_a_notebook(self):
         trainer = trained(epochs=1)
@@ -409,17 +532,6 @@ class TestLive:
 
         monkeypatch.setattr(plots, "_as_png", draw)
         return epochs
-
-    @pytest.fixture
-    def shell(self, monkeypatch):
-        """Return a real IPython shell that keeps the outputs."""
-        interactive = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell
-        publisher = pytest.importorskip("IPython.core.displaypub").CapturingDisplayPublisher
-        shell = interactive(user_ns={"plots": plots, "trained": trained})
-        monkeypatch.setattr(shell, "display_pub", publisher(shell=shell))
-        monkeypatch.setattr(interactive, "_instance", shell)
-        yield shell
-        shell.history_manager.end_session()
 
     def test_replaces_one_figure_in_place(self, shell, drawn, monkeypatch):
         monkeypatch.setattr(plots, "PAUSE", 0)

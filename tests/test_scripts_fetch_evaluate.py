@@ -137,6 +137,17 @@ def test_evaluate_writes_pictures_where_it_is_told_to(model, evaluated, few, tmp
     assert not set(os.listdir(model.parent)) & set(evaluate.PICTURES)
 
 
+def test_pictures_are_the_same_whatever_the_user_set(
+    model, evaluated, few, tmp_path, strange_matplotlib
+):
+    evaluated("--pictures", tmp_path / "usual")
+    with strange_matplotlib():
+        evaluated("--pictures", tmp_path / "strange")
+    for name in evaluate.PICTURES:
+        usual, strange = ((tmp_path / kind / name).read_bytes() for kind in ("usual", "strange"))
+        assert usual == strange, name
+
+
 def test_pictures_that_cannot_be_written(model, evaluated, few, capsys):
     (model.parent / "confusion.png").mkdir()
     evaluated()

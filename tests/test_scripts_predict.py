@@ -304,6 +304,13 @@ def test_the_picture_shows_the_photo_what_the_model_sees_and_the_guesses(model, 
     assert left.get_title() == "pale.png" and "low in contrast" in right.get_title(loc="left")
 
 
+def test_the_picture_is_the_same_whatever_the_user_set(model, strange_matplotlib):
+    call("model.npz", "bar.png", "--show", "usual.png", "--quiet")
+    with strange_matplotlib():
+        call("model.npz", "bar.png", "--show", "strange.png", "--quiet")
+    assert Path("usual.png").read_bytes() == Path("strange.png").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["bar.png", "link.png"])
 def test_show_replaces_no_photo(name, model):
     pytest.importorskip("matplotlib")

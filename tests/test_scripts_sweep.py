@@ -153,11 +153,15 @@ def test_json_and_quiet(compare):
 
 
 @pytest.mark.parametrize("rates", [[0.1], [0.1, 1, 1e38]])
-def test_the_picture(compare, monkeypatch, rates):
-    pytest.importorskip("matplotlib")
+def test_the_picture(compare, monkeypatch, strange_matplotlib, rates):
     monkeypatch.setattr(run_folder, "write_picture", WRITE_PICTURE)
-    compare("lr", "--lr", *rates, "--repeats", 2, "--run-dir", "s")
-    assert Path("s/sweep.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    arguments = ("lr", "--lr", *rates, "--repeats", 2, "--run-dir")
+    compare(*arguments, "s")
+    picture = Path("s/sweep.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    with strange_matplotlib():
+        compare(*arguments, "t")
+    assert Path("t/sweep.png").read_bytes() == picture
 
 
 def test_default_folder(compare):

@@ -64,7 +64,11 @@ def test_whole_run(train, tmp_path):
 def test_curves_are_a_picture(train_process, tmp_path):
     pytest.importorskip("matplotlib")
     train_process(*SMALL, "--run-dir", "run")
-    assert (tmp_path / "run" / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    picture = (tmp_path / "run" / "curves.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    strange = os.path.join(os.path.dirname(__file__), "reference")
+    train_process(*SMALL, "--run-dir", "strange", MATPLOTLIBRC=strange)
+    assert (tmp_path / "strange" / "curves.png").read_bytes() == picture
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Pictures of training, models and predictions, drawn on matplotlib Axes.
 
-Each function draws on the Axes that it is given and returns them. None uses ``pyplot``, so no
-figure stays open. Class names are drawn literally, never as formulas; control characters are
+Each function draws on the Axes that it is given and returns them; :func:`grid` makes a figure.
+None uses ``pyplot``, so no figure stays open. The settings of the user (``matplotlibrc``, styles)
+apply, except where they would make a picture wrong: images are upright with square pixels, and
+curves have a width. Class names are drawn literally, never as formulas; control characters are
 escaped, and the middle of a long name is left out. For letters that the default font lacks, name
 further fonts in ``matplotlib.rcParams["font.family"]``. ``Figure`` in the examples is
-``matplotlib.figure.Figure``.
+``matplotlib.figure.Figure``. In a notebook, a figure at the end of a cell is shown.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ import io
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -39,6 +44,8 @@ __all__ = [
     "History",
     "accuracy_curve",
     "confusion",
+    "defaults",
+    "grid",
     "image",
     "live",
     "loss_curve",
@@ -54,11 +61,32 @@ History = Sequence[EpochRecord] | Sequence[IterationRecord]
 # One Axes, the array that Figure.subplots returns, or a list.
 Grid = TypeVar("Grid", bound=Axes | Sequence[Axes] | NDArray[Any])
 
-# Blue and orange are distinct to colour-blind readers too; so are the dash and the solid line.
-BLUE, ORANGE = "#4477aa", "#cc5500"
-TRAINING: dict[str, Any] = {"color": BLUE, "linestyle": "--", "marker": ".", "markersize": 9}
-HELD_OUT: dict[str, Any] = {"color": ORANGE, "linestyle": "-", "marker": ".", "markersize": 9}
+# Blue and orange are distinct to colour-blind readers too; so are the dash and the solid line. All
+# of these colours can be seen on white and on black.
+BLUE, ORANGE, RED, GREY = "#4477aa", "#cc5500", "#cc3311", "0.5"
+CURVE: dict[str, Any] = {"linewidth": 1.5, "marker": ".", "markersize": 9}
+TRAINING: dict[str, Any] = {"color": BLUE, "linestyle": "--", **CURVE}
+HELD_OUT: dict[str, Any] = {"color": ORANGE, "linestyle": "-", **CURVE}
+PIXELS: dict[str, Any] = {"origin": "upper", "aspect": "equal", "interpolation": "nearest"}
+LITERALLY: dict[str, Any] = {"parse_math": False, "usetex": False}
 LOSS = "mean cross-entropy (nats)"
+
+
+@contextmanager
+def defaults() -> Iterator[None]:
+    """Draw with matplotlib's default settings, whatever a ``matplotlibrc`` says.
+
+    Make and save the figure in the block. The fonts of the user stay.
+
+    Examples
+    --------
+    >>> with defaults():
+    ...     ax = image(np.eye(4).ravel(), Figure().subplots())
+    """
+    kept = ("backend", "font.family", "font.serif", "font.sans-serif", "font.monospace")
+    settings = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(kept)}
+    with matplotlib.rc_context(settings):
+        yield
 
 
 # Training.
@@ -141,7 +169,7 @@ def validation_curve(
     if not finite.all():
         top = ax.get_xaxis_transform()  # x in data coordinates, y from 0 to 1
         crosses = np.full((~finite).sum(), 0.96)
-        ax.plot(tried[~finite], crosses, "kx", transform=top, label="diverged")
+        ax.plot(tried[~finite], crosses, "x", color=GREY, transform=top, label="diverged")
     ax.set(xscale="log", xlabel=xlabel, ylabel=LOSS)
     ax.grid(alpha=0.3)
     ax.legend()
@@ -217,15 +245,30 @@ class _Board:
 
 
 def _as_png(history: Sequence[Any]) -> bytes:
-    figure = Figure(figsize=(9, 3.4))
-    # Fixed margins: finding them would draw everything a second time.
-    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.15, top=0.95, wspace=0.25)
-    left, right = figure.subplots(1, 2)
-    loss_curve(history, left)
-    accuracy_curve(history, right)
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
+    with defaults():
+        figure = Figure(figsize=(9, 3.4))
+        # Fixed margins: finding them would draw everything a second time.
+        figure.subplots_adjust(left=0.08, right=0.98, bottom=0.15, top=0.95, wspace=0.25)
+        left, right = figure.subplots(1, 2)
+        loss_curve(history, left)
+        accuracy_curve(history, right)
+        figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
+
+
+def _show_figures() -> None:
+    """Let notebooks show a ``Figure``, as they do after ``pyplot`` was imported."""
+    if _notebook_display() is None:
+        return
+    from IPython.core.pylabtools import print_figure
+
+    formatters = sys.modules["IPython"].get_ipython().display_formatter.formatters
+    if not any(Figure in formatters[kind] for kind in ("image/png", "image/svg+xml")):
+        formatters["image/png"].for_type(Figure, partial(print_figure, base64=True))
+
+
+_show_figures()
 
 
 # Images and weights.
@@ -254,9 +297,56 @@ def image(column: ArrayLike, ax: Axes) -> Axes:
     if pixels.dtype != np.uint8:
         black, white = min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))
     _check_axes(ax)
-    ax.imshow(pixels, cmap="gray", vmin=black, vmax=white, interpolation="nearest")
+    ax.imshow(pixels, cmap="gray", vmin=black, vmax=white, **PIXELS)
     ax.set(xticks=[], yticks=[])
     return ax
+
+
+MAX_IMAGES = 100
+
+
+def grid(X: ArrayLike, titles: Iterable[object] | None = None) -> Figure:
+    r"""Draw samples like :func:`image`, each below its title, on a new figure, up to 8 in a row.
+
+    Parameters
+    ----------
+    X : array_like
+        Samples, ``(d, n)``, with 1 to 100 columns.
+    titles : iterable of str or None
+        The ``n`` titles, of one or more lines. By default there are none.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A notebook shows it at the end of a cell; ``savefig`` writes it to a file.
+
+    Examples
+    --------
+    >>> figure = grid(np.eye(4), ["cat\ntrue: dog", "dog\ntrue: cat", "owl", "owl"])
+    >>> len(figure.axes), figure.axes[0].get_title().splitlines()
+    (4, ['cat', 'true: dog'])
+    """
+    columns = np.asarray(X)
+    if columns.ndim != 2 or not 1 <= columns.shape[1] <= MAX_IMAGES:
+        raise ShapeError(
+            f"X: expected 1 to {MAX_IMAGES} samples as columns, (d, n), got shape "
+            f"{columns.shape}; pass X[:, :24], or X.T if the rows are samples"
+        )
+    names = [""] * columns.shape[1] if titles is None else [str(title) for title in titles]
+    if len(names) != columns.shape[1]:
+        raise ShapeError(
+            f"titles: expected one for each of the {columns.shape[1]} samples, got {len(names)}"
+        )
+    rows, width = math.ceil(len(names) / 8), min(len(names), 8)
+    with defaults():
+        figure = Figure(figsize=(1.5 * width, 1.9 * rows), layout="tight")
+        axes = figure.subplots(rows, width, squeeze=False).ravel()
+        for ax, column, name in zip(axes, columns.T, names, strict=False):
+            title = "\n".join(_shorten(line, 17) for line in name.split("\n"))
+            image(column, ax).set_title(title, fontsize=TITLE_POINTS, **LITERALLY)
+        for ax in axes[len(names) :]:
+            ax.set_axis_off()
+    return figure
 
 
 def weights(model: SoftmaxRegression, axes: Grid) -> Grid:
@@ -286,7 +376,7 @@ def weights(model: SoftmaxRegression, axes: Grid) -> Grid:
     # A scale up to the very largest weight would leave the others pale.
     limit = float(np.quantile(np.abs(model.W), 0.995)) or 1.0
     for ax, square in zip(grid, squares, strict=False):
-        shown = ax.imshow(square, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        shown = ax.imshow(square, cmap="RdBu_r", vmin=-limit, vmax=limit, **PIXELS)
         ax.set(xticks=[], yticks=[])
     for ax in grid[len(squares) :]:
         ax.set_axis_off()
@@ -294,7 +384,7 @@ def weights(model: SoftmaxRegression, axes: Grid) -> Grid:
     grid[0].figure.colorbar(shown, ax=grid, extend="both", pad=0.03, label=label)
     for ax, name in zip(grid, model.classes, strict=False):
         title = _shorten(name, _title_letters(ax))
-        ax.set_title(title, fontsize=TITLE_POINTS, parse_math=False)
+        ax.set_title(title, fontsize=TITLE_POINTS, **LITERALLY)
     return axes
 
 
@@ -335,12 +425,12 @@ def top_k_bars(guesses: Sequence[tuple[str, float]], ax: Axes) -> Axes:
     ax.barh(range(len(names)), shares, height=0.7, color=BLUE)
     for place, share in enumerate(shares):
         # There is no space to the right of a long bar.
-        points, side, color = (-4, "right", "white") if share > 0.8 else (4, "left", "black")
-        style: dict[str, Any] = {"ha": side, "va": "center", "color": color}
-        text = f"{share:.3f}"
-        ax.annotate(text, (share, place), (points, 0), textcoords="offset points", **style)
+        points, side = (-4, "right") if share > 0.8 else (4, "left")
+        style: dict[str, Any] = {"color": "white"} if share > 0.8 else {}
+        style |= {"ha": side, "va": "center", "textcoords": "offset points"}
+        ax.annotate(f"{share:.3f}", (share, place), (points, 0), **style)
     labels = [_shorten(name) for name in names]
-    ax.set_yticks(range(len(names)), labels, fontsize=10, parse_math=False)
+    ax.set_yticks(range(len(names)), labels, fontsize=10, **LITERALLY)
     ax.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="probability")
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right"]].set_visible(False)
@@ -418,8 +508,8 @@ def _draw_predictions(
             f"{_shorten(model.classes[predicted], letters - 6)} {p[predicted]:.3f}\n"
             f"true: {_shorten(model.classes[label], letters - 6)}"
         )
-        color = "#333333" if predicted == label else "#b2182b"
-        image(column, ax).set_title(title, fontsize=TITLE_POINTS, parse_math=False, color=color)
+        style = LITERALLY if predicted == label else LITERALLY | {"color": RED}
+        image(column, ax).set_title(title, fontsize=TITLE_POINTS, **style)
     for ax in grid[len(y) :]:
         ax.set_axis_off()
 
@@ -457,7 +547,8 @@ def confusion(counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
         )
     shares = cells / np.maximum(support, 1)[:, None]
     _check_axes(ax)
-    shown = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    shown = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), **PIXELS)
+    ax.grid(visible=False)  # its lines would cross the counts
     bar = ax.inset_axes((1.03, 0, 0.04, 1))
     ax.figure.colorbar(shown, cax=bar, label="share of the true class")
     ax.set(xlabel="predicted class", ylabel="true class")
@@ -486,7 +577,7 @@ def _write_names(classes: Sequence[str], cell: float, ax: Axes) -> None:
         return
     is_spacious = cell > 2 * size
     names = [_shorten(str(name), 20 if is_spacious else 12) for name in classes]
-    style: dict[str, Any] = {"fontsize": size, "parse_math": False}
+    style = LITERALLY | {"fontsize": size}
     ax.set_yticks(range(len(names)), names, **style)
     if max(map(len, names)) * 0.7 * size > cell:
         angle = 45 if is_spacious else 90
@@ -525,8 +616,8 @@ def reliability(probabilities: ArrayLike, y: ArrayLike, ax: Axes, num_bins: int 
     ax.bar(middles, accuracy, width, color=BLUE, label="accuracy")
     gap = ax.bar(middles, confidence - accuracy, width, accuracy, label="gap to mean confidence")
     for bar in gap:
-        bar.set(facecolor="#cc331133", edgecolor="#cc3311", hatch="////", linewidth=0.8)
-    ax.plot([0, 1], [0, 1], "--", color="#333333", linewidth=1, label="calibrated")
+        bar.set(facecolor=RED + "33", edgecolor=RED, hatch="////", linewidth=0.8)
+    ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="calibrated")
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     if num_bins <= 30:
         texts = [str(size) if size < 10_000 else f"{size / 1000:.0f}k" for size in sizes]
