@@ -233,6 +233,13 @@ class TestWeights:
         assert ax.images[0].get_clim() == (-1, 1)
         pixels(ax.figure)
 
+    @pytest.mark.parametrize("layout", ["tight", "constrained", "none"])
+    def test_colour_bar_is_beside_the_images(self, layout):
+        figure = Figure(figsize=(9, 4), layout=layout)
+        images = plots.weights(two_classes(), figure.subfigures(1, 1).subplots(1, 2))
+        pixels(figure)
+        assert figure.axes[-1].bbox.x0 > max(ax.bbox.x1 for ax in images)
+
 
 IMAGES = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 3, 0], [0, 0, 2, 0]], float).T
 

@@ -21,7 +21,6 @@ from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -32,9 +31,11 @@ from npsoftmax.history import EpochRecord, IterationRecord
 from npsoftmax.metrics import confidence_bins, expected_calibration_error, per_class
 
 with extra("plot"):
+    import matplotlib
     from matplotlib.axes import Axes
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import TightLayoutEngine
     from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
@@ -381,6 +382,9 @@ def weights(model: SoftmaxRegression, axes: Grid) -> Grid:
     for ax in grid[len(squares) :]:
         ax.set_axis_off()
     label = "weight (above 0: for the class)"
+    figure: Any = grid[0].figure.figure  # not one of its subfigures
+    if isinstance(figure.get_layout_engine(), TightLayoutEngine):
+        figure.set_layout_engine("constrained")  # the tight one draws the colour bar over images
     grid[0].figure.colorbar(shown, ax=grid, extend="both", pad=0.03, label=label)
     for ax, name in zip(grid, model.classes, strict=False):
         title = _shorten(name, _title_letters(ax))
