@@ -320,9 +320,10 @@ def environment(threads: int | None = None) -> dict[str, Any]:
     # The first one loaded is NumPy's; SciPy may bring another.
     libraries = (lib for lib in threadpool_info() if lib["user_api"] == "blas")
     blas: dict[str, Any] = next(libraries, {})
-    build = np.show_config(mode="dicts")
+    # NumPy leaves out "found" on a processor without any of its optional extensions, such as AVX2.
+    extensions = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
     return {
-        "machine": f"{platform.machine()} {' '.join(build['SIMD Extensions']['found'])}".strip(),
+        "machine": f"{platform.machine()} {' '.join(extensions)}".strip(),
         "numpy": np.__version__,
         "blas": f"{blas.get('internal_api')} {blas.get('version')} {blas.get('architecture')}",
         "threads": blas.get("num_threads") if threads is None else threads,

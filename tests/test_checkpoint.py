@@ -116,3 +116,9 @@ def test_two_damaged_checkpoints_are_refused(tmp_path):
     (tmp_path / "c.previous.npz").write_bytes(b"damaged")
     with pytest.raises(CorruptFileError, match=r"c\.npz.*; the previous one .*c\.previous\.npz"):
         newest_usable(tmp_path / "c.npz", Checkpoint.read)
+
+
+def test_the_environment_of_a_processor_without_optional_extensions(monkeypatch):
+    build = {"SIMD Extensions": {"baseline": ["X86_V2"], "not found": ["X86_V3"]}}
+    monkeypatch.setattr(np, "show_config", lambda mode: build)
+    assert checkpoint.environment()["machine"] == platform.machine()
