@@ -1,12 +1,13 @@
 """Checkpoints are read exactly or refused; malformed files are in test_hostile_files.py."""
 
 import dataclasses
+import platform
 
 import numpy as np
 import pytest
 
 from npsoftmax import storage
-from npsoftmax.checkpoint import Checkpoint, check_settings, newest_usable
+from npsoftmax.checkpoint import Checkpoint, check_settings, environment, newest_usable
 from npsoftmax.errors import CorruptFileError, InputError, ResumeWarning
 from npsoftmax.history import EpochRecord, Progress
 from npsoftmax.optimisers import Adam, Descent
@@ -121,4 +122,4 @@ def test_two_damaged_checkpoints_are_refused(tmp_path):
 def test_the_environment_of_a_processor_without_optional_extensions(monkeypatch):
     build = {"SIMD Extensions": {"baseline": ["X86_V2"], "not found": ["X86_V3"]}}
     monkeypatch.setattr(np, "show_config", lambda mode: build)
-    assert checkpoint.environment()["machine"] == platform.machine()
+    assert environment()["machine"] == platform.machine()

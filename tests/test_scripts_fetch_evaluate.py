@@ -148,6 +148,15 @@ def test_pictures_are_the_same_whatever_the_user_set(
         assert usual == strange, name
 
 
+def test_the_reliability_of_a_calibrated_model_names_the_temperature(model, garments):
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    calibrated = SoftmaxRegression.load(model)
+    for temperature, title in ((1.0, "expected cal"), (2.0, "temperature 2.0000: expected cal")):
+        calibrated.temperature = temperature
+        evaluate.reliability(drawn := figure(), calibrated, garments)
+        assert drawn.axes[0].get_title().startswith(title)
+
+
 def test_pictures_that_cannot_be_written(model, evaluated, few, capsys):
     (model.parent / "confusion.png").mkdir()
     evaluated()

@@ -32,7 +32,7 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     Content-Security-Policy forbids it). The same model gives the same bytes. The file contains
     ``theta / temperature`` as float32, even for a float64 model, and the class means as whole grey
     levels. Without ``class_means`` it cannot warn of images unlike the training data. Ten classes
-    take about 80 kB.
+    take less than 84 kB.
 
     Parameters
     ----------
