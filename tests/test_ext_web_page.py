@@ -640,7 +640,7 @@ def rectangle(visit, selector):
 )
 def test_drawing_and_guesses_fit_the_screen_together(opened, wide, width, height, letters):
     visit = opened(
-        SoftmaxRegression(784, 3, classes=["Pullover", "Coat", "Bag"]),
+        SoftmaxRegression(784, 3, classes=["Pullover", "Coat", "Bag"], pixel_scale=1 / 255),
         viewport={"width": width, "height": height},
     )
     sizes = {"fontSizes": {"standard": letters}}
@@ -761,7 +761,7 @@ def test_without_javascript_there_is_one_sentence(chromium, model, path):
 
 def test_names_in_any_direction_of_writing_stay_apart(opened):
     names = ["قميص", "\u202eevil", "coat"]
-    visit = opened(SoftmaxRegression(784, 3, classes=names, sigma=0))
+    visit = opened(SoftmaxRegression(784, 3, classes=names, sigma=0, pixel_scale=1 / 255))
     listed = visit.page.locator("#classes .name")
     assert listed.all_text_contents() == names
     places = [listed.nth(i).bounding_box()["x"] for i in range(3)]
