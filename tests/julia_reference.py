@@ -159,7 +159,7 @@ def nesterov(grads, eta, rho):
 def batches(X, batchsize, partial=True, Y=None):
     y = np.arange(X.shape[1]) if Y is None else Y
     loader = DataLoader(X, y, batchsize, drop_last=not partial)
-    drawn = [(X.copy(), y.copy()) for X, y in loader]
+    drawn = list(loader)
     return {
         "batch_lengths": np.array([y.size for _, y in drawn]),
         "batches": [X for X, _ in drawn],

@@ -1,9 +1,8 @@
 """DataLoader on a 2 x 5 matrix that is easy to check by eye."""
 
-import os
 import subprocess
 import sys
-import threading
+from itertools import tee
 
 import numpy as np
 import pytest
@@ -17,18 +16,14 @@ X = np.arange(1, 11).reshape(5, 2).T
 Y = np.arange(5)
 
 
-def collect(batches):
-    return [(X.copy(), y.copy()) for X, y in batches]
-
-
 def test_a_partial_batch_is_kept_or_dropped():
-    batches = collect(DataLoader(X, Y, 2))
+    batches = list(DataLoader(X, Y, 2))
     assert [y.tolist() for _, y in batches] == [[0, 1], [2, 3], [4]]
     np.testing.assert_array_equal(batches[0][0], [[1, 3], [2, 4]])
     np.testing.assert_array_equal(batches[2][0], [[9], [10]])
     dropped = DataLoader(X, Y, 2, drop_last=True)
-    assert len(dropped) == len(collect(dropped)) == 2
-    assert [y.tolist() for _, y in collect(DataLoader(X, Y, 7))] == [[0, 1, 2, 3, 4]]
+    assert len(dropped) == len(list(dropped)) == 2
+    assert [y.tolist() for _, y in list(DataLoader(X, Y, 7))] == [[0, 1, 2, 3, 4]]
 
 
 def test_bytes_stay_bytes_in_fortran_order():
@@ -37,12 +32,40 @@ def test_bytes_stay_bytes_in_fortran_order():
         assert y.dtype == Y.dtype
 
 
-def test_two_buffers_alternate(monkeypatch):
-    monkeypatch.setattr("npsoftmax.data.loader.CHUNK_BYTES", 1)  # one batch each
-    (X0, y0), (X1, y1), (X2, y2) = DataLoader(X, Y, 2).batches(0)
-    assert np.shares_memory(X0, X2) and np.shares_memory(y0, y2)
-    # The next batch is written while this one is in use.
-    assert not np.shares_memory(X0, X1) and not np.shares_memory(y0, y1)
+ITERATIONS = {
+    "list(loader)": list,
+    "loader.batches": lambda loader: list(loader.batches(0)),
+    "two at once": lambda loader: [first for first, _ in zip(loader, loader, strict=True)],
+    "tee": lambda loader: [first for first, _ in zip(*tee(loader), strict=True)],
+    "a break, then the same iterator": lambda loader: broken_off(iter(loader)),
+}
+
+
+def broken_off(batches):
+    kept = [next(batches)]
+    for batch in batches:
+        kept.append(batch)
+        break
+    return [*kept, *batches]
+
+
+@pytest.mark.parametrize("kept", ITERATIONS)
+@pytest.mark.parametrize("batch_size", [1, 256, 1300])
+def test_batches_can_be_kept(kept, batch_size):
+    X = np.arange(10_000.0)[None, :] * np.ones((784, 1), np.float32)
+    loader = DataLoader(X, np.arange(10_000), batch_size, shuffle=True)
+    batches = ITERATIONS[kept](loader)
+    order = loader.permutation(0)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), order)
+    np.testing.assert_array_equal(np.concatenate([X[-1] for X, _ in batches]), order)
+
+
+def test_batches_can_be_changed_in_place():
+    (X0, y0), (X1, y1), (X2, y2) = DataLoader(X, Y, 2)
+    X0[:], y0[:] = 99, 99
+    np.testing.assert_array_equal(np.hstack([X1, X2]), X[:, 2:])
+    assert [*y1, *y2] == [2, 3, 4]
+    assert DataLoader(X, Y, 2).X.max() == 10
 
 
 @pytest.mark.parametrize("samples_in_a_chunk", [1, 2, 3, 4])
@@ -50,81 +73,55 @@ def test_two_buffers_alternate(monkeypatch):
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_chunks_change_nothing(monkeypatch, samples_in_a_chunk, batch_size, drop_last):
     loader = DataLoader(X, Y, batch_size, shuffle=True, drop_last=drop_last)
-    whole = collect(loader.batches(3, start=1))
+    whole = list(loader.batches(3, start=1))
     monkeypatch.setattr("npsoftmax.data.loader.CHUNK_BYTES", samples_in_a_chunk * X[:, 0].nbytes)
-    in_chunks = collect(loader.batches(3, start=1))
+    in_chunks = list(loader.batches(3, start=1))
     for (X_whole, y_whole), (X_batch, y) in zip(whole, in_chunks, strict=True):
         np.testing.assert_array_equal(X_batch, X_whole)
         np.testing.assert_array_equal(y, y_whole)
 
 
-def test_the_gathering_thread_ends_with_the_iteration():
-    before = set(threading.enumerate())
-    batches = DataLoader(X, Y, 1).batches(0)
-    next(batches)
-    assert len(set(threading.enumerate()) - before) == 1
-    batches.close()
-    assert set(threading.enumerate()) == before
+PROGRAMS = {
+    "keeps iterators": """
+kept = iter(loader), loader.batches(0), trainer.run(2)
+for iterator in kept:
+    next(iterator)
+print("end")
+""",
+    "iterates after the main thread": """
+def iterate():
+    threading.main_thread().join()
+    print("end" if sum(y.size for _, y in loader) == 9 and trainer.fit(1) else "")
+
+threading.Thread(target=iterate).start()
+""",
+}
 
 
-def test_a_thread_may_iterate_after_the_main_thread_has_ended():
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_ends_that(program):
     code = """
 import threading
 import numpy as np
-from npsoftmax import DataLoader
-
-def iterate():
-    threading.main_thread().join()
-    print(sum(y.size for _, y in DataLoader(np.eye(9), np.arange(9), 2)))
-
-threading.Thread(target=iterate).start()
+import npsoftmax as nps
+loader = nps.DataLoader(np.eye(9), np.arange(9), 2)
+trainer = nps.Trainer(nps.SoftmaxRegression(9, 9), nps.Descent(0.1), loader)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("9\n", "")
-
-
-def test_an_unfinished_iteration_does_not_keep_the_program_from_ending():
-    code = (
-        "import numpy as np, npsoftmax; b = iter(npsoftmax.DataLoader(np.eye(9), [0] * 9)); next(b)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_an_iteration_does_not_hang_in_a_fork(monkeypatch):
-    monkeypatch.setattr("npsoftmax.data.loader.CHUNK_BYTES", 1)
-    batches = DataLoader(X, Y, 1).batches(0)
-    next(batches)
-    child = os.fork()
-    if child == 0:
-        try:
-            next(batches)
-        except InputError:
-            os._exit(7)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    batches.close()
-
-
-def test_an_error_in_the_gathering_thread_is_raised():
-    loader = DataLoader(X, Y, 2)
-    loader.permutation = lambda epoch: np.full(5, 0.5)
-    with pytest.raises(TypeError, match="Cannot cast"):
-        next(loader.batches(0))
+    run = [sys.executable, "-c", code + PROGRAMS[program]]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 
 @given(st.integers(1, 40), st.integers(1, 45), st.booleans(), st.integers(0, 9), st.integers(0, 5))
 def test_every_sample_once_with_its_label(n, batch_size, shuffle, seed, epoch):
     loader = DataLoader(np.arange(n)[None, :], np.arange(n), batch_size, shuffle, seed=seed)
-    batches = collect(loader.batches(epoch))
+    batches = list(loader.batches(epoch))
     assert len(batches) == len(loader) == -(-n // batch_size)
     labels = np.concatenate([y for _, y in batches])
     np.testing.assert_array_equal(np.concatenate([X[0] for X, _ in batches]), labels)
     np.testing.assert_array_equal(labels, loader.permutation(epoch))
     assert sorted(labels) == list(range(n))
-    rest = collect(loader.batches(epoch, start=len(batches) // 2))
+    rest = list(loader.batches(epoch, start=len(batches) // 2))
     assert [y.tolist() for _, y in rest] == [y.tolist() for _, y in batches[len(batches) // 2 :]]
 
 
@@ -148,7 +145,7 @@ def test_the_order_is_a_function_of_seed_and_epoch_alone():
     assert len({tuple(order) for seed in (0, 1) for order in orders(seed)}) == 6
     # Iterating advances the epoch by itself, and leaves explicit epochs alone.
     loader = DataLoader(X, Y, 5, shuffle=True, seed=1)
-    first, second = collect(loader)[0][1], collect(loader)[0][1]
+    first, second = next(iter(loader))[1], next(iter(loader))[1]
     np.testing.assert_array_equal(first, loader.permutation(0))
     np.testing.assert_array_equal(second, loader.permutation(1))
 

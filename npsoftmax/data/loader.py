@@ -1,22 +1,19 @@
-"""Shuffled minibatches of columns, gathered ahead of their use into reused buffers."""
+"""Shuffled minibatches of columns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
-from npsoftmax.errors import InputError
 
 __all__ = ["DataLoader"]
 
-# Bytes of samples gathered at once. Small batches share a chunk, so that passing it from one
-# thread to the other costs little; two chunks fit into a last-level cache.
+# Bytes of samples gathered at once. Small batches share a chunk: one long copy costs less than
+# many short ones, and the chunk still fits into a cache.
 CHUNK_BYTES = 1024 * 1024
 
 
@@ -45,11 +42,9 @@ class DataLoader:
 
     Notes
     -----
-    The arrays of a batch are views of buffers that are reused. They are valid until the next
-    batch is drawn; copy them to keep them longer.
-
-    A thread gathers the next samples while the current ones are in use; NumPy releases
-    the interpreter lock while it copies.
+    The arrays of a batch are copies: they can be kept, and changed in place. Small batches that
+    follow each other are parts of one copy of about 1 MB, which stays in memory as long as one of
+    them is kept.
 
     Each iteration over the loader is one epoch: epoch 0 the first time, then epoch 1, and so on.
     ``batches(epoch)`` iterates over a given epoch.
@@ -115,10 +110,13 @@ class DataLoader:
         order = self.permutation(as_count(epoch, "epoch", minimum=0))
         stop = min(len(self) * self.batch_size, self.num_samples)
         sample_bytes = max(1, self.X.shape[0] * self.X.itemsize)
-        chunk = max(1, CHUNK_BYTES // (sample_bytes * self.batch_size)) * self.batch_size
-        first = range(start * self.batch_size, stop, chunk)
-        chunks = [order[i : min(i + chunk, stop)] for i in first]
-        for X, y in _one_ahead(self._gather(chunks)):
+        size = max(1, CHUNK_BYTES // (sample_bytes * self.batch_size)) * self.batch_size
+        for first in range(start * self.batch_size, stop, size):
+            chunk = order[first : min(first + size, stop)]
+            # Samples are contiguous rows of the transposed view; to take columns of X itself,
+            # NumPy would copy the whole array first. mode="clip" saves a check of the indices,
+            # which are in range already.
+            X, y = np.take(self.X.T, chunk, axis=0, mode="clip").T, self.y[chunk]
             for column in range(0, y.size, self.batch_size):
                 batch = slice(column, column + self.batch_size)
                 yield X[:, batch], y[batch]
@@ -134,54 +132,3 @@ class DataLoader:
         if not self.shuffle:
             return np.arange(self.num_samples)
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
-
-    def _gather(
-        self, chunks: list[NDArray[np.int64]]
-    ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield the samples and labels of each chunk, in two alternating buffers."""
-        largest = max((chunk.size for chunk in chunks), default=0)
-        X_buffers = np.empty((2, largest, self.X.shape[0]), dtype=self.X.dtype)
-        y_buffers = np.empty((2, largest), dtype=self.y.dtype)
-        for number, chunk in enumerate(chunks):
-            X, y = X_buffers[number % 2, : chunk.size], y_buffers[number % 2, : chunk.size]
-            # Samples are contiguous rows of the transposed view; to take columns of X itself,
-            # NumPy would copy the whole array first. mode="clip" writes directly into the buffer;
-            # the indices are in range already.
-            np.take(self.X.T, chunk, axis=0, out=X, mode="clip")
-            np.take(self.y, chunk, out=y, mode="clip")
-            yield X.T, y
-
-
-def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """Yield the items while a thread makes the next one."""
-    # Not an executor: it accepts no work from a thread that outlives the main thread.
-    requests: SimpleQueue[bool] = SimpleQueue()
-    results: SimpleQueue[Any] = SimpleQueue()
-    end = object()
-
-    def make() -> None:
-        while requests.get():
-            try:
-                results.put(next(items, end))
-            except Exception as error:
-                results.put(error)
-
-    # A daemon: an unfinished iteration must not keep the program from ending.
-    maker = Thread(target=make, daemon=True)
-    requests.put(True)
-    try:
-        maker.start()
-        while (item := results.get()) is not end:
-            if isinstance(item, Exception):
-                raise item
-            requests.put(True)
-            yield item
-            if not maker.is_alive():
-                raise InputError(
-                    "DataLoader: expected an iteration to continue in the process that started "
-                    "it, got a fork of that process, without its threads; start a new iteration"
-                )
-    finally:
-        requests.put(False)
-        if maker.is_alive():
-            maker.join()
