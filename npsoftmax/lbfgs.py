@@ -165,8 +165,8 @@ def iterate(
 ) -> Iterator[State]:
     """Yield the state at the start and after each iteration, until rounding ends the descent.
 
-    It yields one object, which changes. Its arrays are replaced, never written to. Takes the
-    arguments of :func:`minimise`.
+    Each one is a copy that further iterations do not change. Takes the arguments of
+    :func:`minimise`.
 
     Examples
     --------
@@ -175,13 +175,13 @@ def iterate(
     (16.0, 9.0)
     """
     state = start if isinstance(start, State) else begin(value_and_grad, start)
-    yield state
+    yield state.copy()
     solve = None
     if preconditioner is not None:
         state.anchor = state.x if state.anchor is None else state.anchor
         solve = preconditioner(state.anchor)
     while not state.rounding_is_reached() and _advance(state, value_and_grad, solve):
-        yield state
+        yield state.copy()
 
 
 @np.errstate(all="ignore")

@@ -260,7 +260,7 @@ class FullBatchTrainer:
             test_seconds=perf_counter() - started,
         )
         # An interruption between the two leaves a record too many; the state decides.
-        self.history, self._state = [*self.history, record], state.copy()
+        self.history, self._state = [*self.history, record], state
         if self.checkpoint is not None and last.iteration % self.checkpoint_every == 0:
             self.save_checkpoint(self.checkpoint)
         if self.on_step is not None:

@@ -176,7 +176,7 @@ class Trainer:
             if not np.isfinite(self.model.theta).all():
                 raise self._diverged("a parameter is")
             record = self._record()
-            self.history.append(record)
+            self.history = [*self.history, record]
             self._progress = Progress(epoch=record.epoch)
             if self.checkpoint is not None:
                 self.save_checkpoint(self.checkpoint)

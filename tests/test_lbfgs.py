@@ -1,6 +1,7 @@
 """L-BFGS: what it finds, how it steps, what it records, and how it resumes."""
 
 from copy import copy, deepcopy
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -200,6 +201,13 @@ def test_pairs_are_the_last_steps_and_changes_of_the_gradient():
     ):
         np.testing.assert_array_equal(s, after[0] - before[0])
         np.testing.assert_array_equal(y, after[1] - before[1])
+
+
+def test_states_can_be_kept():
+    states = list(islice(iterate(rosenbrock, START), 9))
+    assert [state.history[-1].iteration for state in states] == list(range(9))
+    for state in states:
+        assert (state.value, len(state.pairs)) == (rosenbrock(state.x)[0], len(state.history) - 1)
 
 
 def test_a_pair_of_the_wrong_curvature_is_not_kept():

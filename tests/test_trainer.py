@@ -81,6 +81,12 @@ def test_training_learns_and_continues():
     assert subject.fit(epochs=0) is subject.history and len(subject.history) == 4
 
 
+def test_a_returned_history_does_not_grow():
+    subject = trainer()
+    first, second = subject.fit(epochs=1), subject.fit(epochs=1)
+    assert (len(first), len(second)) == (1, 2)
+
+
 def test_without_test_data():
     X, y = problem()
     subject = Trainer(SoftmaxRegression(D, K), Descent(), DataLoader(X, y, 8))

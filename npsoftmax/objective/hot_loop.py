@@ -203,7 +203,10 @@ MAX_KEPT = 16  # blocks and arrays
 
 
 class Workspace:
-    """The arrays that evaluations compute in, one after another."""
+    """The arrays that evaluations compute in, one after another.
+
+    The arrays that an evaluation returns are some of them: the next evaluation overwrites them.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[Any, Any] = {}
