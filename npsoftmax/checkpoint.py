@@ -308,12 +308,12 @@ def _differences(there: object, here: object) -> str:
     return f"{there!r:.80} there, {here!r:.80} here"
 
 
-def environment(threads: int | None = None) -> dict[str, Any]:
+def environment(threads: int) -> dict[str, Any]:
     """Return what bitwise reproducibility depends on besides settings and data.
 
     Machine type, NumPy build and number of threads: OpenBLAS has different loops for each family of
     processors, and sums in a different order for each number of threads. ``threads`` is the number
-    that share the work, by default that of the BLAS.
+    that share the work.
     """
     from threadpoolctl import threadpool_info
 
@@ -326,7 +326,7 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "machine": f"{platform.machine()} {' '.join(extensions)}".strip(),
         "numpy": np.__version__,
         "blas": f"{blas.get('internal_api')} {blas.get('version')} {blas.get('architecture')}",
-        "threads": blas.get("num_threads") if threads is None else threads,
+        "threads": threads,
     }
 
 

@@ -22,6 +22,7 @@ from npsoftmax._checks import (
     check_not_calibrated,
     check_pixels,
 )
+from npsoftmax._threads import blas_threads
 from npsoftmax.checkpoint import (
     SolverCheckpoint,
     as_settings,
@@ -189,7 +190,13 @@ class FullBatchTrainer:
         self._max_iterations = as_count(max_iterations, "max_iterations", minimum=0)
         self.reason = None
         try:
-            yield from self._iterations()
+            records = self._iterations()
+            while True:
+                with blas_threads(1):  # besides those of the problem
+                    record = next(records, None)
+                if record is None:
+                    break
+                yield record
         except ClusterError:
             if self.checkpoint is not None and self._state is not None:
                 self.save_checkpoint(self.checkpoint)
@@ -274,6 +281,7 @@ class FullBatchTrainer:
         losses, predicted = sample_losses(self.model.theta, X, y, self.model.input_scale(X.dtype))
         return float(losses.mean(dtype=np.float64)), float(np.mean(predicted == y))
 
+    @blas_threads(1)
     def optimum(self) -> Optimum:
         """Assess the current parameters."""
         state = self._begun_state("optimum")

@@ -22,6 +22,7 @@ from npsoftmax._checks import (
     check_not_calibrated,
     check_pixels,
 )
+from npsoftmax._threads import blas_threads
 from npsoftmax.checkpoint import (
     Checkpoint,
     as_settings,
@@ -84,6 +85,10 @@ class Trainer:
     on_step : callable, optional
         Called with the trainer after each step. It may raise; the trainer can then write a
         checkpoint or continue.
+    threads : int
+        Threads of the BLAS while an epoch runs; afterwards the previous number applies again. The
+        products of a batch are too small to gain much from two, which take many times as long as
+        one while other programs run.
 
     Attributes
     ----------
@@ -113,6 +118,7 @@ class Trainer:
         checkpoint_every: int | None = None,
         identity: Mapping[str, Any] | None = None,
         on_step: Callable[[Trainer], None] | None = None,
+        threads: int = 1,
     ) -> None:
         check_not_calibrated(model.temperature)
         if not hasattr(loader, "batches"):
@@ -141,6 +147,7 @@ class Trainer:
         self.checkpoint_every = checkpoint_every
         self.identity = as_settings(identity) if identity else {}
         self.on_step = on_step
+        self.threads = as_count(threads, "threads")
         self.history: list[EpochRecord] = []
         self._progress = Progress()
         self._workspace = Workspace()
@@ -172,10 +179,11 @@ class Trainer:
         if self.checkpoint is not None and self._progress == Progress():
             self.save_checkpoint(self.checkpoint)  # so that a killed run can be resumed
         for _ in range(left):
-            self._train_epoch()
-            if not np.isfinite(self.model.theta).all():
-                raise self._diverged("a parameter is")
-            record = self._record()
+            with blas_threads(self.threads):
+                self._train_epoch()
+                if not np.isfinite(self.model.theta).all():
+                    raise self._diverged("a parameter is")
+                record = self._record()
             self.history = [*self.history, record]
             self._progress = Progress(epoch=record.epoch)
             if self.checkpoint is not None:
@@ -273,7 +281,7 @@ class Trainer:
             raise self._diverged("a parameter is")
         Checkpoint(
             self._settings(),
-            environment(),
+            environment(self.threads),
             self.model.theta,
             self.optimiser.state,
             self._progress,
@@ -292,7 +300,7 @@ class Trainer:
             threads differ, so that the run resumes, but not bit for bit.
         """
         saved = newest_usable(path, self._read)
-        warn_if_environment_differs(saved.environment, environment(), path)
+        warn_if_environment_differs(saved.environment, environment(self.threads), path)
         self.model.theta[...] = saved.theta
         self.optimiser.load_state(saved.state)
         self._progress, self.history = saved.progress, list(saved.history)

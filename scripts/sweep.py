@@ -229,7 +229,8 @@ def train(settings: dict[str, Any], seed: int, data: "npsoftmax.Dataset") -> Rep
         X.shape[0], len(data.classes), seed=seed, pixel_scale=data.pixel_scale
     )
     loader = npsoftmax.DataLoader(X, y, settings["batch_size"], shuffle=True, seed=seed)
-    trainer = npsoftmax.Trainer(model, npsoftmax.Descent(settings["lr"]), loader)
+    rule, threads = npsoftmax.Descent(settings["lr"]), settings["threads"] or 1
+    trainer = npsoftmax.Trainer(model, rule, loader, threads=threads)
     history = trainer.fit(settings["epochs"])
     train_loss, _ = mean_loss_and_accuracy(model, X, y)
     validation = mean_loss_and_accuracy(model, data.X_test, data.y_test)

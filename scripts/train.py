@@ -243,8 +243,9 @@ class Minibatches(Task):
             l2=args.l2,
             checkpoint_every=args.checkpoint_every,
             identity=self.identity,
+            threads=args.threads or 1,
         )
-        self.total, self.threads = args.epochs, args.threads or 1
+        self.total, self.threads = args.epochs, self.trainer.threads
         self.title = f"{optimiser!r}, {batches}"
         self.introduction = f"{args.epochs} epochs, {batches}, {optimiser!r}, l2={args.l2:g}"
         self.start = f", weights from N(0, 0.01), seed {args.seed}"
@@ -304,9 +305,11 @@ class ExactOptimum(Task):
         """Return the objective on the training images, here or on the workers of a cluster."""
         args, scale = self.args, self.model.input_scale(self.X.dtype)
         if client is None:
+            from npsoftmax._threads import cores
             from npsoftmax.objective import FullBatch
 
-            return FullBatch(self.X, self.y, args.l2, scale=scale, threads=args.threads)
+            threads = args.threads or cores()
+            return FullBatch(self.X, self.y, args.l2, scale=scale, threads=threads)
         from npsoftmax.ext import cluster
 
         rows, labels = cluster.training_rows(

@@ -24,13 +24,13 @@ from sklearn.ensemble import (
 )
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from npsoftmax import SoftmaxRegression
 from npsoftmax.errors import DivergedError, InputError, LabelError, ShapeError
@@ -711,6 +711,30 @@ def test_in_a_pipeline_and_a_grid_search():
     assert search.score(X, y) > 0.97
     P = cross_val_predict(search.best_estimator_, X, y, cv=3, method="predict_log_proba")
     assert np.mean(P.argmax(axis=1) == y) > 0.94
+
+
+def test_workers_of_joblib_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    X, y = load_iris(return_X_y=True)
+
+    def threads(*_):
+        return FullBatch(np.eye(2), [0, 1]).threads
+
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        scores = cross_val_score(SoftmaxClassifier(0.1), X, y, scoring=threads, n_jobs=2)
+    assert scores.tolist() == [1] * 5
+
+
+def test_sgd_holds_the_blas_to_one_thread(monkeypatch):
+    seen = []
+
+    def step(rule, theta, grad):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+    monkeypatch.setattr(Optimiser, "update", step)
+    with threadpool_limits(2, "blas"):
+        SoftmaxClassifier(solver="sgd", epochs=1).fit(*noisy())
+    assert set(seen) == {1}
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ REPOSITORY = ROOT.parent
 # A module imports from its own layer or from lower ones, without a circle. A folder stands for all
 # modules in it. docs/architecture.md has the same table in words.
 LAYERS = [
-    {"errors", "history", "_checks", "files"},
+    {"errors", "history", "_checks", "_threads", "files"},
     {"functional", "optimisers", "lbfgs", "storage", "data"},
     {"objective", "metrics", "calibration", "novelty"},
     {"model", "checkpoint"},
@@ -36,7 +36,7 @@ LAZY = {
     "data.idx": {"idx2numpy"},
     "data.download": {"tqdm"},
     "data.datasets": {"platformdirs"},
-    "objective.samples": {"threadpoolctl"},
+    "_threads": {"threadpoolctl"},
     "checkpoint": {"threadpoolctl"},
 }
 # A command at the end of the module, not part of what it is imported for.

@@ -15,6 +15,7 @@ import pytest
 from running import SCRIPT, history_of, interrupt, one_line, python_path, told
 
 from npsoftmax import SoftmaxRegression, storage
+from npsoftmax._threads import cores
 from npsoftmax.data import datasets
 
 SMALL = ["--dataset", "garments", "--epochs", "2", "--limit", "512", "--batch-size", "64"]
@@ -122,6 +123,12 @@ def test_the_first_of_the_variables_reaches_the_blas(train_process):
     summary = json.loads(process.stdout)
     assert [blas["num_threads"] for blas in summary["blas"]] == [2]
     assert summary["threads"] == 2
+
+
+def test_the_optimum_uses_all_cores_unless_told(train_process):
+    flags = ["--dataset", "garments", "--solver", "lbfgs", "--limit", "500"]
+    process = train_process(*flags, "--max-iterations", "1", "--json", OPENBLAS_NUM_THREADS="")
+    assert json.loads(process.stdout)["threads"] == cores()
 
 
 def test_the_same_seed_gives_the_same_model_in_the_default_run_folder(train_process, tmp_path):

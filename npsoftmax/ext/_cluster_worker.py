@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 import npsoftmax
 from npsoftmax._checks import as_columns, as_labels, as_weights
+from npsoftmax._threads import blas_threads
 from npsoftmax.data import idx
 from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, ShapeError
 from npsoftmax.files import readable
 from npsoftmax.objective import Workspace
-from npsoftmax.objective.samples import Samples, draws_in, one_blas_thread
+from npsoftmax.objective.samples import Samples, draws_in
 
 NUMPY_MAGIC = b"\x93NUMPY"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -204,7 +205,7 @@ def run_on_shard(shard: Shard, question: bytes) -> bytes:
             return function(chunk, _LOCAL.workspace)
         return function(chunk, 1, [draws_in(draw, chunk.start, chunk.stop) for draw in draws])
 
-    with one_blas_thread(), np.errstate(all="ignore"):
+    with blas_threads(1), np.errstate(all="ignore"):
         return pickle.dumps(reduce(combine, map(call, shard.chunks)), pickle.HIGHEST_PROTOCOL)
 
 

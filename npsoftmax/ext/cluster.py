@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 import npsoftmax
 from npsoftmax import SoftmaxRegression, metrics, objective, softmax
 from npsoftmax._checks import as_count, as_size, unusable_weights, way_to_labels
+from npsoftmax._threads import default_threads
 from npsoftmax.errors import ClusterError, InputError, NpsoftmaxError, ShapeError
 from npsoftmax.ext import extra
 from npsoftmax.objective import Workspace
-from npsoftmax.objective.samples import Draw, Samples, Summary, add, cores, draws_in
+from npsoftmax.objective.samples import Draw, Samples, Summary, add, draws_in
 
 with extra("distributed"):
     import dask
@@ -439,7 +440,7 @@ class ClusterSamples:
         self._client, self._shards, self._errors = client, list(shards), errors
         self._bounds = list(pairwise([0, *stops]))
         self._previous: list[Any] = []
-        self.threads, self.driver_threads = threads, cores()
+        self.threads, self.driver_threads = threads, default_threads()
         self.place = f"a cluster, {len(self._shards)} shards"
         self.summary: Summary = self.map_reduce(_summarise, Summary.merge)
 

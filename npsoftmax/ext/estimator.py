@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax import Adam, DataLoader, Optimum, SoftmaxRegression, __version__, fit
 from npsoftmax._checks import as_count, as_size, as_weights
+from npsoftmax._threads import blas_threads
 from npsoftmax.errors import DivergedError, InputError, LabelError
 from npsoftmax.ext import extra
 from npsoftmax.functional import affine, logsoftmax, softmax
@@ -321,6 +322,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return float(self.alpha) * (2 if samples.classes.size == 2 else 1)
 
     @np.errstate(all="ignore")
+    @blas_threads(1)
     def _descend(
         self, theta: NDArray[np.float64], samples: _Rows, epochs: range, rule: Adam
     ) -> None:

@@ -68,9 +68,11 @@ class FullBatch:
     scale : float
         ``s``, the factor applied to the samples.
     threads : int, optional
-        The largest number of threads, each with one BLAS thread; by default the cores that this
-        process may use. Small problems use one thread, and the BLAS as it is. The last digits of
-        the result depend on it, and on the BLAS.
+        The largest number of threads, each with one BLAS thread. By default one for each core that
+        this process may use, by its affinity and by the quota of its container, but not more than
+        the BLAS has: ``OMP_NUM_THREADS`` and the like, threadpoolctl and joblib limit both. Small
+        problems use one thread, and the BLAS as it is. The last digits of the result depend on it,
+        and on the BLAS.
 
     Attributes
     ----------

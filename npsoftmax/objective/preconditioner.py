@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._threads import blas_threads
 from npsoftmax.errors import InputError
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective.hot_loop import (
@@ -46,15 +47,7 @@ from npsoftmax.objective.hot_loop import (
     Workspace,
     samples_per_block,
 )
-from npsoftmax.objective.samples import (
-    Draw,
-    Samples,
-    SampleStore,
-    Summary,
-    draw_evenly,
-    draws_in,
-    one_blas_thread,
-)
+from npsoftmax.objective.samples import Draw, Samples, SampleStore, Summary, draw_evenly, draws_in
 
 __all__ = ["MAX_PRECONDITIONED_CLASSES", "Solve", "preconditioner_at"]
 
@@ -269,7 +262,7 @@ def _factor_all(blocks: Floats, diagonals: Floats, ridge: float, threads: int, o
     def fill(number: int) -> None:
         out[number] = _factor(blocks[number], diagonals[number], ridge)
 
-    limited = one_blas_thread() if threads > 1 else nullcontext()
+    limited = blas_threads(1) if threads > 1 else nullcontext()
     with limited, ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, range(len(out))))
 

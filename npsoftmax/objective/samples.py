@@ -8,12 +8,11 @@ this process (:class:`LocalSamples`) or on the workers of a cluster.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, lru_cache, reduce
+from functools import lru_cache, reduce
 from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax._checks import Range, as_count
+from npsoftmax._threads import blas_threads, default_threads
 from npsoftmax.objective.hot_loop import Workspace
 
 __all__ = [
@@ -31,10 +31,8 @@ __all__ = [
     "Samples",
     "Summary",
     "add",
-    "cores",
     "draw_evenly",
     "draws_in",
-    "one_blas_thread",
 ]
 
 Sums = TypeVar("Sums", bound=tuple[Any, ...])
@@ -150,12 +148,12 @@ class SampleStore(Protocol):
 
 
 class LocalSamples:
-    """A :class:`SampleStore` in this process, on as many threads as it has cores by default."""
+    """A :class:`SampleStore` in this process, on all threads that it is meant to use by default."""
 
     def __init__(self, samples: Samples, threads: int | None) -> None:
         self.samples = samples
         self.summary = Summary.of(samples)
-        self.threads = as_count(cores() if threads is None else threads, "threads")
+        self.threads = as_count(default_threads() if threads is None else threads, "threads")
         self.driver_threads = self.threads
         self.place = "this process"
         self._workspaces = self._new_workspaces()
@@ -178,7 +176,7 @@ class LocalSamples:
                 return call(parts[0], self._workspaces[0])
             # They are put back at the end: after Ctrl-C a thread may still write into them.
             workspaces, self._workspaces = self._workspaces, self._new_workspaces()
-            with one_blas_thread(), ThreadPoolExecutor(len(parts)) as pool:
+            with blas_threads(1), ThreadPoolExecutor(len(parts)) as pool:
                 result = reduce(combine, pool.map(call, parts, workspaces))
             self._workspaces = workspaces
             return result
@@ -203,7 +201,7 @@ class LocalSamples:
         draws: list[Draw],
     ) -> Result:
         """Call a function on all samples, with all threads."""
-        with one_blas_thread() if self.threads > 1 else nullcontext():
+        with blas_threads(1) if self.threads > 1 else nullcontext():
             return function(self.samples, self.threads, draws)
 
     def subset(self, indices: NDArray[np.intp]) -> LocalSamples:
@@ -254,46 +252,3 @@ def add(left: Sums, right: Sums) -> Sums:
     """
     sums = [a + b for a, b in zip(left, right, strict=True)]
     return type(left)(*sums) if hasattr(left, "_fields") else type(left)(sums)
-
-
-class _OneBlasThread:
-    """Context manager that limits the BLAS to one thread while several threads call it.
-
-    The limit applies to the whole process: the first to enter sets it, the last to leave restores
-    it.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._holders = Lock(), 0
-        self._limit: Any = None
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            if self._holders == 0:
-                self._limit = _blas().limit(limits=1, user_api="blas")
-            self._holders += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._holders -= 1
-                if self._holders == 0:
-                    self._limit.restore_original_limits()
-
-
-one_blas_thread = _OneBlasThread()
-
-
-@cache
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()  # looking for the libraries takes a millisecond
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
