@@ -157,7 +157,8 @@ def test_the_package_loads_only_numpy_and_the_standard_library():
 
 
 def test_importing_the_package_loads_nothing_yet():
-    assert modules_loaded_by("import npsoftmax") == {"npsoftmax"}
+    # Python 3.10 itself loads more of importlib.
+    assert modules_loaded_by("import npsoftmax") - {"importlib"} == {"npsoftmax"}
 
 
 def test_every_public_name_has_one_home():
