@@ -23,7 +23,7 @@ from typing import Any
 
 import download_faults
 import pytest
-from download_faults import FAULTS, INTERRUPTIONS, NAME, STAMPEDE, Fault, disk_of
+from download_faults import FAULTS, INTERRUPTIONS, NAME, STAMPEDE, TOO_LITTLE, Fault, disk_of
 from faulty_server import FaultyServer, Request
 
 from npsoftmax.data import download
@@ -217,14 +217,20 @@ def no_proxy(monkeypatch):
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
-    """Shorten all pauses, except those that the server asks for."""
+    """Shorten all pauses, except those that the server asks for.
+
+    Where an answer decides, there is time for it: a busy machine must not be taken for a slow
+    server.
+    """
     monkeypatch.setattr(download_faults, "DRIP_SECONDS", 0.05)
     if fault.max_requests == 1:
-        return  # nothing is waited for, and a busy machine must not be taken for a slow server
-    monkeypatch.setattr(download, "_CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(download, "_READ_SECONDS", 0.5)
-    monkeypatch.setattr(download, "_PATIENCE_SECONDS", 1.2 + 2 * fault.min_seconds)
+        return  # nothing is waited for
     monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 0.02)
+    waits = fault.expected == "file" or fault.says not in ("", TOO_LITTLE)
+    monkeypatch.setattr(download, "_CONNECT_SECONDS", 2 if waits else 0.5)
+    monkeypatch.setattr(download, "_READ_SECONDS", 2 if waits else 0.5)
+    if fault.expected != "file":
+        monkeypatch.setattr(download, "_PATIENCE_SECONDS", 6 if waits else 1.2)
 
 
 @by_id
