@@ -33,7 +33,7 @@ Array = NDArray[Any]
 ValueAndGrad = Callable[[Array], tuple[Any, ...]]
 
 Preconditioner = Callable[[Array], Array]
-Reason = Literal["converged", "iterations", "rounding", "stopped"]
+Reason = Literal["converged", "iterations", "rounding", "separated", "stopped"]
 
 MEMORY = 10
 # After this number of iterations without a lower value or gradient, only rounding errors are left.

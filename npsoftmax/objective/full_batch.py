@@ -10,6 +10,7 @@ Everything but the penalty is a sum over the samples.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -34,14 +35,17 @@ from npsoftmax.objective.batch import (
     check_dtype,
     penalty_and_grad,
 )
+from npsoftmax.objective.coordinates import Units, smallest_weights
 from npsoftmax.objective.duality import dual_value
 from npsoftmax.objective.hot_loop import Workspace
+from npsoftmax.objective.newton import Newton, estimate_decrement, suits
 from npsoftmax.objective.preconditioner import (
     MAX_PRECONDITIONED_CLASSES,
     Solve,
     preconditioner_at,
 )
 from npsoftmax.objective.samples import LocalSamples, Samples, SampleStore, add
+from npsoftmax.objective.separation import Separation, separating_features
 
 __all__ = ["FullBatch"]
 
@@ -202,6 +206,54 @@ class FullBatch:
         theta = self._check(theta)
         _check_finite(theta)
         return preconditioner_at(theta, self._store, self.l2, self.scale)
+
+    def suits_newton(self, k: int, to_finish: bool = False) -> bool:
+        """Whether :meth:`newton` is quick for ``k`` classes, or can at least finish."""
+        return isinstance(self._store, LocalSamples) and suits(k, self._store, to_finish)
+
+    @np.errstate(all="ignore")
+    def newton(self, theta: NDArray[Any]) -> Newton:
+        """Return Newton's method for parameters like ``theta``.
+
+        See :mod:`npsoftmax.objective.newton`. It takes samples in memory.
+        """
+        return Newton(self._check(theta), self._store, self.l2, self.scale)
+
+    @np.errstate(all="ignore")
+    def decrement(self, theta: NDArray[Any], grad: NDArray[Any], enough: float = math.inf) -> float:
+        r"""Estimate the distance of the objective at ``theta`` from its smallest value.
+
+        It is :math:`g^\top H^{-1} g / 2`, estimated from below from at most 30 products with the
+        Hessian, or a number greater than ``enough``.
+        """
+        product, solve = partial(self.hessian_vector_product, theta), self.preconditioner(theta)
+        units = Units.of(self._store, self.scale)
+        return estimate_decrement(grad, product, solve, units.rounding_of_logits, enough)
+
+    @np.errstate(all="ignore")
+    def separating_features(self, k: int) -> Separation | None:
+        """Return features that separate some of ``k`` classes, each by itself, if there are any.
+
+        See :mod:`npsoftmax.objective.separation`.
+        """
+        return separating_features(self._store, k)
+
+    @np.errstate(all="ignore")
+    def smallest_weights(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the smallest weights with the same logits on all samples, and biases for them.
+
+        If features are collinear, or outnumber the samples, many weights have the same logits. For
+        the rows of an optimum these are the limit of a vanishing penalty.
+
+        Examples
+        --------
+        >>> problem = FullBatch(np.array([[1.0, 3.0], [2.0, 6.0]]), [0, 1])
+        >>> theta = np.array([[5.0, 0.0, 0.0], [-5.0, 0.0, 0.0]])
+        >>> problem.smallest_weights(theta).round(2) + 0.0  # in proportion 1 to 2
+        array([[ 1.,  2.,  0.],
+               [-1., -2.,  0.]])
+        """
+        return smallest_weights(self._check(theta), self._store, self.scale)
 
     @np.errstate(all="ignore")
     def suboptimality(self, theta: NDArray[Any]) -> float:

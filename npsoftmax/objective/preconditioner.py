@@ -49,7 +49,7 @@ from npsoftmax.objective.hot_loop import (
 )
 from npsoftmax.objective.samples import Draw, Samples, SampleStore, Summary, draw_evenly, draws_in
 
-__all__ = ["MAX_PRECONDITIONED_CLASSES", "Solve", "preconditioner_at"]
+__all__ = ["MAX_PRECONDITIONED_CLASSES", "Solve", "factor_inverse", "preconditioner_at"]
 
 Floats = NDArray[Any]
 Solve = Callable[[Floats], Floats]
@@ -273,19 +273,32 @@ def _factor(block: Floats, diagonal: Floats, ridge: float) -> Floats:
     # The samples drawn can miss nearly all of a feature that is rarely nonzero. The step along
     # it would be too long by orders of magnitude.
     np.maximum(estimated, diagonal, out=estimated)
-    units = np.sqrt(np.where(estimated > 0, estimated, 1)).astype(block.dtype)
-    block /= units
-    block /= units[:, None]
-    ridge = max(ridge, len(block) * float(np.finfo(block.dtype).eps))
+    return factor_inverse(block, max(ridge, _rounding(block)))
+
+
+def factor_inverse(matrix: Floats, ridge: float = 0.0) -> Floats:
+    """Return F with ``F' F`` the inverse of a matrix, which is overwritten.
+
+    The matrix is scaled to a diagonal of 1, and then a ridge added. It grows until the matrix is
+    positive definite.
+    """
+    diagonal = np.einsum("ii->i", matrix)
+    units = np.sqrt(np.where(diagonal > 0, diagonal, 1)).astype(matrix.dtype)
+    matrix /= units
+    matrix /= units[:, None]
     while True:
-        estimated[:] = 1 + ridge
+        diagonal[:] = 1 + ridge
         try:
-            factor = _invert_triangle(np.linalg.cholesky(block))
+            factor = _invert_triangle(np.linalg.cholesky(matrix))
         except np.linalg.LinAlgError:  # rounding has made it indefinite
-            ridge *= 10
+            ridge = max(10 * ridge, _rounding(matrix))
         else:
             factor /= units
             return factor
+
+
+def _rounding(matrix: Floats) -> float:
+    return len(matrix) * float(np.finfo(matrix.dtype).eps)
 
 
 def _invert_triangle(L: Floats, min_rows: int = 64) -> Floats:

@@ -1,0 +1,296 @@
+r"""Coordinates in which the units, offsets and collinearity of the features do not matter.
+
+The features are centred at their means m and divided by their largest deviations D. Columns of the
+result are made orthonormal one after another, those with a large offset last, and otherwise those
+of the largest unit first (classical Gram-Schmidt, twice: Giraud, Langou and Rozložník, Computers
+and Mathematics with Applications 50, 2005). A column of which nothing but rounding errors is left
+depends on those before it. With the triangle R of this elimination, whose rows of
+dependent columns are those of the identity,
+
+.. math:: s W x + b = \eta_W u + \eta_b, \qquad
+    u = R^{-\top} D^{-1} (s x - m), \quad \eta_W = W D R^\top, \quad \eta_b = b + W m,
+
+where s is the scale of the samples. Entries of u for dependent columns are rounding errors, and are
+set to 0: the logits depend on the other entries alone, whatever the weights in units of the data.
+
+The elimination needs no copy of the samples: a triangle that has the same products of columns
+replaces each block of rows (Demmel, Grigori, Hoemmen and Langou, SIAM Journal on Scientific
+Computing 34(1), 2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npsoftmax.errors import InputError
+from npsoftmax.objective.hot_loop import Workspace, samples_per_block
+from npsoftmax.objective.samples import Samples, SampleStore
+
+__all__ = ["Coordinates", "Units", "blocks_of", "smallest_weights"]
+
+Floats = NDArray[np.float64]
+
+# Rows are eliminated in blocks of this many times the number of features, for few of them.
+ROWS_PER_FEATURE = 4
+# Relative rounding errors above this come from a large offset.
+MAX_NOISE = 1e-10
+# Relative variances above this are certainly not rounding errors.
+MIN_VARIANCE = 1e-10
+# With more features than this, and fewer rows than features, the rows are made orthonormal.
+MAX_COLUMNS = 1024
+# Rounding errors that stay below this change no probability.
+MAX_CHANGE = 1e-8
+
+
+class Ranges(NamedTuple):
+    """Sum, smallest and largest value of each feature, and the number of samples."""
+
+    total: Floats
+    lowest: Floats
+    highest: Floats
+    number: int
+
+    def merge(self, other: Ranges) -> Ranges:
+        """Summarise these samples and others."""
+        return Ranges(
+            self.total + other.total,
+            np.minimum(self.lowest, other.lowest),
+            np.maximum(self.highest, other.highest),
+            self.number + other.number,
+        )
+
+
+class Units(NamedTuple):
+    """Centre and unit of each feature, and the rounding errors of its values in this unit."""
+
+    scale: float
+    centre: Floats
+    unit: Floats  # 1 for a feature that does not vary
+    largest: Floats  # magnitude
+    noise: Floats
+    number: int  # of samples with a weight
+
+    @classmethod
+    def of(cls, store: SampleStore, scale: float) -> Units:
+        """Return the units of samples, of which each has a weight."""
+        ranges = store.map_reduce(partial(_ranges, scale=scale), Ranges.merge)
+        total, lowest, highest, number = ranges
+        centre = np.clip(total / number, lowest, highest)
+        unit = np.maximum(highest - centre, centre - lowest)
+        largest = np.maximum(abs(highest), abs(lowest))
+        if not np.isfinite(largest).all() or not largest.max(initial=0.0) < 1e150:
+            raise InputError(
+                "X: expected features whose squares fit float64, got larger ones; divide them by "
+                "their standard deviation"
+            )
+        errors = 4 * float(np.finfo(np.float64).eps) * largest
+        unit = np.where(unit > np.maximum(errors, 1e-150), unit, 1.0)
+        return cls(scale, centre, unit, largest, errors / unit, number)
+
+    def apply(self, samples: NDArray[Any]) -> Floats:
+        """Return samples centred and divided by the units, in a new array."""
+        deviations: Floats = samples * np.float64(self.scale)
+        deviations -= self.centre[:, None]
+        deviations /= self.unit[:, None]
+        return deviations
+
+    def rounding_of_logits(self, theta: NDArray[Any]) -> float:
+        """Return a bound on the rounding errors of logits in the dtype of ``theta``."""
+        sizes = np.abs(theta).astype(np.float64)
+        largest = (sizes[:, :-1] @ self.largest + sizes[:, -1]).max()
+        return 4 * float(np.finfo(theta.dtype).eps) * float(largest)
+
+
+def _ranges(samples: Samples, workspace: Workspace, scale: float) -> Ranges:
+    d = samples.X.shape[0]
+    found = Ranges(np.zeros(d), np.full(d, np.inf), np.full(d, -np.inf), 0)
+    for block in blocks_of(samples, workspace):
+        scaled = block.X * np.float64(scale)
+        ends = scaled.min(axis=1), scaled.max(axis=1)
+        found = found.merge(Ranges(scaled.sum(axis=1), *ends, block.y.size))
+    return found
+
+
+def blocks_of(samples: Samples, workspace: Workspace, fewest: int = 0) -> Iterator[Samples]:
+    """Yield the samples that have a weight in blocks, of ``fewest`` if there are so many."""
+    step = max(samples_per_block(np.empty((1, samples.X.shape[0] + 1))), fewest)
+    for start in range(0, samples.y.size, step):
+        block = samples.columns(slice(start, min(start + step, samples.y.size)))
+        if block.weights is not None and not block.weights.all():
+            block = block.take(block.start + np.flatnonzero(block.weights), block.start)
+        if block.y.size:
+            yield block
+
+
+class Coordinates(NamedTuple):
+    """The map between parameters and their coordinates."""
+
+    units: Units
+    triangle: Floats  # R, its columns in the order of the features
+    inverse: Floats  # of the triangle
+    depends: NDArray[np.bool_]  # by coordinate: nothing but rounding errors are left
+
+    @classmethod
+    def of(cls, store: SampleStore, scale: float) -> Coordinates:
+        """Return coordinates for samples."""
+        units = Units.of(store, scale)
+        rows = store.map_reduce(partial(_triangle, units=units), _join)
+        order = np.lexsort((-units.unit, units.noise > MAX_NOISE))
+        noise = np.sqrt(units.number) * units.noise[order]
+        _, triangle, inverse, depends = _eliminate(rows[:, order], noise)
+        place = np.argsort(order)
+        return cls(units, triangle[:, place], inverse[place], depends)
+
+    def apply(self, samples: NDArray[Any]) -> Floats:
+        """Return ``u`` of samples, ``(d, m)``."""
+        u: Floats = self.inverse.T @ self.units.apply(samples)
+        u[self.depends] = 0.0
+        return u
+
+    def enter(self, theta: NDArray[Any]) -> Floats:
+        """Return the coordinates of parameters, ``(k, d+1)``."""
+        weights = theta[:, :-1].astype(np.float64)
+        eta = np.empty(theta.shape)
+        eta[:, :-1] = (weights * self.units.unit) @ self.triangle.T
+        eta[:, -1] = theta[:, -1] + weights @ self.units.centre
+        return eta
+
+    def leave(self, eta: Floats) -> Floats:
+        """Return the parameters at coordinates."""
+        theta = np.empty(eta.shape, order="F")
+        theta[:, :-1] = (eta[:, :-1] @ self.inverse.T) / self.units.unit
+        theta[:, -1] = eta[:, -1] - theta[:, :-1] @ self.units.centre
+        return theta
+
+    def metric(self) -> Floats:
+        """Return G with the squares of the weights ``eta_W G eta_W'``."""
+        scaled = self.inverse / self.units.unit[:, None]
+        products: Floats = scaled.T @ scaled
+        return products
+
+
+def _triangle(samples: Samples, workspace: Workspace, units: Units) -> Floats:
+    """Return a triangle with the products of the columns of some rows, in their units."""
+    d = samples.X.shape[0]
+    rows = np.zeros((0, d))
+    for block in blocks_of(samples, workspace, ROWS_PER_FEATURE * d):
+        rows = _join(rows, units.apply(block.X).T)
+    return rows
+
+
+def _join(upper: Floats, lower: Floats) -> Floats:
+    rows = np.concatenate([upper, lower])
+    if len(rows) <= rows.shape[1]:
+        return rows
+    triangle: Floats = np.asarray(np.linalg.qr(rows, mode="r"))
+    return triangle
+
+
+class Elimination(NamedTuple):
+    """What becomes of columns that are made orthonormal one after another."""
+
+    basis: Floats  # the orthonormal columns
+    triangle: Floats
+    inverse: Floats
+    depends: NDArray[np.bool_]  # which columns depend on earlier ones
+
+
+def _eliminate(columns: Floats, noise: Floats) -> Elimination:
+    """Make columns orthonormal, up to rounding errors of the size ``noise`` in each."""
+    size = columns.shape[1]
+    basis = np.zeros((len(columns), min(columns.shape)))
+    triangle, inverse, depends = np.eye(size), np.eye(size), np.zeros(size, np.bool_)
+    for number, column in enumerate(columns.T):
+        kept = np.flatnonzero(~depends[:number])
+        before = basis[:, : kept.size]
+        along = before.T @ column
+        rest = column - before @ along
+        again = before.T @ rest  # once is not enough if the rest is small
+        rest -= before @ again
+        along += again
+        length = float(np.linalg.norm(rest))
+        weights = inverse[:number, kept] @ along
+        errors = noise[number] + np.abs(weights) @ noise[:number]
+        depends[number] = kept.size == basis.shape[1] or not length > errors
+        divisor = 1.0 if depends[number] else length
+        triangle[kept, number], triangle[number, number] = along, divisor
+        inverse[:number, number], inverse[number, number] = -weights / divisor, 1 / divisor
+        if not depends[number]:
+            basis[:, kept.size] = rest / length
+    return Elimination(basis[:, : size - depends.sum()], triangle, inverse, depends)
+
+
+def smallest_weights(theta: Floats, store: SampleStore, scale: float) -> Floats:
+    """Return the smallest weights with the same logits on all samples, and the biases for them."""
+    units = Units.of(store, scale)
+    d = store.summary.num_inputs
+    if units.number > d and _has_full_rank(store, units):
+        return theta
+    if d > MAX_COLUMNS and units.number <= d:
+        return _project_on_rows(theta, store, units)
+    coordinates = Coordinates.of(store, scale)
+    free = coordinates.depends
+    if not free.any():
+        return theta
+    # W' = B eta'. Rows of B for small units are large, and first they keep the others' digits.
+    B = coordinates.inverse / coordinates.units.unit[:, None]
+    B = B[np.argsort(-np.abs(B).max(axis=1), kind="stable")]
+    eta = coordinates.enter(theta)
+    Q, T = np.linalg.qr(B[:, free])
+    eta[:, :-1][:, free] = -np.linalg.solve(T, Q.T @ (B[:, ~free] @ eta[:, :-1][:, ~free].T)).T
+    return coordinates.leave(eta)
+
+
+def _has_full_rank(store: SampleStore, units: Units) -> bool:
+    """Whether the features are certainly independent; much faster than an elimination."""
+    products = store.map_reduce(partial(_products, units=units), np.add)
+    lengths = np.sqrt(products.diagonal())
+    if not lengths.all():
+        return False
+    correlations = products / lengths / lengths[:, None]
+    np.fill_diagonal(correlations, 1 - MIN_VARIANCE)
+    try:
+        np.linalg.cholesky(correlations)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def _products(samples: Samples, workspace: Workspace, units: Units) -> Floats:
+    products = np.zeros((samples.X.shape[0],) * 2)
+    for block in blocks_of(samples, workspace):
+        deviations = units.apply(block.X)
+        products += deviations @ deviations.T
+    return products
+
+
+def _project_on_rows(theta: Floats, store: SampleStore, units: Units) -> Floats:
+    """Project the weights on the deviations of the samples from their mean.
+
+    If rounding errors of features in a large unit reach the logits, the weights stay as they are.
+    """
+    deviations = store.map_reduce(partial(_deviations, units=units), _join_columns)
+    noise = 4 * np.finfo(np.float64).eps * np.linalg.norm(units.largest)
+    Q, R = np.linalg.qr(deviations)
+    Q = Q @ _eliminate(R, np.full(len(R), noise)).basis
+    weights = (theta[:, :-1] @ Q) @ Q.T
+    removed = theta[:, :-1] - weights
+    if np.abs(removed @ deviations).max() > MAX_CHANGE:
+        return theta
+    result: Floats = np.column_stack([weights, theta[:, -1] + removed @ units.centre])
+    return result
+
+
+def _deviations(samples: Samples, workspace: Workspace, units: Units) -> Floats:
+    kept = [block.X for block in blocks_of(samples, workspace, samples.y.size)]
+    shape = samples.X.shape[0], 0
+    return (kept[0] * np.float64(units.scale) - units.centre[:, None]) if kept else np.zeros(shape)
+
+
+def _join_columns(left: Floats, right: Floats) -> Floats:
+    return np.concatenate([left, right], axis=1)
