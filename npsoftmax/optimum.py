@@ -37,6 +37,8 @@ from npsoftmax.history import IterationRecord
 from npsoftmax.lbfgs import Reason
 from npsoftmax.objective import Evaluation, FullBatch, sample_losses
 from npsoftmax.objective.samples import draw_evenly
+from npsoftmax.objective.separation import Separation
+from npsoftmax.solver import Solver
 
 if TYPE_CHECKING:
     from npsoftmax.model import SoftmaxRegression
@@ -74,7 +76,9 @@ def fit(
     X, y, l2, sample_weight, threads
         The data and the penalty, as for :class:`npsoftmax.objective.FullBatch`.
     tol : float
-        Stop when the largest entry of the gradient, in magnitude, is at most this.
+        Stop when the largest entry of the gradient, in magnitude, is at most this, and the
+        objective close to its smallest value. Small problems, which Newton's method solves, end
+        when no logit changes any more, whatever the tolerance is.
     max_iterations : int
         Stop after this number of iterations, whatever the gradient is.
 
@@ -134,8 +138,8 @@ class FullBatchTrainer:
     history : list of IterationRecord
         The start and each iteration.
     reason : str or None
-        Why the last run ended: "converged", "iterations" (the limit is reached) or "rounding"
-        (rounding errors allow no further descent).
+        Why the last run ended: "converged", "separated" (no optimum exists), "iterations" (the
+        limit is reached) or "rounding" (rounding errors allow no further descent).
 
     Examples
     --------
@@ -145,7 +149,7 @@ class FullBatchTrainer:
     >>> trainer = FullBatchTrainer(SoftmaxRegression(1, 2, dtype=np.float64), problem)
     >>> records = list(trainer.run(max_iterations=20))
     >>> trainer.reason, [record.iteration for record in records]
-    ('converged', [0, 1])
+    ('converged', [0, 1, 2, 3])
     """
 
     def __init__(
@@ -173,6 +177,7 @@ class FullBatchTrainer:
         self.reason: Reason | None = None
         self._max_iterations = 0
         self._state: lbfgs.State | None = None
+        self._solver = Solver(problem, model.num_outputs, self.tol)
 
     def fit(self, max_iterations: int = 1000) -> Optimum:
         """Train until the tolerance is reached.
@@ -208,10 +213,7 @@ class FullBatchTrainer:
         """Advance until there is a reason to stop, and yield the records."""
         clock = perf_counter()
         state = self._start() if self._state is None else self._state.copy()
-        solver = lbfgs.iterate(
-            self.problem.loss_and_grad, state, preconditioner=self.problem.preconditioner
-        )
-        for state in solver:
+        for state in self._solver.states(state):  # noqa: B020
             self.reason = self._reason(state)
             if len(self.history) < len(state.history):
                 yield self._record(state, perf_counter() - clock)
@@ -219,7 +221,7 @@ class FullBatchTrainer:
             if self.reason is not None:
                 break
         else:
-            self.reason = "rounding"
+            self.reason = self._solver.end_without_descent(state)
 
     def _start(self) -> lbfgs.State:
         """Return where to begin.
@@ -227,24 +229,25 @@ class FullBatchTrainer:
         It is the better of the model's parameters and zeros, moved by a brief fit on a part of the
         samples if that helps.
         """
-        evaluate = self.problem.loss_and_grad
+        problem, k = self.problem, self.model.num_outputs
+        evaluate = problem.loss_and_grad
         start: NDArray[Any] = self.model.theta.copy(order="F")
         at_start = evaluate(start)
         known: Evaluation | None = at_start
-        loss, loss_at_zeros = at_start.loss, math.log(self.model.num_outputs)
+        loss, loss_at_zeros = at_start.loss, math.log(k)
         if not loss < loss_at_zeros:
             start, known, loss = np.zeros_like(start), None, loss_at_zeros
-        found, passes = _fit_part(self.problem, start)
+        if self._solver.begins_with_newton:
+            return lbfgs.begin(evaluate, _centred(start), evaluations=2)
+        found, passes = _fit_part(problem, start)
         at_found = evaluate(found)
         if at_found.loss < loss:
             start, known = found, at_found
         return lbfgs.begin(evaluate, start, known, evaluations=2 + math.ceil(passes))
 
     def _reason(self, state: lbfgs.State) -> Reason | None:
-        last = state.history[-1]
-        if last.max_gradient <= self.tol:
-            return "converged"
-        return "iterations" if last.iteration >= self._max_iterations else None
+        is_last = state.history[-1].iteration >= self._max_iterations
+        return self._solver.end(state) or ("iterations" if is_last else None)
 
     def _record(self, state: lbfgs.State, seconds: float) -> IterationRecord:
         """Copy an iteration to the model, the history and, if it is due, a checkpoint."""
@@ -286,18 +289,33 @@ class FullBatchTrainer:
         """Assess the current parameters."""
         state = self._begun_state("optimum")
         iteration, value, max_gradient, _, evaluations = state.history[-1]
-        problem, names = self.problem, self.model.classes
-        reason = self.reason or ("converged" if max_gradient <= self.tol else "stopped")
-        _, accuracy, _ = state.aux
+        problem, solver, names = self.problem, self._solver, self.model.classes
+        reason = self.reason or solver.assess(state) or "stopped"
+        complete = state.aux[1] == 1
+        if (complete or reason != "converged") and solver.is_separated(state):
+            reason = "separated"
+        separation = solver.separation if reason == "separated" else None
         advice = _advice(
             reason,
-            separated=problem.l2 == 0 and accuracy == 1 and len(names) > 1,
+            separation=_describe(separation, complete, names),
+            small=solver.uses_newton,
             max_iterations=self._max_iterations,
             dtype=self.model.theta.dtype,
             missing=[names[label] for label in problem.summary.missing_classes(len(names))],
         )
         bound = problem.suboptimality(state.x)
-        return Optimum(reason, iteration, evaluations, value, max_gradient, self.tol, bound, advice)
+        features = separation.features if separation else ()
+        return Optimum(
+            reason,
+            iteration,
+            evaluations,
+            value,
+            max_gradient,
+            self.tol,
+            bound,
+            advice,
+            features,
+        )
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write everything that :meth:`resume` needs, atomically.
@@ -375,6 +393,13 @@ def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
         )
 
 
+def _centred(theta: NDArray[Any]) -> NDArray[Any]:
+    """Return parameters that sum to 0 over the classes, the same bits if they do up to rounding."""
+    mean = theta.mean(axis=0)
+    rounding = 4 * np.finfo(theta.dtype).eps * np.abs(theta).max(axis=0)
+    return theta - np.where(np.abs(mean) > rounding, mean, 0)
+
+
 def _fit_part(problem: FullBatch, theta: NDArray[Any]) -> tuple[NDArray[Any], float]:
     """Minimise briefly on a part of the samples; return the point, and the cost in full passes.
 
@@ -415,6 +440,8 @@ class Optimum:
         itself, and says nothing.
     advice : str
         A hint if something needs attention, else empty.
+    features : tuple of int
+        If no optimum exists, the features that show it, if they are few or each shows it by itself.
     """
 
     reason: Reason
@@ -425,16 +452,17 @@ class Optimum:
     tol: float
     suboptimality: float
     advice: str
+    features: tuple[int, ...] = ()
 
     @property
     def converged(self) -> bool:
-        """Whether the gradient is within the tolerance."""
+        """Whether the optimum was reached."""
         return self.reason == "converged"
 
     def __str__(self) -> str:
         """Format the line that training prints at its end."""
         state = "converged" if self.converged else "not converged"
-        sign = "<=" if self.converged else ">"
+        sign = "<=" if self.max_gradient <= self.tol else ">"
         # A bound close to the objective itself only repeats that no loss is negative.
         informative = self.suboptimality < self.objective / 2
         bound = f", at most {self.suboptimality:.1e} above the smallest" if informative else ""
@@ -443,22 +471,49 @@ class Optimum:
             f"objective {self.objective:.8g}{bound}; max|gradient| {self.max_gradient:.1e} {sign} "
             f"tol {self.tol:g}"
         )
+        if self.converged and self.max_gradient > self.tol:
+            text += ", but no logit changes any more"
         return f"{text}; {self.advice}" if self.advice else text
+
+
+MAX_NAMED = 3
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
+    others = f" and {len(names) - MAX_NAMED} others" * (len(names) > MAX_NAMED)
+    return ", ".join(names[:MAX_NAMED]) + others
+
+
+def _describe(separation: Separation | None, complete: bool, names: Sequence[str]) -> str:
+    """Return what shows that there is no optimum."""
+    right = "every training sample is classified correctly"
+    if separation is None or (complete and not separation.features):
+        return right
+    groups = [_listed([names[label] for label in group]) for group in separation.groups]
+    features = list(map(str, separation.features))
+    by = f"feature{'s' * (len(features) > 1)} {_listed(features)}"
+    if not features:
+        by = "a sum of features with certain weights"
+    verb = "separate" if len(features) > 1 else "separates"
+    text = f"{by} {verb} class {' from '.join(groups)}"
+    return f"{right} ({text})" if complete else text
 
 
 def _advice(
     reason: Reason,
     *,
-    separated: bool,
+    separation: str,
+    small: bool,
     max_iterations: int,
     dtype: np.dtype[Any],
     missing: Sequence[str],
 ) -> str:
     """Return what a user should know, or the one change that helps; empty if all is well."""
-    if separated:
+    if reason == "separated":
         return (
-            "every training sample is classified correctly and l2 is 0, so the optimum is at "
-            "infinity and the weights depend on where this stopped: set l2 > 0"
+            f"{separation} and l2 is 0, so the optimum is at infinity and the weights depend on "
+            "where this stopped: set l2 > 0"
         )
     if reason == "iterations":
         return f"raise max_iterations, now {max_iterations}"
@@ -466,7 +521,10 @@ def _advice(
         return "run again to continue"
     if reason == "rounding":
         wider = "use float64, " if dtype == np.float32 else ""
-        return f"rounding errors hide any further descent: {wider}scale the features, or raise tol"
+        ways = f"{wider}scale the features, or raise tol"
+        if small:
+            ways = f"{wider}subtract their means from the features, or scale them"
+        return f"rounding errors hide any further descent: {ways}"
     if missing:
         return (
             f"no sample is of class {', '.join(missing)}: the bias has no optimum there, "

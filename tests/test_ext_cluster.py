@@ -25,7 +25,7 @@ from npsoftmax.errors import (
     ShapeError,
 )
 from npsoftmax.ext import _cluster_worker, cluster
-from npsoftmax.objective import FullBatch, preconditioner
+from npsoftmax.objective import FullBatch, newton, preconditioner
 
 K, D = 3, 5
 THETA = np.random.default_rng(1).standard_normal((K, D + 1))
@@ -36,6 +36,14 @@ def client():
     """Three workers as threads of this process: the same messages, at once."""
     with cluster_of(3, processes=False) as client:
         yield client
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lbfgs_alone():
+    """Let the comparison on one machine use L-BFGS too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(newton, "MAX_ROWS", 0)
+        yield
 
 
 def cut(rows, sizes):
@@ -104,6 +112,18 @@ def test_optimum_and_coefficients_equal_those_of_one_machine(client, sizes, l2, 
     assert there.converged and here.converged
     assert there.objective == pytest.approx(here.objective, rel=0, abs=1e-10)
     np.testing.assert_allclose(models[0].theta, models[1].theta, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-12])
+def test_the_end_is_told_as_on_one_machine(client, l2):
+    rows, y = overlapping(600)
+    rows = np.column_stack([rows, y == 1])
+    models = [SoftmaxRegression(D + 1, K, dtype=np.float64) for _ in range(2)]
+    problem = cluster.FullBatch(cut(rows, [100, 0, 300, 200]), y, l2, client)
+    there = FullBatchTrainer(models[0], problem, tol=1e-6).fit()
+    here = fit(models[1], rows.T, y, l2=l2, tol=1e-6)
+    assert there.reason == here.reason == ("converged" if l2 else "separated")
+    assert there.advice == here.advice and there.features == here.features
 
 
 def test_a_start_on_a_subset_and_a_preconditioner_of_a_sample(client, monkeypatch):

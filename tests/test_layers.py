@@ -22,7 +22,7 @@ LAYERS = [
     {"functional", "optimisers", "lbfgs", "storage", "data"},
     {"objective", "metrics", "calibration", "novelty"},
     {"model", "checkpoint"},
-    {"trainer", "optimum"},
+    {"trainer", "optimum", "solver"},
     {"ext"},
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}

@@ -20,7 +20,7 @@ from npsoftmax.errors import (
     ResumeWarning,
     ShapeError,
 )
-from npsoftmax.objective import FullBatch, loss_and_grad, preconditioner, samples
+from npsoftmax.objective import FullBatch, loss_and_grad, newton, preconditioner, samples
 from npsoftmax.optimisers import Descent
 from npsoftmax.optimum import Optimum, _advice, _fit_part
 
@@ -57,6 +57,12 @@ def trainer_on(X, y, model=None, *, l2=0.0, sample_weight=None, threads=None, **
 def fitted(X, y, k=K, dtype=np.float64, **settings):
     model = new_model(len(X), k, dtype=dtype)
     return model, fit(model, X.astype(dtype), y, **settings)
+
+
+@pytest.fixture
+def lbfgs_alone(monkeypatch):
+    """Leave small problems to L-BFGS, as large ones are."""
+    monkeypatch.setattr(newton, "MAX_ROWS", 0)
 
 
 def by_scipy(X, y, k, l2, weights=None):
@@ -101,7 +107,9 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_optimum_is_scipys(name):
+@pytest.mark.parametrize("rows", [newton.MAX_ROWS, 0], ids=["Newton", "L-BFGS"])
+def test_the_optimum_is_scipys(name, rows, monkeypatch):
+    monkeypatch.setattr(newton, "MAX_ROWS", rows)
     (X, y), k, l2 = PROBLEMS[name]
     model, optimum = fitted(X, y, k, l2=l2, tol=1e-10)
     assert optimum.converged, optimum
@@ -180,11 +188,13 @@ def test_pixels_are_scaled_and_stay_bytes():
     np.testing.assert_allclose(model.theta, pixels.theta, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("rows", [newton.MAX_ROWS, 0], ids=["Newton", "L-BFGS"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_separable_without_penalty_ends_and_says_so(dtype):
+def test_separable_without_penalty_ends_and_says_so(dtype, rows, monkeypatch):
+    monkeypatch.setattr(newton, "MAX_ROWS", rows)
     X, y = separable()
     model, optimum = fitted(X, y, dtype=dtype)
-    assert optimum.converged and optimum.iterations < 50
+    assert optimum.reason == "separated" and optimum.iterations < 50
     assert "the optimum is at infinity" in str(optimum) and "set l2 > 0" in str(optimum)
     np.testing.assert_array_equal(model.predict(X.astype(dtype)), y)
     assert np.abs(model.theta).max() < 100
@@ -233,6 +243,7 @@ def test_one_sample(k):
     assert model.predict(np.array([[1.0], [2.0]])) == [0]
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 def test_no_further_descent_says_what_helps():
     X, y = overlapping()
     _, optimum = fitted(X, y, dtype=np.float32, l2=1e-2, tol=1e-30)
@@ -242,6 +253,7 @@ def test_no_further_descent_says_what_helps():
     assert optimum.suboptimality < 1e-8
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 def test_too_few_iterations_say_what_helps():
     X, y = overlapping()
     _, optimum = fitted(X, y, l2=1e-3, tol=1e-12, max_iterations=2)
@@ -259,10 +271,12 @@ def test_the_report_of_a_good_end_has_no_advice():
 
 
 def test_advice_names_one_change_that_helps():
-    known = {"separated": False, "max_iterations": 8, "dtype": np.dtype("f8"), "missing": []}
+    known = {"max_iterations": 8, "dtype": np.dtype("f8"), "missing": []}
+    known |= {"separation": "", "small": False}
     assert _advice("converged", **known) == ""
     assert "float64" not in _advice("rounding", **known)
     assert "use float64, " in _advice("rounding", **{**known, "dtype": np.dtype("f4")})
+    assert "raise tol" not in _advice("rounding", **{**known, "small": True})
     assert _advice("stopped", **known) == "run again to continue"
 
 
@@ -296,15 +310,21 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(samples, "MIN_WORK_OF_PART", 1000)
 
 
-@pytest.mark.parametrize("number", [0, 1, 4, 12])
+@pytest.mark.parametrize(
+    ("work", "number"),
+    [(0, 0), (0, 1), (0, 4), (0, 6), (newton.MAX_WORK, 0), (newton.MAX_WORK, 2)],
+)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_run_resumes_bit_for_bit(tmp_path, number, threads, small_parts):
+def test_a_run_resumes_bit_for_bit(tmp_path, work, number, threads, small_parts, monkeypatch):
+    # Without work for Newton's method, L-BFGS begins, and Newton's method finishes.
+    monkeypatch.setattr(newton, "MAX_WORK", work)
+
     def stop(trainer):
         if trainer.history[-1].iteration == number:
             raise KeyboardInterrupt
 
     X, y = overlapping(n=6000, d=10, spread=0.2)
-    options = {"l2": 1e-5, "tol": 1e-10, "threads": threads}
+    options = {"l2": 1e-9, "tol": 1e-6, "threads": threads}
     whole = trainer_on(X, y, new_model(10, seed=3, dtype=np.float32), **options)
     whole.fit(20)
     first = trainer_on(X, y, new_model(10, seed=3, dtype=np.float32), **options)
@@ -380,6 +400,7 @@ def test_the_other_trainers_checkpoint_is_refused(tmp_path):
         trainer_on(X, y, l2=1e-4).resume(path)
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 @pytest.mark.parametrize(
     "change",
     [
@@ -444,6 +465,7 @@ def test_a_trainer_refuses_without_a_run_and_an_identity_that_is_not_json(tmp_pa
         trainer_on(*overlapping(), identity={"x": object()})
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 @pytest.mark.parametrize("tier", [{"MAX_BLOCK_ROWS": 4}, {"MAX_PRECONDITIONED_CLASSES": 2}])
 def test_it_resumes_bit_for_bit_with_other_preconditioners(tmp_path, tier, monkeypatch):
     for name, value in tier.items():
@@ -458,6 +480,7 @@ def test_it_resumes_bit_for_bit_with_other_preconditioners(tmp_path, tier, monke
     np.testing.assert_array_equal(second.model.theta, whole.model.theta)
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 @pytest.mark.parametrize("k", [2, 6])
 def test_labels_in_turn_are_no_harder(k):
     X, y = overlapping(n=7200, k=k)
@@ -469,6 +492,7 @@ def test_labels_in_turn_are_no_harder(k):
     assert in_turn.iterations <= shuffled.iterations + 5
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_few_iterations_and_then_the_others_are_as_all_at_once(number):
     X, y = overlapping(n=2000)
@@ -478,6 +502,7 @@ def test_a_few_iterations_and_then_the_others_are_as_all_at_once(number):
     np.testing.assert_array_equal(whole.model.theta, twice.model.theta)
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 def test_after_an_interruption_anywhere_a_run_resumes(tmp_path):
     X, y = overlapping(n=2000)
     options = {"l2": 1e-4, "tol": 1e-9, "test": (X, y)}
@@ -504,6 +529,7 @@ def test_after_an_interruption_anywhere_a_run_resumes(tmp_path):
     np.testing.assert_array_equal(cut.model.theta, whole.model.theta)
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 def test_evaluations_count_the_search_for_a_start():
     X, y = overlapping(n=12000)
     trainer = trainer_on(X, y, l2=1e-4)
@@ -511,6 +537,7 @@ def test_evaluations_count_the_search_for_a_start():
     assert 3 < first.evaluations < 10
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 def test_the_end_is_told_after_a_break_and_after_resuming(tmp_path):
     X, y = overlapping()
     trainer = trainer_on(X, y, l2=1e-2, tol=1e-6)
@@ -575,6 +602,7 @@ def test_a_start_without_weight_is_left_out():
     assert optimum.objective == pytest.approx(by_scipy(X[:, kept], y[kept], K, 1e-2)[0], rel=1e-9)
 
 
+@pytest.mark.usefixtures("lbfgs_alone")
 def test_infinite_objectives_are_reported():
     X, y = overlapping()
     with pytest.raises((DivergedError, InputError)):
