@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax import Adam, DataLoader, Optimum, SoftmaxRegression, __version__, fit
+from npsoftmax import Adam, DataLoader, FullBatchTrainer, Optimum, SoftmaxRegression, __version__
 from npsoftmax._checks import as_count, as_size, as_weights
 from npsoftmax._threads import blas_threads
 from npsoftmax.errors import DivergedError, InputError, LabelError
 from npsoftmax.ext import extra
 from npsoftmax.functional import affine, logsoftmax, softmax
-from npsoftmax.objective import loss_and_grad
+from npsoftmax.objective import FullBatch, loss_and_grad
 
 with extra("sklearn"):
     from sklearn import get_config
@@ -69,8 +69,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         The exact optimum from all samples at once, or minibatches with the step sizes of
         :class:`npsoftmax.Adam`.
     tol, max_iter : float, int
-        lbfgs: stop when the largest entry of the gradient, in magnitude, is at most ``tol``, or
-        after this number of iterations.
+        lbfgs: as ``tol`` and ``max_iterations`` of :func:`npsoftmax.fit`. Small problems end when
+        no logit changes any more.
     learning_rate, batch_size : float, int
         sgd: the step size, and the number of rows for each step.
     epochs : int
@@ -183,8 +183,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         part = np.asfortranarray(theta[present])
         rule, n_iter, optimum = Adam(), self.epochs, None
         if self.solver == "lbfgs":
+            names = samples.classes[present], getattr(self, "feature_names_in_", None)
             l2 = self._l2(samples)
-            n_iter, optimum = _minimise(part, samples, l2, self.tol, self.max_iter)
+            n_iter, optimum = _minimise(part, samples, *names, l2, self.tol, self.max_iter)
         else:
             self._descend(part, samples, range(n_iter), rule)
         if len(part) < len(theta):
@@ -498,70 +499,46 @@ def _check_two_classes(classes: NDArray[Any]) -> None:
 # A preconditioner made far from the optimum can be a poor one near it. After this number of
 # iterations a new one is made, then after twice that number, and so on.
 ITERATIONS_PER_PRECONDITIONER = 200
-# Relative variances above this are certainly not rounding errors.
-MIN_VARIANCE = 1e-10
 
 
 def _minimise(
-    theta: Floats, samples: _Rows, l2: float, tol: float, max_iter: int
+    theta: Floats,
+    samples: _Rows,
+    classes: NDArray[Any],
+    features: NDArray[Any] | None,
+    l2: float,
+    tol: float,
+    max_iter: int,
 ) -> tuple[int, Optimum]:
     """Move ``theta`` to the optimum; return the number of iterations, and the result.
 
-    Warns with ConvergenceWarning if the point reached needs attention.
+    Warns with ConvergenceWarning if the point reached needs attention, and then names the labels of
+    the rows of ``theta``, and features if they have names.
     """
-    model = SoftmaxRegression(samples.X.shape[1], len(theta), sigma=0.0, dtype=np.float64)
+    names = [str(label) for label in classes]
+    model = SoftmaxRegression(
+        samples.X.shape[1], len(theta), sigma=0.0, dtype=np.float64, classes=names
+    )
     model.theta = theta
-    X, labels, weights, _ = samples
+    problem = FullBatch(samples.X.T, samples.labels, l2, samples.weights)
     done, limit = 0, ITERATIONS_PER_PRECONDITIONER
     while True:
         limit = min(limit, max_iter - done)
-        optimum = fit(
-            model, X.T, labels, l2=l2, sample_weight=weights, tol=tol, max_iterations=limit
-        )
+        optimum = FullBatchTrainer(model, problem, tol=tol).fit(limit)
         done += optimum.iterations
         if optimum.reason != "iterations" or done == max_iter:
             break
         limit *= 2
     if l2 == 0:
-        _make_smallest(theta, X)
-    if done == 0 and optimum.max_gradient > 0 and not theta.any():
-        _warn("the gradient is below tol at the start: scale the features, or lower tol")
+        theta[...] = problem.smallest_weights(theta)
     if optimum.advice:
         advice = optimum.advice.replace(f"max_iterations, now {limit}", f"max_iter, now {max_iter}")
-        _warn(advice.replace("l2", "alpha"))
+        advice = advice.replace("and l2 is 0", "and alpha is 0").replace("set l2 >", "set alpha >")
+        if features is not None:
+            advice += "".join(f"; feature {i} is {features[i]}" for i in optimum.features[:3])
+        _warn(advice)
     return done, optimum
 
 
 def _warn(advice: str) -> None:
     warnings.warn(f"SoftmaxClassifier: {advice}", ConvergenceWarning, stacklevel=4)
-
-
-@np.errstate(all="ignore")
-def _make_smallest(theta: Floats, X: NDArray[Any]) -> None:
-    """Move to the smallest weights that have the same logits on all rows.
-
-    The loss depends on these logits alone. If features are collinear, or outnumber the rows, other
-    weights have the same logits; the limit of a vanishing penalty is the smallest of them.
-    """
-    mean = X.mean(axis=0, dtype=np.float64)
-    centred = X - mean
-    if _has_full_rank(centred):
-        return
-    weights = np.linalg.lstsq(centred, centred @ theta[:, :-1].T, rcond=None)[0].T
-    theta[:, -1] += (theta[:, :-1] - weights) @ mean
-    theta[:, :-1] = weights
-
-
-def _has_full_rank(centred: Floats) -> bool:
-    """Whether the features are certainly independent; for many rows much faster than an SVD."""
-    products = centred.T @ centred
-    units = np.sqrt(products.diagonal())
-    if not units.all():
-        return False
-    correlations = products / units / units[:, None]
-    np.fill_diagonal(correlations, 1 - MIN_VARIANCE)
-    try:
-        np.linalg.cholesky(correlations)
-    except np.linalg.LinAlgError:
-        return False
-    return True
