@@ -672,7 +672,7 @@ def test_the_model_has_the_probabilities_of_the_classifier(k):
         np.testing.assert_array_equal(SoftmaxRegression.load("model.npz").theta, model.theta)
 
 
-def test_the_bound_covers_the_distance_to_the_optimum():
+def test_the_bound_covers_the_distance_to_the_optimum(lbfgs_alone):
     X, y = noisy()
     rough = SoftmaxClassifier(1e-2, tol=1e-2).fit(X, y)
     exact = SoftmaxClassifier(1e-2).fit(X, y)

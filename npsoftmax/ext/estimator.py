@@ -95,7 +95,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_iter_ : int
         Number of iterations of lbfgs, or of passes over the rows.
     converged_ : bool
-        Whether lbfgs reached the tolerance; False after sgd.
+        Whether lbfgs reached the optimum; False after sgd.
     suboptimality_ : float
         The objective is at most this above its smallest value. Without a penalty it is the
         objective itself, after sgd infinity.
