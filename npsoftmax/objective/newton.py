@@ -49,8 +49,9 @@ MAX_ROWS, MAX_WORK, MAX_WORK_TO_FINISH = 2000, 100_000_000, 5_000_000_000
 MAX_CHANGE, MAX_DECREMENT = 1e-8, 1e-9
 MAX_ROUNDING = {np.dtype(np.float64): 3e-5, np.dtype(np.float32): 1e-3}
 # If the logits still change this much at such a decrement, they are those of certain samples, and
-# the step may be a direction of separation. Rounding errors of its margins must be well below it.
-SEPARATED_CHANGE, SEPARATED_DECREMENT, LARGEST_ERROR = 0.1, 1e-10, 1e-6
+# the step may be a direction of separation. Its curvature is tiny, so its margins have errors of
+# this size; where an optimum exists, some margins are negative by far more.
+SEPARATED_CHANGE, SEPARATED_DECREMENT, ERRORS = 0.1, 1e-10, (3e-7, 1e-6)
 SUFFICIENT_DECREASE, MAX_TRIALS = 1e-4, 40
 # Of an estimate of the decrement.
 MAX_PRODUCTS, MAX_ERROR_OF_STEP = 30, 1e-2
@@ -76,7 +77,9 @@ class Point(NamedTuple):
     loss: float
     step: Floats  # in coordinates
     decrement: float
-    change: float  # largest change of a logit by the step; inf if the decrement is not small
+    # Largest changes of a logit and of a probability by the step, inf where the decrement is large.
+    change: float
+    shift: float
 
 
 class Newton:
@@ -117,8 +120,9 @@ class Newton:
             largest = float(np.abs(grad).max())
             line = lbfgs.Iteration(number + 1, value, largest, t, evaluations + trials + 1)
             state = lbfgs.State(point.theta, grad, [*state.history, line], aux=tuple(aux))
-        limit = MAX_ROUNDING[self.dtype]
-        self.end = "converged" if point.change <= limit else "rounding"
+        # Logits of tiny probabilities may change by more, but not as those of separated samples.
+        is_known = point.change < SEPARATED_CHANGE and point.shift <= MAX_ROUNDING[self.dtype] / 10
+        self.end = "converged" if is_known else "rounding"
 
     @np.errstate(all="ignore")
     def at(self, theta: NDArray[Any]) -> Point:
@@ -143,8 +147,10 @@ class Newton:
         step = np.zeros_like(eta)
         step[:, self.used] = self._solve(grad, hessian)
         decrement = -float(np.vdot(step[:, self.used], grad)) / 2
-        change = self._change(eta, step) if decrement < MAX_ROUNDING[self.dtype] else np.inf
-        return Point(theta, eta, loss, step, decrement, change)
+        changes = np.inf, np.inf
+        if decrement < MAX_ROUNDING[self.dtype]:
+            changes = self._changes(eta, step)
+        return Point(theta, eta, loss, step, decrement, *changes)
 
     def _solve(self, grad: Floats, hessian: Floats) -> Floats:
         """Return the step, which sums to 0 over the classes like the gradient."""
@@ -158,15 +164,17 @@ class Newton:
         step -= step.mean(axis=0)
         return step
 
-    def _change(self, eta: Floats, step: Floats) -> float:
-        """Return the largest change of a logit, without what all classes have in common.
+    def _changes(self, eta: Floats, step: Floats) -> tuple[float, float]:
+        """Return the largest changes of a logit and of a probability.
 
-        The logits of classes without samples fall for ever; there their probabilities change.
+        What all classes have in common is no change. The logits of classes without samples fall
+        for ever; there their probabilities count.
         """
         part = partial(
-            _largest_change, eta=eta, step=step, present=self.present, coordinates=self.coordinates
+            _largest_changes, eta=eta, step=step, present=self.present, coordinates=self.coordinates
         )
-        return float(self.store.map_reduce(part, max))
+        change, shift = self.store.map_reduce(part, np.maximum)
+        return float(change), float(shift)
 
     def assess(self, point: Point) -> lbfgs.Reason | None:
         """Return the reason to stop at a point, if there is one."""
@@ -179,7 +187,7 @@ class Newton:
         if self.l2 == 0 and moving:
             for direction in (point.eta, point.step):
                 self.separation = separation_along(
-                    direction, self.store, self.coordinates, min(rounding, LARGEST_ERROR)
+                    direction, self.store, self.coordinates, np.clip(rounding, *ERRORS)
                 )
                 if self.separation is not None:
                     return "separated"
@@ -243,22 +251,23 @@ def _add_curvatures(p: Floats, u: Floats, hessian: Floats) -> None:
                 hessian[second, :, first] -= products
 
 
-def _largest_change(
+def _largest_changes(
     samples: Samples,
     workspace: Workspace,
     eta: Floats,
     step: Floats,
     present: NDArray[np.intp],
     coordinates: Coordinates,
-) -> float:
-    largest = 0.0
+) -> Floats:
+    largest = np.zeros(2)
     missing = np.delete(np.arange(len(eta)), present)
     for block in blocks_of(samples, workspace):
         u = _with_ones(coordinates.apply(block.X))
-        change = step @ u
+        change, P = step @ u, softmax(eta @ u)
+        shift = P * (change - (P * change).sum(axis=0))
         change -= change[present].mean(axis=0)
-        change[missing] *= softmax(eta @ u)[missing]
-        largest = max(largest, float(np.abs(change).max()))
+        change[missing] = shift[missing]
+        largest = np.maximum(largest, [np.abs(change).max(), np.abs(shift).max()])
     return largest
 
 
