@@ -30,11 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax import lbfgs
+from npsoftmax._threads import blas_threads
 from npsoftmax.functional import logsoftmax, softmax
 from npsoftmax.objective.coordinates import Coordinates, blocks_of
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.preconditioner import factor_inverse
-from npsoftmax.objective.samples import Samples, SampleStore, add, one_blas_thread
+from npsoftmax.objective.samples import Samples, SampleStore, add
 from npsoftmax.objective.separation import Separation, separation_along
 
 __all__ = ["Newton", "estimate_decrement", "suits"]
@@ -127,7 +128,7 @@ class Newton:
     @np.errstate(all="ignore")
     def at(self, theta: NDArray[Any]) -> Point:
         """Evaluate the objective and the step at parameters."""
-        with one_blas_thread():  # its products are small
+        with blas_threads(1):  # its products are small
             return self._at(theta)
 
     def _at(self, theta: NDArray[Any]) -> Point:
