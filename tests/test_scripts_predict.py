@@ -198,7 +198,7 @@ def test_a_folder_stands_for_the_images_in_it(model, capsys):
     assert call("model.npz", "bar.png", "my photos/") == 4
     out, err = capsys.readouterr()
     assert out.splitlines()[::4] == ["bar.png", "my photos/a.png", "my photos/b 2.PNG"]
-    assert err.startswith("predict.py: error: my photos/IMG_1.HEIC: expected an image")
+    assert err.startswith("predict.py: error: 'my photos/IMG_1.HEIC': expected an image")
 
 
 def test_a_folder_without_images_is_an_error_and_the_others_are_classified(model, capsys):

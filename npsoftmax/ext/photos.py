@@ -68,7 +68,7 @@ from numpy.typing import NDArray
 from npsoftmax._checks import as_count
 from npsoftmax.errors import CorruptFileError, InputError, NpsoftmaxError
 from npsoftmax.ext import extra
-from npsoftmax.files import read_bytes
+from npsoftmax.files import quoted, read_bytes
 from npsoftmax.model import FRAMINGS
 
 with extra("image"):
@@ -135,21 +135,22 @@ def find(path: str | os.PathLike[str]) -> list[str]:
     """
     if not os.path.isdir(path):
         return [os.fspath(path)]
+    name = quoted(path)
     try:
-        names = sorted(os.listdir(path))
+        entries = sorted(os.listdir(path))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; name another folder") from error
+        raise InputError(f"cannot read {name}: {error.strerror}; name another folder") from error
     kinds = Image.registered_extensions()
     endings = (*HEIC_ENDINGS, *(ending for ending, kind in kinds.items() if kind in FORMATS))
     images = (
-        os.path.join(path, name)
-        for name in names
-        if name.lower().endswith(endings) and not name.startswith(".")
+        os.path.join(path, entry)
+        for entry in entries
+        if entry.lower().endswith(endings) and not entry.startswith(".")
     )
     if not (files := [image for image in images if os.path.isfile(image)]):
         raise InputError(
-            f"{path}: expected a folder with images, such as photo.jpg, got none among its "
-            f"{len(names)} entries; name the images, or the folder that they are in"
+            f"{name}: expected a folder with images, such as photo.jpg, got none among its "
+            f"{len(entries)} entries; name the images, or the folder that they are in"
         )
     return files
 
@@ -271,25 +272,25 @@ def _warnings_for(scene: _Scene, framing: str | None) -> tuple[str, ...]:
 @contextmanager
 def _decoding(path: str | os.PathLike[str], size: int = 0) -> Iterator[None]:
     """Turn all errors of Pillow into a CorruptFileError that names the file (step 1)."""
-    known = f"an image ({', '.join(FORMATS)})"
+    name, known = quoted(path), f"an image ({', '.join(FORMATS)})"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about damage that Pillow can repair
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except NpsoftmaxError as error:
-        raise CorruptFileError(f"{path}: {error}") from error
+        raise CorruptFileError(f"{name}: {error}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise CorruptFileError(
-            f"{path}: expected at most {Image.MAX_IMAGE_PIXELS} pixels, got more; scale it down"
+            f"{name}: expected at most {Image.MAX_IMAGE_PIXELS} pixels, got more; scale it down"
         ) from error
     except UnidentifiedImageError as error:
         raise CorruptFileError(
-            f"{path}: expected {known}, got {size} bytes in another format; save it as JPEG or PNG"
+            f"{name}: expected {known}, got {size} bytes in another format; save it as JPEG or PNG"
         ) from error
     except Exception as error:  # decoders raise errors of every kind on damaged bytes
         raise CorruptFileError(
-            f"{path}: expected {known}, got a damaged one: {error!r:.200}; save it again"
+            f"{name}: expected {known}, got a damaged one: {error!r:.200}; save it again"
         ) from error
 
 
