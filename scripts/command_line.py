@@ -68,6 +68,10 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+# A shell leaves the ~ of --run-dir=~/run as it is.
+path = os.path.expanduser
+
+
 def natural(text: str, minimum: int = 0) -> int:
     """Parse a whole number of at least zero."""
     if not text.isascii() or not text.isdigit() or int(text) < minimum:
@@ -317,12 +321,13 @@ def import_extra(module: str, prefix: str = "") -> Any:
 
 def model_path(text: str) -> str:
     """Return the file of a model that was named by itself or by its run folder."""
+    text = path(text)
     if not os.path.isdir(text):
         return text
-    path = os.path.join(text, "model.npz")
-    if not os.path.lexists(path) and os.path.lexists(os.path.join(text, "checkpoint.npz")):
+    file = os.path.join(text, "model.npz")
+    if not os.path.lexists(file) and os.path.lexists(os.path.join(text, "checkpoint.npz")):
         raise argparse.ArgumentTypeError(
-            f"{quoted(text)} has no model.npz yet, because its run has not ended; resume it: "
-            f"{script('train.py')} --resume --run-dir {quoted(text)}"
+            f"{quoted(text)} has no model.npz yet, because its run has not ended; run train.py "
+            f"again with its flags and --resume --run-dir {quoted(text)}"
         )
-    return path
+    return file

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "model, else fashion-mnist")  # fmt: skip
     command_line.add_data_flags(flags)
     pictures = flags.add_argument_group("pictures").add_mutually_exclusive_group()
-    pictures.add_argument("--pictures", metavar="DIR",
+    pictures.add_argument("--pictures", metavar="DIR", type=command_line.path,
         help=f"where to write {', '.join(PICTURES)}; default: next to the model, if matplotlib "
         "is installed")  # fmt: skip
     pictures.add_argument("--no-pictures", action="store_true", help="write no pictures")

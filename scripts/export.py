@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         ("--html", "one page that classifies images in a browser"),
     ):
         group.add_argument(flag, action="store_true", help=content)
-    flags.add_argument("-o", "--output", metavar="FILE",
+    flags.add_argument("-o", "--output", metavar="FILE", type=command_line.path,
         help="the file to write, if there is one format, or a folder; default: MODEL with the "
         "suffix .onnx, .safetensors or .html. An existing file is replaced")  # fmt: skip
     command_line.add_output_flags(flags)
@@ -79,7 +79,13 @@ def output_paths(args: argparse.Namespace) -> dict[str, Path]:
             f"--output: expected one format for one file, got {len(names)}; name a folder instead: "
             f"-o {quoted(output)}/"
         )
-    return {names[0]: Path(output)}
+    (name,) = names
+    if not output.lower().endswith(f".{name}"):
+        raise InputError(
+            f"--output: expected a name that ends in .{name}, or a folder, got {quoted(output)}; "
+            f"name it {quoted(Path(output).with_suffix(f'.{name}'))}, or {quoted(f'{output}/')}"
+        )
+    return {name: Path(output)}
 
 
 def check_no_model(model: str, paths: Iterable[Path]) -> None:

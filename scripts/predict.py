@@ -34,9 +34,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("model", metavar="MODEL", type=command_line.model_path,
         help="a model.npz that train.py wrote, or its run folder")  # fmt: skip
     flags.add_argument(
-        "images", metavar="IMAGE", nargs="+",
+        "images", metavar="IMAGE", nargs="+", type=command_line.path,
         help="a photo (JPEG, PNG, GIF, WebP, TIFF, ...), or a folder of photos")  # fmt: skip
-    flags.add_argument("--show", metavar="FILE",
+    flags.add_argument("--show", metavar="FILE", type=command_line.path,
         help="draw the first 90 photos, the inputs of the model and its guesses into this .png, "
         ".pdf or .svg file; a picture from an earlier call is replaced")  # fmt: skip
     command_line.add_output_flags(flags)

@@ -59,7 +59,8 @@ def claim(args: argparse.Namespace, dataset: str) -> Iterator[Path]:
 
     folder = Path(args.run_dir or f"runs/{dataset}-{timestamp()}")
     with os_errors_as_ours(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        # A link may lead to a folder that was cleaned up.
+        os.makedirs(os.path.realpath(folder), exist_ok=True)
     with lock(folder):
         with os_errors_as_ours(folder):
             remove_stale(folder, older_than=0)  # the process that wrote them has ended

@@ -75,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
     ):  # fmt: skip
         training.add_argument(f"--{flag}", type=whole, default=default, metavar="N", help=text)
     run = flags.add_argument_group("run")
-    run.add_argument("--run-dir", metavar="DIR", help="default runs/sweep-<setting>-<time>")
+    run.add_argument("--run-dir", metavar="DIR", type=command_line.path,
+        help="default runs/sweep-<setting>-<time>")  # fmt: skip
     command_line.add_output_flags(flags)
     return flags
 

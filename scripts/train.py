@@ -70,10 +70,10 @@ def parser() -> argparse.ArgumentParser:
         "with --solver lbfgs one for each core; each worker has one")  # fmt: skip
     add_solver_flags(flags)
     run = flags.add_argument_group("run")
-    run.add_argument("--run-dir", metavar="DIR", help="default runs/<data set>-<time>")
+    run.add_argument("--run-dir", metavar="DIR", type=command_line.path,
+        help="default runs/<data set>-<time>")  # fmt: skip
     run.add_argument("--force", action="store_true", help="overwrite an existing run")
-    run.add_argument("--resume", nargs="?", const="always", choices=("always", "auto"),
-        metavar="auto",
+    run.add_argument("--resume", nargs="?", const="always", type=automatic, metavar="auto",
         help="resume the run in --run-dir; with =auto, start it if there is none yet, so that the "
         "same command serves a job that is started again")  # fmt: skip
     run.add_argument("--checkpoint-every", type=command_line.positive, metavar="STEPS",
@@ -101,6 +101,15 @@ def add_solver_flags(flags: argparse.ArgumentParser) -> None:
         help="distribute the images over N Dask processes on this machine")  # fmt: skip
     lbfgs.add_argument("--scheduler", metavar="ADDRESS",
         help="the same over the workers of a running cluster, such as tcp://host:8786")  # fmt: skip
+
+
+def automatic(text: str) -> str:
+    """Parse the value of ``--resume``."""
+    if text not in ("auto", "always"):  # argparse parses its own constant too
+        raise argparse.ArgumentTypeError(
+            f"expected auto or nothing, got {text!r}; name the folder with --run-dir {quoted(text)}"
+        )
+    return text
 
 
 def train(args: argparse.Namespace) -> None:

@@ -8,7 +8,12 @@ import sys
 import threading
 
 import command_line
+import evaluate
+import export
+import predict
 import pytest
+import sweep
+import train
 from running import INSTALL, SCRIPT, SCRIPTS, python_path
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
@@ -154,3 +159,19 @@ def test_nohup_keeps_a_run_alive(tmp_path):
             process.send_signal(signal.SIGHUP if epochs < 5 else signal.SIGTERM)
     process.communicate()
     assert process.returncode == 130 and epochs >= 5
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (train, ["--run-dir=~/run"]),
+        (sweep, ["lr", "--run-dir=~/run"]),
+        (evaluate, ["~/model.npz", "--pictures=~/run"]),
+        (predict, ["~/model.npz", "~/bar.png", "--show=~/bar.pdf"]),
+        (export, ["~/model.npz", "-o", "~/site/"]),
+    ],
+)
+def test_a_tilde_that_the_shell_left_in_a_path_is_the_home_folder(module, words):
+    args = vars(module.parser().parse_args(words))
+    assert "~" not in str(args)
+    assert str(args).count(os.path.expanduser("~/")) == str(words).count("~")

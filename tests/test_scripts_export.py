@@ -69,7 +69,7 @@ def test_json(model):
 
 
 def test_a_file_of_another_name_replaces_what_is_there(model, tmp_path):
-    path = tmp_path / "new" / "page"
+    path = tmp_path / "new" / "page.html"
     assert run(model, "--html", "-o", path, "--quiet").stdout == ""
     before = path.read_bytes()
     path.write_text("old")
@@ -94,8 +94,7 @@ def test_a_model_may_be_named_by_its_run_folder(model, tmp_path):
     assert names(tmp_path) == ["model.html", "model.npz"]
     model.rename(tmp_path / "checkpoint.npz")
     line = one_line(run(tmp_path, "--html"), 2)
-    assert "its run has not ended; resume it: python" in line
-    assert line.partition("--resume")[2].startswith(f" --run-dir {tmp_path}")
+    assert f"run train.py again with its flags and --resume --run-dir {tmp_path}" in line
 
 
 @pytest.mark.parametrize(
@@ -103,18 +102,20 @@ def test_a_model_may_be_named_by_its_run_folder(model, tmp_path):
     [
         ([], "add --onnx, --safetensors or --html"),
         (["--html", "--onnx", "-o", "{folder}/x"], "got 2; name a folder instead: -o {folder}/x/"),
-        (["--html", "-o", "{folder}/model.npz"], "expected a file other than a model"),
-        (["--html", "-o", "{folder}/hard"], "expected a file other than a model"),
-        (["--html", "-o", "{folder}/model.npz/x"], "cannot write"),
+        (["--html", "-o", "{folder}/model.npz"], "name it {folder}/model.html, or "),
+        (["--html", "-o", "{folder}/hard.html"], "expected a file other than a model"),
+        (["--html", "-o", "{folder}/model.npz/x.html"], "cannot write"),
+        (["--html", "-o", "{folder}/x"], "got {folder}/x; name it {folder}/x.html, or {folder}/x/"),
+        (["--html", "-o", "{folder}/a.png"], "expected a name that ends in .html, or a folder"),
         (["--html", "--svg"], "unrecognized arguments: --svg"),
     ],
 )
 def test_refusals_leave_everything_as_it_was(model, flags, message):
     folder, before = model.parent, model.read_bytes()
-    os.link(model, folder / "hard")
+    os.link(model, folder / "hard.html")
     process = run(model, *(flag.format(folder=folder) for flag in flags))
     assert message.format(folder=folder) in one_line(process, 2)
-    assert names(folder) == ["hard", "model.npz"]
+    assert names(folder) == ["hard.html", "model.npz"]
     assert model.read_bytes() == before
 
 

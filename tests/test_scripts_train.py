@@ -276,7 +276,8 @@ def test_a_run_of_the_other_solver_is_refused(train):
         ([*SMALL, "--max-iterations", "1"], "--max-iterations: expected with --solver lbfgs"),
         ([*SMALL, "--resume"], "expected --run-dir"),
         ([*SMALL, "--resume=auto"], "expected --run-dir"),
-        ([*SMALL, "--resume", "runs/first"], "invalid choice: 'runs/first'"),
+        ([*SMALL, "--resume", "my run"], "got 'my run'; name the folder with --run-dir 'my run'"),
+        (["--data-dir", __file__], f"expected a folder, got the file {__file__}; name the folder"),
         ([*SMALL, "--resume", "--run-dir", ""], "expected --run-dir"),
         ([*SMALL, "--resume", "--run-dir", "none"], "cannot read none/checkpoint.npz"),
         ([*SMALL, "--run-dir", f"{__file__}/run"], "cannot make the run folder"),
@@ -323,6 +324,14 @@ def test_links_in_a_run_folder_stay_even_with_force(train, tmp_path):
         assert (disk / "model.npz").read_bytes() != before
         before = (disk / "model.npz").read_bytes()
     assert sorted(os.listdir(disk)) == ["checkpoint.npz", "model.npz"]
+
+
+def test_a_run_folder_may_be_a_link_to_one_that_is_not_there_yet(train, tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "scratch" / "run")
+    for flag in ("--resume=auto", "--resume", "--force"):
+        process = train(*SMALL, "--run-dir", "run", flag)
+        assert process.returncode == 0, process.stderr
+    assert (tmp_path / "run").is_symlink() and (tmp_path / "scratch/run/model.npz").exists()
 
 
 @pytest.mark.parametrize(

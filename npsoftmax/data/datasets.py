@@ -292,6 +292,11 @@ def acquire(
         raise InputError(f"mirrors: expected a sequence of addresses, got {mirrors!r}; write [...]")
     named = data_dir or os.environ.get("NPSOFTMAX_DATA")
     home = _expand(named or cache_folder()) / source.name
+    if os.path.isfile(home.parent):
+        raise InputError(
+            f"data folder: expected a folder, got the file {quoted(home.parent)}; name the folder "
+            "that it is in, or unpack it"
+        )
     if offline is None:
         offline = os.environ.get("NPSOFTMAX_OFFLINE", "").lower() not in ("", "0", "false", "no")
     roots = [home.parent, cache_folder(), *map(_expand, _OTHER_ROOTS)]
@@ -335,10 +340,6 @@ def cache_folder() -> Path:
 def _expand(folder: str | os.PathLike[str]) -> Path:
     # os.path keeps a ~ that it cannot resolve; pathlib raises.
     return Path(os.path.expanduser(folder))
-
-
-# Where torchvision and Keras store data sets by default.
-_OTHER_ROOTS = ("data", "~/.keras/datasets")
 
 
 # Where torchvision and Keras store data sets by default.
