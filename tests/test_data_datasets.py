@@ -212,7 +212,7 @@ def test_other_files_in_a_named_folder_are_refused_and_not_replaced(small, tmp_p
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("missing", "missing"), ("cut", "bytes, got"), ("flipped", "got "), ("longer", "bytes, got")],
+    [("missing", "\nof"), ("cut", "bytes, got"), ("flipped", "got "), ("longer", "bytes, got")],
 )
 def test_offline_names_what_is_wrong_and_what_to_do(small, kind, reason):
     folder, _ = small
@@ -222,7 +222,7 @@ def test_offline_names_what_is_wrong_and_what_to_do(small, kind, reason):
     with pytest.raises(DataUnavailableError if kind == "missing" else CorruptFileError) as caught:
         load("fashion-mnist", folder, offline=True)
     message = str(caught.value)
-    for part in (file.name, file.sha256, str(path.parent), "; offline; put ", reason):
+    for part in (file.name, file.sha256, str(path.parent), "offline; put ", reason):
         assert part in message
     assert "train-images" not in message
     first, ways, _ = message.splitlines()
@@ -237,7 +237,7 @@ def test_a_failed_download_describes_the_existing_file(small, kind):
     path = folder / "fashion-mnist" / "train-labels-idx1-ubyte.gz"
     damage(path, kind)
     expected = DataUnavailableError if kind == "missing" else CorruptFileError
-    with pytest.raises(expected, match=rf"{path.name}.*; cannot download {path.name}: no mirror"):
+    with pytest.raises(expected, match=rf"{path.name}[\s\S]*cannot download .*: no mirror"):
         load("fashion-mnist", folder, offline=False)
 
 

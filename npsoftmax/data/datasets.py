@@ -409,7 +409,8 @@ def _missing_error(
         reason = str(verify(path, file))
         with suppress(InputError), readable(path) as stream:
             reason += _other_dataset(file.name, stream)
-        reasons.append(reason)
+        if not reason.endswith(" is missing"):  # the first line says so
+            reasons.append(reason)
     wrong = [file for file in missing if os.path.lexists(home / file.name)]
     what = f"{len(missing)} files are" if len(missing) > 1 else f"{missing[0].name} is"
     state = "damaged or another file" if wrong else "not on this machine"
@@ -420,7 +421,7 @@ def _missing_error(
         f"{source.name}: {what} {state}, {failed}\n"
         "name a folder that has them by --data-dir or NPSOFTMAX_DATA (in Python: data_dir), or an "
         f"address by --mirror (mirrors){'; or go online' * (cause == 'offline')}\n"
-        f"{'; '.join(reasons)}; {cause}; put {files} into {quoted(home)}"
+        f"{'; '.join([*reasons, cause])}; put {files} into {quoted(home)}"
     )
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from npsoftmax.errors import DataUnavailableError, InputError, OutputError
-from npsoftmax.files import publish, remove_stale
+from npsoftmax.files import publish, quoted, remove_stale
 
 if TYPE_CHECKING:
     import requests
@@ -85,17 +85,18 @@ def verify(path: Path, file: RemoteFile) -> str | None:
     >>> verify(Path("no/hello.txt"), RemoteFile("hello.txt", 5, 64 * "0"))
     'no/hello.txt is missing'
     """
+    name = quoted(path)
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            return f"{path} is a {'folder' if stat.S_ISDIR(mode) else 'device'}, expected a file"
+            return f"{name} is a {'folder' if stat.S_ISDIR(mode) else 'device'}, expected a file"
         with path.open("rb") as stream:
             mismatch = file.mismatch(stream)
     except FileNotFoundError:
-        return f"{path} is missing"
+        return f"{name} is missing"
     except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
-        return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-    return mismatch and f"{path}: {mismatch}"
+        return f"{name} cannot be read: {getattr(error, 'strerror', None) or error}"
+    return mismatch and f"{name}: {mismatch}"
 
 
 def fetch(
@@ -150,10 +151,11 @@ def fetch(
     except MirrorError as error:
         raise DataUnavailableError(
             f"cannot download {file.name}: {error}; "
-            f"name another mirror, or put {file} into {folder} by hand"
+            f"name another mirror, or put {file} into {quoted(folder)} by hand"
         ) from error
     except OutputError as error:
-        raise DataUnavailableError(f"cannot download {file.name} to {folder}: {error}") from error
+        place = quoted(folder)
+        raise DataUnavailableError(f"cannot download {file.name} to {place}: {error}") from error
     return path
 
 
