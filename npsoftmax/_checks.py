@@ -56,8 +56,8 @@ def as_array(given: object, name: str) -> NDArray[Any]:
 
 ENCODE = "encode text as columns of 0 and 1, for instance with pandas.get_dummies"
 WAY_TO_NUMBERS = {
-    "O": f"convert numbers with {{}}.astype(float), drop missing values, {ENCODE}",
-    "U": f"convert numbers with {{}}.astype(float), {ENCODE}",
+    "O": f"convert numbers with np.asarray({{}}, float), drop missing values, {ENCODE}",
+    "U": f"convert numbers with np.asarray({{}}, float), {ENCODE}",
     "c": "take real and imaginary parts as features: np.vstack([{0}.real, {0}.imag])",
     "M": "turn dates into numbers: ({0} - {0}.min()) / np.timedelta64(1, 'D')",
     "V": "make a plain array: numpy.lib.recfunctions.structured_to_unstructured({})",
@@ -181,67 +181,63 @@ class Range(NamedTuple):
     """The dtype of some numbers, and where they lie."""
 
     dtype: np.dtype[Any]
-    low: float  # the smallest of signed integers, else 0
+    low: float  # the smallest of signed integers, and of floats if some are above 2; else 0
     high: float  # the largest
 
     @classmethod
     def of(cls, X: NDArray[Any]) -> Range:
         """Return the range of an array."""
-        if X.size == 0:
-            return cls(X.dtype, 0, 0)
-        return cls(X.dtype, X.min().item() if X.dtype.kind == "i" else 0, X.max().item())
+        high = X.max().item() if X.size else 0
+        signed = X.dtype.kind == "i" or (X.dtype.kind == "f" and high > 2)
+        return cls(X.dtype, X.min().item() if X.size and signed else 0, high)
 
     def merge(self, other: Range) -> Range:
         """Return the range of these numbers and others."""
         return Range(self.dtype, min(self.low, other.low), max(self.high, other.high))
 
 
-def check_pixels(
-    pixel_scale: float | None, samples: Range, test: tuple[NDArray[Any], Any] | None = None
-) -> None:
-    """Raise or warn if samples, or test samples, do not suit a model with this pixel scale.
+# Fewer features are a table, whose integers may well be ages and blood pressures.
+MIN_PIXELS = 64
+
+
+def check_pixels(model: Any, samples: Range, test: tuple[NDArray[Any], Any] | None = None) -> None:
+    """Raise or warn if samples, or test samples, do not suit the pixel scale of a model.
 
     The same fault of both gives one warning.
     """
-    if pixel_scale == 1:
-        return  # all numbers are used as they are, whatever they are
     ranges = [samples] if test is None else [samples, Range.of(test[0])]
-    faults = [
-        _fault_of_features(found) if pixel_scale is None else _fault_of_pixels(found, pixel_scale)
-        for found in ranges
-    ]
-    for fault in dict.fromkeys(faults):
+    for fault in dict.fromkeys(_fault(model, found) for found in ranges):
         if fault is not None:
             warnings.warn(f"X: expected {fault}", InputWarning, stacklevel=_level_of_caller())
 
 
-def _fault_of_features(found: Range) -> str | None:
-    if found.dtype.kind not in "iu" or found.low < 0 or not 127 < found.high <= 255:
+def _fault(model: Any, found: Range) -> str | None:
+    (dtype, low, high), scale = found, model.pixel_scale
+    whole, got = dtype.kind in "iu", f"got {found.dtype} up to {found.high:g}"
+    if scale is None:
+        if whole and low >= 0 and 127 < high <= 255 and model.num_inputs >= MIN_PIXELS:
+            return (
+                f"features, {got}, which look like pixels; make the model with pixel_scale=1/255, "
+                "or pass X / 255; if they are not pixels, pass X.astype(float)"
+            )
         return None
-    return (
-        f"features other than pixels, as the model has no pixel scale, got {found.dtype} up to "
-        f"{found.high}, which are used as they are; if they are pixels, make the model with "
-        "pixel_scale=1/255, or pass X / 255; if not, pass X.astype(float)"
-    )
-
-
-def _fault_of_pixels(found: Range, pixel_scale: float) -> str | None:
-    dtype, low, high = found
-    way_out = "if they are not pixels, set model.pixel_scale to None"
-    if dtype.kind == "f" and high > 2:
-        return (
-            f"integers from 0 to 255 or pixels scaled to 0 to 1, got {dtype} up to {high:g}, which "
-            f"are used as they are; pass X / {1 / pixel_scale:g} or integers; {way_out}"
-        )
-    if dtype.kind in "iu" and (low < 0 or high > 255):
+    if scale == 1:
+        return None  # all numbers are used as they are, whatever they are
+    way_out = "if they are not pixels, set model.pixel_scale = None"
+    if whole and (low < 0 or high > 255):
+        bits = "" if low < 0 else "divide pixels of 16 bits, X / 65535; "
         raise InputError(
-            "X: expected pixels from 0 to 255, as the model has a pixel scale, got "
-            f"{low if low < 0 else high}; divide pixels of 16 bits, X / 65535; {way_out}"
+            f"X: expected pixels from 0 to 255, got {low if low < 0 else high}; {bits}{way_out}"
         )
-    if dtype.kind in "iu" and high == 1:
+    if whole and high == 1:
         return (
             f"pixels from 0 to 255, got {dtype} of 0 and 1 only, which are almost black; pass "
             f"X.astype(bool) for black and white; {way_out}"
+        )
+    if dtype.kind == "f" and low >= 0 and high > 2:
+        return (
+            f"integers from 0 to 255 or floats from 0 to 1, {got}, which are not scaled; pass "
+            f"X / {1 / scale:g}; {way_out}"
         )
     return None
 
@@ -314,7 +310,8 @@ def _way_to_integers(labels: NDArray[Any], name: str) -> str:
     if labels.dtype.kind in "bf":
         missing, parts = ~np.isfinite(labels), labels % 1 != 0
         if missing.any():
-            return f"{labels[missing][0]} for sample {missing.argmax()}; keep np.isfinite({name})"
+            first = f"{labels[missing][0]} for sample {missing.argmax()}"
+            return f"{first}; keep the samples with labels, np.isfinite({name})"
         if not parts.any():
             return f"{got}; convert them: np.asarray({name}, int)"
         got = f"{labels[parts][0]}, a number of a scale or the name of a class"
@@ -358,8 +355,9 @@ def as_weights(sample_weight: ArrayLike, num_samples: int) -> NDArray[np.float64
         )
     floating_dtype(given.dtype, "sample_weight")
     weights = given.astype(np.float64)
-    if not ((weights >= 0) & (weights < np.inf)).all():
-        raise unusable_weights(f"numbers from {weights.min()} to {weights.max()}")
+    wrong = ~((weights >= 0) & (weights < np.inf))
+    if wrong.any():
+        raise unusable_weights(f"{weights[wrong][0]} for sample {wrong.argmax()}")
     return weights
 
 
@@ -397,7 +395,7 @@ def as_test_data(
 
 def as_scores(scores: ArrayLike, y: ArrayLike, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return scores, shape ``(k, n)``, and labels in ``0..k-1`` that fit each other."""
-    if np.ndim(scores) == 1:
+    if np.ndim(scores) == 1 or (np.shape(scores)[:1] == (1,) and np.any(y)):
         raise ShapeError(
             f"{name}: expected shape (classes, samples), got {np.shape(scores)}; scores are "
             "model(X), the share of right labels is np.mean(np.equal(labels, y)), and p for the "
@@ -420,11 +418,21 @@ def as_probabilities(P: NDArray[Any], name: str, way: str = "pass softmax(logits
     return P if 0 <= low <= high <= 1 else P.clip(0, 1)
 
 
-def check_not_calibrated(temperature: float) -> None:
-    """Raise InputError if a model that is to be trained has a temperature."""
-    if temperature != 1:
+def check_model(model: object) -> None:
+    """Raise InputError if this is not a model."""
+    if not isinstance(getattr(model, "theta", None), np.ndarray):
+        way = "make one: SoftmaxRegression(num_inputs, num_outputs)"
+        if hasattr(model, "to_model"):
+            way = "pass its to_model()"
+        raise InputError(f"model: expected a SoftmaxRegression, got {type(model).__name__}; {way}")
+
+
+def check_trainable(model: Any) -> None:
+    """Raise InputError if this is not a model, or one that has a temperature."""
+    check_model(model)
+    if model.temperature != 1:
         raise InputError(
-            f"model: expected one that is not calibrated, got temperature {temperature:g}; "
+            f"model: expected one that is not calibrated, got temperature {model.temperature:g}; "
             "set model.temperature = 1, and calibrate again after training"
         )
 
@@ -447,5 +455,6 @@ def as_count(value: object, name: str, minimum: int = 1) -> int:
     except TypeError:
         count = None
     if count is None or isinstance(value, bool) or count < minimum:
-        raise InputError(f"{name}: expected a whole number of at least {minimum}, got {value!r}")
+        got = f"{value!r:.80}"
+        raise InputError(f"{name}: expected a whole number of at least {minimum}, got {got}")
     return count

@@ -329,7 +329,7 @@ class SoftmaxRegression:
     def fit_class_means(self, X: ArrayLike, y: ArrayLike) -> None:
         """Compute the means and radii of the classes from training samples, for :meth:`novelty`."""
         X, y = as_samples(X, y, self.num_inputs, self.num_outputs)
-        check_pixels(self.pixel_scale, Range.of(X))
+        check_pixels(self, Range.of(X))
         self.class_means = ClassMeans.fit(X, y, self.num_outputs, self.input_scale(X.dtype))
 
     def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -382,7 +382,7 @@ class SoftmaxRegression:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SoftmaxRegression:
-        """Read a model that :meth:`save` wrote; the file cannot execute code.
+        """Return the model that :meth:`save` wrote; the file cannot execute code.
 
         Raises CorruptFileError if the file is damaged, not a model, or of another format version.
         """
@@ -411,7 +411,7 @@ class SoftmaxRegression:
 
     def _as_input(self, X: ArrayLike) -> NDArray[Any]:
         columns = as_columns(X, self.num_inputs)
-        check_pixels(self.pixel_scale, Range.of(columns))
+        check_pixels(self, Range.of(columns))
         return columns
 
     def _check_class_means(self, class_means: ClassMeans) -> None:
@@ -432,9 +432,11 @@ def _as_classes(classes: Sequence[str] | None, num_outputs: int) -> tuple[str, .
 def _as_pixel_scale(value: float | None) -> float | None:
     if value is None:
         return None
-    if not as_size(value, "pixel_scale") >= 1e-20:
-        raise InputError(f"pixel_scale: expected a finite number of at least 1e-20, got {value}")
-    return float(value)
+    if isinstance(value, int | float | np.number) and 1e-20 <= value <= 1 and value is not True:
+        return float(value)
+    raise InputError(
+        f"pixel_scale: expected None or a number from 1e-20 to 1, for instance 1/255, got {value!r}"
+    )
 
 
 def _as_framing(value: str | None) -> str | None:

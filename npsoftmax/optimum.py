@@ -19,8 +19,9 @@ from npsoftmax._checks import (
     as_count,
     as_size,
     as_test_data,
-    check_not_calibrated,
+    check_model,
     check_pixels,
+    check_trainable,
 )
 from npsoftmax._threads import blas_threads
 from npsoftmax.checkpoint import (
@@ -100,6 +101,7 @@ def fit(
     array([[-0.1922],
            [ 0.1922]])
     """
+    check_model(model)
     X = as_array(X, "X")
     scale = model.input_scale(X.dtype)
     problem = FullBatch(X, y, l2, sample_weight, scale=scale, threads=threads)
@@ -167,7 +169,7 @@ class FullBatchTrainer:
         _check_problem(model, problem)
         self.model, self.problem = model, problem
         self.test = as_test_data(test, model.num_inputs, model.num_outputs)
-        check_pixels(model.pixel_scale, problem.summary.range, self.test)
+        check_pixels(model, problem.summary.range, self.test)
         self.tol = as_size(tol, "tol")
         self.checkpoint = checkpoint
         self.checkpoint_every = as_count(checkpoint_every, "checkpoint_every")
@@ -191,7 +193,7 @@ class FullBatchTrainer:
 
     def run(self, max_iterations: int = 1000) -> Iterator[IterationRecord]:
         """Train as :meth:`fit` does, lazily; yield a record for the start and each iteration."""
-        check_not_calibrated(self.model.temperature)
+        check_trainable(self.model)
         self._max_iterations = as_count(max_iterations, "max_iterations", minimum=0)
         self.reason = None
         try:
@@ -366,7 +368,7 @@ class FullBatchTrainer:
 
 def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
     """Raise unless the model's parameters are those of the problem."""
-    check_not_calibrated(model.temperature)
+    check_trainable(model)
     if not isinstance(problem, FullBatch):
         raise InputError(
             f"problem: expected a FullBatch, got {type(problem).__name__}; pass "

@@ -19,8 +19,8 @@ from npsoftmax._checks import (
     as_labels,
     as_size,
     as_test_data,
-    check_not_calibrated,
     check_pixels,
+    check_trainable,
 )
 from npsoftmax._threads import blas_threads
 from npsoftmax.checkpoint import (
@@ -120,7 +120,7 @@ class Trainer:
         on_step: Callable[[Trainer], None] | None = None,
         threads: int = 1,
     ) -> None:
-        check_not_calibrated(model.temperature)
+        check_trainable(model)
         if not hasattr(loader, "batches"):
             raise InputError(
                 f"loader: expected a DataLoader, got {type(loader).__name__}; pass "
@@ -139,7 +139,7 @@ class Trainer:
         self.optimiser = optimiser
         self.loader = loader
         self.test = as_test_data(test, model.num_inputs, model.num_outputs)
-        check_pixels(model.pixel_scale, Range.of(loader.X), self.test)
+        check_pixels(model, Range.of(loader.X), self.test)
         self.l2 = as_size(l2, "l2")
         self.checkpoint = checkpoint
         if checkpoint_every is not None:
@@ -174,7 +174,7 @@ class Trainer:
 
     def run(self, epochs: int) -> Iterator[EpochRecord]:
         """Train as :meth:`fit` does, lazily; yield each record when its epoch ends."""
-        check_not_calibrated(self.model.temperature)
+        check_trainable(self.model)
         left = as_count(epochs, "epochs", minimum=0)
         if self.checkpoint is not None and self._progress == Progress():
             self.save_checkpoint(self.checkpoint)  # so that a killed run can be resumed

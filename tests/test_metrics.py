@@ -130,3 +130,11 @@ def test_other_refusals():
         metrics.confusion_matrix([0, 7], [0, 1], 2)
     with pytest.raises(InputError, match="num_bins"):
         metrics.expected_calibration_error(P, Y, num_bins=0)
+
+
+def test_the_probability_of_one_of_two_classes_has_a_way_to_both():
+    p, y = np.array([0.2, 0.9]), [0, 1]
+    for scores in (p, p[None]):
+        with pytest.raises(ShapeError, match=r"is np.stack\(\[1 - p, p\]\)"):
+            metrics.brier(scores, y)
+    assert metrics.brier(np.stack([1 - p, p]), y) == pytest.approx(0.05)

@@ -127,21 +127,21 @@ def every_way_in(model, X):
     yield "class means", lambda: copy.copy(model).fit_class_means(X, y)
 
 
-PIXELS = np.arange(54).reshape(6, 9) % 7 * 42  # 0 to 252
+PIXELS = np.arange(64 * 9).reshape(64, 9) % 7 * 42  # 0 to 252, as many as a picture has
 FAULTS = {
     "floats as large as pixels": (1 / 255, PIXELS.astype(float), r"float64 up to 252.*X / 255"),
     "floats of 16 bits": (1 / 255, PIXELS.astype(np.float16), r"float16 up to 252.*X / 255"),
     "black and white": (1 / 255, (PIXELS > 128).astype(int), r"of 0 and 1 only.*astype\(bool\)"),
-    "pixels without a scale": (None, PIXELS, "int64 up to 252.*pixel_scale=1/255"),
-    "bytes without a scale": (None, PIXELS.astype(np.uint8), "uint8 up to 252.*pixel_scale=1/255"),
+    "pixels without a scale": (None, PIXELS, "int64 up to 252, .* pixels; .*pixel_scale=1/255"),
+    "bytes without a scale": (None, PIXELS.astype(np.uint8), "uint8 up to 252, .*scale=1/255"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_numbers_that_are_probably_meant_otherwise_give_one_warning(fault):
     scale, X, message = FAULTS[fault]
-    model = SoftmaxRegression(6, 3, pixel_scale=scale, sigma=1)
-    model.class_means = ClassMeans(np.zeros((6, 3)), np.ones(3))
+    model = SoftmaxRegression(64, 3, pixel_scale=scale, sigma=1)
+    model.class_means = ClassMeans(np.zeros((64, 3)), np.ones(3))
     for name, call in every_way_in(model, X):
         with pytest.warns(InputWarning, match=message) as found:
             call()
@@ -149,12 +149,18 @@ def test_numbers_that_are_probably_meant_otherwise_give_one_warning(fault):
         assert len(found) == 1, name
 
 
-@pytest.mark.parametrize(("X", "got"), [(PIXELS * 257, 64764), (PIXELS - 1, -1)])
-def test_integers_that_are_no_pixels_are_refused(X, got):
-    model = SoftmaxRegression(6, 3, pixel_scale=1 / 255)
-    model.class_means = ClassMeans(np.zeros((6, 3)), np.ones(3))
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (PIXELS * 257, "got 64764; divide pixels of 16 bits, X / 65535; if"),
+        (PIXELS - 1, "got -1; if they are not pixels"),
+    ],
+)
+def test_integers_that_are_no_pixels_are_refused(X, message):
+    model = SoftmaxRegression(64, 3, pixel_scale=1 / 255)
+    model.class_means = ClassMeans(np.zeros((64, 3)), np.ones(3))
     for _, call in every_way_in(model, X):
-        with pytest.raises(InputError, match=f"pixels from 0 to 255.*got {got}; .*X / 65535"):
+        with pytest.raises(InputError, match=f"pixels from 0 to 255, {message}"):
             call()
 
 
@@ -165,16 +171,18 @@ def test_integers_that_are_no_pixels_are_refused(X, got):
         (1 / 255, PIXELS * 0),
         (1 / 255, PIXELS[:, :0]),
         (1 / 255, PIXELS / 255),
+        (1 / 255, (PIXELS - PIXELS.mean()) / 40),
         (1.0, PIXELS * 257),
         (None, (PIXELS > 128).astype(np.uint8)),
         (None, PIXELS // 2),
         (None, PIXELS - 1),
         (None, PIXELS * 257),
         (None, PIXELS.astype(float)),
+        (None, PIXELS[:13]),  # a table: age, blood pressure, heart rate
     ],
 )
 def test_other_numbers_give_no_warning(scale, X):
-    model = SoftmaxRegression(6, 3, pixel_scale=scale)
+    model = SoftmaxRegression(len(X), 3, pixel_scale=scale)
     model.predict(X)
     if X.size:
         Trainer(model, Descent(1e-6), DataLoader(X, np.arange(9) % 3), test=(X, [0] * 9)).fit(1)
@@ -380,3 +388,40 @@ def test_a_file_with_bad_metadata_or_bad_class_means_is_refused(tmp_path, arrays
 def test_refusals(model, call, error, message):
     with pytest.raises(error, match=message):
         call(model)
+
+
+@pytest.mark.parametrize("value", [True, 255, 0, -1, "1/255", np.nan])
+def test_a_pixel_scale_is_a_factor_of_at_most_1(value):
+    with pytest.raises(InputError, match=r"pixel_scale: expected None or .* 1/255, got"):
+        SoftmaxRegression(4, 3, pixel_scale=value)
+
+
+class Fitted:
+    """Like a fitted estimator."""
+
+    to_model = None
+
+
+OTHERS = {
+    "the samples": (np.zeros((2, 3)), "got ndarray; make one: SoftmaxRegression"),
+    "the optimiser": (Descent(0.1), "got Descent; make one"),
+    "the class": (SoftmaxRegression, "got type; make one"),
+    "an estimator": (Fitted(), r"got Fitted; pass its to_model\(\)"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_is_given_instead_of_a_model_is_named(other, tmp_path):
+    given, message = OTHERS[other]
+    X, y = np.zeros((2, 3)), [0, 1, 0]
+    ways = [
+        lambda: fit(given, X, y),
+        lambda: Trainer(given, Descent(), DataLoader(X, y)),
+        lambda: FullBatchTrainer(given, FullBatch(X, y)),
+    ]
+    for module in ("onnx_export", "safetensors_export", "web_page"):
+        export = pytest.importorskip(f"npsoftmax.ext.{module}")
+        ways.append(lambda export=export: export.save(given, tmp_path / "file"))
+    for way in ways:
+        with pytest.raises(InputError, match=f"model: expected a SoftmaxRegression, {message}"):
+            way()

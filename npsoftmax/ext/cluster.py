@@ -141,7 +141,7 @@ class FullBatch(objective.FullBatch):
             shards, stops = place_on_workers(client, chunks, threads)
         self._set_samples(ClusterSamples(client, shards, stops, threads.total, errors), l2, scale)
         if not 0 < self.summary.total < np.inf:
-            raise unusable_weights(f"numbers that sum to {self.summary.total}")
+            raise unusable_weights(f"numbers that sum to {self.summary.total:g}")
 
 
 class Threads(NamedTuple):

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from npsoftmax import __version__
+from npsoftmax._checks import check_model
 from npsoftmax.errors import InputError, OutputError
 from npsoftmax.ext import extra
 from npsoftmax.files import publish
@@ -78,6 +79,7 @@ def save(
     >>> bool(np.abs(probabilities - model(rows.T).T).max() < 1e-6)
     True
     """
+    check_model(model)
     input_dtype = _as_input_dtype(dtype, model)
     if model.theta.size > MAX_PARAMETERS:
         raise InputError(

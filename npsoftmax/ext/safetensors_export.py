@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from npsoftmax import __version__
+from npsoftmax._checks import check_model
 from npsoftmax.errors import InputError
 from npsoftmax.ext import extra
 from npsoftmax.files import publish
@@ -45,6 +46,7 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     >>> np.array_equal(tensors["weight"], model.W)
     True
     """
+    check_model(model)
     with np.errstate(over="ignore"):
         theta = model.calibrated_theta().astype(model.theta.dtype)
     if not np.isfinite(theta).all():

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._checks import check_model
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.files import publish
 from npsoftmax.model import SoftmaxRegression
@@ -51,6 +52,7 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     >>> Path("pets.html").read_text("utf-8").splitlines()[0]
     '<!DOCTYPE html>'
     """
+    check_model(model)
     page = _page(model).encode()
     if len(page) > MAX_BYTES:
         raise InputError(

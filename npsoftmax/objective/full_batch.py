@@ -110,8 +110,8 @@ class FullBatch:
         same_samples(columns, labels)
         weights = None if sample_weight is None else as_weights(sample_weight, labels.size)
         self._set_samples(LocalSamples(Samples(0, columns, labels, weights), threads), l2, scale)
-        if weights is not None and not 0 < self.summary.total < np.inf:
-            raise unusable_weights(f"numbers from {weights.min()} to {weights.max()}")
+        if not 0 < self.summary.total < np.inf:
+            raise unusable_weights(f"numbers that sum to {self.summary.total:g}")
 
     def _set_samples(self, store: SampleStore, l2: float, scale: float) -> None:
         """Set the samples and the settings; constructors of all kinds end here."""
