@@ -17,6 +17,7 @@ from npsoftmax import lbfgs
 from npsoftmax._checks import (
     as_array,
     as_count,
+    as_labels,
     as_size,
     as_test_data,
     check_model,
@@ -103,8 +104,8 @@ def fit(
     """
     check_model(model)
     X = as_array(X, "X")
-    scale = model.input_scale(X.dtype)
-    problem = FullBatch(X, y, l2, sample_weight, scale=scale, threads=threads)
+    labels, scale = as_labels(y, model.num_outputs), model.input_scale(X.dtype)
+    problem = FullBatch(X, labels, l2, sample_weight, scale=scale, threads=threads)
     return FullBatchTrainer(model, problem, tol=tol).fit(max_iterations)
 
 

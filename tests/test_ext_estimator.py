@@ -840,3 +840,12 @@ def test_no_prediction_is_nan():
     with pytest.raises(InputError, match="logits fit float64"):
         classifier.predict_proba([[1.7e308, -1.7e308]])
     assert np.isfinite(classifier.predict_proba([[1e300, 0.0]])).all()
+
+
+def test_a_stream_that_needs_another_class_is_told_how_to_start_again():
+    X, y = np.array([[0.0], [1.0], [2.0]]), np.array([0, 1, 2])
+    stream = SoftmaxClassifier(alpha=0.1).fit(X[:2], y[:2])
+    for classes in (None, [0, 1, 2]):
+        with pytest.raises(InputError, match=r"clone\(classifier\).partial_fit\(.*classes=all"):
+            stream.partial_fit(X, y, classes=classes)
+    assert clone(stream).partial_fit(X, y, classes=[0, 1, 2]).classes_.size == 3

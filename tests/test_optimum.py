@@ -607,3 +607,9 @@ def test_infinite_objectives_are_reported():
     X, y = overlapping()
     with pytest.raises((DivergedError, InputError)):
         fit(new_model(dtype=np.float32), X * 1e37, y)
+
+
+def test_labels_that_count_from_1_have_a_way_to_0():
+    model = SoftmaxRegression(1, 2)
+    with pytest.raises(LabelError, match=r"labels from 1 to 2; .*pass np.asarray\(y\) - 1"):
+        fit(model, np.eye(1, 3), [1, 2, 1])

@@ -464,6 +464,9 @@ def _class_factors(class_weight: Mapping[Any, float], classes: NDArray[Any]) -> 
     return factors
 
 
+START_AGAIN = "start again: clone(classifier).partial_fit(X, y, classes=all_labels)"
+
+
 def _check_classes(given: ArrayLike | None, known: NDArray[Any] | None) -> NDArray[Any]:
     """Return the classes of partial_fit: those of previous calls, if there were any."""
     classes = known if given is None else np.unique(given)
@@ -471,7 +474,8 @@ def _check_classes(given: ArrayLike | None, known: NDArray[Any] | None) -> NDArr
         raise InputError("classes: expected all labels at the first call of partial_fit, got None")
     if known is not None and not np.array_equal(known, classes):
         raise InputError(
-            f"classes: expected {known.tolist()} as before, got {classes.tolist()}; leave them out"
+            f"classes: expected {known.tolist()} as before, got {classes.tolist()}; leave them "
+            f"out, or {START_AGAIN}"
         )
     _check_two_classes(classes)
     return classes
@@ -482,8 +486,7 @@ def _index_labels(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
     unknown = np.setdiff1d(y, classes)
     if unknown.size:
         raise LabelError(
-            f"y: expected labels among {classes.tolist()}, got {unknown.tolist()}; name all "
-            "labels at the first call of partial_fit"
+            f"y: expected labels among {classes.tolist()}, got {unknown.tolist()}; {START_AGAIN}"
         )
     return np.searchsorted(classes, y)
 
