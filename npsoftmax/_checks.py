@@ -21,7 +21,7 @@ from npsoftmax.errors import InputError, InputWarning, LabelError, ShapeError
 
 def as_array(given: object, name: str) -> NDArray[Any]:
     """Return an array, without a copy if it is one; refuse what NumPy cannot read, or misreads."""
-    if type(given) is np.ndarray:
+    if type(given) is np.ndarray and given.dtype != object:
         return given
     kind = f"{type(given).__module__.partition('.')[0]}.{type(given).__name__}"
     kind = kind.removeprefix("builtins.")
@@ -51,6 +51,8 @@ def as_array(given: object, name: str) -> NDArray[Any]:
             f"{name}: expected an array of numbers, got {given!r:.40} ({kind}); give its values as "
             "a list or an array"
         )
+    if array.dtype == object and array.ndim == 1 and array.size and np.ndim(array[0]):
+        raise InputError(f"{name}: expected numbers, got {kind} of arrays; pass np.stack({name}).T")
     return array
 
 
@@ -160,7 +162,9 @@ def _way_to_columns(shape: tuple[int, ...], name: str) -> str:
         array = f"np.asarray({name})"
         return f"a single sample is {array}[:, None], a single feature {array}[None]"
     if len(shape) > 2 and shape[0] == shape[1] != shape[-1]:  # (28, 28, n), as Julia stores images
-        return f"images are np.asarray({name}).reshape(-1, {shape[-1]})"
+        grey = f"if it is one colour picture, np.asarray({name})[..., :3].mean(axis=-1)"
+        way = f"; {grey}.reshape(-1, 1)" if shape[-1] in (3, 4) else ""
+        return f"images are np.asarray({name}).reshape(-1, {shape[-1]}){way}"
     return f"images are np.asarray({name}).reshape({shape[0] if shape else 1}, -1).T"
 
 

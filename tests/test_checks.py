@@ -210,6 +210,22 @@ def test_other_samples_have_a_way_too(X, way, shape):
     assert as_columns(follow(way, X, "X")).shape == shape
 
 
+def test_a_colour_picture_is_no_three_images():
+    for channels in (3, 4):
+        with pytest.raises(ShapeError, match="if it is one colour picture") as caught:
+            as_columns(np.zeros((28, 28, channels)), 784)
+        way = str(caught.value).rpartition("picture, ")[2]
+        assert as_columns(follow(way, np.zeros((28, 28, channels)), "X"), 784).shape == (784, 1)
+
+
+def test_a_column_of_arrays_is_stacked():
+    X = np.empty(6, object)
+    X[:] = list(ROWS)
+    with pytest.raises(InputError, match=r"got numpy.ndarray of arrays; pass np.stack\(X\).T"):
+        as_columns(X)
+    np.testing.assert_array_equal(as_columns(np.stack(X).T, 4), ROWS.T)
+
+
 def test_a_single_image_is_told_from_rows():
     with pytest.raises(ShapeError, match=r"np.asarray\(X\).reshape\(-1, 1\)"):
         as_columns(np.zeros((28, 28)), 784)
