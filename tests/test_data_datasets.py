@@ -429,3 +429,15 @@ def test_the_real_files(fashion_mnist):
         "Ankle boot",
         "T-shirt/top",
     ]
+
+
+def test_a_data_set_is_printed_without_its_arrays():
+    X, y = np.zeros((784, 4), np.uint8), np.zeros(4, int)
+    printed = repr(datasets.Dataset("mine", ("cat", "dog"), X, y, X, y))
+    assert printed.startswith("Dataset(name='mine', classes=('cat', 'dog'), ")
+    assert "array" not in printed
+
+
+def test_a_model_is_told_from_a_data_set():
+    with pytest.raises(InputError, match=r"SoftmaxRegression\.load reads a model"):
+        load("model.npz")

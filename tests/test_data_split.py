@@ -135,3 +135,11 @@ def test_pieces_are_disjoint_and_cover_everything(data, n, shuffle, by_label):
 def test_refusals(data, arguments, error, message):
     with pytest.raises(error, match=message):
         splitobs(data, **arguments)
+
+
+def test_samples_and_labels_as_two_arguments_are_told_to_be_a_tuple():
+    X, y = np.zeros((2, 99)), np.zeros(99, int)
+    with pytest.raises(
+        InputError, match=r"(?s)got array.{0,75}; several arrays are a tuple, \(X, y\)$"
+    ):
+        splitobs(X, y)

@@ -142,6 +142,8 @@ def _official(name: str, names: Sequence[str]) -> str:
     near = get_close_matches(_letters(str(name)), map(_letters, names), 1)
     meant = next((official for official in names if _letters(official) in near), None)
     hint = f"; did you mean {meant!r}?" if meant else ""
+    if str(name).endswith(".npz"):
+        hint = "; SoftmaxRegression.load reads a model"
     raise InputError(f"data set: expected one of {', '.join(names)}, got {name!r}{hint}")
 
 
@@ -195,11 +197,11 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    X_train: NDArray[Any]
-    y_train: NDArray[np.int64]
-    X_test: NDArray[Any]
-    y_test: NDArray[np.int64]
-    sha256: dict[str, str] = field(default_factory=dict)
+    X_train: NDArray[Any] = field(repr=False)
+    y_train: NDArray[np.int64] = field(repr=False)
+    X_test: NDArray[Any] = field(repr=False)
+    y_test: NDArray[np.int64] = field(repr=False)
+    sha256: dict[str, str] = field(default_factory=dict, repr=False)
     origin: str = ""
     pixel_scale: float | None = None
     framing: str | None = None

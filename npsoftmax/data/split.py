@@ -108,7 +108,8 @@ def _as_sizes(at: object, n: int) -> Sizes:
         fits = all(0 <= size <= 1 for size in sizes) and math.fsum(sizes) <= 1 + 1e-12
     else:
         raise InputError(
-            f"at: expected a fraction like 0.7, a count like 7, or a tuple of one kind, got {at!r}"
+            "at: expected a fraction like 0.7, a count like 7, or a tuple of one kind, got "
+            f"{at!r:.80}; several arrays are a tuple, (X, y)"
         )
     if not fits:
         raise InputError(
