@@ -342,7 +342,7 @@ class DataFrame:
         (da.zeros((4, 2)), {"scale": 0}, "scale: expected a magnitude"),
         (da.zeros((4, 2)), {"block_size": 2}, "block_size: expected with files"),
         (da.zeros((4, 2)), {"sample_weight": np.zeros(4)}, "not all 0, got numbers that sum to 0"),
-        (da.zeros((4, 2)), {"sample_weight": -np.ones(4)}, "block 0: sample_weight: .*from -1.0"),
+        (da.zeros((4, 2)), {"sample_weight": -np.ones(4)}, "block 0: sample_weight: .*got -1.0"),
         (da.zeros((4, 2), dtype="c16"), {}, "block 0: X: expected real numbers"),
     ],
 )
