@@ -465,17 +465,16 @@ class Optimum:
     def __str__(self) -> str:
         """Format the line that training prints at its end."""
         state = "converged" if self.converged else "not converged"
-        sign = "<=" if self.max_gradient <= self.tol else ">"
+        end = f"{'<=' if self.max_gradient <= self.tol else '>'} tol {self.tol:g}"
+        if self.converged and self.max_gradient > self.tol:
+            end = "and no logit changes any more"
         # A bound close to the objective itself only repeats that no loss is negative.
         informative = self.suboptimality < self.objective / 2
         bound = f", at most {self.suboptimality:.1e} above the smallest" if informative else ""
         text = (
             f"{state} after {self.iterations} iterations, {self.evaluations} evaluations: "
-            f"objective {self.objective:.8g}{bound}; max|gradient| {self.max_gradient:.1e} {sign} "
-            f"tol {self.tol:g}"
+            f"objective {self.objective:.8g}{bound}; max|gradient| {self.max_gradient:.1e} {end}"
         )
-        if self.converged and self.max_gradient > self.tol:
-            text += ", but no logit changes any more"
         return f"{text}; {self.advice}" if self.advice else text
 
 

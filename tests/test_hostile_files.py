@@ -30,6 +30,7 @@ import pytest
 from npsoftmax import SoftmaxRegression, storage
 from npsoftmax.checkpoint import SOLVER_KIND, Checkpoint, SolverCheckpoint, verify_files
 from npsoftmax.errors import CorruptFileError
+from npsoftmax.files import quoted
 from npsoftmax.history import EpochRecord, IterationRecord, Progress
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
@@ -548,11 +549,13 @@ def serve() -> None:
     npsoftmax.load = lambda name, *rest, **more: (  # type: ignore[assignment]
         small_data() if name in ("garments", "fashion-mnist") else load(name, *rest, **more)
     )
+    import evaluate
     import run_folder  # noqa: F401
     import threadpoolctl  # noqa: F401
     import tqdm  # noqa: F401
     import train  # noqa: F401
 
+    evaluate.check_fit = lambda *_: None  # no data set has the three classes of the small data
     gc.freeze()
     for line in sys.stdin:
         print(json.dumps(run_in_child(partial(examine, *json.loads(line)))), flush=True)
@@ -821,13 +824,14 @@ def check_command(reader: str, report: dict[str, Any], path: Path, refused: bool
 
 def assert_honest(reason: str, path: Path) -> None:
     """Check that a reason is one short line that names the file and the fault."""
-    assert re.match(rf"{re.escape(str(path))}: expected .+ got .", reason), reason[:1000]
+    name = reason.replace(quoted(path), "FILE").replace(str(path), "FILE")
+    assert re.match("FILE: expected .+ got .", name), reason[:1000]
     assert_short(reason, path)
 
 
 def assert_short(line: str, path: Path) -> None:
     """Check that a line has no control characters and is short except for the path."""
-    text = line.replace(str(path), "FILE")
+    text = line.replace(quoted(path), "FILE").replace(str(path), "FILE")
     assert text.isprintable() and len(text) < LONGEST_REASON, text[:1000]
 
 

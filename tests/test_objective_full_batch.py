@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from npsoftmax._threads import default_threads
+from npsoftmax._threads import _blas, default_threads
 from npsoftmax.errors import InputError, LabelError, ShapeError
 from npsoftmax.functional import logsoftmax, softmax
 from npsoftmax.lbfgs import minimise
@@ -276,7 +276,9 @@ def local_samples(n, threads):
 
 
 def blas_threads():
-    return [module["num_threads"] for module in threadpool_info() if module["user_api"] == "blas"]
+    """Return the threads of NumPy's BLAS; other tests may have loaded that of SciPy or PyTorch."""
+    known = {module["filepath"] for module in _blas().info()}
+    return [module["num_threads"] for module in threadpool_info() if module["filepath"] in known]
 
 
 def test_the_blas_is_held_to_one_thread_while_parts_run(small_parts):

@@ -535,11 +535,12 @@ def _minimise(
     if l2 == 0:
         theta[...] = problem.smallest_weights(theta)
     if optimum.advice:
+        state = "not converged: " if optimum.reason == "iterations" else ""
         advice = optimum.advice.replace(f"max_iterations, now {limit}", f"max_iter, now {max_iter}")
         advice = advice.replace("and l2 is 0", "and alpha is 0").replace("set l2 >", "set alpha >")
         if features is not None:
             advice += "".join(f"; feature {i} is {features[i]}" for i in optimum.features[:3])
-        _warn(advice)
+        _warn(state + advice)
     return done, optimum
 
 
