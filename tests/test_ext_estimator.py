@@ -480,7 +480,9 @@ def test_separable_rows_have_no_optimum_without_a_penalty():
 def test_too_few_iterations_are_told(limit, lbfgs_alone):
     X, y = dataset("wine", scaled=False)
     classifier = SoftmaxClassifier(1e-4, max_iter=limit)
-    assert advice(classifier, X, y) == f"SoftmaxClassifier: raise max_iter, now {limit}"
+    assert (
+        advice(classifier, X, y) == f"SoftmaxClassifier: not converged: raise max_iter, now {limit}"
+    )
     assert classifier.n_iter_ == limit
 
 
