@@ -77,3 +77,10 @@ def test_coordinates_are_orthonormal_and_keep_the_logits(dtype, monkeypatch):
     np.testing.assert_allclose(found.leave(eta), theta, rtol=0, atol=1e-12)
     squares = np.einsum("ci,ij,cj->", eta[:, :-1], found.metric(), eta[:, :-1])
     assert squares == pytest.approx(np.square(theta[:, :-1]).sum())
+
+
+def test_a_column_in_other_units_with_an_offset_depends_on_the_first():
+    celsius = np.random.default_rng(1).normal(size=100_000)
+    X = np.vstack([celsius, celsius + 273.15, celsius + 1e6])
+    found = Coordinates.of(FullBatch(X, np.arange(100_000) % 2)._store, 1.0)
+    assert found.depends.sum() == 2

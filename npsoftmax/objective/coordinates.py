@@ -48,9 +48,9 @@ MAX_CHANGE = 1e-8
 
 
 class Ranges(NamedTuple):
-    """Sum, smallest and largest value of each feature, and the number of samples."""
+    """Summary of each feature, and the number of samples."""
 
-    total: Floats
+    excess: Floats  # sum of the differences from the centre
     lowest: Floats
     highest: Floats
     number: int
@@ -58,7 +58,7 @@ class Ranges(NamedTuple):
     def merge(self, other: Ranges) -> Ranges:
         """Summarise these samples and others."""
         return Ranges(
-            self.total + other.total,
+            self.excess + other.excess,
             np.minimum(self.lowest, other.lowest),
             np.maximum(self.highest, other.highest),
             self.number + other.number,
@@ -78,9 +78,11 @@ class Units(NamedTuple):
     @classmethod
     def of(cls, store: SampleStore, scale: float) -> Units:
         """Return the units of samples, of which each has a weight."""
-        ranges = store.map_reduce(partial(_ranges, scale=scale), Ranges.merge)
-        total, lowest, highest, number = ranges
-        centre = np.clip(total / number, lowest, highest)
+        centre = np.zeros(store.summary.num_inputs)
+        for _ in range(2):  # again, for the rounding errors of a sum of many large values
+            part = partial(_ranges, scale=scale, centre=centre)
+            excess, lowest, highest, number = store.map_reduce(part, Ranges.merge)
+            centre = np.clip(centre + excess / number, lowest, highest)
         unit = np.maximum(highest - centre, centre - lowest)
         largest = np.maximum(abs(highest), abs(lowest))
         if not np.isfinite(largest).all() or not largest.max(initial=0.0) < 1e150:
@@ -106,13 +108,14 @@ class Units(NamedTuple):
         return 4 * float(np.finfo(theta.dtype).eps) * float(largest)
 
 
-def _ranges(samples: Samples, workspace: Workspace, scale: float) -> Ranges:
+def _ranges(samples: Samples, workspace: Workspace, scale: float, centre: Floats) -> Ranges:
     d = samples.X.shape[0]
     found = Ranges(np.zeros(d), np.full(d, np.inf), np.full(d, -np.inf), 0)
     for block in blocks_of(samples, workspace):
         scaled = block.X * np.float64(scale)
         ends = scaled.min(axis=1), scaled.max(axis=1)
-        found = found.merge(Ranges(scaled.sum(axis=1), *ends, block.y.size))
+        excess = (scaled - centre[:, None]).sum(axis=1)
+        found = found.merge(Ranges(excess, *ends, block.y.size))
     return found
 
 
