@@ -123,3 +123,15 @@ def test_the_estimate_of_the_decrement_is_newtons(l2):
     exact += l2 * 3 / 2 * mean @ mean  # Newton's method begins without a common part
     assert problem.decrement(theta, grad) == pytest.approx(exact, rel=1e-2)
     assert problem.decrement(theta, grad, 0.0) > 0
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("l2", [1e-9, 1e-3])
+def test_for_fewer_samples_than_features_newton_finishes_among_the_samples(k, l2):
+    rng = np.random.default_rng(3)
+    X, y = rng.lognormal(5, 2, (3000, 60)), rng.integers(0, k, 60)
+    model = SoftmaxRegression(3000, k, sigma=0.0, dtype=np.float64)
+    assert fit(model, X, y, l2=l2, tol=1e-9, max_iterations=200).converged
+    U, s, _ = np.linalg.svd((X - X.mean(axis=1, keepdims=True)).T, full_matrices=False)
+    P = plain(U[:, :-1] * s[:-1], y, l2)[1]
+    np.testing.assert_allclose(model.probabilities(X).T, P, rtol=0, atol=1e-8)

@@ -16,6 +16,9 @@ set to 0: the logits depend on the other entries alone, whatever the weights in 
 The elimination needs no copy of the samples: a triangle that has the same products of columns
 replaces each block of rows (Demmel, Grigori, Hoemmen and Langou, SIAM Journal on Scientific
 Computing 34(1), 2012).
+
+With a penalty the weights at the optimum are sums of the samples' deviations from m. If there are
+fewer samples than features, coordinates in a basis of these are fewer.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from npsoftmax.errors import InputError
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
 from npsoftmax.objective.samples import Samples, SampleStore
 
-__all__ = ["Coordinates", "Units", "blocks_of", "smallest_weights"]
+__all__ = ["Coordinates", "RowSpace", "Units", "blocks_of", "smallest_weights"]
 
 Floats = NDArray[np.float64]
 
@@ -272,21 +275,63 @@ def _products(samples: Samples, workspace: Workspace, units: Units) -> Floats:
     return products
 
 
+class RowSpace(NamedTuple):
+    """Coordinates for fewer samples than features: in a basis of the deviations from the mean.
+
+    Weights outside of it change no logit, and the squares of the others stay the same.
+    """
+
+    units: Units
+    basis: Floats  # (d, r)
+
+    @classmethod
+    def of(cls, store: SampleStore, units: Units) -> RowSpace:
+        """Return coordinates for samples."""
+        noise = 4 * np.finfo(np.float64).eps * np.linalg.norm(units.largest)
+        Q, R = np.linalg.qr(_all_deviations(store, units))
+        return cls(units, Q @ _eliminate(R, np.full(R.shape[1], noise)).basis)
+
+    @property
+    def depends(self) -> NDArray[np.bool_]:
+        """No coordinate depends on others."""
+        return np.zeros(self.basis.shape[1], np.bool_)
+
+    def apply(self, samples: NDArray[Any]) -> Floats:
+        """Return the coordinates of samples, ``(r, m)``."""
+        deviations = samples * np.float64(self.units.scale) - self.units.centre[:, None]
+        u: Floats = self.basis.T @ deviations
+        return u
+
+    def enter(self, theta: NDArray[Any]) -> Floats:
+        """Return the coordinates of parameters, ``(k, r+1)``."""
+        weights = theta[:, :-1].astype(np.float64)
+        return np.column_stack([weights @ self.basis, theta[:, -1] + weights @ self.units.centre])
+
+    def leave(self, eta: Floats) -> Floats:
+        """Return the parameters at coordinates."""
+        weights = eta[:, :-1] @ self.basis.T
+        theta = np.column_stack([weights, eta[:, -1] - weights @ self.units.centre])
+        return np.asfortranarray(theta)
+
+    def metric(self) -> Floats:
+        """Return the identity: the squares of the weights are those of their coordinates."""
+        return np.eye(self.basis.shape[1])
+
+
 def _project_on_rows(theta: Floats, store: SampleStore, units: Units) -> Floats:
     """Project the weights on the deviations of the samples from their mean.
 
     If rounding errors of features in a large unit reach the logits, the weights stay as they are.
     """
-    deviations = store.map_reduce(partial(_deviations, units=units), _join_columns)
-    noise = 4 * np.finfo(np.float64).eps * np.linalg.norm(units.largest)
-    Q, R = np.linalg.qr(deviations)
-    Q = Q @ _eliminate(R, np.full(len(R), noise)).basis
-    weights = (theta[:, :-1] @ Q) @ Q.T
-    removed = theta[:, :-1] - weights
-    if np.abs(removed @ deviations).max() > MAX_CHANGE:
-        return theta
-    result: Floats = np.column_stack([weights, theta[:, -1] + removed @ units.centre])
-    return result
+    space = RowSpace.of(store, units)
+    result = space.leave(space.enter(theta))
+    removed = (theta - result)[:, :-1] @ _all_deviations(store, units)
+    return theta if np.abs(removed).max() > MAX_CHANGE else result
+
+
+def _all_deviations(store: SampleStore, units: Units) -> Floats:
+    deviations: Floats = store.map_reduce(partial(_deviations, units=units), _join_columns)
+    return deviations
 
 
 def _deviations(samples: Samples, workspace: Workspace, units: Units) -> Floats:

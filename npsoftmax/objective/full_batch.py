@@ -209,7 +209,7 @@ class FullBatch:
 
     def suits_newton(self, k: int, to_finish: bool = False) -> bool:
         """Whether :meth:`newton` is quick for ``k`` classes, or can at least finish."""
-        return isinstance(self._store, LocalSamples) and suits(k, self._store, to_finish)
+        return isinstance(self._store, LocalSamples) and suits(k, self._store, self.l2, to_finish)
 
     @np.errstate(all="ignore")
     def newton(self, theta: NDArray[Any]) -> Newton:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from npsoftmax import lbfgs
 from npsoftmax._threads import blas_threads
 from npsoftmax.functional import logsoftmax, softmax
-from npsoftmax.objective.coordinates import Coordinates, blocks_of
+from npsoftmax.objective.coordinates import Coordinates, RowSpace, Units, blocks_of
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.preconditioner import factor_inverse
 from npsoftmax.objective.samples import Samples, SampleStore, add
@@ -58,11 +58,12 @@ SUFFICIENT_DECREASE, MAX_TRIALS = 1e-4, 40
 MAX_PRODUCTS, MAX_ERROR_OF_STEP = 30, 1e-2
 
 
-def suits(k: int, store: SampleStore, to_finish: bool) -> bool:
+def suits(k: int, store: SampleStore, l2: float, to_finish: bool) -> bool:
     """Whether Newton's method is the quickest way for ``k`` classes, or can at least finish."""
-    n, rows = store.summary.num_samples, store.summary.num_inputs + 1
-    work = n * k * (k - 1) // 2 * rows**2
-    is_quick = work <= MAX_WORK and n >= rows
+    n, d = store.summary.num_samples, store.summary.num_inputs
+    rows = (min(n, d) if l2 > 0 else d) + 1
+    work = n * max(k * (k - 1) // 2 * rows**2, rows * d)
+    is_quick = work <= MAX_WORK and n > d
     return (
         k > 1
         and (k - 1) * rows <= MAX_ROWS
@@ -92,7 +93,7 @@ class Newton:
     def __init__(self, theta: NDArray[Any], store: SampleStore, l2: float, scale: float) -> None:
         self.k, self.dtype = len(theta), theta.dtype
         self.store, self.l2 = store, l2
-        self.coordinates = Coordinates.of(store, scale)
+        self.coordinates = _coordinates(store, l2, scale)
         # Without a penalty nothing depends on these.
         self.used = np.append(~self.coordinates.depends | (l2 > 0), True)
         self.present = np.flatnonzero(store.summary.class_totals)
@@ -209,6 +210,13 @@ class Newton:
         return None
 
 
+def _coordinates(store: SampleStore, l2: float, scale: float) -> Coordinates | RowSpace:
+    """Return the coordinates of which there are fewest."""
+    if l2 > 0 and store.summary.num_samples <= store.summary.num_inputs:
+        return RowSpace.of(store, Units.of(store, scale))
+    return Coordinates.of(store, scale)
+
+
 def _with_ones(u: Floats) -> Floats:
     return np.concatenate([u, np.ones((1, u.shape[1]))])
 
@@ -217,7 +225,7 @@ def _sums(
     samples: Samples,
     workspace: Workspace,
     eta: Floats,
-    coordinates: Coordinates,
+    coordinates: Coordinates | RowSpace,
     used: NDArray[np.bool_],
     total: float,
 ) -> tuple[float, Floats, Floats]:
@@ -258,7 +266,7 @@ def _largest_changes(
     eta: Floats,
     step: Floats,
     present: NDArray[np.intp],
-    coordinates: Coordinates,
+    coordinates: Coordinates | RowSpace,
 ) -> Floats:
     largest = np.zeros(2)
     missing = np.delete(np.arange(len(eta)), present)
