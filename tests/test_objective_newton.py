@@ -135,3 +135,15 @@ def test_for_fewer_samples_than_features_newton_finishes_among_the_samples(k, l2
     U, s, _ = np.linalg.svd((X - X.mean(axis=1, keepdims=True)).T, full_matrices=False)
     P = plain(U[:, :-1] * s[:-1], y, l2)[1]
     np.testing.assert_allclose(model.probabilities(X).T, P, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("l2", [1e-9, 1e-3])
+def test_features_in_proportion_up_to_rounding_do_not_disturb_the_others(l2):
+    rng = np.random.default_rng(0)
+    X = np.where(rng.random((300, 40)) < 0.2, rng.random((300, 40)), 0).astype(np.float32)
+    X[:, 20:] = X[:, :20] * np.float32(0.3) * (1 + 1e-7 * rng.random((300, 20)))
+    X = np.column_stack([X, rng.random((300, 20)) / 4])
+    y = (X[:, 0] + X[:, 3] - X[:, 5] + rng.logistic(size=300) / 4 > 0).astype(int)
+    model = SoftmaxRegression(60, 2, sigma=0.0, dtype=np.float64)
+    assert fit(model, X.T, y, l2=l2).converged
+    np.testing.assert_allclose(model.probabilities(X.T).T, plain(X, y, l2)[1], rtol=0, atol=1e-6)

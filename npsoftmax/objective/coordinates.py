@@ -1,11 +1,11 @@
 r"""Coordinates in which the units, offsets and collinearity of the features do not matter.
 
 The features are centred at their means m and divided by their largest deviations D. Columns of the
-result are made orthonormal one after another, those with a large offset last, and otherwise those
-of the largest unit first (classical Gram-Schmidt, twice: Giraud, Langou and Rozložník, Computers
-and Mathematics with Applications 50, 2005). A column of which nothing but rounding errors is left
-depends on those before it. With the triangle R of this elimination, whose rows of
-dependent columns are those of the identity,
+result are made orthonormal one after another: those of the largest unit first, then those close to
+sums of others, and those with a large offset last (classical Gram-Schmidt, twice: Giraud, Langou
+and Rozložník, Computers and Mathematics with Applications 50, 2005). A column of which nothing but
+rounding errors is left depends on those before it. With the triangle R of this elimination, whose
+rows of dependent columns are those of the identity,
 
 .. math:: s W x + b = \eta_W u + \eta_b, \qquad
     u = R^{-\top} D^{-1} (s x - m), \quad \eta_W = W D R^\top, \quad \eta_b = b + W m,
@@ -42,6 +42,8 @@ Floats = NDArray[np.float64]
 ROWS_PER_FEATURE = 4
 # Relative rounding errors above this come from a large offset.
 MAX_NOISE = 1e-10
+# Columns of which less than this is left are eliminated after the others.
+CLOSE = 1e-3
 # Relative variances above this are certainly not rounding errors.
 MIN_VARIANCE = 1e-10
 # With more features than this, and fewer rows than features, the rows are made orthonormal.
@@ -146,9 +148,15 @@ class Coordinates(NamedTuple):
         """Return coordinates for samples."""
         units = Units.of(store, scale)
         rows = store.map_reduce(partial(_triangle, units=units), _join)
-        order = np.lexsort((-units.unit, units.noise > MAX_NOISE))
-        noise = np.sqrt(units.number) * units.noise[order]
-        _, triangle, inverse, depends = _eliminate(rows[:, order], noise)
+        noise, close = np.sqrt(units.number) * units.noise, np.zeros(len(units.noise), np.bool_)
+        for _ in range(2):
+            order = np.lexsort((-units.unit, close, units.noise > MAX_NOISE))
+            _, triangle, inverse, depends = _eliminate(rows[:, order], noise[order])
+            # Their coordinates have large weights, of which those of later columns have a share.
+            lengths = np.linalg.norm(rows[:, order], axis=0)
+            close[order] |= ~depends & (triangle.diagonal() < CLOSE * lengths)
+            if not close.any():
+                break
         place = np.argsort(order)
         return cls(units, triangle[:, place], inverse[place], depends)
 
