@@ -19,9 +19,12 @@ os.environ.setdefault("MPLCONFIGDIR", str(Path(gettempdir()) / "npsoftmax-tests-
 if os.environ.get("NPSOFTMAX_DATA"):
     os.environ["NPSOFTMAX_DATA"] = str(Path(os.environ["NPSOFTMAX_DATA"]).expanduser().resolve())
 
-# A shell ignores Ctrl-C for what it runs in the background; what the tests start must hear it.
+# A shell ignores Ctrl-C for what it runs in the background, and nohup hangups. What the tests start
+# must hear them: unlike what is ignored, a handler is not passed on.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 import numpy as np
 import pytest
