@@ -122,4 +122,4 @@ def test_two_damaged_checkpoints_are_refused(tmp_path):
 def test_the_environment_of_a_processor_without_optional_extensions(monkeypatch):
     build = {"SIMD Extensions": {"baseline": ["X86_V2"], "not found": ["X86_V3"]}}
     monkeypatch.setattr(np, "show_config", lambda mode: build)
-    assert environment()["machine"] == platform.machine()
+    assert environment(1)["machine"] == platform.machine()
