@@ -170,16 +170,22 @@ def test_chunks_that_are_too_large_are_refused_with_the_size_to_use(limit, rows)
             cluster.FullBatch(X, np.zeros(200_000, int), 0.1, client)
 
 
-def greedy(rows, megabytes):
+def greedy():
     """Take memory, and keep it long enough for the nanny to see it."""
-    held = np.ones(megabytes * MB // 8)
+    held = np.ones(400 * MB // 8)
     time.sleep(3)
-    return rows + 0 * held[0]
+    return held[:10_000].reshape(-1, 10)
 
 
-def test_a_worker_that_runs_out_of_memory_names_the_block_and_a_size():
+def killed():
+    """Die at once, as by the system where memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("use", [killed, pytest.param(greedy, marks=pytest.mark.slow)])
+def test_a_worker_that_runs_out_of_memory_names_the_block_and_a_size(use):
     with cluster_of(1, memory_limit=300 * MB) as client:
-        X = da.zeros((3_000, 10), chunks=(1_000, 10)).map_blocks(greedy, 400, dtype=float)
+        X = da.map_blocks(use, chunks=((1_000,) * 3, (10,)), meta=np.zeros((0, 10)))
         with pytest.raises(ClusterError, match=r"^block [0-2]: its worker died 4 times, most likely"
                                                r".*; use blocks of at most 500 rows"):  # fmt: skip
             cluster.FullBatch(X, np.zeros(3_000, int), 0.1, client)
