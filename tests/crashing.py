@@ -31,6 +31,8 @@ datasets.cache_folder = lambda: Path(os.devnull)
 sys.modules["matplotlib"] = None
 sys.argv = sys.argv[1:]
 sys.path[0] = str(Path(sys.argv[0]).parent)
+import command_line, contextlib
+command_line.left_as_found = contextlib.nullcontext  # nothing comes after the command here either
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 # The system calls must come in the same order in each run, because they are counted.

@@ -160,4 +160,4 @@ def test_a_data_set_that_a_worker_does_not_have(train_process, tmp_path, fashion
     assert process.returncode == 3
     what, _, causes = process.stderr.splitlines()
     assert re.search(r"on worker tcp://127.0.0.1:\d+: fashion-mnist: 4 files are not on", what)
-    assert "; offline; put " in causes
+    assert "offline; put " in causes
