@@ -1,4 +1,4 @@
-"""The number of threads that this process is meant to use, and the threads of the BLAS."""
+"""The number of threads that this process is meant to use, and its BLAS."""
 
 import math
 import os
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["blas_threads", "cores", "default_threads"]
+__all__ = ["blas_threads", "cores", "default_threads", "has_small_products", "memory_order"]
 
 
 class _BlasThreads:
@@ -77,6 +77,22 @@ def _blas() -> Any:
 
 def _current() -> int | None:
     return max((library["num_threads"] for library in _blas().info()), default=None)
+
+
+# The processors for which OpenBLAS has products of small matrices that copy nothing: with AVX-512.
+SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+
+
+@cache
+def has_small_products() -> bool:
+    """Whether NumPy's BLAS is faster at small products than at large ones."""
+    libraries = _blas().info()  # the first one loaded is NumPy's; SciPy may bring another
+    return bool(libraries) and libraries[0].get("architecture") in SMALL_PRODUCTS
+
+
+def memory_order() -> Literal["C", "F"]:
+    """Return the memory order of parameters and gradients for which products are fastest."""
+    return "C" if has_small_products() else "F"
 
 
 def default_threads() -> int:

@@ -19,6 +19,7 @@ from npsoftmax._checks import (
     as_size,
     check_pixels,
 )
+from npsoftmax._threads import memory_order
 from npsoftmax.calibration import fit_temperature
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.functional import affine, softmax
@@ -62,7 +63,8 @@ class SoftmaxRegression:
     Attributes
     ----------
     theta : ndarray
-        ``[W b]``, shape ``(k, d+1)``, Fortran-ordered; ``W`` and ``b`` are views of it.
+        ``[W b]``, shape ``(k, d+1)``; ``W`` and ``b`` are views of it. Its memory order is the one
+        that NumPy's BLAS is fastest for.
     temperature : float
         ``T``, the divisor of the logits; 1 before :meth:`calibrate`.
     class_means : ClassMeans or None
@@ -97,7 +99,7 @@ class SoftmaxRegression:
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise InputError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
         rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
-        self.theta: NDArray[Any] = np.zeros(shape, dtype=dtype, order="F")
+        self.theta: NDArray[Any] = np.zeros(shape, dtype=dtype, order=memory_order())
         # In blocks, so that the float64 draws need little memory next to a float32 theta.
         step = max(1, 2**16 // shape[0])
         for start in range(0, shape[1] - 1, step):
@@ -368,7 +370,7 @@ class SoftmaxRegression:
             raise InputError(f"theta: expected float32 or float64, got {self.theta.dtype}")
         if not np.isfinite(self.theta).all():
             raise InputError("theta: expected finite parameters, got NaN or infinity; train again")
-        arrays = {"theta": self.theta}
+        arrays = {"theta": np.asfortranarray(self.theta)}  # the same file on every machine
         if self.class_means is not None:
             self._check_class_means(self.class_means)
             arrays |= {"means": self.class_means.means, "radii": self.class_means.radii}

@@ -79,10 +79,10 @@ class Optimiser(ABC):
         """Copy the state of a rule of the same kind, for instance from a checkpoint."""
         self._arrays = {name: value.copy(order="K") for name, value in state.items()}
 
-    def _memory(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    def _memory(self, name: str, like: NDArray[Any]) -> NDArray[Any]:
         """Return the state array of this name, initially zeros."""
         if name not in self._arrays:
-            self._arrays[name] = np.zeros(shape, dtype, order="F")
+            self._arrays[name] = np.zeros_like(like)
         return self._arrays[name]
 
 
@@ -122,7 +122,7 @@ class Momentum(Optimiser):
 
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
         """Return the new velocity."""
-        velocity = self._memory("velocity", grad.shape, grad.dtype)
+        velocity = self._memory("velocity", grad)
         velocity *= self.rho
         grad *= self.eta
         velocity += grad
@@ -148,7 +148,7 @@ class Nesterov(Optimiser):
 
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
         """Return ``(1 + rho) * eta * grad - rho**2 * velocity``."""
-        velocity = self._memory("velocity", grad.shape, grad.dtype)
+        velocity = self._memory("velocity", grad)
         grad *= self.eta
         step = (1 + self.rho) * grad - self.rho**2 * velocity
         velocity *= self.rho
@@ -195,9 +195,9 @@ class Adam(Optimiser):
     def apply(self, theta: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
         """Return ``eta`` times the bias-corrected first moment over the root of the second."""
         beta1, beta2 = self.beta
-        first = self._memory("first", grad.shape, grad.dtype)
-        second = self._memory("second", grad.shape, grad.dtype)
-        steps = self._memory("steps", (1,), np.float64)
+        first = self._memory("first", grad)
+        second = self._memory("second", grad)
+        steps = self._memory("steps", np.zeros(1))
         steps += 1
         first *= beta1
         first += (1 - beta1) * grad

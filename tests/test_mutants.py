@@ -42,7 +42,7 @@ LOSS = "np.subtract(np.log1p(other + (e_y - 1.0)), d_y, out=losses)"
 DIVIDE = (
     'np.divide(exponentials, np.add.reduce(exponentials, axis=0), out=out, casting="same_kind")'
 )
-LOOP_OTHER = "np.add.reduce(e, axis=0, out=self._other)"
+LOOP_OTHER = "np.add.reduce(e, axis=1, keepdims=True, out=self._other_row)"
 
 FAULTS = {
     # The exact loss and its gradient.
@@ -90,7 +90,7 @@ FAULTS = {
     "float32 sums in training": Fault(
         HOT_LOOP,
         LOOP_OTHER,
-        "self._other[...] = np.add.reduce(e, axis=0, dtype=np.float32)",
+        "self._other_row[...] = np.add.reduce(e, axis=1, keepdims=True, dtype=np.float32)",
         BLOCKS_IN_TRAINING,
     ),
     "S - e_y in training": Fault(
@@ -183,7 +183,7 @@ FAULTS = {
     ),
     "infinities not resolved": Fault(
         COMPENSATED,
-        "if not math.isfinite(np.add.reduce(top)):",
+        "if not math.isfinite(np.add.reduce(top, axis=None)):",
         "if False:",
         ("functional_accuracy", "9_special"),
     ),

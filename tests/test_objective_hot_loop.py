@@ -19,7 +19,13 @@ from npsoftmax.functional import (
     onehotbatch,
     softmax,
 )
-from npsoftmax.objective import Workspace, hot_loop, loss_and_grad, sample_losses
+from npsoftmax.objective import (
+    Workspace,
+    hessian_vector_product,
+    hot_loop,
+    loss_and_grad,
+    sample_losses,
+)
 from npsoftmax.objective.batch import unchecked_loss_and_grad
 
 
@@ -37,10 +43,17 @@ def by_definition(theta, X, y, scale):
     return losses, np.hstack([dZ @ (X * scale).T, dZ.sum(axis=1)[:, None]]), Z.argmax(axis=0)
 
 
-@pytest.fixture(params=["samples", "classes", "both"])
+@pytest.fixture(params=["samples", "classes", "both", "pieces", "pieces and samples"])
 def small_blocks(request, monkeypatch):
-    """Cut the computation into blocks of 3 samples, of 2 classes, or both."""
+    """Cut the computation into blocks of 3 samples, of 2 classes, or both, or pieces of 2 samples."""
+    pieces = {
+        "has_small_products": lambda: True,
+        "MIN_PIECE_COLUMNS": 2,
+        "MAX_PIECE_WORK": 105,
+    }
     sizes = {
+        "pieces": pieces,
+        "pieces and samples": {**pieces, "MIN_BLOCK_SAMPLES": 4, "BLOCK_BYTES": 1},
         "samples": {"MIN_BLOCK_SAMPLES": 3, "BLOCK_BYTES": 1},
         "classes": {"MIN_BLOCK_SAMPLES": 20, "MAX_BLOCK_LOGITS": 40},
         "both": {"MIN_BLOCK_SAMPLES": 3, "BLOCK_BYTES": 1, "MAX_BLOCK_LOGITS": 6},
@@ -54,7 +67,7 @@ def test_one_block_is_the_definition(k, d, n, seed):
     check_against_definition(k, d, n, seed)
 
 
-@pytest.mark.parametrize("n", [1, 3, 4, 11])
+@pytest.mark.parametrize("n", [1, 3, 4, 11, 12])
 @pytest.mark.parametrize("k", [1, 2, 7, 600])
 def test_blocks_change_nothing(small_blocks, k, n):
     check_against_definition(k, 4, n, seed=k + n)
@@ -176,19 +189,20 @@ def test_memory_grows_with_the_block_not_with_the_classes(samples):
     assert peak_of_two_steps(60_000) < 1.1 * peak_of_two_steps(6_000)
 
 
-def test_samples_and_gradient_are_fortran_ordered():
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_gradient_has_the_memory_order_of_the_parameters(order):
     theta, X, y = problem(10, 5, 300, dtype=np.float32)
-    workspace = Workspace()
-    assert unchecked_loss_and_grad(theta, X, y, 0.1, 1 / 255, workspace).grad.flags.f_contiguous
-    assert workspace.floats(X[:, :99], theta.dtype).flags.f_contiguous
+    theta = np.array(theta, order=order)
+    result = unchecked_loss_and_grad(theta, X, y, 0.1, 1 / 255, Workspace())
+    assert result.grad.strides == theta.strides
 
 
 def test_a_workspace_keeps_few_sizes():
     theta, _, _ = problem(3, 4, 1)
     workspace = Workspace()
-    blocks = [weakref.ref(workspace.block(theta, samples)) for samples in range(1, 100)]
+    blocks = [weakref.ref(workspace.block(theta, slice(0, stop))) for stop in range(1, 100)]
     assert 1 <= sum(block() is not None for block in blocks) <= 16
-    assert workspace.block(theta, 99) is blocks[-1]()
+    assert workspace.block(theta, slice(0, 99)) is blocks[-1]()
 
 
 @pytest.mark.parametrize(
@@ -219,3 +233,52 @@ def test_a_copied_workspace_computes_the_same(copied):
 def test_samples_per_block(k, d, dtype, samples):
     theta = np.broadcast_to(np.zeros(1, dtype), (k, d + 1))
     assert hot_loop.samples_per_block(theta) == samples
+
+
+@pytest.mark.parametrize(
+    ("k", "d", "samples", "columns"),
+    [
+        (10, 784, 256, 64),  # at most 120 fit
+        (10, 784, 1000, 100),
+        (10, 784, 32, 32),  # one piece
+        (10, 784, 257, None),  # a prime number
+        (2, 784, 1024, 512),
+        (3, 50, 1024, 256),
+        (20, 768, 256, 32),
+        (150, 384, 256, None),  # pieces of 8 columns would not pay
+        (1000, 784, 256, None),
+    ],
+)
+def test_pieces_are_equal_and_small(monkeypatch, k, d, samples, columns):
+    monkeypatch.setattr(hot_loop, "has_small_products", lambda: True)
+    assert hot_loop.piece_columns(k, d + 1, samples) == columns
+    if columns is not None:
+        assert samples % columns == 0
+        assert k * (d + 1) * columns <= 1_000_000
+
+
+def test_without_fast_small_products_there_are_no_pieces(monkeypatch):
+    monkeypatch.setattr(hot_loop, "has_small_products", lambda: False)
+    assert hot_loop.piece_columns(10, 785, 256) is None
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pieces_add_up_to_the_whole(monkeypatch, dtype, order):
+    theta, X, y = problem(10, 784, 1100, dtype=dtype)
+    theta = np.array(theta / 100, order=order)
+    whole = loss_and_grad(theta, X, y, 1e-4, 1 / 255)
+    direction = hessian_vector_product(theta, theta, X, 1e-4, 1 / 255)
+    monkeypatch.setattr(hot_loop, "has_small_products", lambda: True)
+    pieces = loss_and_grad(theta, X, y, 1e-4, 1 / 255)
+    tolerance = {"rtol": 1e3 * np.finfo(dtype).eps, "atol": 10 * np.finfo(dtype).eps}
+    np.testing.assert_allclose(pieces.loss, whole.loss, **tolerance)
+    np.testing.assert_allclose(pieces.grad, whole.grad, **tolerance)
+    np.testing.assert_array_equal(pieces.predicted, whole.predicted)
+    found = hessian_vector_product(theta, theta, X, 1e-4, 1 / 255)
+    np.testing.assert_allclose(found, direction, **tolerance)
+
+
+def test_a_tie_counts_as_a_hit_for_the_first_class_only():
+    X = np.zeros((1, 4))
+    assert loss_and_grad(np.zeros((2, 2)), X, np.array([0, 1, 1, 1])).accuracy == 0.25

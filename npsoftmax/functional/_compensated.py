@@ -91,7 +91,7 @@ def subtract_top(x: NDArray[Any], top: NDArray[Any]) -> None:
 
 def resolve_infinities(d: NDArray[Any], top: NDArray[Any]) -> None:
     """Correct ``d = x - top`` in place where ``top`` is +Inf."""
-    if not math.isfinite(np.add.reduce(top)):
+    if not math.isfinite(np.add.reduce(top, axis=None)):
         # Inf - Inf is NaN: these entries share the top; finite ones vanish in comparison.
         np.copyto(d, np.where(np.isnan(d), 0.0, -np.inf), where=np.isposinf(top))
 

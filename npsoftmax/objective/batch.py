@@ -14,24 +14,22 @@ a sum of positive semi-definite terms, so the objective is convex. :math:`I_W` i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_array, as_float, as_labels, floating_dtype
+from npsoftmax._threads import memory_order
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.functional import (
     affine,
     affine_grad,
     logitcrossentropy,
     logitcrossentropy_and_grad,
-    softmax,
-    softmax_grad,
 )
 from npsoftmax.functional.losses import as_targets, one_hot_labels
-from npsoftmax.objective.hot_loop import AnyBlock, Workspace, samples_per_block
+from npsoftmax.objective.hot_loop import Workspace, block_columns
 
 __all__ = [
     "Evaluation",
@@ -58,7 +56,7 @@ class Evaluation(NamedTuple):
     loss : float
         The objective ``J``.
     grad : ndarray
-        ``dJ/dtheta``, shape ``(k, d+1)``, Fortran-ordered.
+        ``dJ/dtheta``, shape ``(k, d+1)``, in the memory order of ``theta``.
     crossentropy : float
         The mean cross-entropy, in nats: ``J`` without the penalty.
     accuracy : float
@@ -95,7 +93,7 @@ def loss_and_grad(
     Parameters
     ----------
     theta : ndarray
-        ``[W b]``, shape ``(k, d+1)``, Fortran-ordered, float32 or float64.
+        ``[W b]``, shape ``(k, d+1)``, float32 or float64.
     X : ndarray
         The batch, shape ``(d, n)``, of any real dtype. With labels it is converted to ``theta``'s
         dtype in blocks, so it may be a whole data set.
@@ -117,7 +115,9 @@ def loss_and_grad(
     if X.shape[1] == 0:
         raise ShapeError(f"X: expected at least one sample, got shape {X.shape}")
     if labels is not None:
-        return unchecked_loss_and_grad(theta, X, labels, l2, scale, workspace or Workspace())
+        workspace = workspace or Workspace()
+        predicted = workspace.take("predicted", labels.shape, INTP)
+        return unchecked_loss_and_grad(theta, X, labels, l2, scale, workspace, predicted)
     X = X.astype(theta.dtype, copy=False)
     logits = affine(theta, X, scale)
     loss, dZ = logitcrossentropy_and_grad(logits, targets)
@@ -133,10 +133,16 @@ def unchecked_loss_and_grad(
     l2: float,
     scale: float,
     workspace: Workspace,
+    predicted: NDArray[np.intp] | None = None,
 ) -> Evaluation:
-    """Do what :func:`loss_and_grad` does for labels, without checks, for the training loop."""
-    loss, grad, predicted = accumulate(theta, X, labels, labels.size, scale, workspace)
-    return _add_penalty(theta, grad, loss, l2, predicted, predicted == labels)
+    """Do what :func:`loss_and_grad` does for labels, without checks, for the training loop.
+
+    The predictions are written to ``predicted`` if it is an array.
+    """
+    loss, grad, hits = accumulate(
+        theta, X, labels, labels.size, scale, workspace, predicted=predicted
+    )
+    return _add_penalty(theta, grad, loss, l2, predicted, hits)
 
 
 def _add_penalty(
@@ -144,7 +150,7 @@ def _add_penalty(
     grad: NDArray[Any],
     crossentropy: float,
     l2: float,
-    predicted: NDArray[np.intp],
+    predicted: NDArray[np.intp] | None,
     hits: NDArray[np.bool_],
 ) -> Evaluation:
     penalty = penalty_and_grad(theta, l2, grad)
@@ -169,39 +175,30 @@ def accumulate(
     scale: float,
     workspace: Workspace,
     weights: NDArray[np.float64] | None = None,
-) -> tuple[float, NDArray[Any], NDArray[np.intp]]:
-    """Return the weighted loss divided by ``total``, its gradient, and the predictions.
+    predicted: NDArray[np.intp] | None = None,
+) -> tuple[float, NDArray[Any], NDArray[np.bool_]]:
+    """Return the weighted loss divided by ``total``, its gradient, and which labels are predicted.
 
     There is no penalty, and nothing is checked. The arrays belong to the workspace.
     """
-    grad = workspace.take("grad", theta.shape, theta.dtype)
-    predicted = workspace.take("predicted", labels.shape, INTP)
-    loss_sum = 0.0
+    batch = workspace.batch(theta, labels.size)
+    loss_sum, part = 0.0, None
     divisor: Any = total
-    for columns, X_block, block, losses in _in_blocks(theta, X, labels, scale, workspace):
+    for columns, block in batch.blocks:
+        y = labels[columns]
+        block.read(X[:, columns], scale)
+        losses = block.losses(theta, y)
         if weights is None:
             loss_sum += float(np.add.reduce(losses, dtype=np.float64))
         else:
             loss_sum += float(np.vdot(losses.astype(np.float64), weights[columns]))
             divisor = total / weights[columns]
-        block.predict(out=predicted[columns])
-        part = None
-        if columns.start > 0:
-            part = workspace.take("part", (block.classes, theta.shape[1]), theta.dtype)
-        block.gradient(theta, X_block, scale, divisor, grad, part)
-    return loss_sum / total, grad, predicted
-
-
-def _in_blocks(
-    theta: NDArray[Any], X: NDArray[Any], labels: NDArray[Any], scale: float, workspace: Workspace
-) -> Iterator[tuple[slice, NDArray[Any], AnyBlock, NDArray[Any]]]:
-    """Yield columns, their samples as floats, their block, and its losses."""
-    step = samples_per_block(theta)
-    for start in range(0, labels.size, step):
-        columns = slice(start, min(start + step, labels.size))
-        block = workspace.block(theta, columns.stop - start)
-        X_block = workspace.floats(X[:, columns], theta.dtype)
-        yield columns, X_block, block, block.losses(theta, X_block, labels[columns], scale)
+        block.compare(y, out=batch.hits[columns])
+        if predicted is not None:
+            predicted[columns] = block.predict()
+        block.gradient(theta, divisor, batch.grad, part)
+        part = batch.part
+    return loss_sum / total, batch.grad, batch.hits
 
 
 def _check(
@@ -268,9 +265,12 @@ def sample_losses(
         logits = affine(theta, X, scale)
         return logitcrossentropy(logits, targets, agg="none"), logits.argmax(axis=0)
     losses, predicted = np.empty(labels.size, theta.dtype), np.empty(labels.size, INTP)
-    for columns, _, block, of_block in _in_blocks(theta, X, labels, scale, Workspace()):
-        losses[columns] = of_block
-        block.predict(out=predicted[columns])
+    workspace = Workspace()
+    for columns in block_columns(theta, labels.size):
+        block = workspace.block(theta, columns)
+        block.read(X[:, columns], scale)
+        losses[columns] = block.losses(theta, labels[columns])
+        predicted[columns] = block.predict()
     return losses, predicted
 
 
@@ -294,7 +294,7 @@ def hessian_vector_product(
 
     Takes the arguments of :func:`loss_and_grad`, and a direction ``V`` of ``theta``'s shape. There
     is no ``y``: targets that sum to one for each sample shift the gradient by a constant. The
-    result is Fortran-ordered, of ``theta``'s shape and dtype.
+    result has ``theta``'s shape, dtype and memory order.
 
     Examples
     --------
@@ -316,7 +316,7 @@ def as_direction(V: NDArray[Any], theta: NDArray[Any]) -> NDArray[Any]:
     """Return ``V`` in ``theta``'s dtype, checked to have its shape."""
     if np.shape(V) != theta.shape:
         raise ShapeError(f"V: expected theta's shape {theta.shape}, got {np.shape(V)}")
-    return as_float(V, "V").astype(theta.dtype, copy=False)
+    return as_float(V, "V").astype(theta.dtype, order=memory_order(), copy=False)
 
 
 def accumulate_product(
@@ -329,13 +329,12 @@ def accumulate_product(
     weights: NDArray[np.float64] | None = None,
 ) -> NDArray[Any]:
     """Return ``H V`` without the penalty, for weights divided by ``total``. Nothing is checked."""
-    product = np.zeros(theta.shape, theta.dtype, order="F")
-    step = samples_per_block(theta)
-    for start in range(0, X.shape[1], step):
-        columns = slice(start, start + step)
-        X_block = workspace.floats(X[:, columns], theta.dtype)
-        P = softmax(affine(theta, X_block, scale))
-        R = softmax_grad(affine(V, X_block, scale), P)
-        R *= (1.0 if weights is None else weights[columns]) / np.float64(total)
-        product += affine_grad(R, X_block, scale)
+    product = np.zeros_like(theta)
+    divisor: Any = total
+    for columns in block_columns(theta, X.shape[1]):
+        block = workspace.whole_block(theta, columns)
+        block.read(X[:, columns], scale)
+        if weights is not None:
+            divisor = total / weights[columns]
+        block.hessian_product(theta, V, divisor, product)
     return product

@@ -25,6 +25,7 @@ from npsoftmax._checks import (
     same_samples,
     unusable_weights,
 )
+from npsoftmax._threads import memory_order
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.objective.batch import (
     Evaluation,
@@ -169,7 +170,7 @@ class FullBatch:
         theta = self._check(theta)
         V = as_direction(V, theta)
         part = partial(_product, theta=theta, V=V, total=self.summary.total, scale=self.scale)
-        product = np.asfortranarray(self._store.map_reduce(part, np.add))
+        product: NDArray[Any] = self._store.map_reduce(part, np.add)
         product[:, :-1] += theta.dtype.type(self.l2) * V[:, :-1]
         return product
 
@@ -291,7 +292,7 @@ class FullBatch:
                 f"theta: expected shape (k, {columns}) with k of at least {fewest}, one more than "
                 f"the largest label, got {theta.shape}"
             )
-        return np.asfortranarray(theta)
+        return np.asarray(theta, order=memory_order())
 
 
 def _loss_and_grad(
@@ -299,10 +300,9 @@ def _loss_and_grad(
 ) -> tuple[float, NDArray[Any], float]:
     """Return the loss and gradient of some samples, and the weight of the misclassified ones."""
     _, X, y, weights = samples
-    loss, grad, predicted = accumulate(theta, X, y, total, scale, workspace, weights)
-    wrong = predicted != y
-    missed = np.count_nonzero(wrong) if weights is None else weights[wrong].sum()
-    return loss, grad.copy(order="F"), float(missed)
+    loss, grad, hits = accumulate(theta, X, y, total, scale, workspace, weights)
+    missed = y.size - np.count_nonzero(hits) if weights is None else weights[~hits].sum()
+    return loss, grad.copy(order="K"), float(missed)
 
 
 def _product(

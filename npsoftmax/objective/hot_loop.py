@@ -8,10 +8,13 @@ of a batch is ``accumulate`` in :mod:`npsoftmax.objective.batch`; the loop over 
 
 - Everything is computed in the dtype of ``theta``, except the running sums over blocks of classes,
   in float64.
-- The scale s multiplies ``W X`` (k numbers per sample); on the way back the divisor includes it.
-  So ``X`` itself is never scaled.
-- All arrays are Fortran-ordered, for which the products are fastest, except d and e: with classes
-  as rows every operation runs along contiguous samples.
+- A block of n samples is a stack of p pieces of q columns, ``X (p, d, q)``, with logits
+  ``(p, k, q)``. One call multiplies the whole stack. If the BLAS is faster at small products, the
+  pieces are as small as that takes; otherwise there is one.
+- The scale s multiplies the logits (k numbers per sample); on the way back the divisor includes it.
+  So ``X`` itself is never scaled. Samples that have to be converted get one more row, ``1 / s``:
+  ``W X + b`` and ``[dW db]`` are then one product each.
+- With classes as rows, every operation on d and e runs along contiguous samples.
 """
 
 import math
@@ -21,9 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._threads import has_small_products
 from npsoftmax.functional._compensated import C_ORDER_MAX_ROWS, resolve_infinities
 
-__all__ = ["AnyBlock", "Workspace", "samples_per_block"]
+__all__ = ["AnyBlock", "Workspace", "block_columns", "piece_columns", "samples_per_block"]
 
 Floats = NDArray[Any]
 
@@ -33,6 +37,12 @@ BLOCK_BYTES = 1024 * 784 * 4
 MIN_BLOCK_SAMPLES, MAX_BLOCK_SAMPLES = 128, 4096
 # Where MIN_BLOCK_SAMPLES samples have more logits than this, classes are cut into blocks too.
 MAX_BLOCK_LOGITS = 512 * 1024
+# OpenBLAS counts a product as small up to this many multiplications and, if the matrix with the
+# samples is to be transposed, as here, numbers in the result (interface/gemm.c and
+# kernel/x86_64/*_small_kernel_permit_skylakex.c).
+MAX_PIECE_WORK, MAX_PIECE_LOGITS = 1_000_000, 1200
+# With fewer columns, adding the gradients of the pieces takes as long as the pieces save.
+MIN_PIECE_COLUMNS = 32
 
 
 def samples_per_block(theta: Floats) -> int:
@@ -42,79 +52,179 @@ def samples_per_block(theta: Floats) -> int:
     return int(max(MIN_BLOCK_SAMPLES, min(fitting, MAX_BLOCK_LOGITS // k, MAX_BLOCK_SAMPLES)))
 
 
+def block_columns(theta: Floats, samples: int) -> Iterator[slice]:
+    """Cut samples into columns of blocks."""
+    step = samples_per_block(theta)
+    for start in range(0, samples, step):
+        yield slice(start, min(start + step, samples))
+
+
+def piece_columns(k: int, rows: int, samples: int) -> int | None:
+    """Return the number of columns of equal pieces, or None if small products do not pay."""
+    fitting = min(MAX_PIECE_WORK // (k * rows), MAX_PIECE_LOGITS // k)
+    if fitting < MIN_PIECE_COLUMNS or not has_small_products():
+        return None
+    if samples <= fitting:
+        return samples
+    sizes = range(fitting, MIN_PIECE_COLUMNS - 1, -1)
+    return next((q for q in sizes if samples % q == 0), None)
+
+
 class Block:
     """Losses, predictions and gradient of some samples; call the methods in this order."""
 
     def __init__(self, theta: Floats, samples: int) -> None:
-        self.classes = theta.shape[0]
-        shape, dtype = (self.classes, samples), theta.dtype
-        self._product = np.empty(shape, dtype, order="F")
-        self._d = np.empty(shape, dtype, order="C" if self.classes <= C_ORDER_MAX_ROWS else "F")
-        self._e = np.empty_like(self._d)
+        (k, rows), dtype = theta.shape, theta.dtype
+        piece = piece_columns(k, rows, samples)
+        q = piece or samples
+        p = samples // q
+        self.classes = k
+        self._samples = _Stack(p, q, rows, dtype)
+        self._d = _empty((p, k, q), dtype, by_class=k <= C_ORDER_MAX_ROWS)
+        self._e, self._is_top = np.empty_like(self._d), np.empty_like(self._d, np.bool_)
+        # Large products are fastest if the logits of a sample are next to each other.
+        self._product = self._d if piece else _empty((p, k, q), dtype, by_class=False)
+        self._parts = np.empty((p, k, rows), dtype) if p > 1 else None
         self._flat_d, self._flat_e = self._d.ravel(order="K"), self._e.ravel(order="K")
-        # A row offset plus a column offset is an index into the flat arrays.
-        by_row, by_column = (samples, 1) if self._d.flags.c_contiguous else (1, self.classes)
-        self._row_offset = np.arange(self.classes) * by_row
-        self._column_offset = np.arange(samples) * by_column
+        # The offset of a class plus that of a sample is an index into the flat arrays.
+        by_piece, by_class, by_column = (step // dtype.itemsize for step in self._d.strides)
+        self._class_offset = np.arange(k) * by_class
+        columns = np.arange(q) * by_column
+        self._sample_offset = np.add.outer(np.arange(p) * by_piece, columns).ravel()
         self._at_y = np.empty(samples, np.intp)
-        self._other, self._e_y, self._d_y, self._top, self._losses = np.empty((5, samples), dtype)
-        self._inverse_scale = np.empty(samples, dtype)
+        self._top, self._other, self._e_y, self._d_y, self._losses = np.empty((5, samples), dtype)
+        # The same numbers, as a row for each piece.
+        views = (each.reshape(p, 1, q) for each in (self._top, self._other, self._d_y))
+        self._top_row, self._other_row, self._total_row = views
 
-    def losses(self, theta: Floats, X: Floats, labels: NDArray[Any], scale: float) -> Floats:
+    def read(self, X: NDArray[Any], scale: float) -> None:
+        """Take the samples, ``(d, n)``, and their scale."""
+        self._samples.read(X, scale)
+
+    def losses(self, theta: Floats, labels: NDArray[Any]) -> Floats:
         """Return the loss of each sample, valid until the next call."""
-        d, e, at_y, losses = self._d, self._e, self._at_y, self._losses
-        np.matmul(theta[:, :-1], X, out=self._product)  # W X
-        np.multiply(self._product, scale, out=d)
-        np.add(d, theta[:, -1:], out=d)  # the logits, Z = s W X + b
-        np.maximum.reduce(d, axis=0, out=self._top)
-        np.subtract(d, self._top, out=d)
-        if not math.isfinite(np.add.reduce(self._top)):
-            resolve_infinities(d, self._top)
-        np.exp(d, out=e)
+        e, at_y, losses = self._e, self._at_y, self._losses
+        self._exponentiate(theta)
         # mode="clip" writes straight into out; the labels are known to be in range.
-        self._row_offset.take(labels, out=at_y, mode="clip")
-        np.add(at_y, self._column_offset, out=at_y)
+        self._class_offset.take(labels, out=at_y, mode="clip")
+        np.add(at_y, self._sample_offset, out=at_y)
         self._flat_d.take(at_y, out=self._d_y, mode="clip")
         self._flat_e.take(at_y, out=self._e_y, mode="clip")
         self._flat_e[at_y] = 0.0
-        np.add.reduce(e, axis=0, out=self._other)
+        np.add.reduce(e, axis=1, keepdims=True, out=self._other_row)
         np.subtract(self._e_y, 1.0, out=losses)
         np.add(self._other, losses, out=losses)  # S - 1 = O + (e_y - 1)
         np.log1p(losses, out=losses)  # log S
         np.subtract(losses, self._d_y, out=losses)
         return losses
 
-    def predict(self, out: NDArray[np.intp]) -> None:
-        """Write the most likely class of each sample to ``out``."""
-        np.copyto(self._product, self._d)  # argmax across rows would allocate this copy
-        self._product.argmax(axis=0, out=out)
+    def _exponentiate(self, theta: Floats) -> None:
+        """Compute the logits, and d and e from them."""
+        d, top = self._d, self._top_row
+        self._samples.multiply(theta, self._product, out=d)
+        np.maximum.reduce(d, axis=1, keepdims=True, out=top)
+        np.subtract(d, top, out=d)
+        if not math.isfinite(np.add.reduce(self._top)):
+            resolve_infinities(d, top)
+        np.exp(d, out=self._e)
 
-    def gradient(
-        self, theta: Floats, X: Floats, scale: float, divisor: Any, out: Floats, part: Floats | None
-    ) -> None:
+    def compare(self, labels: NDArray[Any], out: NDArray[np.bool_]) -> None:
+        """Write whether the label of each sample is its most likely class, the first on a tie."""
+        np.equal(self._d_y, 0.0, out=out)
+        np.equal(self._d, 0.0, out=self._is_top)
+        if np.count_nonzero(self._is_top) > labels.size:  # a tie
+            np.equal(self.predict(), labels, out=out)
+
+    def predict(self) -> NDArray[np.intp]:
+        """Return the most likely class of each sample."""
+        predicted: NDArray[np.intp] = self._d.argmax(axis=1).ravel()
+        return predicted
+
+    def gradient(self, theta: Floats, divisor: Any, out: Floats, part: Floats | None) -> None:
         """Write ``[dW db]`` of the losses over ``divisor`` to ``out``.
 
         If ``part`` is an array, compute there and add the result to ``out``.
         """
         other, total = self._other, self._d_y  # d_y is not needed after the loss
         np.add(other, self._e_y, out=total)
-        np.multiply(total, divisor / scale, out=total)  # S over s, times the divisor
+        np.multiply(total, divisor / self._samples.scale, out=total)  # S over s, times the divisor
         np.subtract(0.0, other, out=other)  # not -other, which makes -0.0 of 0.0
         self._flat_e[self._at_y] = other  # -O at the label
-        np.divide(self._e, total, out=self._product, casting="same_kind")  # s dZ
-        self._inverse_scale.fill(1 / scale)
-        _pull_back(self._product, X, self._inverse_scale, out, part)
+        np.divide(self._e, self._total_row, out=self._product)  # s dZ
+        self._pull_back(out, part)
+
+    def _pull_back(self, out: Floats, part: Floats | None) -> None:
+        target = out if part is None else part
+        if self._parts is None:
+            self._samples.multiply_back(self._product, out=target[None])
+        else:
+            self._samples.multiply_back(self._product, out=self._parts)
+            np.add.reduce(self._parts, axis=0, out=target)
+        if part is not None:
+            out += part
+
+    def hessian_product(self, theta: Floats, V: Floats, divisor: Any, out: Floats) -> None:
+        """Add the product with ``V`` of the Hessian of the losses over ``divisor`` to ``out``.
+
+        With the change D of the logits along ``V``, this is ``[dW db]`` of P (D - the sums of P D).
+        """
+        e, d, total = self._e, self._d, self._d_y
+        self._exponentiate(theta)
+        np.add.reduce(e, axis=1, keepdims=True, out=self._total_row)
+        self._samples.multiply(V, self._product, out=d)
+        d -= (e * d).sum(axis=1, keepdims=True) / self._total_row
+        e *= d
+        np.multiply(total, divisor / self._samples.scale, out=total)
+        np.divide(e, self._total_row, out=self._product)
+        self._pull_back(out, np.empty_like(out))
 
 
-def _pull_back(
-    scaled_dZ: Floats, X: Floats, inverse_scale: Floats, out: Floats, part: Floats | None
-) -> None:
-    """Write or add ``[dW db]``, from ``s dZ`` and a column of ``1 / s``."""
-    target = out if part is None else part
-    np.matmul(scaled_dZ, X.T, out=target[:, :-1])  # dW = (s dZ) X'
-    np.matmul(scaled_dZ, inverse_scale, out=target[:, -1])  # db = dZ 1
-    if part is not None:
-        out += part
+class _Stack:
+    """Samples as pieces of columns."""
+
+    def __init__(self, pieces: int, columns: int, rows: int, dtype: Any) -> None:
+        self.pieces, self.columns, self.rows, self.dtype = pieces, columns, rows, dtype
+        self.scale = 0.0
+        self._converted: Floats | None = None
+
+    def read(self, X: NDArray[Any], scale: float) -> None:
+        """Refer to samples, or convert them."""
+        self.has_ones = X.dtype != self.dtype or scale != 1.0
+        if self.has_ones:
+            if self._converted is None:
+                self._converted = np.empty((self.pieces * self.columns, self.rows), self.dtype)
+            rows = self._converted
+            if scale != self.scale:
+                rows[:, -1] = 1 / scale
+            np.copyto(rows[:, :-1], X.T, casting="unsafe")
+        else:
+            rows = X.T
+        self.X = rows.reshape(self.pieces, self.columns, -1)
+        self.scale = scale
+
+    def multiply(self, theta: Floats, product: Floats, out: Floats) -> None:
+        """Write the logits ``s W X + b`` to ``out``, by way of ``product``."""
+        columns = self.X.transpose(0, 2, 1)
+        if self.has_ones:
+            np.matmul(theta, columns, out=product)
+            np.multiply(product, self.scale, out=out)
+        else:
+            np.matmul(theta[:, :-1], columns, out=product)
+            np.add(product, theta[:, -1:], out=out)
+
+    def multiply_back(self, scaled_dZ: Floats, out: Floats) -> None:
+        """Write ``[dW db]`` of each piece from ``s dZ``."""
+        if self.has_ones:
+            np.matmul(scaled_dZ, self.X, out=out)
+        else:
+            np.matmul(scaled_dZ, self.X, out=out[:, :, :-1])
+            np.add.reduce(scaled_dZ, axis=2, out=out[:, :, -1])
+
+
+def _empty(shape: tuple[int, int, int], dtype: Any, by_class: bool) -> Floats:
+    """Return an array for logits, with those of a class, or of a sample, next to each other."""
+    p, k, q = shape
+    return np.empty(shape, dtype) if by_class else np.empty((p, q, k), dtype).transpose(0, 2, 1)
 
 
 class BlockOfManyClasses:
@@ -122,21 +232,25 @@ class BlockOfManyClasses:
 
     A sum O over the classes so far, relative to their maximum m, becomes O exp(m - M) relative to
     a new maximum M (Milakov and Gimelshein, arXiv:1805.02867, section 3). The gradient computes
-    the logits a second time.
+    the logits a second time. There is one piece.
     """
 
     def __init__(self, theta: Floats, samples: int) -> None:
         self.classes = MAX_BLOCK_LOGITS // MIN_BLOCK_SAMPLES
         self._memory = np.empty(self.classes * samples, theta.dtype)
-        self._inverse_scale = np.empty(samples, theta.dtype)
+        self._samples = _Stack(1, samples, theta.shape[1], theta.dtype)
 
-    def losses(self, theta: Floats, X: Floats, labels: NDArray[Any], scale: float) -> Floats:
+    def read(self, X: NDArray[Any], scale: float) -> None:
+        """Take the samples, ``(d, n)``, and their scale."""
+        self._samples.read(X, scale)
+
+    def losses(self, theta: Floats, labels: NDArray[Any]) -> Floats:
         """Return the loss of each sample."""
         n = labels.size
         self._labels, self._predicted = labels.astype(np.intp), np.zeros(n, np.intp)
         self._top, self._other, self._z_y = np.full(n, -np.inf), np.zeros(n), np.zeros(n)
         sample = np.arange(n)
-        for first, z in self._logits(theta, X, scale):
+        for first, z in self._logits(theta):
             best = z.argmax(axis=0)
             z_best = z[best, sample]
             np.copyto(self._predicted, first + best, where=z_best > self._top)
@@ -153,33 +267,36 @@ class BlockOfManyClasses:
         losses: Floats = np.log1p(self._other + (np.exp(d_y) - 1.0)) - d_y
         return losses
 
-    def predict(self, out: NDArray[np.intp]) -> None:
-        """Write the most likely class of each sample to ``out``."""
-        out[...] = self._predicted
+    def compare(self, labels: NDArray[Any], out: NDArray[np.bool_]) -> None:
+        """Write whether the label of each sample is its most likely class, the first on a tie."""
+        np.equal(self._predicted, labels, out=out)
 
-    def gradient(
-        self, theta: Floats, X: Floats, scale: float, divisor: Any, out: Floats, part: Floats | None
-    ) -> None:
+    def predict(self) -> NDArray[np.intp]:
+        """Return the most likely class of each sample."""
+        return self._predicted
+
+    def gradient(self, theta: Floats, divisor: Any, out: Floats, part: Floats | None) -> None:
         """Write or add ``[dW db]`` like :meth:`Block.gradient`."""
         e_y = _exponentiate(self._z_y[None, :].copy(), self._top)[0]
-        total = ((self._other + e_y) * (divisor / scale)).astype(theta.dtype)
-        self._inverse_scale.fill(1 / scale)
-        for first, z in self._logits(theta, X, scale):
+        total = ((self._other + e_y) * (divisor / self._samples.scale)).astype(theta.dtype)
+        for first, z in self._logits(theta):
             _exponentiate(z, self._top)
             here, rows = self._labels_in(z, first)
             z[rows, here] = -self._other[here]
             z /= total  # s dZ
             some = out[first : first + self.classes]
-            _pull_back(z, X, self._inverse_scale, some, None if part is None else part[: len(some)])
+            target = some if part is None else part[: len(some)]
+            self._samples.multiply_back(z[None], out=target[None])
+            if part is not None:
+                some += target
 
-    def _logits(self, theta: Floats, X: Floats, scale: float) -> Iterator[tuple[int, Floats]]:
+    def _logits(self, theta: Floats) -> Iterator[tuple[int, Floats]]:
         """Yield the first class of each block of classes, and its logits."""
         for first in range(0, theta.shape[0], self.classes):
             some = theta[first : first + self.classes]
-            z = self._memory[: len(some) * X.shape[1]].reshape((len(some), -1), order="F")
-            np.matmul(some[:, :-1], X, out=z)
-            z *= scale
-            z += some[:, -1:]
+            z = self._memory[: len(some) * self._samples.columns]
+            z = z.reshape((len(some), -1), order="F")
+            self._samples.multiply(some, z[None], out=z[None])
             yield first, z
 
     def _labels_in(self, z: Floats, first: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -202,6 +319,16 @@ AnyBlock = Block | BlockOfManyClasses
 MAX_KEPT = 16  # blocks and arrays
 
 
+class Batch:
+    """The blocks of a batch, with their columns, and the arrays of its results."""
+
+    def __init__(self, theta: Floats, samples: int, blocks: list[tuple[slice, AnyBlock]]) -> None:
+        self.blocks = blocks
+        self.grad = np.empty_like(theta)
+        self.part = np.empty_like(theta[: blocks[0][1].classes]) if len(blocks) > 1 else None
+        self.hits = np.empty(samples, np.bool_)
+
+
 class Workspace:
     """The arrays that evaluations compute in, one after another.
 
@@ -215,15 +342,32 @@ class Workspace:
         """Copy and pickle as an empty one: copied arrays would not share memory as blocks need."""
         return Workspace, ()
 
-    def block(self, theta: Floats, samples: int) -> AnyBlock:
-        """Return the block for parameters like ``theta`` and this number of samples."""
-        key = (theta.shape, theta.dtype, samples)
+    def batch(self, theta: Floats, samples: int) -> Batch:
+        """Return what is needed for parameters like ``theta`` and this number of samples."""
+        key = theta.shape, theta.strides, theta.dtype.char, samples
+        batch: Batch | None = self._kept.get(key)
+        if batch is None:
+            blocks = [(part, self.block(theta, part)) for part in block_columns(theta, samples)]
+            batch = Batch(theta, samples, blocks)
+            self._keep(key, batch)
+        return batch
+
+    def block(self, theta: Floats, columns: slice) -> AnyBlock:
+        """Return the block for parameters like ``theta`` and this number of columns."""
+        fits = theta.shape[0] * MIN_BLOCK_SAMPLES <= MAX_BLOCK_LOGITS
+        kind = Block if fits else BlockOfManyClasses
+        samples = columns.stop - columns.start
+        key = kind, theta.shape, theta.dtype, samples
         block: AnyBlock | None = self._kept.get(key)
         if block is None:
-            fits = theta.shape[0] * MIN_BLOCK_SAMPLES <= MAX_BLOCK_LOGITS
-            block = Block(theta, samples) if fits else BlockOfManyClasses(theta, samples)
+            block = kind(theta, samples)
             self._keep(key, block)
         return block
+
+    def whole_block(self, theta: Floats, columns: slice) -> Block:
+        """Return a block that computes all classes at once, however many there are."""
+        block = self.block(theta, columns)
+        return block if isinstance(block, Block) else Block(theta, columns.stop - columns.start)
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Floats:
         """Return the Fortran-ordered array of this name, with its previous contents."""
