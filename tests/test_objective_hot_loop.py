@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from npsoftmax import _threads
 from npsoftmax.functional import (
     affine,
     affine_grad,
@@ -45,7 +46,7 @@ def by_definition(theta, X, y, scale):
 
 @pytest.fixture(params=["samples", "classes", "both", "pieces", "pieces and samples"])
 def small_blocks(request, monkeypatch):
-    """Cut the computation into blocks of 3 samples, of 2 classes, or both, or pieces of 2 samples."""
+    """Cut the computation into blocks of 3 samples or 2 classes, or both, or into small pieces."""
     pieces = {
         "has_small_products": lambda: True,
         "MIN_PIECE_COLUMNS": 2,
@@ -59,7 +60,7 @@ def small_blocks(request, monkeypatch):
         "both": {"MIN_BLOCK_SAMPLES": 3, "BLOCK_BYTES": 1, "MAX_BLOCK_LOGITS": 6},
     }
     for name, value in sizes[request.param].items():
-        monkeypatch.setattr(hot_loop, name, value)
+        monkeypatch.setattr(_threads if hasattr(_threads, name) else hot_loop, name, value)
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 11), st.integers(0, 99))
@@ -250,16 +251,16 @@ def test_samples_per_block(k, d, dtype, samples):
     ],
 )
 def test_pieces_are_equal_and_small(monkeypatch, k, d, samples, columns):
-    monkeypatch.setattr(hot_loop, "has_small_products", lambda: True)
-    assert hot_loop.piece_columns(k, d + 1, samples) == columns
+    monkeypatch.setattr(_threads, "has_small_products", lambda: True)
+    assert _threads.piece_columns(k, d + 1, samples) == columns
     if columns is not None:
         assert samples % columns == 0
         assert k * (d + 1) * columns <= 1_000_000
 
 
 def test_without_fast_small_products_there_are_no_pieces(monkeypatch):
-    monkeypatch.setattr(hot_loop, "has_small_products", lambda: False)
-    assert hot_loop.piece_columns(10, 785, 256) is None
+    monkeypatch.setattr(_threads, "has_small_products", lambda: False)
+    assert _threads.piece_columns(10, 785, 256) is None
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -269,7 +270,7 @@ def test_pieces_add_up_to_the_whole(monkeypatch, dtype, order):
     theta = np.array(theta / 100, order=order)
     whole = loss_and_grad(theta, X, y, 1e-4, 1 / 255)
     direction = hessian_vector_product(theta, theta, X, 1e-4, 1 / 255)
-    monkeypatch.setattr(hot_loop, "has_small_products", lambda: True)
+    monkeypatch.setattr(_threads, "has_small_products", lambda: True)
     pieces = loss_and_grad(theta, X, y, 1e-4, 1 / 255)
     tolerance = {"rtol": 1e3 * np.finfo(dtype).eps, "atol": 10 * np.finfo(dtype).eps}
     np.testing.assert_allclose(pieces.loss, whole.loss, **tolerance)

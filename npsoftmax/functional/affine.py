@@ -1,7 +1,7 @@
 r"""The linear layer ``W X + b`` on columns, with its gradient.
 
-``theta = [W b]`` is one Fortran-ordered ``(k, d+1)`` array, so ``W = theta[:, :-1]`` and
-``b = theta[:, -1:]`` are contiguous views. The bias is a column of ``theta``, never a row of
+``theta = [W b]`` is one ``(k, d+1)`` array; ``W = theta[:, :-1]`` and ``b = theta[:, -1:]`` are
+views of it. The bias is a column of ``theta``, never a row of
 ones in ``X``.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax._checks import as_array, as_float
+from npsoftmax._threads import piece_columns
 from npsoftmax.errors import ShapeError
 
 __all__ = ["affine", "affine_grad"]
@@ -58,11 +59,20 @@ def affine(
     if scale != 1.0:
         W = W * theta.dtype.type(scale)
     if X.dtype == theta.dtype:
-        np.matmul(W, X, out=out)
+        _matmul(W, X, out)
     else:
         _matmul_in_blocks(W, X, out)
     out += b
     return out
+
+
+def _matmul(W: NDArray[Any], X: NDArray[Any], out: NDArray[Any]) -> None:
+    """Write ``W X``, in equal pieces of columns where these are faster."""
+    k, n = out.shape
+    columns = piece_columns(k, X.shape[0], n) or n
+    pieces = n // max(1, columns)
+    rows, logits = X.T.reshape(pieces, columns, X.shape[0]), out.T.reshape(pieces, columns, k)
+    np.matmul(rows, W.T, out=logits)
 
 
 # 784 x 256 float32 take 0.8 MB, which stays in a second-level cache.
@@ -76,7 +86,7 @@ def _matmul_in_blocks(W: NDArray[Any], X: NDArray[Any], out: NDArray[Any]) -> No
         stop = min(start + BLOCK_COLUMNS, num_samples)
         block = buffer[:, : stop - start]
         np.copyto(block, X[:, start:stop], casting="unsafe")
-        np.matmul(W, block, out=out[:, start:stop])
+        _matmul(W, block, out[:, start:stop])
 
 
 def affine_grad(

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._threads import has_small_products
+from npsoftmax._threads import piece_columns
 from npsoftmax.functional._compensated import C_ORDER_MAX_ROWS, resolve_infinities
 
-__all__ = ["AnyBlock", "Workspace", "block_columns", "piece_columns", "samples_per_block"]
+__all__ = ["AnyBlock", "Workspace", "block_columns", "samples_per_block"]
 
 Floats = NDArray[Any]
 
@@ -37,12 +37,6 @@ BLOCK_BYTES = 1024 * 784 * 4
 MIN_BLOCK_SAMPLES, MAX_BLOCK_SAMPLES = 128, 4096
 # Where MIN_BLOCK_SAMPLES samples have more logits than this, classes are cut into blocks too.
 MAX_BLOCK_LOGITS = 512 * 1024
-# OpenBLAS counts a product as small up to this many multiplications and, if the matrix with the
-# samples is to be transposed, as here, numbers in the result (interface/gemm.c and
-# kernel/x86_64/*_small_kernel_permit_skylakex.c).
-MAX_PIECE_WORK, MAX_PIECE_LOGITS = 1_000_000, 1200
-# With fewer columns, adding the gradients of the pieces takes as long as the pieces save.
-MIN_PIECE_COLUMNS = 32
 
 
 def samples_per_block(theta: Floats) -> int:
@@ -57,17 +51,6 @@ def block_columns(theta: Floats, samples: int) -> Iterator[slice]:
     step = samples_per_block(theta)
     for start in range(0, samples, step):
         yield slice(start, min(start + step, samples))
-
-
-def piece_columns(k: int, rows: int, samples: int) -> int | None:
-    """Return the number of columns of equal pieces, or None if small products do not pay."""
-    fitting = min(MAX_PIECE_WORK // (k * rows), MAX_PIECE_LOGITS // k)
-    if fitting < MIN_PIECE_COLUMNS or not has_small_products():
-        return None
-    if samples <= fitting:
-        return samples
-    sizes = range(fitting, MIN_PIECE_COLUMNS - 1, -1)
-    return next((q for q in sizes if samples % q == 0), None)
 
 
 class Block:
