@@ -107,7 +107,7 @@ def piece_columns(k: int, rows: int, samples: int) -> int | None:
 
     Pieces of ``(rows, columns)``, multiplied by ``(k, rows)`` or ``(k, columns)``, are small.
     """
-    fitting = min(MAX_PIECE_WORK // (k * rows), MAX_PIECE_LOGITS // k)
+    fitting = min(MAX_PIECE_WORK // max(1, k * rows), MAX_PIECE_LOGITS // k)
     if fitting < MIN_PIECE_COLUMNS or not has_small_products():
         return None
     if samples <= fitting:

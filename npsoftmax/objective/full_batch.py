@@ -144,12 +144,13 @@ class FullBatch:
         Returns
         -------
         Evaluation
-            Its gradient is a new array.
+            Its gradient is a new array, Fortran-ordered.
         """
         theta = self._check(theta)
         total = self.summary.total
         part = partial(_loss_and_grad, theta=theta, total=total, scale=self.scale)
         crossentropy, grad, missed = self._store.map_reduce(part, add)
+        grad = np.asfortranarray(grad)
         penalty = penalty_and_grad(theta, self.l2, grad)
         accuracy = (total - missed) / total  # 1 if none is missed, however the weights round
         return Evaluation(crossentropy + penalty, grad, crossentropy, accuracy, None)
@@ -170,7 +171,7 @@ class FullBatch:
         theta = self._check(theta)
         V = as_direction(V, theta)
         part = partial(_product, theta=theta, V=V, total=self.summary.total, scale=self.scale)
-        product: NDArray[Any] = self._store.map_reduce(part, np.add)
+        product = np.asfortranarray(self._store.map_reduce(part, np.add))
         product[:, :-1] += theta.dtype.type(self.l2) * V[:, :-1]
         return product
 

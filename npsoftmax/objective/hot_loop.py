@@ -182,7 +182,7 @@ class _Stack:
             np.copyto(rows[:, :-1], X.T, casting="unsafe")
         else:
             rows = X.T
-        self.X = rows.reshape(self.pieces, self.columns, -1)
+        self.X = rows.reshape(self.pieces, self.columns, rows.shape[1])
         self.scale = scale
 
     def multiply(self, theta: Floats, product: Floats, out: Floats) -> None:
