@@ -95,6 +95,15 @@ def test_a_negative_scale_and_whole_numbers_as_samples(small_blocks):
     np.testing.assert_allclose(result.grad, grad, rtol=1e-12, atol=1e-15)
 
 
+def test_one_workspace_for_samples_of_several_dtypes_and_scales():
+    theta, X, y = problem(5, 3, 40)
+    workspace = Workspace()
+    for samples, scale in [(X / 1.0, 1.0), (X, 1.0), (X, 0.5), (X / 1.0, 0.5), (X, 1 / 255)]:
+        _, grad, _ = by_definition(theta, samples, y, scale)
+        result = loss_and_grad(theta, samples, y, scale=scale, workspace=workspace)
+        np.testing.assert_allclose(result.grad, grad, rtol=1e-11, atol=1e-14)
+
+
 def test_of_equal_logits_the_first_class_is_predicted(small_blocks):
     theta = np.zeros((7, 2))
     theta[3:, 1] = 1.0

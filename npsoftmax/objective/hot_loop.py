@@ -53,6 +53,50 @@ def block_columns(theta: Floats, samples: int) -> Iterator[slice]:
         yield slice(start, min(start + step, samples))
 
 
+class _Stack:
+    """Samples as pieces of columns, with a row of ``1 / s`` if they had to be converted."""
+
+    def __init__(self, pieces: int, columns: int, rows: int, dtype: Any) -> None:
+        self.pieces, self.columns, self.rows, self.dtype = pieces, columns, rows, dtype
+        self._converted: Floats | None = None
+        self._converted_scale = 0.0
+
+    def read(self, X: NDArray[Any], scale: float) -> None:
+        """Refer to samples, or convert them."""
+        self.scale, rows = scale, X.T
+        self.has_ones = X.dtype != self.dtype or scale != 1.0
+        if self.has_ones:
+            rows = self._convert(rows)
+        self.X = rows.reshape(self.pieces, self.columns, rows.shape[1])
+
+    def _convert(self, rows: NDArray[Any]) -> Floats:
+        if self._converted is None:
+            self._converted = np.empty((self.pieces * self.columns, self.rows), self.dtype)
+        if self._converted_scale != self.scale:
+            self._converted[:, -1] = 1 / self.scale
+            self._converted_scale = self.scale
+        np.copyto(self._converted[:, :-1], rows, casting="unsafe")
+        return self._converted
+
+    def multiply(self, theta: Floats, product: Floats, out: Floats) -> None:
+        """Write the logits ``s W X + b`` to ``out``, by way of ``product``."""
+        columns = self.X.transpose(0, 2, 1)
+        if self.has_ones:
+            np.matmul(theta, columns, out=product)
+            np.multiply(product, self.scale, out=out)
+        else:
+            np.matmul(theta[:, :-1], columns, out=product)
+            np.add(product, theta[:, -1:], out=out)
+
+    def multiply_back(self, scaled_dZ: Floats, out: Floats) -> None:
+        """Write ``[dW db]`` of each piece from ``s dZ``."""
+        if self.has_ones:
+            np.matmul(scaled_dZ, self.X, out=out)
+        else:
+            np.matmul(scaled_dZ, self.X, out=out[:, :, :-1])
+            np.add.reduce(scaled_dZ, axis=2, out=out[:, :, -1])
+
+
 class Block:
     """Losses, predictions and gradient of some samples; call the methods in this order."""
 
@@ -160,48 +204,6 @@ class Block:
         np.multiply(total, divisor / self._samples.scale, out=total)
         np.divide(e, self._total_row, out=self._product)
         self._pull_back(out, np.empty_like(out))
-
-
-class _Stack:
-    """Samples as pieces of columns."""
-
-    def __init__(self, pieces: int, columns: int, rows: int, dtype: Any) -> None:
-        self.pieces, self.columns, self.rows, self.dtype = pieces, columns, rows, dtype
-        self.scale = 0.0
-        self._converted: Floats | None = None
-
-    def read(self, X: NDArray[Any], scale: float) -> None:
-        """Refer to samples, or convert them."""
-        self.has_ones = X.dtype != self.dtype or scale != 1.0
-        if self.has_ones:
-            if self._converted is None:
-                self._converted = np.empty((self.pieces * self.columns, self.rows), self.dtype)
-            rows = self._converted
-            if scale != self.scale:
-                rows[:, -1] = 1 / scale
-            np.copyto(rows[:, :-1], X.T, casting="unsafe")
-        else:
-            rows = X.T
-        self.X = rows.reshape(self.pieces, self.columns, rows.shape[1])
-        self.scale = scale
-
-    def multiply(self, theta: Floats, product: Floats, out: Floats) -> None:
-        """Write the logits ``s W X + b`` to ``out``, by way of ``product``."""
-        columns = self.X.transpose(0, 2, 1)
-        if self.has_ones:
-            np.matmul(theta, columns, out=product)
-            np.multiply(product, self.scale, out=out)
-        else:
-            np.matmul(theta[:, :-1], columns, out=product)
-            np.add(product, theta[:, -1:], out=out)
-
-    def multiply_back(self, scaled_dZ: Floats, out: Floats) -> None:
-        """Write ``[dW db]`` of each piece from ``s dZ``."""
-        if self.has_ones:
-            np.matmul(scaled_dZ, self.X, out=out)
-        else:
-            np.matmul(scaled_dZ, self.X, out=out[:, :, :-1])
-            np.add.reduce(scaled_dZ, axis=2, out=out[:, :, -1])
 
 
 def _empty(shape: tuple[int, int, int], dtype: Any, by_class: bool) -> Floats:
