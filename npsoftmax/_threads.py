@@ -1,4 +1,4 @@
-"""The number of threads that this process is meant to use, and its BLAS."""
+"""The number of threads that this process is meant to use, and the threads of the BLAS."""
 
 import math
 import os
@@ -7,15 +7,9 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal
+from typing import Any
 
-__all__ = [
-    "blas_threads",
-    "cores",
-    "default_threads",
-    "memory_order",
-    "piece_columns",
-]
+__all__ = ["architecture", "blas_threads", "cores", "default_threads"]
 
 
 class _BlasThreads:
@@ -85,40 +79,11 @@ def _current() -> int | None:
     return max((library["num_threads"] for library in _blas().info()), default=None)
 
 
-# What OpenBLAS counts as a small product: this many multiplications and, if the matrix with the
-# samples is to be transposed, as in W X, numbers in the result (interface/gemm.c and
-# kernel/x86_64/*_small_kernel_permit_skylakex.c).
-MAX_PIECE_WORK, MAX_PIECE_LOGITS = 1_000_000, 1200
-# With fewer columns, adding the gradients of the pieces takes as long as the pieces save.
-MIN_PIECE_COLUMNS = 32
-# The processors for which OpenBLAS has products of small matrices that copy nothing: with AVX-512.
-SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
-
-
 @cache
-def has_small_products() -> bool:
-    """Whether NumPy's BLAS is faster at several small products than at a large one."""
+def architecture() -> str:
+    """Return the processors that NumPy's BLAS has been built for, as it names them."""
     libraries = _blas().info()  # the first one loaded is NumPy's; SciPy may bring another
-    return bool(libraries) and libraries[0].get("architecture") in SMALL_PRODUCTS
-
-
-def piece_columns(k: int, rows: int, samples: int) -> int | None:
-    """Return the columns of equal pieces in which to multiply samples, or None for a whole product.
-
-    Pieces of ``(rows, columns)``, multiplied by ``(k, rows)`` or ``(k, columns)``, are small.
-    """
-    fitting = min(MAX_PIECE_WORK // max(1, k * rows), MAX_PIECE_LOGITS // k)
-    if fitting < MIN_PIECE_COLUMNS or not has_small_products():
-        return None
-    if samples <= fitting:
-        return samples
-    sizes = range(fitting, MIN_PIECE_COLUMNS - 1, -1)
-    return next((q for q in sizes if samples % q == 0), None)
-
-
-def memory_order() -> Literal["C", "F"]:
-    """Return the memory order of parameters and gradients for which products are fastest."""
-    return "C" if has_small_products() else "F"
+    return str(libraries[0].get("architecture")) if libraries else ""
 
 
 def default_threads() -> int:

@@ -19,7 +19,7 @@ from npsoftmax._checks import (
     as_size,
     check_pixels,
 )
-from npsoftmax._threads import memory_order
+from npsoftmax._products import memory_order
 from npsoftmax.calibration import fit_temperature
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.functional import affine, softmax

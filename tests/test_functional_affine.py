@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from npsoftmax import _threads
+from npsoftmax import _products
 from npsoftmax.errors import ShapeError
 from npsoftmax.functional import affine, affine_grad
 
@@ -12,8 +12,8 @@ from npsoftmax.functional import affine, affine_grad
 @pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 700])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bytes_in_blocks_equal_floats_at_once(rng, monkeypatch, n, dtype, small):
-    monkeypatch.setattr(_threads, "has_small_products", lambda: small)
-    monkeypatch.setattr(_threads, "MAX_PIECE_WORK", 12 * 100)  # pieces of at most 100 columns
+    monkeypatch.setattr(_products, "has_small_products", lambda: small)
+    monkeypatch.setattr(_products, "MAX_WORK", 12 * 100)  # pieces of at most 100 columns
     theta = np.asfortranarray(rng.standard_normal((3, 5)), dtype)
     X = rng.integers(0, 256, (n, 4), dtype=np.uint8).T
     Z = affine(theta, X, scale=1 / 255)

@@ -20,7 +20,7 @@ from npsoftmax import (
     softmax,
     storage,
 )
-from npsoftmax._threads import memory_order
+from npsoftmax._products import memory_order
 from npsoftmax.errors import (
     CorruptFileError,
     InputError,

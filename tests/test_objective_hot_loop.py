@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npsoftmax import _threads
+from npsoftmax import _products
 from npsoftmax.functional import (
     affine,
     affine_grad,
@@ -49,8 +49,8 @@ def small_blocks(request, monkeypatch):
     """Cut the computation into blocks of 3 samples or 2 classes, or both, or into small pieces."""
     pieces = {
         "has_small_products": lambda: True,
-        "MIN_PIECE_COLUMNS": 2,
-        "MAX_PIECE_WORK": 105,
+        "MIN_COLUMNS": 2,
+        "MAX_WORK": 105,
     }
     sizes = {
         "pieces": pieces,
@@ -60,7 +60,7 @@ def small_blocks(request, monkeypatch):
         "both": {"MIN_BLOCK_SAMPLES": 3, "BLOCK_BYTES": 1, "MAX_BLOCK_LOGITS": 6},
     }
     for name, value in sizes[request.param].items():
-        monkeypatch.setattr(_threads if hasattr(_threads, name) else hot_loop, name, value)
+        monkeypatch.setattr(_products if hasattr(_products, name) else hot_loop, name, value)
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 11), st.integers(0, 99))
@@ -245,33 +245,6 @@ def test_samples_per_block(k, d, dtype, samples):
     assert hot_loop.samples_per_block(theta) == samples
 
 
-@pytest.mark.parametrize(
-    ("k", "d", "samples", "columns"),
-    [
-        (10, 784, 256, 64),  # at most 120 fit
-        (10, 784, 1000, 100),
-        (10, 784, 32, 32),  # one piece
-        (10, 784, 257, None),  # a prime number
-        (2, 784, 1024, 512),
-        (3, 50, 1024, 256),
-        (20, 768, 256, 32),
-        (150, 384, 256, None),  # pieces of 8 columns would not pay
-        (1000, 784, 256, None),
-    ],
-)
-def test_pieces_are_equal_and_small(monkeypatch, k, d, samples, columns):
-    monkeypatch.setattr(_threads, "has_small_products", lambda: True)
-    assert _threads.piece_columns(k, d + 1, samples) == columns
-    if columns is not None:
-        assert samples % columns == 0
-        assert k * (d + 1) * columns <= 1_000_000
-
-
-def test_without_fast_small_products_there_are_no_pieces(monkeypatch):
-    monkeypatch.setattr(_threads, "has_small_products", lambda: False)
-    assert _threads.piece_columns(10, 785, 256) is None
-
-
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_pieces_add_up_to_the_whole(monkeypatch, dtype, order):
@@ -279,7 +252,7 @@ def test_pieces_add_up_to_the_whole(monkeypatch, dtype, order):
     theta = np.array(theta / 100, order=order)
     whole = loss_and_grad(theta, X, y, 1e-4, 1 / 255)
     direction = hessian_vector_product(theta, theta, X, 1e-4, 1 / 255)
-    monkeypatch.setattr(_threads, "has_small_products", lambda: True)
+    monkeypatch.setattr(_products, "has_small_products", lambda: True)
     pieces = loss_and_grad(theta, X, y, 1e-4, 1 / 255)
     tolerance = {"rtol": 1e3 * np.finfo(dtype).eps, "atol": 10 * np.finfo(dtype).eps}
     np.testing.assert_allclose(pieces.loss, whole.loss, **tolerance)

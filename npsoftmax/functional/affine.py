@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax._checks import as_array, as_float
-from npsoftmax._threads import piece_columns
+from npsoftmax._products import piece_columns
 from npsoftmax.errors import ShapeError
 
 __all__ = ["affine", "affine_grad"]

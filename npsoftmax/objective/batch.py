@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_array, as_float, as_labels, floating_dtype
-from npsoftmax._threads import memory_order
+from npsoftmax._products import memory_order
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.functional import (
     affine,

@@ -25,7 +25,7 @@ from npsoftmax._checks import (
     same_samples,
     unusable_weights,
 )
-from npsoftmax._threads import memory_order
+from npsoftmax._products import memory_order
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.objective.batch import (
     Evaluation,

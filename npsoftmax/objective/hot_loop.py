@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._threads import piece_columns
+from npsoftmax._products import piece_columns
 from npsoftmax.functional._compensated import C_ORDER_MAX_ROWS, resolve_infinities
 
 __all__ = ["AnyBlock", "Workspace", "block_columns", "samples_per_block"]
