@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from npsoftmax.errors import ClusterError, InputError
 from npsoftmax.ext import advice
@@ -110,3 +110,10 @@ def introduce(client: "Client", say: Callable[[str], None]) -> None:
         f"{threads} thread{'s' * (threads != 1)}\n"
         f"          dashboard {client.dashboard_link}{needs}"
     )
+
+
+def describe(client: "Client") -> dict[str, Any]:
+    """Return what the summary of a run says about its cluster."""
+    from importlib.metadata import version
+
+    return {"workers": len(client.nthreads()), "distributed": version("distributed")}

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from npsoftmax.ext import plots
 
 CHECKPOINTS = ("checkpoint.previous.npz", "checkpoint.npz")
+CURVES = "curves.png"
+RESULTS = ("model.npz", "history.jsonl", "summary.json", *CHECKPOINTS)
 # The checkpoint is removed last: as long as any file of a run exists, it can be resumed.
-FILES = ("model.npz", "history.jsonl", "summary.json", "curves.png", *CHECKPOINTS)
+FILES = (CURVES, *RESULTS)
 # These flags do not change the results: a resumed run has the summary of an uninterrupted one.
 NOT_SETTINGS = (
     "data_dir", "mirror", "offline", "scheduler", "workers", "run_dir", "force", "resume", "quiet",
@@ -162,8 +164,11 @@ def write(path: Path, *lines: str) -> None:
         file.write("".join(line + "\n" for line in lines).encode())
 
 
-def write_picture(program: str, path: Path, draw: "Callable[[], Figure]") -> None:
-    """Draw a picture as an extra: if that fails, warn; if matplotlib is missing, do nothing."""
+def write_picture(program: str, path: Path, draw: "Callable[[], Figure]") -> bool:
+    """Draw a picture as an extra: if that fails, warn; if matplotlib is missing, do nothing.
+
+    Return whether there is a picture.
+    """
     from npsoftmax.files import publish
 
     try:
@@ -172,9 +177,11 @@ def write_picture(program: str, path: Path, draw: "Callable[[], Figure]") -> Non
         with plots.defaults(), publish(path) as file:
             draw().savefig(file, format="png", dpi=120)
     except ImportError:
-        return
+        return False
     except Exception as error:  # a broken matplotlib fails in many ways
         command_line.warn(program, f"no {path.name}: {error}")
+        return False
+    return True
 
 
 def draw_curves(title: str, history: "plots.History") -> "Figure":

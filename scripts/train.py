@@ -9,10 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -192,20 +191,16 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
         trainer.model.save(folder / "model.npz")
         summary = {**run_folder.summarise(solver), "seconds": seconds}
         run_folder.write_json(folder / "summary.json", summary)
-        title = f"{data.name}, {solver.title}"
+        conclude(solver, folder, say)
+        if args.json:
+            history = [asdict(record) for record in trainer.history]
+            told = {"run_dir": str(folder), "resumed": bool(args.resume), "history": history}
+            print(json.dumps({**summary, **told}))
+        sys.stdout.flush()  # drawing takes as long as some epochs
+        title, curves = f"{data.name}, {solver.title}", folder / run_folder.CURVES
         draw = partial(run_folder.draw_curves, title, trainer.history)
-        run_folder.write_picture("train.py", folder / "curves.png", draw)
-        files = [name for name in run_folder.FILES if (folder / name).exists()]
-    for line in confusions(data, trainer.model):
-        say(line)
-    say(f"written   {quoted(folder)}: {' '.join(files)}")
-    place = args.data_dir or os.environ.get("NPSOFTMAX_DATA")
-    where = f" --data-dir {quoted(place)}" if place else ""
-    say(f"evaluate  {command_line.script('evaluate.py')} {quoted(folder / 'model.npz')}{where}")
-    if args.json:
-        history = [asdict(record) for record in trainer.history]
-        told = {"run_dir": str(folder), "resumed": bool(args.resume), "history": history}
-        print(json.dumps({**summary, **told}))
+        if run_folder.write_picture("train.py", curves, draw):
+            say(f"drawn     {quoted(curves)}")
 
 
 class Task:
@@ -305,10 +300,7 @@ class ExactOptimum(Task):
             f"threads={problem.threads}"
         )
         self.start = ""  # the optimum does not depend on the initial weights
-        self.outcome["cluster"] = client and {
-            "workers": len(client.nthreads()),
-            "distributed": version("distributed"),
-        }
+        self.outcome["cluster"] = client and local_cluster.describe(client)
 
     def problem(self, client: "Client | None") -> "FullBatch":
         """Return the objective on the training images, here or on the workers of a cluster."""
@@ -405,7 +397,8 @@ def train_and_print(solver: Solver, folder: Path, say: Say) -> None:
             number = getattr(record, "iteration", 0)
             if number < 10 or number % 10 == 0:
                 run_folder.write_history(folder, trainer.history)
-                bar.clear()
+                if bar is not None:
+                    bar.clear()
                 say(str(record))
                 sys.stdout.flush()
                 printed = record
@@ -414,20 +407,16 @@ def train_and_print(solver: Solver, folder: Path, say: Say) -> None:
     run_folder.write_history(folder, trainer.history)
 
 
-def progress_bar(solver: Solver) -> "tqdm[Any]":
-    """Return a bar of the steps on stderr, which is visible on a terminal only."""
+def progress_bar(solver: Solver) -> "AbstractContextManager[tqdm[Any] | None]":
+    """Return a bar of the steps on stderr, or None where nobody would see it."""
+    # The number of iterations is not known in advance.
+    if isinstance(solver, ExactOptimum) or not command_line.wants_bar(solver.args):
+        return nullcontext()
     from tqdm import tqdm
 
-    if isinstance(solver, ExactOptimum):
-        return tqdm(disable=True)  # the number of iterations is not known in advance
     steps = len(solver.trainer.loader)
-    return tqdm(
-        total=solver.total * steps,
-        initial=solver.done * steps + solver.trainer.step,
-        unit="step",
-        leave=False,
-        disable=True if solver.args.quiet else None,
-    )
+    initial = solver.done * steps + solver.trainer.step
+    return tqdm(total=solver.total * steps, initial=initial, unit="step", leave=False)
 
 
 class InterruptionError(NpsoftmaxError):
@@ -437,7 +426,7 @@ class InterruptionError(NpsoftmaxError):
 
 
 @contextmanager
-def signals_stop_between_steps(solver: Solver, bar: "tqdm[Any]") -> Iterator[None]:
+def signals_stop_between_steps(solver: Solver, bar: "tqdm[Any] | None") -> Iterator[None]:
     """Let the first signal that asks to stop end training between two steps."""
     received: list[int] = []
     impatient = (signal.SIGINT, signal.SIGTERM)
@@ -450,7 +439,8 @@ def signals_stop_between_steps(solver: Solver, bar: "tqdm[Any]") -> Iterator[Non
         received.append(number)
 
     def on_step(_: object) -> None:
-        bar.update()
+        if bar is not None:
+            bar.update()
         if received:
             raise InterruptionError
 
@@ -498,6 +488,17 @@ def assess(solver: ExactOptimum, say: Say) -> None:
         say(f"optimum   {optimum}")
     else:
         command_line.warn("train.py", str(optimum))
+
+
+def conclude(solver: Solver, folder: Path, say: Say) -> None:
+    """Print the confusions, the files in the folder, and what can be done with them."""
+    for line in confusions(solver.data, solver.trainer.model):
+        say(line)
+    files = [name for name in run_folder.RESULTS if (folder / name).exists()]
+    say(f"written   {quoted(folder)}: {' '.join(files)}")
+    place = solver.args.data_dir or os.environ.get("NPSOFTMAX_DATA")
+    where = f" --data-dir {quoted(place)}" if place else ""
+    say(f"evaluate  {command_line.script('evaluate.py')} {quoted(folder / 'model.npz')}{where}")
 
 
 def confusions(data: "npsoftmax.Dataset", model: "npsoftmax.SoftmaxRegression") -> Iterator[str]:

@@ -41,7 +41,7 @@ def test_whole_run(train, tmp_path):
     assert [LINE.fullmatch(line)[1] for line in lines[4:6]] == ["01", "02"]
     assert all(re.match(r"confused  .+ taken for .+: \d+ of \d+", line) for line in lines[6:10])
     written = lines[10].split(": ")[1].split()
-    assert set(written) == {path.name for path in (tmp_path / "run").iterdir()}
+    assert set(written) == {path.name for path in (tmp_path / "run").iterdir()} - {"curves.png"}
     assert {"model.npz", "history.jsonl", "summary.json", "checkpoint.npz"} <= set(written)
 
     history = history_of(tmp_path / "run")
@@ -64,7 +64,8 @@ def test_whole_run(train, tmp_path):
 
 def test_curves_are_a_picture(train_process, tmp_path):
     pytest.importorskip("matplotlib")
-    train_process(*SMALL, "--run-dir", "run")
+    process = train_process(*SMALL, "--run-dir", "run")
+    assert process.stdout.splitlines()[-1] == "drawn     run/curves.png"
     picture = (tmp_path / "run" / "curves.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     strange = os.path.join(os.path.dirname(__file__), "reference")
@@ -86,6 +87,16 @@ def test_without_matplotlib_only_the_curves_are_missing(train_process, tmp_path,
     assert "curves.png" not in process.stdout
     assert (tmp_path / "run" / "summary.json").exists()
     assert not (tmp_path / "run" / "curves.png").exists()
+
+
+def test_an_interruption_of_the_drawing_loses_the_picture_alone(train_process, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise KeyboardInterrupt")
+    process = train_process(*SMALL, "--run-dir", "run", PYTHONPATH=str(tmp_path))
+    assert (process.returncode, process.stderr) == (130, "train.py: interrupted\n")
+    written, evaluate = process.stdout.splitlines()[-2:]
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert set(written.split(": ")[1].split()) == files
+    assert evaluate.startswith("evaluate  ")
 
 
 def test_json_and_quiet(train, tmp_path):
@@ -512,7 +523,7 @@ def test_the_printed_commands_can_be_pasted(train, tmp_path, name):
     data = tmp_path / "my data"
     process = train(*SMALL, f"--run-dir={name}", "--data-dir", data)
     assert process.returncode == 0, process.stderr
-    printed = process.stdout.splitlines()[-1].removeprefix("evaluate  ")
+    printed = re.search("^evaluate  (.*)", process.stdout, re.M)[1]
     environment = {
         **os.environ,
         **python_path(SCRIPT.parent),
