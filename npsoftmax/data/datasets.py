@@ -5,12 +5,10 @@ import json
 import os
 import re
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -139,6 +137,8 @@ def _official(name: str, names: Sequence[str]) -> str:
     found = [official for official in names if _letters(official) == _letters(str(name))]
     if found:
         return found[0]
+    from difflib import get_close_matches
+
     near = get_close_matches(_letters(str(name)), map(_letters, names), 1)
     meant = next((official for official in names if _letters(official) in near), None)
     hint = f"; did you mean {meant!r}?" if meant else ""
@@ -336,6 +336,8 @@ def cache_folder() -> Path:
     try:
         return Path(user_cache_dir("npsoftmax"))
     except RuntimeError:  # a user without a home folder, as in some containers
+        import tempfile
+
         return Path(tempfile.gettempdir(), "npsoftmax")
 
 

@@ -4,8 +4,8 @@
 content. Status, headers and lengths only decide whether to ask again, and from which byte:
 servers, caches and captive portals are wrong about all of them.
 
-The HTTP libraries are imported inside functions: they are slow to load, and most runs download
-nothing.
+The libraries of the network are imported inside functions: they are slow to load, and most runs
+download nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import socket
 import stat
 import zlib
 from collections import deque
@@ -30,6 +29,8 @@ from npsoftmax.errors import DataUnavailableError, InputError, OutputError
 from npsoftmax.files import publish, quoted, remove_stale
 
 if TYPE_CHECKING:
+    import socket
+
     import requests
     from tqdm import tqdm
     from urllib3.connectionpool import HTTPConnectionPool
@@ -446,6 +447,7 @@ def _without_password(url: str) -> str:
 def _network_errors_as_ours() -> Iterator[None]:
     """Raise network errors as MirrorError; ``publish`` would take an OSError for a disk error."""
     from http.client import HTTPException
+    from socket import gaierror
     from ssl import SSLCertVerificationError
 
     from urllib3.exceptions import HTTPError
@@ -455,7 +457,7 @@ def _network_errors_as_ours() -> Iterator[None]:
     except (OSError, HTTPError, HTTPException, ValueError) as error:
         cause = _root_cause(error)
         # Retrying cannot fix DNS or certificate errors, nor an invalid address or header.
-        final = isinstance(cause, socket.gaierror | SSLCertVerificationError)
+        final = isinstance(cause, gaierror | SSLCertVerificationError)
         wait = math.inf if final or isinstance(error, ValueError) else 0
         # The text may quote any bytes from the server.
         text = str(cause)[:200].encode("unicode_escape").decode("ascii")
@@ -502,6 +504,8 @@ class _Watchdog:
         self._sockets.append(self._connections.enter_context(connection.dup()))
 
     def _watch(self) -> None:
+        from socket import SHUT_RDWR
+
         seen = deque([0], maxlen=1 + _LOOKS_PER_PERIOD)
         end = monotonic() + self._max_seconds
         pause = self._period / _LOOKS_PER_PERIOD
@@ -514,7 +518,7 @@ class _Watchdog:
             # At each check: a redirect or a second address may have opened another connection.
             for connection in list(self._sockets) if self.reason else []:
                 with suppress(OSError):  # the other side has closed it already
-                    connection.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(SHUT_RDWR)
 
 
 def _watched_session(watchdog: _Watchdog) -> requests.Session:
