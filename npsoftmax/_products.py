@@ -9,7 +9,7 @@ processor and on shapes alone, so that a run can be repeated bit for bit.
 
 from typing import Literal
 
-from npsoftmax._threads import architecture
+from npsoftmax._threads import numpys_blas
 
 __all__ = ["has_small_products", "memory_order", "piece_columns"]
 
@@ -23,7 +23,7 @@ MIN_COLUMNS = 32
 
 def has_small_products() -> bool:
     """Whether NumPy's BLAS is faster at several small products than at a large one."""
-    return architecture() in SMALL_PRODUCTS
+    return numpys_blas().get("architecture") in SMALL_PRODUCTS
 
 
 def piece_columns(k: int, rows: int, samples: int) -> int | None:

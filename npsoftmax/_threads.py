@@ -2,14 +2,14 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
-__all__ = ["architecture", "blas_threads", "cores", "default_threads"]
+__all__ = ["blas_threads", "cores", "default_threads", "numpys_blas"]
 
 
 class _BlasThreads:
@@ -80,10 +80,11 @@ def _current() -> int | None:
 
 
 @cache
-def architecture() -> str:
-    """Return the processors that NumPy's BLAS has been built for, as it names them."""
-    libraries = _blas().info()  # the first one loaded is NumPy's; SciPy may bring another
-    return str(libraries[0].get("architecture")) if libraries else ""
+def numpys_blas() -> Mapping[str, Any]:
+    """Return what threadpoolctl knows of the BLAS that NumPy uses; SciPy may bring another."""
+    libraries = _blas().info()
+    of_numpy = (library for library in libraries if "numpy" in library["filepath"])
+    return next(of_numpy, libraries[0] if libraries else {})
 
 
 def default_threads() -> int:

@@ -315,11 +315,7 @@ def environment(threads: int) -> dict[str, Any]:
     processors, and sums in a different order for each number of threads. ``threads`` is the number
     that share the work.
     """
-    from threadpoolctl import threadpool_info
-
-    # The first one loaded is NumPy's; SciPy may bring another.
-    libraries = (lib for lib in threadpool_info() if lib["user_api"] == "blas")
-    blas: dict[str, Any] = next(libraries, {})
+    blas = next(iter(blas_libraries()), {})
     # NumPy leaves out "found" on a processor without any of its optional extensions, such as AVX2.
     extensions = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
     return {

@@ -37,7 +37,6 @@ LAZY = {
     "data.download": {"tqdm"},
     "data.datasets": {"platformdirs"},
     "_threads": {"threadpoolctl"},
-    "checkpoint": {"threadpoolctl"},
 }
 # A command at the end of the module, not part of what it is imported for.
 COMMANDS = {("storage", "checkpoint")}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from npsoftmax import _products, _threads
+from npsoftmax import _products
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,9 @@ def test_without_fast_small_products_there_are_no_pieces(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "order"), [("SkylakeX", "C"), ("Haswell", "F"), ("", "F")]
+    ("blas", "order"),
+    [({"architecture": "SkylakeX"}, "C"), ({"architecture": "Haswell"}, "F"), ({}, "F")],
 )
-def test_the_kernels_of_the_blas_decide(monkeypatch, architecture, order):
-    monkeypatch.setattr(_products, "architecture", lambda: architecture)
+def test_the_kernels_of_the_blas_decide(monkeypatch, blas, order):
+    monkeypatch.setattr(_products, "numpys_blas", lambda: blas)
     assert _products.memory_order() == order
-
-
-def test_the_architecture_is_that_of_numpys_blas():
-    import threadpoolctl
-
-    assert _threads.architecture() == threadpoolctl.threadpool_info()[0]["architecture"]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from linecache import getline
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -197,3 +198,16 @@ def test_the_quota_of_a_control_group_counts(kind, tmp_path, monkeypatch):
         assert cores() == expected
     finally:
         _threads._quota.cache_clear()
+
+
+def test_the_blas_of_numpy_is_found_next_to_that_of_scipy(monkeypatch):
+    libraries = [
+        {"filepath": "/python/scipy.libs/libscipy_openblas.so", "architecture": "Zen"},
+        {"filepath": "/python/numpy.libs/libscipy_openblas64_.so", "architecture": "SkylakeX"},
+    ]
+    monkeypatch.setattr(_threads, "_blas", lambda: mock.Mock(info=lambda: libraries))
+    assert _threads.numpys_blas.__wrapped__() == libraries[1]
+    libraries.pop()
+    assert _threads.numpys_blas.__wrapped__() == libraries[0]
+    libraries.pop()
+    assert _threads.numpys_blas.__wrapped__() == {}
