@@ -5,6 +5,7 @@ NumPy is not imported at the top: the number of BLAS threads must be set before 
 
 import argparse
 import errno
+import gc
 import math
 import os
 import re
@@ -139,6 +140,8 @@ def _run(
         sys.stdout.flush()
         # The command is about to end: a signal must not change its exit code or print a traceback.
         handle_signals(signal.SIG_IGN)
+        if not goes_on:
+            gc.freeze()  # Python would search all objects for garbage once more before it exits
     except (Exception, KeyboardInterrupt) as error:
         handle_signals(signal.SIG_IGN)
         code, text = _explain(error)
