@@ -118,7 +118,7 @@ def printed(*flags):
         [*command, "--run-dir", "run"], capture_output=True, text=True, check=True
     )
     lines = [line for line in done.stdout.splitlines() if not line.startswith("          ")]
-    text = re.sub(r"\d+\.\d\d s\b|curves\.png ", "", "\n".join(lines))
+    text = re.sub(r"\d+\.\d\d s\b|\ndrawn .*", "", "\n".join(lines))
     return re.sub("python .*(scripts/evaluate.py run/model.npz).*", r"python \1", text)
 
 
