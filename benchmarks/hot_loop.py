@@ -2,17 +2,20 @@
 
 Every program trains the same model from the same weights on the same batches, in float32 with SGD.
 Their parameters are compared after one epoch, before any time is taken. Then epochs run in turn.
+On one core CPU time is measured, which other work on the machine changes little, on two cores wall
+time.
 
     python benchmarks/hot_loop.py             # prints the table, writes results and picture
     python benchmarks/hot_loop.py --docs      # and puts the table into benchmarks/README.md
-    python benchmarks/hot_loop.py --quick     # fewer samples and rounds, nothing written
+    python benchmarks/hot_loop.py --quick     # one batch size, fewer samples, nothing written
 
 The data are Fashion-MNIST (``NPSOFTMAX_DATA``). Linux only, to pin a process to a core.
 """
 
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import measure
@@ -63,25 +66,26 @@ def refuse_unequal(epochs: dict[str, Callable[[], Any]]) -> None:
 
 
 def measured(
-    label: str, cores: int, threads: int, samples: int, rounds: int
+    label: str, cores: int, threads: int, sizes: Sequence[int], samples: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
     """Return medians and ratios by batch size, on this number of cores, in a new process."""
     # JAX takes all the cores that its process may use when it first computes.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     threadpool_limits(threads, user_api="blas")
     torch.set_num_threads(threads)
+    clock = time.process_time if cores == 1 else time.perf_counter
     rows = {}
-    for batch_size in BATCH_SIZES:
+    for batch_size in sizes:
         print(f"{label}, batch {batch_size}", file=sys.stderr)
         problem = problem_of(batch_size, samples)
         epochs = {OURS: ours(problem)} | {name: make(problem) for name, make in PEERS.items()}
         slow = epochs.pop(SLOW)
         refuse_unequal(epochs)
-        row = measure.compared(measure.in_turn(epochs, rounds, seconds=0), OURS)
+        row = measure.compared(measure.in_turn(epochs, rounds, 0, clock), OURS)
         if (label, batch_size) == SLOW_AT:
             pair = {OURS: epochs[OURS], SLOW: slow}
             refuse_unequal(pair)
-            row[SLOW] = measure.compared(measure.in_turn(pair, 3, seconds=0), OURS)[SLOW]
+            row[SLOW] = measure.compared(measure.in_turn(pair, 3, 0, clock), OURS)[SLOW]
         rows[f"{label}, batch {batch_size}"] = row
     return rows
 
@@ -93,13 +97,7 @@ def table_of(results: dict[str, Any]) -> str:
     rows = []
     for label, row in results.items():
         cells = [f"{row[OURS]['median_seconds'] * 1e3:.0f} ms"]
-        for name in names[1:]:
-            got = row.get(name)
-            cells.append(
-                f"{got['ratio']:.1f} ({got['ratio_low']:.1f} to {got['ratio_high']:.1f})"
-                if got
-                else "-"
-            )
+        cells += [measure.middle(row[name]) if name in row else "-" for name in names[1:]]
         rows.append([label, *cells])
     return measure.markdown(["", *names], rows)
 
@@ -125,10 +123,12 @@ def picture(results: dict[str, Any]) -> Any:
 def main() -> None:
     """Measure, print, save."""
     arguments = measure.flags(__doc__, rounds=9).parse_args()
-    samples, rounds = (6000, 3) if arguments.quick else (60_000, arguments.rounds)
+    settings = (BATCH_SIZES, 60_000, arguments.rounds)
+    if arguments.quick:
+        settings = ((256,), 6000, 3)
     epochs = {}
     for label, (cores, threads) in MACHINES.items():
-        epochs |= measure.in_own_process(measured, label, cores, threads, samples, rounds)
+        epochs |= measure.in_own_process(measured, label, cores, threads, *settings)
     packages = ["torch", "jax"] if JAX in PEERS else ["torch"]
     results = {"machine": measure.machine(*packages), "epochs": epochs}
     measure.publish("hot_loop", results, tables(results), picture, arguments)

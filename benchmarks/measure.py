@@ -67,29 +67,33 @@ def in_own_process(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 def in_turn(
-    contestants: Mapping[str, Callable[[], object]], rounds: int = 15, seconds: float = 0.02
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int = 15,
+    seconds: float = 0.02,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Return the seconds per call of each contestant in each round.
 
     A turn repeats the call until it lasts about ``seconds``; a call before it warms the caches.
+    With ``time.process_time`` as the clock, what other processes do counts for less.
     """
+
+    def seconds_of(call: Callable[[], object], repeats: int = 1) -> float:
+        start = clock()
+        for _ in range(repeats):
+            call()
+        return (clock() - start) / repeats
+
     repeats = {}
     for name, call in contestants.items():
         call()
-        repeats[name] = max(1, round(seconds / max(_seconds(call, 1), 1e-9)))
+        repeats[name] = max(1, round(seconds / max(seconds_of(call), 1e-9)))
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, call in contestants.items():
             call()
-            times[name].append(_seconds(call, repeats[name]))
+            times[name].append(seconds_of(call, repeats[name]))
     return times
-
-
-def _seconds(call: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
 
 
 def compared(times: Mapping[str, Sequence[float]], reference: str) -> dict[str, dict[str, float]]:
@@ -107,6 +111,11 @@ def compared(times: Mapping[str, Sequence[float]], reference: str) -> dict[str, 
     return table
 
 
+def middle(row: Mapping[str, float], form: str = ".2f") -> str:
+    """Return a ratio and its quartiles as text."""
+    return f"{row['ratio']:{form}} ({row['ratio_low']:{form}} to {row['ratio_high']:{form}})"
+
+
 def machine(*packages: str) -> dict[str, str]:
     """Return a description of the machine, with the versions of ``packages``."""
     model = platform.processor() or platform.machine()
@@ -117,6 +126,7 @@ def machine(*packages: str) -> dict[str, str]:
     return {
         "date": time.strftime("%Y-%m-%d"),
         "processor": f"{model}, {os.cpu_count()} cores, {simd_level()}",
+        "BLAS kernel": blas_kernel(),
         "system": platform.system(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("numpy", *packages)},
@@ -134,6 +144,27 @@ def simd_level() -> str:
 
     names = ("AVX512F", "AVX2", "ASIMD")
     return next((name for name in names if found.get(name)), "no wide SIMD")
+
+
+def blas_kernel() -> str:
+    """Return NumPy's BLAS, and the processor type that its kernels are for.
+
+    OpenBLAS takes another type from ``OPENBLAS_CORETYPE``.
+    """
+    import numpy  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    # SciPy may bring one of its own, and they come in no certain order.
+    found.sort(key=lambda library: "numpy" not in library["filepath"])
+    names = ("internal_api", "version", "architecture")
+    return " ".join(str(found[0].get(name)) for name in names) if found else "unknown"
+
+
+def memory(field: str) -> int:
+    """Return bytes from /proc/self/status: the peak of getrusage begins at that of the parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def load(name: str) -> Any:

@@ -152,12 +152,6 @@ def overheads(rounds: int, counts: Sequence[int]) -> dict[str, list[float]]:
     return found
 
 
-def memory(field: str) -> int:
-    """Return bytes from /proc/self/status."""
-    with open("/proc/self/status") as file:
-        return next(int(x.split()[1]) * 1024 for x in file if x.startswith(f"{field}:"))
-
-
 def limited_fit(address: str, n: int, limit: int) -> dict[str, float]:
     """Fit n samples on a cluster from a process with limited address space, data included."""
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -171,8 +165,8 @@ def limited_fit(address: str, n: int, limit: int) -> dict[str, float]:
         return {
             "samples": n,
             "data_bytes": n * D,
-            "address_space": memory("VmPeak"),
-            "resident": memory("VmHWM"),
+            "address_space": measure.memory("VmPeak"),
+            "resident": measure.memory("VmHWM"),
             "objective": trainer.history[-1].objective,
             "drawing_seconds": ready - start,
             "fit_seconds": time.perf_counter() - ready,
@@ -247,7 +241,7 @@ def rounds_table(rounds: Mapping[str, Times]) -> str:
                     f"{int(n):,}",
                     name,
                     f"{row['median_seconds'] * 1e3:,.1f} ms",
-                    f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})",
+                    measure.middle(row),
                     f"{overhead * 1e3:.1f} ms" if overhead else "-",
                 ]
             )

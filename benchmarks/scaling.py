@@ -72,12 +72,6 @@ def in_turn(calls: Mapping[int, Sequence[Any]], axis: str, rounds: int) -> dict[
     return points
 
 
-def memory(field: str) -> int:
-    """Return bytes from /proc/self/status: the peak of getrusage begins at that of the parent."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
 def write_images(path: Path, samples: int) -> None:
     """Write an IDX file of ``samples`` times ``D`` bytes: the smallest n, random, repeated."""
     block = np.random.default_rng(0).bytes(min(SIZES["n"]) * D)
@@ -122,7 +116,7 @@ def training(path: Path, samples: int) -> Point:
     limit_heap()
     trainer = trainer_on(idx.memory_map(path)[:samples].T)
     heap: list[int] = []
-    trainer.on_step = lambda _: heap.append(memory("VmData"))
+    trainer.on_step = lambda _: heap.append(measure.memory("VmData"))
     trainer.fit(1)
     trainer.on_step = None
     start = time.perf_counter()
@@ -136,7 +130,7 @@ def training(path: Path, samples: int) -> Point:
         "seconds_per_sample": per_epoch / samples,
         "loss": loss,
         "heap_bytes": max(heap),
-        "peak_bytes": memory("VmHWM"),
+        "peak_bytes": measure.memory("VmHWM"),
     }
 
 
@@ -167,13 +161,13 @@ def refuse_wrong_gradient(k: int, d: int) -> None:
 def steps(k: int, d: int) -> Point:
     """Evaluate loss and gradient on one batch again and again."""
     theta, X, y = batch_of(k, d)
-    workspace, before = Workspace(), memory("VmRSS")
+    workspace, before = Workspace(), measure.memory("VmRSS")
 
     def step() -> None:
         loss_and_grad(theta, X, y, scale=SCALE, workspace=workspace)
 
     times = measure.in_turn({"step": step}, rounds=3, seconds=0.3)["step"]
-    per_sample, peak = statistics.median(times) / BATCH, memory("VmHWM")
+    per_sample, peak = statistics.median(times) / BATCH, measure.memory("VmHWM")
     return {
         "seconds_per_sample": per_sample,
         "seconds_per_multiply_add": per_sample / (k * d),

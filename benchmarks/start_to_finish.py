@@ -30,7 +30,8 @@ Run = dict[str, Any]
 Runs = dict[str, list[Run]]
 
 OURS, BARE, SLOW = "scripts/train.py", "scripts/train.py, no matplotlib", "torch, as printed"
-REFERENCES = {"start_to_finish": OURS, "imports": "import numpy"}
+TORCH = "import torch"
+REFERENCES = {"start_to_finish": TORCH, "imports": "import numpy"}
 TOLERANCE = 0.02
 
 # Linux counts the memory of the process that starts another into the other's peak; this one is
@@ -62,7 +63,7 @@ def programs(epochs: int) -> dict[str, Command]:
     return {
         OURS: [sys.executable, str(scripts / "train.py"), *flags],
         BARE: [*python(WITHOUT_MATPLOTLIB.format(folder=str(scripts))), *flags],
-        "import torch": python("import torch"),
+        TORCH: python(TORCH),
         "torch, concise": [*peer, "concise"],
         SLOW: [*peer, "as_printed"],
     }
@@ -106,7 +107,7 @@ def in_turn(commands: Mapping[str, Command], rounds: int, env: Mapping[str, str]
 def refuse_unequal(runs: Runs) -> None:
     """Stop unless every program ends with train.py's test accuracy."""
     expected = runs[OURS][0]["test_acc"]
-    for name in runs.keys() - {"import torch"}:
+    for name in runs.keys() - {TORCH}:
         for accuracy in (turn["test_acc"] for turn in runs[name]):
             if abs(accuracy - expected) > TOLERANCE:
                 raise SystemExit(f"{name}: expected accuracy {expected:.4f}, got {accuracy:.4f}")
@@ -138,8 +139,7 @@ def table_of(runs: Runs, reference: str) -> str:
     rows = []
     for name, turns in runs.items():
         if name in compared:
-            got = compared[name]
-            ratio = f"{got['ratio']:.2f} ({got['ratio_low']:.2f} to {got['ratio_high']:.2f})"
+            ratio = measure.middle(compared[name])
         else:
             ratio = f"{times[name][0] / times[reference][0]:.2f} (one run)"
         peak = statistics.median(turn["peak_mb"] for turn in turns)
