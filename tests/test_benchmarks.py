@@ -10,6 +10,7 @@ import numpy as np
 import optimum
 import optimum_peers
 import pytest
+import small
 import softmax as softmax_benchmark
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +65,7 @@ PAGES = {
     "definition": "docs/exercises.md",
     "faults": "benchmarks/results/faults.md",
     **dict.fromkeys(
-        ["hot_loop", "limit", "optimum", "scaling", "scale_out", "start_to_finish"],
+        ["hot_loop", "limit", "optimum", "scaling", "scale_out", "small", "start_to_finish"],
         "benchmarks/README.md",
     ),
 }
@@ -76,9 +77,10 @@ def test_a_page_shows_the_results_as_they_were_measured(name, page):
     if package:
         pytest.importorskip(package, reason=f"needs {package}: pip install '.[bench]'")
     text = (ROOT / page).read_text()
-    for mark, table in importlib.import_module(name).tables(measure.load(name)).items():
+    benchmark = importlib.import_module(name)
+    for mark, table in benchmark.tables(measure.load(name)).items():
         assert f"<!-- {mark} -->\n{table}\n<!-- /{mark} -->" in text, mark
-    if page == "benchmarks/README.md":
+    if page == "benchmarks/README.md" and hasattr(benchmark, "picture"):
         assert (measure.RESULTS / f"{name}.png").stat().st_size > 5000
         assert f"results/{name}.png" in text
 
@@ -119,16 +121,17 @@ def test_results_are_published_as_asked(tmp_path, monkeypatch, capsys):
     assert measure.load("name") == {"g": {"a": 1.0}}
 
 
-SMALL = optimum_peers.problem_of(200, 3, 3, smallest=0.1)
+SMALL, BINARY = (optimum_peers.problem_of(200, 3, k, smallest=0.1) for k in (3, 2))
 
 
+@pytest.mark.parametrize("problem", [SMALL, BINARY], ids=lambda problem: f"k {problem.k}")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", optimum_peers.CONTESTANTS)
-def test_every_solver_comes_to_the_optimum_and_reports_its_way(name, dtype):
+def test_every_solver_comes_to_the_optimum_and_reports_its_way(name, dtype, problem):
     package = {optimum.INTELEX: "sklearnex", optimum_peers.TORCH: "torch"}.get(name, "sklearn")
     pytest.importorskip(package)
-    best = optimum.best_of(SMALL)["objective"]
-    data = SMALL._replace(dtype=dtype).data()
+    best = optimum.best_of(problem)["objective"]
+    data = problem._replace(dtype=dtype).data()
     solve, told = optimum_peers.CONTESTANTS[name](data), optimum.Stopwatch(best * 1.0001, 60)
     theta = solve(500, told)
     assert data.objective()(theta) == pytest.approx(best, rel=2e-4)
@@ -137,6 +140,16 @@ def test_every_solver_comes_to_the_optimum_and_reports_its_way(name, dtype):
     if name != optimum.NEWTON:
         assert told.points[-1][2] == pytest.approx(data.objective()(theta), rel=1e-5)
         assert all(objective > told.target for _, _, objective in told.points[:-1])
+
+
+@pytest.mark.parametrize("problem", [SMALL, BINARY], ids=lambda problem: f"k {problem.k}")
+def test_scikit_learn_gets_the_fewest_iterations_to_the_objective(problem):
+    data = problem.data()
+    target = optimum.best_of(problem)["objective"] * (1 + 1e-4)
+    fit, iterations = small.scikit_learns(data, target)
+    assert data.objective()(fit()) <= target
+    solve = optimum_peers.CONTESTANTS[optimum_peers.LBFGS](data)
+    assert data.objective()(solve(iterations - 1)) > target
 
 
 def test_bytes_count_from_0_to_1_for_every_solver():
