@@ -151,14 +151,10 @@ def blas_kernel() -> str:
 
     OpenBLAS takes another type from ``OPENBLAS_CORETYPE``.
     """
-    import numpy  # noqa: F401
-    from threadpoolctl import threadpool_info
+    from npsoftmax._threads import numpys_blas
 
-    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    # SciPy may bring one of its own, and they come in no certain order.
-    found.sort(key=lambda library: "numpy" not in library["filepath"])
-    names = ("internal_api", "version", "architecture")
-    return " ".join(str(found[0].get(name)) for name in names) if found else "unknown"
+    blas = numpys_blas()
+    return " ".join(str(blas.get(name)) for name in ("internal_api", "version", "architecture"))
 
 
 def memory(field: str) -> int:

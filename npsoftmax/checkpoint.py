@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax import lbfgs, storage
+from npsoftmax._threads import numpys_blas
 from npsoftmax.errors import CorruptFileError, InputError, ResumeWarning
 from npsoftmax.files import quoted
 from npsoftmax.history import EpochRecord, IterationRecord, Progress, rebuild
@@ -315,7 +316,7 @@ def environment(threads: int) -> dict[str, Any]:
     processors, and sums in a different order for each number of threads. ``threads`` is the number
     that share the work.
     """
-    blas = next(iter(blas_libraries()), {})
+    blas = numpys_blas()
     # NumPy leaves out "found" on a processor without any of its optional extensions, such as AVX2.
     extensions = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
     return {

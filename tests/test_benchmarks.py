@@ -45,25 +45,6 @@ def test_ratios_are_taken_round_by_round():
     }
 
 
-def test_the_kernel_is_that_of_numpys_blas(monkeypatch):
-    import threadpoolctl
-
-    scipys, numpys = (
-        {
-            "user_api": "blas",
-            "internal_api": "openblas",
-            "filepath": f"{name}.libs/libopenblas.so",
-            "version": version,
-            "architecture": "Zen",
-        }
-        for name, version in (("scipy", "0.3.30"), ("numpy", "0.3.31"))
-    )
-    monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda: [scipys, numpys])
-    assert measure.blas_kernel() == "openblas 0.3.31 Zen"
-    monkeypatch.setattr(threadpoolctl, "threadpool_info", list)
-    assert measure.blas_kernel() == "unknown"
-
-
 def test_text_is_inserted_between_its_marks(tmp_path):
     document = tmp_path / "page.md"
     document.write_text("before\n<!-- t -->\nold\n<!-- /t -->\nafter\n")
