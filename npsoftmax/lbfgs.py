@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,6 +51,9 @@ class Iteration(NamedTuple):
     evaluations: int  # so far
 
 
+VALUE, MAX_GRADIENT = attrgetter("value"), attrgetter("max_gradient")
+
+
 @dataclass
 class State:
     """The state of a minimisation: everything needed to resume it bit for bit."""
@@ -75,9 +79,7 @@ class State:
         """Whether neither value nor gradient has decreased in the last twenty iterations."""
         before, since = self.history[:-PATIENCE], self.history[-PATIENCE:]
         return bool(before) and all(
-            min(getattr(line, name) for line in since)
-            >= min(getattr(line, name) for line in before)
-            for name in ("value", "max_gradient")
+            min(map(size, since)) >= min(map(size, before)) for size in (VALUE, MAX_GRADIENT)
         )
 
 
@@ -177,7 +179,7 @@ def iterate(
     state = start if isinstance(start, State) else begin(value_and_grad, start)
     yield state.copy()
     solve = None
-    if preconditioner is not None:
+    if preconditioner is not None and not state.rounding_is_reached():
         state.anchor = state.x if state.anchor is None else state.anchor
         solve = preconditioner(state.anchor)
     while not state.rounding_is_reached() and _advance(state, value_and_grad, solve):
@@ -245,18 +247,18 @@ def _direction(state: State, solve: Preconditioner | None) -> Array:
         unit: Array = state.grad / -math.sqrt(_dot(state.grad, state.grad))
         return unit
     direction = -state.grad
-    weights = []
+    kind, weights = direction.dtype.type, []
     for step, change in reversed(state.pairs):
-        weights.append(_dot(step, direction) / _dot(step, change))
-        direction -= direction.dtype.type(weights[-1]) * change
+        curvature = _dot(step, change)
+        weights.append((_dot(step, direction) / curvature, curvature))
+        direction -= kind(weights[-1][0]) * change
     if solve is not None:
         direction = _match_order(solve(direction), direction)
     else:
         step, change = state.pairs[-1]
-        direction *= direction.dtype.type(_dot(step, change) / _dot(change, change))
-    for (step, change), weight in zip(state.pairs, reversed(weights), strict=True):
-        correction = weight - _dot(change, direction) / _dot(step, change)
-        direction = direction + direction.dtype.type(correction) * step
+        direction *= kind(weights[0][1] / _dot(change, change))
+    for (step, change), (weight, curvature) in zip(state.pairs, reversed(weights), strict=True):
+        direction += kind(weight - _dot(change, direction) / curvature) * step
     return direction
 
 
@@ -358,7 +360,9 @@ def _between(low: _Point, high: _Point) -> float:
 
 def _dot(a: Array, b: Array) -> float:
     """Return the scalar product in float64, in any memory order."""
-    return float(np.sum(np.multiply(a, b, dtype=np.float64)))
+    order: Any = "F" if a.flags.f_contiguous else "C"
+    a, b = a.ravel(order), b.ravel(order)  # views, as a rule
+    return float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))
 
 
 def _match_order(array: Array, like: Array) -> Array:
