@@ -182,6 +182,7 @@ class FullBatchTrainer:
         self._state: lbfgs.State | None = None
         self._solver = Solver(problem, model.num_outputs, self.tol)
 
+    @blas_threads(1)  # besides those of the problem; to enter once is quicker
     def fit(self, max_iterations: int = 1000) -> Optimum:
         """Train until the tolerance is reached.
 
@@ -242,6 +243,8 @@ class FullBatchTrainer:
             start, known, loss = np.zeros_like(start), None, loss_at_zeros
         if self._solver.begins_with_newton:
             return lbfgs.begin(evaluate, _centred(start), evaluations=2)
+        if self._solver.passes_without > 0:
+            return lbfgs.begin(evaluate, start, known, evaluations=1 + (known is None))
         found, passes = _fit_part(problem, start)
         at_found = evaluate(found)
         if at_found.loss < loss:

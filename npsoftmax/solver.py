@@ -38,6 +38,11 @@ class Solver:
         self._can_finish = problem.suits_newton(k, to_finish=True)
         self._newton: Newton | None = None
 
+    @cached_property
+    def passes_without(self) -> float:
+        """How many passes to try without a preconditioner."""
+        return self.problem.passes_without_preconditioner(self.k)
+
     @property
     def uses_newton(self) -> bool:
         """Whether Newton's method has taken over."""
@@ -47,12 +52,9 @@ class Solver:
         """Yield the states from this one on, until rounding errors end the descent."""
         evaluate = self.problem.loss_and_grad
         if not self._is_newtons(state):
-            solver = lbfgs.iterate(evaluate, state, preconditioner=self.problem.preconditioner)
-            for state in solver:
+            for state in self._quasi_newton(state):
                 yield state
-                last = state.history[-1]
-                is_late = last.max_gradient <= self.tol or last.iteration >= MAX_LBFGS_ITERATIONS
-                if is_late and self._can_finish:
+                if self._can_finish and self._is_late(state.history[-1]):
                     break
             else:
                 if not self._can_finish:
@@ -60,10 +62,31 @@ class Solver:
         self._newton = self.problem.newton(state.x)
         yield from self._newton.iterate(evaluate, state)
 
+    def _quasi_newton(self, state: lbfgs.State) -> Iterator[lbfgs.State]:
+        """Yield the states of L-BFGS, which makes a preconditioner once it is worth its cost."""
+        problem = self.problem
+        if self._is_plain(state):
+            for state in lbfgs.iterate(problem.loss_and_grad, state):
+                yield state
+                if not self._is_plain(state):
+                    break
+        yield from lbfgs.iterate(
+            problem.loss_and_grad, state, preconditioner=problem.preconditioner
+        )
+
+    def _is_plain(self, state: lbfgs.State) -> bool:
+        """Whether there is no preconditioner yet, nor will one be made at this state."""
+        return state.anchor is None and state.history[-1].evaluations < self.passes_without
+
+    def _is_late(self, line: lbfgs.Iteration) -> bool:
+        """Whether Newton's method follows this iteration, if it can finish."""
+        is_late = line.max_gradient <= self.tol or line.iteration >= MAX_LBFGS_ITERATIONS
+        return is_late and line.evaluations >= self.passes_without
+
     def _is_newtons(self, state: lbfgs.State) -> bool:
-        """Whether the state is one of Newton's method, which has no memory."""
-        begun = len(state.history) > 1 and state.anchor is None
-        return self.begins_with_newton or (begun and self._can_finish)
+        """Whether the state is one of Newton's method."""
+        finishes = self._can_finish and any(map(self._is_late, state.history[:-1]))
+        return self.begins_with_newton or finishes
 
     def end(self, state: lbfgs.State) -> Reason | None:
         """Return the reason to stop at the newest state, if there is one."""
@@ -75,7 +98,8 @@ class Solver:
             return "separated"
         if self._has_small_bound(state):
             return "converged"
-        if self._can_finish or not self._is_new_decade(state):
+        # Without a preconditioner further iterations cost less than the estimate, and prove more.
+        if self._can_finish or self._is_plain(state) or not self._is_new_decade(state):
             return None
         return "converged" if self._is_near(state) else None
 

@@ -43,6 +43,8 @@ from npsoftmax.objective.newton import Newton, estimate_decrement, suits
 from npsoftmax.objective.preconditioner import (
     MAX_PRECONDITIONED_CLASSES,
     Solve,
+    mean_square_length,
+    passes_without,
     preconditioner_at,
 )
 from npsoftmax.objective.samples import LocalSamples, Samples, SampleStore, add
@@ -208,6 +210,13 @@ class FullBatch:
         theta = self._check(theta)
         _check_finite(theta)
         return preconditioner_at(theta, self._store, self.l2, self.scale)
+
+    @np.errstate(all="ignore")
+    def passes_without_preconditioner(self, k: int) -> float:
+        """Return how many passes to try before :meth:`preconditioner` is worth its cost."""
+        n, d = self.summary.num_samples, self.summary.num_inputs
+        mean_square = mean_square_length(self._store, self.scale) if self.l2 > 0 else 0.0
+        return passes_without(n, d, k, self.l2, mean_square)
 
     def suits_newton(self, k: int, to_finish: bool = False) -> bool:
         """Whether :meth:`newton` is quick for ``k`` classes, or can at least finish."""

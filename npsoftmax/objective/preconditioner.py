@@ -28,6 +28,8 @@ Mathematics 44(1), 1992, bounds every Hessian by
 for all classes and all :math:`\theta`, and less close to any of them.
 """
 
+import math
+import operator
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -49,7 +51,14 @@ from npsoftmax.objective.hot_loop import (
 )
 from npsoftmax.objective.samples import Draw, Samples, SampleStore, Summary, draw_evenly, draws_in
 
-__all__ = ["MAX_PRECONDITIONED_CLASSES", "Solve", "factor_inverse", "preconditioner_at"]
+__all__ = [
+    "MAX_PRECONDITIONED_CLASSES",
+    "Solve",
+    "factor_inverse",
+    "mean_square_length",
+    "passes_without",
+    "preconditioner_at",
+]
 
 Floats = NDArray[Any]
 Solve = Callable[[Floats], Floats]
@@ -74,6 +83,60 @@ MAX_SAMPLE_NUMBERS, MAX_SAMPLES = 16 * 1024 * 1024, 128 * 1024
 CANDIDATES, MIN_CANDIDATES, MAX_CURVATURES = 16, 4, 4 * 1024 * 1024
 # Numbers in draws and blocks that travel at a time, if the samples are stored elsewhere.
 MAX_NUMBERS_AT_ONCE = 8 * 1024 * 1024
+
+# Passes for a start on a part of the samples, and from there to the optimum with a preconditioner.
+PASSES_WITH = 25
+
+
+def passes_without(n: int, d: int, k: int, l2: float, mean_square: float) -> float:
+    r"""Return how many passes over ``n`` samples to try before a preconditioner is made.
+
+    Without one, conjugate gradients need about :math:`\sqrt\kappa / 2` products with a Hessian of
+    condition number :math:`\kappa` to lower the error by a factor of e (Nocedal and Wright,
+    "Numerical Optimization", 2nd ed., 2006, equation 5.36), and L-BFGS is similar. The smallest
+    curvature is the penalty. The largest is at most :math:`|a_j|^2 / k` on average where all
+    probabilities are equal, and a part of that for features that vary in all directions.
+
+    So embeddings with a common penalty need a few dozen passes, where blocks cost hundreds for a
+    thousand samples. Pixels would need hundreds, and blocks cost a dozen for many samples. The
+    passes end when they have cost as much as the preconditioner would have.
+    """
+    with_preconditioner = _passes_to_make(n, d + 1, k) + PASSES_WITH
+    condition = 1 + mean_square / (k * l2) if l2 > 0 else math.inf
+    return with_preconditioner if 5 + 1.5 * math.sqrt(condition) <= with_preconditioner else 0.0
+
+
+def _passes_to_make(n: int, rows: int, k: int) -> float:
+    """Return the cost of a preconditioner in passes, of ``2 k rows`` multiplications a sample."""
+    if k > MAX_PRECONDITIONED_CLASSES:
+        return math.inf  # as it has no effect
+    if rows > MAX_BLOCK_ROWS:
+        return 1.0
+    count, _ = _sample_counts(k, rows, n)
+    # Half of a symmetric product. The factors take as long as a whole product of their size.
+    block = rows**2 * (count / 2 + rows)
+    return (1 if _is_shared(k, rows) else k) * block / (2 * k * n * rows)
+
+
+def _is_shared(k: int, rows: int) -> bool:
+    """Whether the classes share a block: two have the same one, and many would need too much."""
+    return k == 2 or k * rows**2 > MAX_BLOCK_NUMBERS
+
+
+def mean_square_length(store: SampleStore, scale: float) -> float:
+    """Return the weighted mean of the squared lengths of the samples with a 1, ``a_j``."""
+    part = partial(_sum_squares, total=store.summary.total)
+    return 1.0 + scale**2 * store.map_reduce(part, operator.add)
+
+
+def _sum_squares(samples: Samples, workspace: Workspace, total: float) -> float:
+    shares, dtype = samples.shares(total), np.dtype(np.float32)
+    step, found = samples_per_block(np.empty((1, samples.X.shape[0] + 1), dtype)), 0.0
+    for start in range(0, shares.size, step):
+        columns = slice(start, start + step)
+        X_block = workspace.floats(samples.X[:, columns], dtype)
+        found += float(np.einsum("ij,ij->j", X_block, X_block) @ shares[columns])
+    return found
 
 
 def preconditioner_at(theta: Floats, store: SampleStore, l2: float, scale: float) -> Solve:
@@ -100,7 +163,7 @@ def preconditioner_at(theta: Floats, store: SampleStore, l2: float, scale: float
     mean_curvature = _mean_curvature(diagonals, l2)
     if rows > MAX_BLOCK_ROWS:
         return _project(_invert_diagonals(diagonals), mean_curvature)
-    if k * rows**2 > MAX_BLOCK_NUMBERS:
+    if _is_shared(k, rows):
         curvatures = curvatures.mean(axis=0, keepdims=True)
         diagonals = diagonals.mean(axis=0, keepdims=True)
     # The candidates stand for all samples.
