@@ -52,7 +52,7 @@ class Solver:
         """Yield the states from this one on, until rounding errors end the descent."""
         evaluate = self.problem.loss_and_grad
         if not self._is_newtons(state):
-            for state in self._quasi_newton(state):
+            for state in self._quasi_newton(state):  # noqa: B020
                 yield state
                 if self._can_finish and self._is_late(state.history[-1]):
                     break
@@ -66,7 +66,7 @@ class Solver:
         """Yield the states of L-BFGS, which makes a preconditioner once it is worth its cost."""
         problem = self.problem
         if self._is_plain(state):
-            for state in lbfgs.iterate(problem.loss_and_grad, state):
+            for state in lbfgs.iterate(problem.loss_and_grad, state):  # noqa: B020
                 yield state
                 if not self._is_plain(state):
                     break

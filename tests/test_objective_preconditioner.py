@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 from npsoftmax.errors import InputError
 from npsoftmax.functional import softmax
 from npsoftmax.objective import FullBatch, hot_loop, preconditioner, samples
-from npsoftmax.objective.preconditioner import draw_in_proportion
+from npsoftmax.objective.preconditioner import (
+    draw_in_proportion,
+    mean_square_length,
+    passes_without,
+)
 
 K, D, N = 3, 4, 15
 
@@ -359,17 +363,47 @@ def test_nor_is_one_that_no_candidate_has(l2, monkeypatch):
     ("k", "rows", "n", "samples", "candidates"),
     [
         (10, 785, 1_000, 1_000, 1_000),  # all: they are few
-        (10, 785, 8_000, 8_000, 8_000),  # all: half of them would do
-        (10, 785, 60_000, 4_096, 60_000),
+        (10, 100, 4_000, 4_000, 4_000),  # all: half of them would do
+        (10, 785, 60_000, 3_925, 60_000),
         (10, 785, 1_000_000, 21_372, 341_952),  # a better estimate would save no more
         (10, 10, 100_000, 100_000, 100_000),  # all, as that takes few passes
         (10, 10, 1_000_000, 131_072, 524_288),  # enough, and four times as many to draw from
-        (10, 2_000, 1_000_000, 8_388, 134_208),  # four for each feature at least
+        (10, 2_000, 1_000_000, 10_000, 160_000),  # five for each feature at least
         (4_096, 10, 1_000_000, 16_384, 16_384),  # as many as their curvatures fit into memory
     ],
 )
 def test_sample_counts_samples(k, rows, n, samples, candidates):
     assert preconditioner._sample_counts(k, rows, n) == (samples, candidates)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "k", "mean_square", "by_l2"),
+    [
+        # Embeddings of length 1: rarely worth the blocks, but two classes share one.
+        (1_000, 384, 2, 2, {1e-5: False, 1e-3: True, 1e-2: True}),
+        (1_000, 768, 20, 2, {0.0: False, 1e-7: False, 1e-5: True, 1e-2: True}),
+        (1_000, 1_536, 20, 2, {0.0: False, 1e-5: True, 1e-2: True}),
+        (15_000, 384, 150, 2, {1e-5: False, 1e-3: True}),
+        # Pixels: badly conditioned, and blocks cost a dozen passes over many samples.
+        (60_000, 784, 10, 163, {0.0: False, 1e-4: False, 1e-2: False, 1.0: True}),
+        (20_000, 50, 5, 51, {1e-4: False, 1.0: True}),
+        # Above 4,096 classes there is none.
+        (1_000, 10, 5_000, 11, {0.0: True, 1e-9: True}),
+    ],
+)
+def test_passes_without_a_preconditioner(n, d, k, mean_square, by_l2):
+    found = {l2: passes_without(n, d, k, l2, mean_square) > 0 for l2 in by_l2}
+    assert found == by_l2
+
+
+def test_passes_without_end_when_they_have_cost_as_much():
+    assert passes_without(1_000, 384, 20, 1e-3, 2) == pytest.approx(385 * 885 / 2000 + 25)
+
+
+def test_the_mean_square_counts_weights_scale_and_bias():
+    X, y, weights = np.array([[3.0, 1.0], [4.0, 1.0]], order="F"), [0, 1], np.array([3.0, 1.0])
+    store = FullBatch(X, y, 1.0, weights, scale=2.0)._store
+    assert mean_square_length(store, 2.0) == pytest.approx(1 + 4 * (3 * 25 + 2) / 4)
 
 
 def test_the_mean_moves_where_rounding_hides_the_penalty():

@@ -481,6 +481,30 @@ def test_it_resumes_bit_for_bit_with_other_preconditioners(tmp_path, tier, monke
 
 
 @pytest.mark.usefixtures("lbfgs_alone")
+def test_a_strong_penalty_needs_no_preconditioner(monkeypatch):
+    X, y = overlapping(n=900, d=9)
+    expected = by_scipy(X, y, K, 1.0)[0]
+    monkeypatch.setattr(FullBatch, "preconditioner", None)
+    _, optimum = fitted(X, y, l2=1.0, tol=1e-9)
+    assert optimum.converged and optimum.objective == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.usefixtures("lbfgs_alone")
+@pytest.mark.parametrize("number", [2, 4, 5, 9])
+def test_it_resumes_bit_for_bit_before_and_after_a_preconditioner(tmp_path, number, monkeypatch):
+    monkeypatch.setattr(FullBatch, "passes_without_preconditioner", lambda problem, k: 8.0)
+    X, y = overlapping(n=900, d=9)
+    whole, first, second = (trainer_on(X, y, new_model(9), l2=1e-5, tol=1e-10) for _ in range(3))
+    anchors = [whole._state.anchor is not None for _ in whole.run(15)]
+    assert anchors.index(True) > 3
+    first.fit(number)
+    first.save_checkpoint(tmp_path / "c.npz")
+    second.resume(tmp_path / "c.npz")
+    second.fit(15)
+    np.testing.assert_array_equal(second.model.theta, whole.model.theta)
+
+
+@pytest.mark.usefixtures("lbfgs_alone")
 @pytest.mark.parametrize("k", [2, 6])
 def test_labels_in_turn_are_no_harder(k):
     X, y = overlapping(n=7200, k=k)
@@ -534,7 +558,7 @@ def test_evaluations_count_the_search_for_a_start():
     X, y = overlapping(n=12000)
     trainer = trainer_on(X, y, l2=1e-4)
     first = next(iter(trainer.run()))
-    assert 3 < first.evaluations < 10
+    assert 2 < first.evaluations < 10
 
 
 @pytest.mark.usefixtures("lbfgs_alone")
@@ -588,13 +612,13 @@ def test_the_start_is_short_on_a_part(monkeypatch):
 
     monkeypatch.setattr(FullBatch, "loss_and_grad", loss_and_grad)
     _fit_part(FullBatch(*overlapping(n=7000), 1e-4), np.zeros((K, D + 1)))
-    assert set(calls) == {7000 // 6} and len(calls) <= 40
+    assert set(calls) == {1000} and len(calls) <= 40
 
 
 def test_a_start_without_weight_is_left_out():
     X, y = overlapping(n=7000)
     weights = np.ones(7000)
-    weights[samples.draw_evenly(7000, 7000 // 6)] = 0.0
+    weights[samples.draw_evenly(7000, 1000)] = 0.0
     model = new_model()
     optimum = fit(model, X, y, l2=1e-2, sample_weight=weights, tol=1e-9)
     kept = weights > 0

@@ -76,7 +76,7 @@ MAX_BLOCK_NUMBERS = 64 * 1024 * 1024
 
 # Samples for a block: at least MIN_SAMPLES, and SAMPLES_PER_FEATURE for each feature; more if that
 # takes no longer than PASSES passes over all samples; all samples if that is half of them.
-MIN_SAMPLES, SAMPLES_PER_FEATURE, PASSES = 4096, 4, 10
+MIN_SAMPLES, SAMPLES_PER_FEATURE, PASSES = 2048, 5, 10
 MAX_SAMPLE_NUMBERS, MAX_SAMPLES = 16 * 1024 * 1024, 128 * 1024
 # Candidates to draw these samples from: CANDIDATES times as many, or fewer if their curvatures
 # would take more than MAX_CURVATURES numbers, but at least MIN_CANDIDATES times as many.
@@ -126,7 +126,8 @@ def _is_shared(k: int, rows: int) -> bool:
 def mean_square_length(store: SampleStore, scale: float) -> float:
     """Return the weighted mean of the squared lengths of the samples with a 1, ``a_j``."""
     part = partial(_sum_squares, total=store.summary.total)
-    return 1.0 + scale**2 * store.map_reduce(part, operator.add)
+    squares: float = store.map_reduce(part, operator.add)
+    return 1.0 + scale**2 * squares
 
 
 def _sum_squares(samples: Samples, workspace: Workspace, total: float) -> float:
