@@ -54,10 +54,17 @@ def block_columns(theta: Floats, samples: int) -> Iterator[slice]:
 
 
 class _Stack:
-    """Samples as pieces of columns, with a row of ``1 / s`` if they had to be converted."""
+    """Samples as pieces of columns, with a row of ``1 / s`` if they had to be converted.
 
-    def __init__(self, pieces: int, columns: int, rows: int, dtype: Any) -> None:
+    Of two classes only the difference matters. Their products are those of one vector, which take a
+    quarter of the time of those of a matrix with two rows.
+    """
+
+    def __init__(
+        self, pieces: int, columns: int, rows: int, dtype: Any, is_pair: bool = False
+    ) -> None:
         self.pieces, self.columns, self.rows, self.dtype = pieces, columns, rows, dtype
+        self.is_pair = is_pair
         self._converted: Floats | None = None
         self._converted_scale = 0.0
 
@@ -81,6 +88,9 @@ class _Stack:
     def multiply(self, theta: Floats, product: Floats, out: Floats) -> None:
         """Write the logits ``s W X + b`` to ``out``, by way of ``product``."""
         columns = self.X.transpose(0, 2, 1)
+        if self.is_pair:
+            out[:, 0] = 0.0
+            theta, product, out = theta[1:] - theta[:1], product[:, 1:], out[:, 1:]
         if self.has_ones:
             np.matmul(theta, columns, out=product)
             np.multiply(product, self.scale, out=out)
@@ -90,11 +100,15 @@ class _Stack:
 
     def multiply_back(self, scaled_dZ: Floats, out: Floats) -> None:
         """Write ``[dW db]`` of each piece from ``s dZ``."""
+        if self.is_pair:
+            scaled_dZ, of_both, out = scaled_dZ[:, 1:], out, out[:, 1:]
         if self.has_ones:
             np.matmul(scaled_dZ, self.X, out=out)
         else:
             np.matmul(scaled_dZ, self.X, out=out[:, :, :-1])
             np.add.reduce(scaled_dZ, axis=2, out=out[:, :, -1])
+        if self.is_pair:
+            np.negative(out, out=of_both[:, :1])
 
 
 class Block:
@@ -106,11 +120,12 @@ class Block:
         q = piece or samples
         p = samples // q
         self.classes = k
-        self._samples = _Stack(p, q, rows, dtype)
+        self._samples = _Stack(p, q, rows, dtype, is_pair=k == 2)
         self._d = _empty((p, k, q), dtype, by_class=k <= C_ORDER_MAX_ROWS)
         self._e, self._is_top = np.empty_like(self._d), np.empty_like(self._d, np.bool_)
         # Large products are fastest if the logits of a sample are next to each other.
-        self._product = self._d if piece else _empty((p, k, q), dtype, by_class=False)
+        in_place = piece is not None or k == 2
+        self._product = self._d if in_place else _empty((p, k, q), dtype, by_class=False)
         self._parts = np.empty((p, k, rows), dtype) if p > 1 else None
         self._flat_d, self._flat_e = self._d.ravel(order="K"), self._e.ravel(order="K")
         # The offset of a class plus that of a sample is an index into the flat arrays.
