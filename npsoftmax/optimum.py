@@ -50,7 +50,7 @@ __all__ = ["FullBatchTrainer", "Optimum", "fit"]
 # The starting point is found on a twelfth of the samples, or on a sixth if that is few for so many
 # features, within these bounds. Twice as many take twice as long, and lead hardly closer.
 START_SAMPLES_PER_FEATURE, MIN_START_SAMPLES, MAX_START_SAMPLES = 6, 1_000, 50_000
-# Below this number the part is no small one, and a start pays only before a preconditioner.
+# Below this number the part is no small one, and a start pays only before blocks for each class.
 FEW_SAMPLES = 6 * MIN_START_SAMPLES
 START_ITERATIONS, START_TOL = 30, 1e-3
 
@@ -246,7 +246,8 @@ class FullBatchTrainer:
             start, known, loss = np.zeros_like(start), None, loss_at_zeros
         if self._solver.begins_with_newton:
             return lbfgs.begin(evaluate, _centred(start), evaluations=2)
-        if self._solver.passes_without > 0 and problem.summary.num_samples < FEW_SAMPLES:
+        starts_small = problem.summary.num_samples >= FEW_SAMPLES
+        if not starts_small and (self._solver.passes_without > 0 or problem.shares_block(k)):
             return lbfgs.begin(evaluate, start, known, evaluations=1 + (known is None))
         found, passes = _fit_part(problem, start)
         at_found = evaluate(found)

@@ -10,6 +10,7 @@ from npsoftmax.functional import softmax
 from npsoftmax.objective import FullBatch, hot_loop, preconditioner, samples
 from npsoftmax.objective.preconditioner import (
     draw_in_proportion,
+    is_shared,
     mean_square_length,
     passes_without,
 )
@@ -379,25 +380,29 @@ def test_sample_counts_samples(k, rows, n, samples, candidates):
 @pytest.mark.parametrize(
     ("n", "d", "k", "mean_square", "by_l2"),
     [
-        # Embeddings of length 1: rarely worth the blocks, but two classes share one.
-        (1_000, 384, 2, 2, {1e-5: False, 1e-3: True, 1e-2: True}),
-        (1_000, 768, 20, 2, {0.0: False, 1e-7: False, 1e-5: True, 1e-2: True}),
-        (1_000, 1_536, 20, 2, {0.0: False, 1e-5: True, 1e-2: True}),
-        (15_000, 384, 150, 2, {1e-5: False, 1e-3: True}),
+        # Embeddings of length 1: blocks cost hundreds of passes, one block a few dozen.
+        (1_000, 384, 2, 2, {0.0: "one block", 2e-4: "one block", 2e-3: "none", 2e-2: "none"}),
+        (1_000, 384, 20, 2, {0.0: "one block", 1e-4: "one block", 1e-3: "none", 1e-2: "none"}),
+        (1_000, 768, 20, 2, {0.0: "one block", 1e-4: "one block", 1e-3: "none", 1e-2: "none"}),
+        (1_000, 1_536, 20, 2, {0.0: "one block", 1e-5: "one block", 1e-4: "none", 1e-2: "none"}),
+        (15_000, 384, 150, 2, {1e-5: "blocks", 1e-3: "none"}),
         # Pixels: badly conditioned, and blocks cost a dozen passes over many samples.
-        (60_000, 784, 10, 163, {0.0: False, 1e-4: False, 1e-2: False, 1.0: True}),
-        (20_000, 50, 5, 51, {1e-4: False, 1.0: True}),
+        (60_000, 784, 10, 163, {0.0: "blocks", 1e-4: "blocks", 1e-2: "blocks", 1.0: "none"}),
+        (20_000, 50, 5, 51, {1e-4: "blocks", 1.0: "none"}),
+        (5_000, 500, 10, 36, {1e-4: "blocks", 1e-1: "none"}),
         # Above 4,096 classes there is none.
-        (1_000, 10, 5_000, 11, {0.0: True, 1e-9: True}),
+        (1_000, 10, 5_000, 11, {0.0: "none", 1e-9: "none"}),
     ],
 )
-def test_passes_without_a_preconditioner(n, d, k, mean_square, by_l2):
-    found = {l2: passes_without(n, d, k, l2, mean_square) > 0 for l2 in by_l2}
+def test_choice_of_the_preconditioner(n, d, k, mean_square, by_l2):
+    kind = "one block" if is_shared(n, d + 1, k) else "blocks"
+    found = {l2: "none" if passes_without(n, d, k, l2, mean_square) else kind for l2 in by_l2}
     assert found == by_l2
 
 
 def test_passes_without_end_when_they_have_cost_as_much():
-    assert passes_without(1_000, 384, 20, 1e-3, 2) == pytest.approx(385 * 885 / 2000 + 25)
+    one_block = 385 * (1000 / 2 + 385) / (2 * 20 * 1000)
+    assert passes_without(1_000, 384, 20, 1e-3, 2) == pytest.approx(one_block + 25)
 
 
 def test_the_mean_square_counts_weights_scale_and_bias():

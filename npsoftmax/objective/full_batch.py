@@ -43,6 +43,7 @@ from npsoftmax.objective.newton import Newton, estimate_decrement, suits
 from npsoftmax.objective.preconditioner import (
     MAX_PRECONDITIONED_CLASSES,
     Solve,
+    is_shared,
     mean_square_length,
     passes_without,
     preconditioner_at,
@@ -182,10 +183,11 @@ class FullBatch:
         """Return an approximate inverse of the Hessian at ``theta``.
 
         It inverts the diagonal blocks of the Hessian, one for each class, and is exact on what all
-        classes have in common. Large data sets estimate the blocks from a few thousand samples. If
-        the blocks would need more than 64 million numbers, the classes share one; above 2,047
-        features it inverts the diagonals, and above 4,096 classes it is the identity. Squares of
-        features must not overflow. Derivation: :mod:`npsoftmax.objective.preconditioner`.
+        classes have in common. Large data sets estimate the blocks from a few thousand samples. The
+        classes share one if there are two, or if blocks would cost more than a hundred passes over
+        the samples or need more than 64 million numbers. Above 2,047 features it inverts the
+        diagonals, and above 4,096 classes it is the identity. Squares of features must not
+        overflow. Derivation: :mod:`npsoftmax.objective.preconditioner`.
 
         Parameters
         ----------
@@ -217,6 +219,10 @@ class FullBatch:
         n, d = self.summary.num_samples, self.summary.num_inputs
         mean_square = mean_square_length(self._store, self.scale) if self.l2 > 0 else 0.0
         return passes_without(n, d, k, self.l2, mean_square)
+
+    def shares_block(self, k: int) -> bool:
+        """Whether the classes share one block of :meth:`preconditioner`."""
+        return is_shared(self.summary.num_samples, self.summary.num_inputs + 1, k)
 
     def suits_newton(self, k: int, to_finish: bool = False) -> bool:
         """Whether :meth:`newton` is quick for ``k`` classes, or can at least finish."""

@@ -25,7 +25,8 @@ probability, and so repeatable. A ridge of the size of the estimate's error,
 Böhning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical
 Mathematics 44(1), 1992, bounds every Hessian by
 :math:`\frac12 (I - \mathbf 1 \mathbf 1^\top / k) \otimes A A^\top / n + \lambda I_W`: one block
-for all classes and all :math:`\theta`, and less close to any of them.
+for all classes and all :math:`\theta`, and less close to any of them. Where blocks for each class
+would cost too much, one with the mean of their u serves all classes.
 """
 
 import math
@@ -55,6 +56,7 @@ __all__ = [
     "MAX_PRECONDITIONED_CLASSES",
     "Solve",
     "factor_inverse",
+    "is_shared",
     "mean_square_length",
     "passes_without",
     "preconditioner_at",
@@ -84,8 +86,13 @@ CANDIDATES, MIN_CANDIDATES, MAX_CURVATURES = 16, 4, 4 * 1024 * 1024
 # Numbers in draws and blocks that travel at a time, if the samples are stored elsewhere.
 MAX_NUMBERS_AT_ONCE = 8 * 1024 * 1024
 
-# Passes for a start on a part of the samples, and from there to the optimum with a preconditioner.
+# Passes for a start, and from there to the optimum with a preconditioner.
 PASSES_WITH = 25
+# If blocks for all classes cost more passes than this, the classes share one: it is less close to
+# the Hessian, but exact where all probabilities are equal.
+MAX_PASSES_FOR_BLOCKS = 100
+# Reading the samples takes as long as multiplying them by the parameters of so many classes.
+MIN_CLASSES_OF_PASS = 8
 
 
 def passes_without(n: int, d: int, k: int, l2: float, mean_square: float) -> float:
@@ -97,9 +104,9 @@ def passes_without(n: int, d: int, k: int, l2: float, mean_square: float) -> flo
     curvature is the penalty. The largest is at most :math:`|a_j|^2 / k` on average where all
     probabilities are equal, and a part of that for features that vary in all directions.
 
-    So embeddings with a common penalty need a few dozen passes, where blocks cost hundreds for a
-    thousand samples. Pixels would need hundreds, and blocks cost a dozen for many samples. The
-    passes end when they have cost as much as the preconditioner would have.
+    So embeddings with a common penalty need a few dozen passes, as many as a preconditioner costs
+    for a thousand samples. Pixels would need hundreds, and blocks cost a dozen for many samples.
+    The passes end when they have cost as much as the preconditioner would have.
     """
     with_preconditioner = _passes_to_make(n, d + 1, k) + PASSES_WITH
     condition = 1 + mean_square / (k * l2) if l2 > 0 else math.inf
@@ -107,20 +114,25 @@ def passes_without(n: int, d: int, k: int, l2: float, mean_square: float) -> flo
 
 
 def _passes_to_make(n: int, rows: int, k: int) -> float:
-    """Return the cost of a preconditioner in passes, of ``2 k rows`` multiplications a sample."""
+    """Return the cost of a preconditioner in passes over all samples."""
     if k > MAX_PRECONDITIONED_CLASSES:
         return math.inf  # as it has no effect
     if rows > MAX_BLOCK_ROWS:
         return 1.0
+    return _passes_for_block(n, rows, k) * (1 if is_shared(n, rows, k) else k)
+
+
+def _passes_for_block(n: int, rows: int, k: int) -> float:
     count, _ = _sample_counts(k, rows, n)
-    # Half of a symmetric product. The factors take as long as a whole product of their size.
-    block = rows**2 * (count / 2 + rows)
-    return (1 if _is_shared(k, rows) else k) * block / (2 * k * n * rows)
+    # Half of a symmetric product. The factor takes as long as a whole product of its size.
+    work = rows**2 * (count / 2 + rows)
+    return work / (2 * max(k, MIN_CLASSES_OF_PASS) * n * rows)
 
 
-def _is_shared(k: int, rows: int) -> bool:
-    """Whether the classes share a block: two have the same one, and many would need too much."""
-    return k == 2 or k * rows**2 > MAX_BLOCK_NUMBERS
+def is_shared(n: int, rows: int, k: int) -> bool:
+    """Whether the classes share a block: two have the same one, and others may cost too much."""
+    blocks_are_dear = k * _passes_for_block(n, rows, k) > MAX_PASSES_FOR_BLOCKS
+    return k == 2 or k * rows**2 > MAX_BLOCK_NUMBERS or blocks_are_dear
 
 
 def mean_square_length(store: SampleStore, scale: float) -> float:
@@ -164,7 +176,7 @@ def preconditioner_at(theta: Floats, store: SampleStore, l2: float, scale: float
     mean_curvature = _mean_curvature(diagonals, l2)
     if rows > MAX_BLOCK_ROWS:
         return _project(_invert_diagonals(diagonals), mean_curvature)
-    if _is_shared(k, rows):
+    if is_shared(num_samples, rows, k):
         curvatures = curvatures.mean(axis=0, keepdims=True)
         diagonals = diagonals.mean(axis=0, keepdims=True)
     # The candidates stand for all samples.
@@ -254,6 +266,8 @@ def _invert_blocks(
         _factor_all(blocks, diagonals[group], ridge, store.driver_threads, factors[group])
 
     def solve(grad: Floats) -> Floats:
+        if len(factors) == 1:  # one product for all classes
+            return np.asfortranarray(grad @ factors[0].T @ factors[0])
         columns = factors.transpose(0, 2, 1) @ (factors @ np.ascontiguousarray(grad)[:, :, None])
         result: Floats = np.asfortranarray(columns[:, :, 0])
         return result
