@@ -92,7 +92,7 @@ PASSES_WITH = 25
 # the Hessian, but exact where all probabilities are equal.
 MAX_PASSES_FOR_BLOCKS = 100
 # Reading the samples takes as long as multiplying them by the parameters of so many classes.
-MIN_CLASSES_OF_PASS = 8
+MIN_CLASSES_OF_PASS = 4
 
 
 def passes_without(n: int, d: int, k: int, l2: float, mean_square: float) -> float:
