@@ -24,6 +24,7 @@ class _BlasThreads:
         self._lock = RLock()
         self._inside: dict[object, int] = {}
         self._before: Any = None
+        self._count: int | None = None
         self._allowed: int | None = None
 
     @contextmanager
@@ -42,7 +43,7 @@ class _BlasThreads:
         with self._lock:
             if self._before is None:
                 self._allowed = _current()
-                self._before = _blas().limit()  # which changes nothing, and can be put back
+                self._before = [library.get_num_threads() for library in _blas()]
             self._inside[me] = count
             self._apply()
 
@@ -53,10 +54,15 @@ class _BlasThreads:
 
     def _apply(self) -> None:
         if self._inside:
-            _blas().limit(limits=min(self._inside.values()), user_api="blas")
+            count = min(self._inside.values())
+            if count != self._count:  # setting it takes as long as a pass over a small table
+                for library in _blas():
+                    library.set_num_threads(count)
+                self._count = count
         elif self._before is not None:
-            self._before.restore_original_limits()
-            self._before = None
+            for library, number in zip(_blas(), self._before, strict=True):
+                library.set_num_threads(number)
+            self._before = self._count = None
 
     def allowed(self) -> int | None:
         """Return the number of threads outside of all ``with`` statements; None if unknown."""
@@ -71,18 +77,19 @@ blas_threads = _BlasThreads()
 def _blas() -> Any:
     from threadpoolctl import ThreadpoolController
 
-    # Looking for the libraries takes a millisecond.
-    return ThreadpoolController().select(user_api="blas")
+    # Looking for the libraries takes a millisecond, and its own limits ten times as long as these.
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 def _current() -> int | None:
-    return max((library["num_threads"] for library in _blas().info()), default=None)
+    numbers: list[int] = [library.get_num_threads() for library in _blas()]
+    return max(numbers, default=None)
 
 
 @cache
 def numpys_blas() -> Mapping[str, Any]:
     """Return what threadpoolctl knows of the BLAS that NumPy uses; SciPy may bring another."""
-    libraries = _blas().info()
+    libraries = [library.info() for library in _blas()]
     of_numpy = (library for library in libraries if "numpy" in library["filepath"])
     return next(of_numpy, libraries[0] if libraries else {})
 

@@ -205,7 +205,9 @@ def test_the_blas_of_numpy_is_found_next_to_that_of_scipy(monkeypatch):
         {"filepath": "/python/scipy.libs/libscipy_openblas.so", "architecture": "Zen"},
         {"filepath": "/python/numpy.libs/libscipy_openblas64_.so", "architecture": "SkylakeX"},
     ]
-    monkeypatch.setattr(_threads, "_blas", lambda: mock.Mock(info=lambda: libraries))
+    monkeypatch.setattr(
+        _threads, "_blas", lambda: [mock.Mock(info=found.copy) for found in libraries]
+    )
     assert _threads.numpys_blas.__wrapped__() == libraries[1]
     libraries.pop()
     assert _threads.numpys_blas.__wrapped__() == libraries[0]
