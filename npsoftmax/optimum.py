@@ -155,7 +155,7 @@ class FullBatchTrainer:
     >>> trainer = FullBatchTrainer(SoftmaxRegression(1, 2, dtype=np.float64), problem)
     >>> records = list(trainer.run(max_iterations=20))
     >>> trainer.reason, [record.iteration for record in records]
-    ('converged', [0, 1, 2, 3])
+    ('converged', [0, 1, 2])
     """
 
     def __init__(
@@ -242,10 +242,12 @@ class FullBatchTrainer:
         at_start = evaluate(start)
         known: Evaluation | None = at_start
         loss, loss_at_zeros = at_start.loss, math.log(k)
-        if not loss < loss_at_zeros:
+        if not loss < loss_at_zeros and start.any():
             start, known, loss = np.zeros_like(start), None, loss_at_zeros
-        if self._solver.begins_with_newton:
-            return lbfgs.begin(evaluate, _centred(start), evaluations=2)
+        if self._solver.begins_with_newton or self._solver.begins_in_span:
+            centred = _centred(start)
+            known = known if np.array_equal(centred, start) else None
+            return lbfgs.begin(evaluate, centred, known, evaluations=2)
         starts_small = problem.summary.num_samples >= FEW_SAMPLES
         if not starts_small and (self._solver.passes_without > 0 or problem.shares_block(k)):
             return lbfgs.begin(evaluate, start, known, evaluations=1 + (known is None))

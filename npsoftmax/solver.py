@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -25,32 +27,46 @@ __all__ = ["Solver"]
 
 # The distance from the smallest objective that a tolerance allows, in relation to both.
 RELATIVE_GAP = 100
-# After this number of iterations Newton's method finishes where it can.
+# After this number of iterations, or more if it costs more, Newton's method finishes where it can.
 MAX_LBFGS_ITERATIONS = 50
+# In the span of the samples one iteration consists of up to this many.
+MAX_SPAN_ITERATIONS = 200
+# Of curvatures in the span for which L-BFGS needs no preconditioner, and of parameters.
+MAX_RATIO, MIN_ROWS = 1e4, 100
 
 
 class Solver:
     """The minimisation of an objective with ``k`` classes."""
 
-    def __init__(self, problem: FullBatch, k: int, tol: float) -> None:
+    def __init__(self, problem: FullBatch, k: int, tol: float, preconditioned: bool = True) -> None:
         self.problem, self.k, self.tol = problem, k, tol
-        self.begins_with_newton = problem.suits_newton(k)
-        self._can_finish = problem.suits_newton(k, to_finish=True)
+        self._preconditioner = problem.preconditioner if preconditioned else None
+        self.begins_in_span = problem.suits_span(k)
+        self.begins_with_newton = preconditioned and problem.suits_newton(k)
+        self._finishes_in_span = problem.suits_span(k, to_finish=True)
+        self._can_finish = self._finishes_in_span or problem.suits_newton(k, to_finish=True)
+        # A Hessian of k (d+1) rows costs about k (d+1) / 4 gradients.
+        self._patience = max(MAX_LBFGS_ITERATIONS, k * (problem.summary.num_inputs + 1) // 4)
+        # With a penalty a smaller gradient may prove what Newton's method would, at less cost.
+        self._enough = tol / 100 if problem.l2 > 0 else tol
         self._newton: Newton | None = None
+        self._inner: Solver | None = None  # in the span of the samples
+        self._inner_end: Reason | None = None
 
     @cached_property
     def passes_without(self) -> float:
         """How many passes to try without a preconditioner."""
+        if self._preconditioner is None:
+            return 0.0
         return self.problem.passes_without_preconditioner(self.k)
 
     @property
     def uses_newton(self) -> bool:
         """Whether Newton's method has taken over."""
-        return self._newton is not None
+        return self._newton is not None or (self._inner is not None and self._inner.uses_newton)
 
     def states(self, state: lbfgs.State) -> Iterator[lbfgs.State]:
         """Yield the states from this one on, until rounding errors end the descent."""
-        evaluate = self.problem.loss_and_grad
         if not self._is_newtons(state):
             for state in self._quasi_newton(state):  # noqa: B020
                 yield state
@@ -59,8 +75,41 @@ class Solver:
             else:
                 if not self._can_finish:
                     return
+        if self._finishes_in_span:
+            yield from self._iterate_in_span(state)
+            return
         self._newton = self.problem.newton(state.x)
-        yield from self._newton.iterate(evaluate, state)
+        yield from self._newton.iterate(state)
+
+    def _iterate_in_span(self, state: lbfgs.State) -> Iterator[lbfgs.State]:
+        """Yield the state at the start, and after each solution in the span of the samples.
+
+        A solution depends on ``state.x`` alone.
+        """
+        span, problem = self.problem.in_span()
+        state = replace(state, pairs=[], anchor=None)
+        curvatures = span.squares() / (self.k * problem.summary.num_samples) + problem.l2
+        # Where they are alike, L-BFGS needs no preconditioner, and Newton's method costs more.
+        alike = curvatures.max(initial=0.0) <= MAX_RATIO * curvatures.min(initial=np.inf)
+        preconditioned = not alike or self.k * curvatures.size <= MIN_ROWS
+        while self._inner_end is None:
+            yield state
+            self._inner = Solver(problem, self.k, self.tol, preconditioned)
+            start = lbfgs.begin(problem.loss_and_grad, span.enter(state.x))
+            for inner in islice(self._inner.states(start), MAX_SPAN_ITERATIONS + 1):
+                self._inner_end = self._inner.end(inner)
+                if self._inner_end is not None:
+                    break
+            else:
+                if inner.history[-1].iteration < MAX_SPAN_ITERATIONS:
+                    self._inner_end = self._inner.end_without_descent(inner)
+            theta = span.leave(inner.x).astype(state.x.dtype)
+            value, grad, *aux = self.problem.loss_and_grad(theta)
+            number, _, _, _, evaluations = state.history[-1]
+            largest = float(np.abs(grad).max())
+            line = lbfgs.Iteration(number + 1, value, largest, 1.0, evaluations + 1)
+            state = lbfgs.State(theta, grad, [*state.history, line], aux=tuple(aux))
+        yield state
 
     def _quasi_newton(self, state: lbfgs.State) -> Iterator[lbfgs.State]:
         """Yield the states of L-BFGS, which makes a preconditioner once it is worth its cost."""
@@ -70,9 +119,7 @@ class Solver:
                 yield state
                 if not self._is_plain(state):
                     break
-        yield from lbfgs.iterate(
-            problem.loss_and_grad, state, preconditioner=problem.preconditioner
-        )
+        yield from lbfgs.iterate(problem.loss_and_grad, state, preconditioner=self._preconditioner)
 
     def _is_plain(self, state: lbfgs.State) -> bool:
         """Whether there is no preconditioner yet, nor will one be made at this state."""
@@ -80,16 +127,18 @@ class Solver:
 
     def _is_late(self, line: lbfgs.Iteration) -> bool:
         """Whether Newton's method follows this iteration, if it can finish."""
-        is_late = line.max_gradient <= self.tol or line.iteration >= MAX_LBFGS_ITERATIONS
+        is_late = line.max_gradient <= self._enough or line.iteration >= self._patience
         return is_late and line.evaluations >= self.passes_without
 
     def _is_newtons(self, state: lbfgs.State) -> bool:
-        """Whether the state is one of Newton's method."""
+        """Whether the state is one of Newton's method, or of the span of the samples."""
         finishes = self._can_finish and any(map(self._is_late, state.history[:-1]))
-        return self.begins_with_newton or finishes
+        return self.begins_with_newton or self.begins_in_span or finishes
 
     def end(self, state: lbfgs.State) -> Reason | None:
         """Return the reason to stop at the newest state, if there is one."""
+        if self._inner is not None:
+            return self._inner_end
         if self._newton is not None:
             return self._newton.end
         if not state.history[-1].max_gradient <= self.tol:
@@ -111,7 +160,7 @@ class Solver:
 
     def assess(self, state: lbfgs.State) -> Reason | None:
         """Return the reason to stop at any state, if there is one."""
-        if self._is_newtons(state):
+        if self._is_newtons(state) and not self._finishes_in_span:
             self._newton = self.problem.newton(state.x)
             return self._newton.assess(self._newton.at(state.x))
         return "converged" if state.history[-1].max_gradient <= self.tol else None
@@ -126,6 +175,8 @@ class Solver:
     def separation(self) -> Separation | None:
         """A separation: of single features if there is one, else what Newton's method found."""
         along = None if self._newton is None else self._newton.separation
+        if self._inner is not None and self._inner.separation is not None:
+            along = self._inner.separation._replace(features=())  # those of the span
         return self._separating_features or along
 
     @cached_property

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from npsoftmax.objective import FullBatch, coordinates
-from npsoftmax.objective.coordinates import Coordinates
+from npsoftmax.objective.coordinates import Coordinates, Span
 
 RNG = np.random.default_rng(0)
 Z = RNG.standard_normal((50, 4))
@@ -85,3 +85,27 @@ def test_a_column_with_a_large_offset_depends_on_the_same_without(offset):
         X = np.column_stack([celsius, celsius + offset]).T
         found = Coordinates.of(FullBatch(X, np.zeros(3000, int))._store, 1.0)
         assert found.depends.sum() == 1
+
+
+@pytest.mark.parametrize("least", [coordinates.MIN_RATIO, np.inf], ids=["products", "samples"])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_the_span_of_few_samples_keeps_logits_and_squares(offset, least, monkeypatch):
+    monkeypatch.setattr(coordinates, "MIN_RATIO", least)
+    X = np.random.default_rng(0).standard_normal((30, 8)) + offset
+    span = Span.of(FullBatch(X, np.zeros(8, int))._store, 1.0, 0.0)
+    assert span.mixture.shape[1] == 7
+    basis = span.columns @ span.mixture
+    np.testing.assert_allclose(basis.T @ basis, np.eye(7), rtol=0, atol=1e-8)
+    eta = RNG.standard_normal((3, 8))
+    theta = span.leave(eta)
+    logits = theta[:, :-1] @ X + theta[:, -1:]
+    found = eta[:, :-1] @ span.samples + eta[:, -1:]
+    # The centre is known up to rounding errors, which the bias takes up.
+    np.testing.assert_allclose(logits, found, rtol=0, atol=1e-12 * max(1.0, 10 * offset))
+    np.testing.assert_allclose(span.enter(theta), eta, rtol=0, atol=1e-12 * max(1.0, 10 * offset))
+
+
+def test_the_span_of_equal_samples_has_fewer_coordinates():
+    X = np.repeat(RNG.standard_normal((30, 4)), 2, axis=1)
+    span = Span.of(FullBatch(X, np.zeros(8, int))._store, 1.0, 0.0)
+    assert span.mixture.shape[1] == 3 == len(span.samples)

@@ -277,7 +277,7 @@ def local_samples(n, threads):
 
 def blas_threads():
     """Return the threads of NumPy's BLAS; other tests may have loaded that of SciPy or PyTorch."""
-    known = {module["filepath"] for module in _blas().info()}
+    known = {library.filepath for library in _blas()}
     return [module["num_threads"] for module in threadpool_info() if module["filepath"] in known]
 
 

@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from npsoftmax.errors import InputError
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
-from npsoftmax.objective.samples import Samples, SampleStore
+from npsoftmax.objective.samples import Samples, SampleStore, add
 
-__all__ = ["Coordinates", "RowSpace", "Units", "blocks_of", "smallest_weights"]
+__all__ = ["Coordinates", "Span", "Units", "blocks_of", "smallest_weights"]
 
 Floats = NDArray[np.float64]
 
@@ -50,6 +50,10 @@ MIN_VARIANCE = 1e-10
 MAX_COLUMNS = 1024
 # Rounding errors that stay below this change no probability.
 MAX_CHANGE = 1e-8
+# Products of samples are used instead of the samples if their eigenvalues differ by less.
+MIN_RATIO = 1e-6
+# Relative rounding errors of weights that come from coordinates.
+MAX_ROUNDING = 1e-12
 
 
 class Ranges(NamedTuple):
@@ -147,6 +151,13 @@ class Coordinates(NamedTuple):
     def of(cls, store: SampleStore, scale: float) -> Coordinates:
         """Return coordinates for samples."""
         units = Units.of(store, scale)
+        if units.number > len(units.unit) and units.noise.max(initial=0.0) <= MAX_NOISE:
+            order = np.argsort(-units.unit, kind="stable")
+            factor = _factor_products(store, units, CLOSE**2, order)
+            if factor is not None:
+                place, depends = np.argsort(order), np.zeros(order.size, np.bool_)
+                inverse = np.tril(np.linalg.inv(factor)).T
+                return cls(units, factor.T[:, place], inverse[place], depends)
         rows = store.map_reduce(partial(_triangle, units=units), _join)
         noise, close = np.sqrt(units.number) * units.noise, np.zeros(len(units.noise), np.bool_)
         for _ in range(2):
@@ -180,6 +191,14 @@ class Coordinates(NamedTuple):
         theta[:, :-1] = (eta[:, :-1] @ self.inverse.T) / self.units.unit
         theta[:, -1] = eta[:, -1] - theta[:, :-1] @ self.units.centre
         return theta
+
+    def pull_back(self, grad: Floats) -> Floats:
+        """Return the gradient with respect to the parameters from that in coordinates."""
+        result = np.empty(grad.shape, order="F")
+        result[:, :-1] = grad[:, :-1] @ self.triangle * self.units.unit
+        result[:, :-1] += grad[:, -1:] * self.units.centre
+        result[:, -1] = grad[:, -1]
+        return result
 
     def metric(self) -> Floats:
         """Return G with the squares of the weights ``eta_W G eta_W'``."""
@@ -243,10 +262,8 @@ def smallest_weights(theta: Floats, store: SampleStore, scale: float) -> Floats:
     """Return the smallest weights with the same logits on all samples, and the biases for them."""
     units = Units.of(store, scale)
     d = store.summary.num_inputs
-    if units.number > d and _has_full_rank(store, units):
+    if units.number > d and _factor_products(store, units, MIN_VARIANCE) is not None:
         return theta
-    if d > MAX_COLUMNS and units.number <= d:
-        return _project_on_rows(theta, store, units)
     coordinates = Coordinates.of(store, scale)
     free = coordinates.depends
     if not free.any():
@@ -260,19 +277,26 @@ def smallest_weights(theta: Floats, store: SampleStore, scale: float) -> Floats:
     return coordinates.leave(eta)
 
 
-def _has_full_rank(store: SampleStore, units: Units) -> bool:
-    """Whether the features are certainly independent; much faster than an elimination."""
+def _factor_products(
+    store: SampleStore, units: Units, least: float, order: Any = slice(None)
+) -> Floats | None:
+    """Return the lower triangle of the products of the features, if they are independent.
+
+    The variance of any weighted sum of them must exceed ``least`` times that of the terms. It is
+    much faster than an elimination.
+    """
     products = store.map_reduce(partial(_products, units=units), np.add)
+    products = products[order][:, order]
     lengths = np.sqrt(products.diagonal())
     if not lengths.all():
-        return False
+        return None
     correlations = products / lengths / lengths[:, None]
-    np.fill_diagonal(correlations, 1 - MIN_VARIANCE)
     try:
-        np.linalg.cholesky(correlations)
+        np.linalg.cholesky(correlations - least * np.eye(len(lengths)))
+        factor: Floats = lengths[:, None] * np.linalg.cholesky(correlations)
     except np.linalg.LinAlgError:
-        return False
-    return True
+        return None
+    return factor
 
 
 def _products(samples: Samples, workspace: Workspace, units: Units) -> Floats:
@@ -283,70 +307,105 @@ def _products(samples: Samples, workspace: Workspace, units: Units) -> Floats:
     return products
 
 
-class RowSpace(NamedTuple):
-    """Coordinates for fewer samples than features: in a basis of the deviations from the mean.
+class Span(NamedTuple):
+    """Coordinates in an orthonormal basis of the samples' deviations from their mean.
 
-    Weights outside of it change no logit, and the squares of the others stay the same.
+    Weights outside of it change no logit, and the squares of the others stay the same. The basis is
+    the product of ``columns``, ``(d, m)``, and ``mixture``, ``(m, r)``.
     """
 
-    units: Units
-    basis: Floats  # (d, r)
+    centre: Floats
+    columns: Floats
+    mixture: Floats
+    samples: Floats  # the coordinates of those with a weight, (r, n)
 
     @classmethod
-    def of(cls, store: SampleStore, units: Units) -> RowSpace:
-        """Return coordinates for samples."""
-        noise = 4 * np.finfo(np.float64).eps * np.linalg.norm(units.largest)
-        Q, R = np.linalg.qr(_all_deviations(store, units))
-        return cls(units, Q @ _eliminate(R, np.full(R.shape[1], noise)).basis)
-
-    @property
-    def depends(self) -> NDArray[np.bool_]:
-        """No coordinate depends on others."""
-        return np.zeros(self.basis.shape[1], np.bool_)
-
-    def apply(self, samples: NDArray[Any]) -> Floats:
-        """Return the coordinates of samples, ``(r, m)``."""
-        deviations = samples * np.float64(self.units.scale) - self.units.centre[:, None]
-        u: Floats = self.basis.T @ deviations
-        return u
+    def of(cls, store: SampleStore, scale: float, l2: float) -> Span:
+        """Return coordinates for fewer samples than features."""
+        deviations, centre = _all_deviations(store, scale)
+        products = deviations.T @ deviations
+        # Where the mean had rounding errors, without them.
+        products -= products.mean(axis=0)
+        products -= products.mean(axis=1)[:, None]
+        squares, vectors = np.linalg.eigh(products)
+        # The sum of the deviations is 0, so the first square is one.
+        rounding = float(np.finfo(np.float64).eps) * squares[-1]
+        if squares[1:].min(initial=np.inf) > MIN_RATIO * squares[-1] or rounding < MAX_CHANGE * l2:
+            kept = np.flatnonzero(squares > len(squares) * rounding)
+            kept = kept[kept > 0]
+            roots = np.sqrt(squares[kept])
+            mixture = vectors[:, kept]
+            return cls(centre, deviations, mixture / roots, np.asfortranarray((mixture * roots).T))
+        largest = np.linalg.norm(np.abs(deviations).max(axis=1) + np.abs(centre))
+        Q, R = np.linalg.qr(deviations - deviations.mean(axis=1)[:, None])
+        noise = 4 * float(np.finfo(np.float64).eps) * largest
+        mixture = _eliminate(R, np.full(R.shape[1], noise)).basis[:, : R.shape[1] - 1]
+        return cls(centre, Q, mixture, np.asfortranarray(mixture.T @ R))
 
     def enter(self, theta: NDArray[Any]) -> Floats:
-        """Return the coordinates of parameters, ``(k, r+1)``."""
+        """Return the coordinates of parameters, ``(k, r+1)``, Fortran-ordered."""
         weights = theta[:, :-1].astype(np.float64)
-        return np.column_stack([weights @ self.basis, theta[:, -1] + weights @ self.units.centre])
+        eta = np.empty((len(theta), self.mixture.shape[1] + 1), order="F")
+        eta[:, :-1] = weights @ self.columns @ self.mixture
+        eta[:, -1] = theta[:, -1] + weights @ self.centre
+        return eta
+
+    def squares(self) -> Floats:
+        """Return the sums of the squares of the coordinates."""
+        sums: Floats = np.square(self.samples).sum(axis=1)
+        return sums
+
+    def project(self, theta: Floats, store: SampleStore, scale: float) -> Floats:
+        """Remove what changes no logit from parameters.
+
+        If rounding errors of features in a large unit reach the logits, they stay as they are.
+        """
+        result = self.leave(self.enter(theta))
+        removed = (theta - result)[:, :-1]
+        if not np.abs(removed).max() > MAX_ROUNDING * np.abs(theta).max():
+            return theta
+        change = np.abs(removed @ _all_deviations(store, scale)[0]).max()
+        return theta if change > MAX_CHANGE else result
 
     def leave(self, eta: Floats) -> Floats:
         """Return the parameters at coordinates."""
-        weights = eta[:, :-1] @ self.basis.T
-        theta = np.column_stack([weights, eta[:, -1] - weights @ self.units.centre])
-        return np.asfortranarray(theta)
-
-    def metric(self) -> Floats:
-        """Return the identity: the squares of the weights are those of their coordinates."""
-        return np.eye(self.basis.shape[1])
+        theta = np.empty((len(eta), len(self.centre) + 1), order="F")
+        theta[:, :-1] = (eta[:, :-1] @ self.mixture.T) @ self.columns.T
+        theta[:, -1] = eta[:, -1] - theta[:, :-1] @ self.centre
+        return theta
 
 
-def _project_on_rows(theta: Floats, store: SampleStore, units: Units) -> Floats:
-    """Project the weights on the deviations of the samples from their mean.
+def _all_deviations(store: SampleStore, scale: float) -> tuple[Floats, Floats]:
+    """Return the samples that have a weight without their mean, and the mean.
 
-    If rounding errors of features in a large unit reach the logits, the weights stay as they are.
+    Rounding errors of a sum of many large values may be left in the first, but not in the second.
     """
-    space = RowSpace.of(store, units)
-    result = space.leave(space.enter(theta))
-    removed = (theta - result)[:, :-1] @ _all_deviations(store, units)
-    return theta if np.abs(removed).max() > MAX_CHANGE else result
+    total, number = store.map_reduce(_sum, add)
+    centre = total * (scale / number)
+    part = partial(_deviations, scale=scale, centre=centre)
+    deviations = store.map_reduce(part, _join_columns)
+    return deviations, centre + deviations.mean(axis=1)
 
 
-def _all_deviations(store: SampleStore, units: Units) -> Floats:
-    deviations: Floats = store.map_reduce(partial(_deviations, units=units), _join_columns)
+def _sum(samples: Samples, workspace: Workspace) -> tuple[Floats, int]:
+    X = _weighted(samples, workspace)
+    return X.sum(axis=1, dtype=np.float64), X.shape[1]
+
+
+def _deviations(samples: Samples, workspace: Workspace, scale: float, centre: Floats) -> Floats:
+    X = _weighted(samples, workspace)
+    if scale != 1:
+        X = X * np.float64(scale)
+    deviations: Floats = np.subtract(X, centre[:, None], order="F")
     return deviations
 
 
-def _deviations(samples: Samples, workspace: Workspace, units: Units) -> Floats:
-    kept = [block.X for block in blocks_of(samples, workspace, samples.y.size)]
-    shape = samples.X.shape[0], 0
-    return (kept[0] * np.float64(units.scale) - units.centre[:, None]) if kept else np.zeros(shape)
+def _weighted(samples: Samples, workspace: Workspace) -> NDArray[Any]:
+    """Return the samples that have a weight."""
+    blocks = [block.X for block in blocks_of(samples, workspace, samples.y.size)]
+    return blocks[0] if blocks else samples.X[:, :0]
 
 
 def _join_columns(left: Floats, right: Floats) -> Floats:
-    return np.concatenate([left, right], axis=1)
+    joined: Floats = np.concatenate([left.T, right.T]).T
+    return joined

@@ -11,7 +11,7 @@ Everything but the penalty is a sum over the samples.
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,10 @@ from npsoftmax.objective.batch import (
     check_dtype,
     penalty_and_grad,
 )
-from npsoftmax.objective.coordinates import Units, smallest_weights
+from npsoftmax.objective.coordinates import MAX_COLUMNS, Span, Units, smallest_weights
 from npsoftmax.objective.duality import dual_value
 from npsoftmax.objective.hot_loop import Workspace
-from npsoftmax.objective.newton import Newton, estimate_decrement, suits
+from npsoftmax.objective.newton import Newton, estimate_decrement, suits, suits_span
 from npsoftmax.objective.preconditioner import (
     MAX_PRECONDITIONED_CLASSES,
     Solve,
@@ -228,6 +228,28 @@ class FullBatch:
         """Whether :meth:`newton` is quick for ``k`` classes, or can at least finish."""
         return isinstance(self._store, LocalSamples) and suits(k, self._store, self.l2, to_finish)
 
+    def suits_span(self, k: int, to_finish: bool = False) -> bool:
+        """Whether :meth:`in_span` is quick for ``k`` classes, or can at least finish."""
+        return isinstance(self._store, LocalSamples) and suits_span(
+            k, self._store, self.l2, to_finish
+        )
+
+    @np.errstate(all="ignore")
+    def in_span(self) -> tuple[Span, FullBatch]:
+        """Return coordinates in the span of the samples, and the objective in these coordinates.
+
+        See :class:`npsoftmax.objective.coordinates.Span`. It takes samples in memory.
+        """
+        _, _, labels, weights = self._store.samples  # type: ignore[attr-defined]
+        if weights is not None:
+            labels, weights = labels[weights > 0], weights[weights > 0]
+        span = self._span
+        return span, FullBatch(span.samples, labels, self.l2, weights, threads=self.threads)
+
+    @cached_property
+    def _span(self) -> Span:
+        return Span.of(self._store, self.scale, self.l2)
+
     @np.errstate(all="ignore")
     def newton(self, theta: NDArray[Any]) -> Newton:
         """Return Newton's method for parameters like ``theta``.
@@ -270,7 +292,10 @@ class FullBatch:
         array([[ 1.,  2.,  0.],
                [-1., -2.,  0.]])
         """
-        return smallest_weights(self._check(theta), self._store, self.scale)
+        theta, summary = self._check(theta), self.summary
+        if summary.num_samples <= summary.num_inputs > MAX_COLUMNS:
+            return self._span.project(theta, self._store, self.scale)
+        return smallest_weights(theta, self._store, self.scale)
 
     @np.errstate(all="ignore")
     def suboptimality(self, theta: NDArray[Any]) -> float:

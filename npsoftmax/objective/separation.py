@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax.objective.coordinates import Coordinates, RowSpace, Units, blocks_of
+from npsoftmax.objective.coordinates import Coordinates, Units, blocks_of
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.samples import Samples, SampleStore, draw_evenly
 
@@ -47,7 +47,7 @@ class Separation(NamedTuple):
 
 
 def separation_along(
-    direction: Floats, store: SampleStore, coordinates: Coordinates | RowSpace, errors: float
+    direction: Floats, store: SampleStore, coordinates: Coordinates, errors: float
 ) -> Separation | None:
     """Return what a direction separates, or None if the loss does not fall for ever along it.
 
@@ -90,7 +90,7 @@ def _margins(
     samples: Samples,
     workspace: Workspace,
     direction: Floats,
-    coordinates: Coordinates | RowSpace,
+    coordinates: Coordinates,
     errors: float,
 ) -> tuple[bool, Flags]:
     """Return whether no margin is negative, and between which classes some are positive."""
