@@ -249,7 +249,8 @@ class FullBatchTrainer:
             known = known if np.array_equal(centred, start) else None
             return lbfgs.begin(evaluate, centred, known, evaluations=2)
         starts_small = problem.summary.num_samples >= FEW_SAMPLES
-        if not starts_small and (self._solver.passes_without > 0 or problem.shares_block(k)):
+        choice = problem.choose_preconditioner(k)
+        if not starts_small and (choice.passes_without > 0 or choice.is_shared):
             return lbfgs.begin(evaluate, start, known, evaluations=1 + (known is None))
         found, passes = _fit_part(problem, start)
         at_found = evaluate(found)

@@ -58,7 +58,7 @@ class Solver:
         """How many passes to try without a preconditioner."""
         if self._preconditioner is None:
             return 0.0
-        return self.problem.passes_without_preconditioner(self.k)
+        return self.problem.choose_preconditioner(self.k).passes_without
 
     @property
     def uses_newton(self) -> bool:

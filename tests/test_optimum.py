@@ -21,6 +21,7 @@ from npsoftmax.errors import (
     ShapeError,
 )
 from npsoftmax.objective import FullBatch, loss_and_grad, newton, preconditioner, samples
+from npsoftmax.objective.preconditioner import Choice
 from npsoftmax.optimisers import Descent
 from npsoftmax.optimum import Optimum, _advice, _fit_part
 
@@ -516,7 +517,7 @@ def test_a_strong_penalty_needs_no_preconditioner(monkeypatch):
 @pytest.mark.usefixtures("lbfgs_alone")
 @pytest.mark.parametrize("number", [2, 4, 5, 9])
 def test_it_resumes_bit_for_bit_before_and_after_a_preconditioner(tmp_path, number, monkeypatch):
-    monkeypatch.setattr(FullBatch, "passes_without_preconditioner", lambda problem, k: 8.0)
+    monkeypatch.setattr(FullBatch, "choose_preconditioner", lambda problem, k: Choice(8.0, False))
     X, y = overlapping(n=900, d=9)
     whole, first, second = (trainer_on(X, y, new_model(9), l2=1e-5, tol=1e-10) for _ in range(3))
     anchors = [whole._state.anchor is not None for _ in whole.run(15)]

@@ -146,7 +146,7 @@ def test_whole_files_are_described(good, capsys):
         f"{good[0]}: a model, SoftmaxRegression(3 => 2, float64)",
         f"{good[1]}: a checkpoint after 3 epochs and 0 steps: "
         "theta float32(2, 4), velocity float32(2, 4)",
-        f"{good[2]}: a checkpoint of the lbfgs solver after 2 iterations: theta float64(2, 4)",
+        f"{good[2]}: a checkpoint of the lbfgs solver after 1 iterations: theta float64(2, 4)",
     ]
 
 

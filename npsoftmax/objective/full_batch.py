@@ -42,10 +42,10 @@ from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.newton import Newton, estimate_decrement, suits, suits_span
 from npsoftmax.objective.preconditioner import (
     MAX_PRECONDITIONED_CLASSES,
+    Choice,
     Solve,
-    is_shared,
+    choose,
     mean_square_length,
-    passes_without,
     preconditioner_at,
 )
 from npsoftmax.objective.samples import LocalSamples, Samples, SampleStore, add
@@ -184,8 +184,8 @@ class FullBatch:
 
         It inverts the diagonal blocks of the Hessian, one for each class, and is exact on what all
         classes have in common. Large data sets estimate the blocks from a few thousand samples. The
-        classes share one if there are two, or if blocks would cost more than a hundred passes over
-        the samples or need more than 64 million numbers. Above 2,047 features it inverts the
+        classes share one if there are two, or if blocks would cost too much or need more than 64
+        million numbers. Above 2,047 features it inverts the
         diagonals, and above 4,096 classes it is the identity. Squares of features must not
         overflow. Derivation: :mod:`npsoftmax.objective.preconditioner`.
 
@@ -211,18 +211,18 @@ class FullBatch:
         """
         theta = self._check(theta)
         _check_finite(theta)
-        return preconditioner_at(theta, self._store, self.l2, self.scale)
+        is_shared = self.choose_preconditioner(len(theta)).is_shared
+        return preconditioner_at(theta, self._store, self.l2, self.scale, is_shared)
 
-    @np.errstate(all="ignore")
-    def passes_without_preconditioner(self, k: int) -> float:
-        """Return how many passes to try before :meth:`preconditioner` is worth its cost."""
+    def choose_preconditioner(self, k: int) -> Choice:
+        """Return which :meth:`preconditioner` costs least for ``k`` classes, and when it does."""
         n, d = self.summary.num_samples, self.summary.num_inputs
-        mean_square = mean_square_length(self._store, self.scale) if self.l2 > 0 else 0.0
-        return passes_without(n, d, k, self.l2, mean_square)
+        return choose(n, d, k, self.l2, self._mean_square if self.l2 > 0 else 0.0)
 
-    def shares_block(self, k: int) -> bool:
-        """Whether the classes share one block of :meth:`preconditioner`."""
-        return is_shared(self.summary.num_samples, self.summary.num_inputs + 1, k)
+    @cached_property
+    def _mean_square(self) -> float:
+        with np.errstate(all="ignore"):
+            return mean_square_length(self._store, self.scale)
 
     def suits_newton(self, k: int, to_finish: bool = False) -> bool:
         """Whether :meth:`newton` is quick for ``k`` classes, or can at least finish."""

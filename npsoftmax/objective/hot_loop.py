@@ -108,7 +108,7 @@ class _Stack:
             np.matmul(scaled_dZ, self.X, out=out[:, :, :-1])
             np.add.reduce(scaled_dZ, axis=2, out=out[:, :, -1])
         if self.is_pair:
-            np.negative(out, out=of_both[:, :1])
+            np.subtract(0.0, out, out=of_both[:, :1])  # not -out, which makes -0.0 of 0.0
 
 
 class Block:

@@ -35,7 +35,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +54,11 @@ from npsoftmax.objective.samples import Draw, Samples, SampleStore, Summary, dra
 
 __all__ = [
     "MAX_PRECONDITIONED_CLASSES",
+    "Choice",
     "Solve",
+    "choose",
     "factor_inverse",
-    "is_shared",
     "mean_square_length",
-    "passes_without",
     "preconditioner_at",
 ]
 
@@ -90,13 +90,20 @@ MAX_NUMBERS_AT_ONCE = 8 * 1024 * 1024
 PASSES_WITH = 25
 # If blocks for all classes cost more passes than this, the classes share one: it is less close to
 # the Hessian, but exact where all probabilities are equal.
-MAX_PASSES_FOR_BLOCKS = 100
+MAX_PASSES_FOR_BLOCKS = 60
 # Reading the samples takes as long as multiplying them by the parameters of so many classes.
-MIN_CLASSES_OF_PASS = 4
+CLASSES_TO_READ = 12
 
 
-def passes_without(n: int, d: int, k: int, l2: float, mean_square: float) -> float:
-    r"""Return how many passes over ``n`` samples to try before a preconditioner is made.
+class Choice(NamedTuple):
+    """Which preconditioner is made, and when."""
+
+    passes_without: float  # before one is made
+    is_shared: bool  # by all classes, if it consists of blocks
+
+
+def choose(n: int, d: int, k: int, l2: float, mean_square: float) -> Choice:
+    r"""Choose the preconditioner that costs least, for ``n`` samples of length ``mean_square``.
 
     Without one, conjugate gradients need about :math:`\sqrt\kappa / 2` products with a Hessian of
     condition number :math:`\kappa` to lower the error by a factor of e (Nocedal and Wright,
@@ -108,31 +115,27 @@ def passes_without(n: int, d: int, k: int, l2: float, mean_square: float) -> flo
     for a thousand samples. Pixels would need hundreds, and blocks cost a dozen for many samples.
     The passes end when they have cost as much as the preconditioner would have.
     """
-    with_preconditioner = _passes_to_make(n, d + 1, k) + PASSES_WITH
-    condition = 1 + mean_square / (k * l2) if l2 > 0 else math.inf
-    return with_preconditioner if 5 + 1.5 * math.sqrt(condition) <= with_preconditioner else 0.0
-
-
-def _passes_to_make(n: int, rows: int, k: int) -> float:
-    """Return the cost of a preconditioner in passes over all samples."""
     if k > MAX_PRECONDITIONED_CLASSES:
-        return math.inf  # as it has no effect
-    if rows > MAX_BLOCK_ROWS:
-        return 1.0
-    return _passes_for_block(n, rows, k) * (1 if is_shared(n, rows, k) else k)
+        return Choice(math.inf, False)
+    rows = d + 1
+    plain = 5 + 2.5 * math.sqrt(1 + mean_square / (k * l2)) if l2 > 0 else math.inf
+    block = _passes_for_block(n, rows, k)
+    blocks_are_dear = k * block > MAX_PASSES_FOR_BLOCKS
+    # Two classes have the same block.
+    is_shared = k == 2 or k * rows**2 > MAX_BLOCK_NUMBERS or blocks_are_dear
+    cost = 1.0 if rows > MAX_BLOCK_ROWS else block * (1 if is_shared else k)
+    passes_with = cost + PASSES_WITH
+    return Choice(passes_with if plain <= passes_with else 0.0, is_shared)
 
 
 def _passes_for_block(n: int, rows: int, k: int) -> float:
+    """Return the cost of a block in passes over all samples."""
     count, _ = _sample_counts(k, rows, n)
     # Half of a symmetric product. The factor takes as long as a whole product of its size.
     work = rows**2 * (count / 2 + rows)
-    return work / (2 * max(k, MIN_CLASSES_OF_PASS) * n * rows)
-
-
-def is_shared(n: int, rows: int, k: int) -> bool:
-    """Whether the classes share a block: two have the same one, and others may cost too much."""
-    blocks_are_dear = k * _passes_for_block(n, rows, k) > MAX_PASSES_FOR_BLOCKS
-    return k == 2 or k * rows**2 > MAX_BLOCK_NUMBERS or blocks_are_dear
+    # The products of two classes are those of one vector.
+    classes = 4 if k == 2 else k + CLASSES_TO_READ
+    return work / (2 * classes * n * rows)
 
 
 def mean_square_length(store: SampleStore, scale: float) -> float:
@@ -152,7 +155,9 @@ def _sum_squares(samples: Samples, workspace: Workspace, total: float) -> float:
     return found
 
 
-def preconditioner_at(theta: Floats, store: SampleStore, l2: float, scale: float) -> Solve:
+def preconditioner_at(
+    theta: Floats, store: SampleStore, l2: float, scale: float, is_shared: bool
+) -> Solve:
     """Return the approximate inverse at ``theta`` as a function. Nothing is checked."""
     k, rows = theta.shape
     if k > MAX_PRECONDITIONED_CLASSES:
@@ -176,7 +181,7 @@ def preconditioner_at(theta: Floats, store: SampleStore, l2: float, scale: float
     mean_curvature = _mean_curvature(diagonals, l2)
     if rows > MAX_BLOCK_ROWS:
         return _project(_invert_diagonals(diagonals), mean_curvature)
-    if is_shared(num_samples, rows, k):
+    if is_shared:
         curvatures = curvatures.mean(axis=0, keepdims=True)
         diagonals = diagonals.mean(axis=0, keepdims=True)
     # The candidates stand for all samples.
