@@ -267,7 +267,7 @@ def test_files_are_synced_before_they_are_renamed_and_their_folder_before_traini
     calls, record
 ):
     count = 0
-    for way, checkpoints in (("short", 5), ("short lbfgs", 10)):
+    for way, checkpoints in (("short", 5), ("short lbfgs", 11)):
         found = publications(calls(way))
         assert found["checkpoint.npz"] == [FIRST, *[LATER] * (checkpoints - 1)]
         others = [events for name in found if name != "checkpoint.npz" for events in found[name]]
