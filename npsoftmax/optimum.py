@@ -83,7 +83,8 @@ def fit(
     tol : float
         Stop when the largest entry of the gradient, in magnitude, is at most this, and the
         objective close to its smallest value. Small problems, which Newton's method solves, end
-        when no logit changes any more, whatever the tolerance is.
+        when no logit changes any more, whatever the tolerance is. With fewer samples than features,
+        the gradient is that in centred coordinates.
     max_iterations : int
         Stop after this number of iterations, whatever the gradient is.
 
@@ -477,7 +478,7 @@ class Optimum:
         state = "converged" if self.converged else "not converged"
         end = f"{'<=' if self.max_gradient <= self.tol else '>'} tol {self.tol:g}"
         if self.converged and self.max_gradient > self.tol:
-            end = "and no logit changes any more"
+            end = "in the units of the features, which do not matter here"
         # A bound close to the objective itself only repeats that no loss is negative.
         informative = self.suboptimality < self.objective / 2
         bound = f", at most {self.suboptimality:.1e} above the smallest" if informative else ""

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npsoftmax import lbfgs
 from npsoftmax.lbfgs import Reason
@@ -84,32 +86,41 @@ class Solver:
     def _iterate_in_span(self, state: lbfgs.State) -> Iterator[lbfgs.State]:
         """Yield the state at the start, and after each solution in the span of the samples.
 
-        A solution depends on ``state.x`` alone.
+        The state is the last one if a solution from there is no better: what follows depends on
+        ``state.x`` alone.
         """
-        span, problem = self.problem.in_span()
         state = replace(state, pairs=[], anchor=None)
-        curvatures = span.squares() / (self.k * problem.summary.num_samples) + problem.l2
-        # Where they are alike, L-BFGS needs no preconditioner, and Newton's method costs more.
-        alike = curvatures.max(initial=0.0) <= MAX_RATIO * curvatures.min(initial=np.inf)
-        preconditioned = not alike or self.k * curvatures.size <= MIN_ROWS
-        while self._inner_end is None:
-            yield state
-            self._inner = Solver(problem, self.k, self.tol, preconditioned)
-            start = lbfgs.begin(problem.loss_and_grad, span.enter(state.x))
-            for inner in islice(self._inner.states(start), MAX_SPAN_ITERATIONS + 1):
-                self._inner_end = self._inner.end(inner)
-                if self._inner_end is not None:
-                    break
-            else:
-                if inner.history[-1].iteration < MAX_SPAN_ITERATIONS:
-                    self._inner_end = self._inner.end_without_descent(inner)
-            theta = span.leave(inner.x).astype(state.x.dtype)
+        while True:
+            theta, reason = self._solve_in_span(state.x)
             value, grad, *aux = self.problem.loss_and_grad(theta)
+            noise = 10 * float(np.finfo(theta.dtype).eps) * abs(state.value)
+            if not value < state.value - noise:
+                self._inner_end = reason or "rounding"
+            yield state
+            if self._inner_end is not None:
+                return
             number, _, _, _, evaluations = state.history[-1]
             largest = float(np.abs(grad).max())
             line = lbfgs.Iteration(number + 1, value, largest, 1.0, evaluations + 1)
             state = lbfgs.State(theta, grad, [*state.history, line], aux=tuple(aux))
-        yield state
+
+    def _solve_in_span(self, theta: NDArray[Any]) -> tuple[NDArray[Any], Reason | None]:
+        """Return a solution from these parameters, and why it ends; None if it is a long way."""
+        span, problem = self.problem.in_span()
+        curvatures = span.squares() / (self.k * problem.summary.num_samples) + problem.l2
+        # Where they are alike, L-BFGS needs no preconditioner, and Newton's method costs more.
+        alike = curvatures.max(initial=0.0) <= MAX_RATIO * curvatures.min(initial=np.inf)
+        preconditioned = not alike or self.k * curvatures.size <= MIN_ROWS
+        self._inner = solver = Solver(problem, self.k, self.tol, preconditioned)
+        state, reason = lbfgs.begin(problem.loss_and_grad, span.enter(theta)), None
+        for state in islice(solver.states(state), MAX_SPAN_ITERATIONS + 1):  # noqa: B020
+            reason = solver.end(state)
+            if reason is not None:
+                break
+        else:
+            if state.history[-1].iteration < MAX_SPAN_ITERATIONS:
+                reason = solver.end_without_descent(state)
+        return span.leave(state.x).astype(theta.dtype), reason
 
     def _quasi_newton(self, state: lbfgs.State) -> Iterator[lbfgs.State]:
         """Yield the states of L-BFGS, which makes a preconditioner once it is worth its cost."""

@@ -128,6 +128,14 @@ def test_large_logits_neither_overflow_nor_vanish(small_blocks):
     np.testing.assert_allclose(result.grad[:, 1], [0.5, -0.5, -0.5, 0.5])
 
 
+def test_two_classes_whose_difference_is_not_finite():
+    theta = np.array([[1.0, np.inf], [0.0, np.inf]])
+    X, y = np.array([[1.0, 0.0]]), np.array([0, 1])
+    assert loss_and_grad(theta, X, y).loss == pytest.approx(np.log(2))
+    theta = np.finfo(float).max * np.array([[0.9, 0.0], [-0.9, 0.0]])
+    assert loss_and_grad(theta, X, y).loss == pytest.approx(np.log(2) / 2)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_parameters_that_are_not_finite_show_in_the_loss(small_blocks, bad):
     theta, X, y = problem(6, 2, 5)

@@ -163,8 +163,29 @@ def test_few_samples_of_many_features_are_separable_without_a_penalty():
     optimum = fit(model, X, y)
     assert optimum.reason == "separated"
     assert optimum.advice.startswith("every training sample is classified correctly")
-    smallest = FullBatch(X, y).smallest_weights(model.theta)
-    np.testing.assert_allclose(model.theta, smallest, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("d", "n", "tol"), [(5, 1, 1e-6), (50, 20, 1e-8), (300, 150, 1e-12)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_few_samples_resume_bit_for_bit_from_each_record(tmp_path, d, n, tol, dtype):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((d, n)).astype(dtype), rng.integers(0, 3, n)
+
+    def run(number=None):
+        model = SoftmaxRegression(d, 3, dtype=dtype, seed=1)
+        trainer = FullBatchTrainer(model, FullBatch(X, y, 0.1, threads=1), tol=tol)
+        if number is not None:
+            trainer.resume(tmp_path / str(number))
+        trainer.on_step = lambda it: number or it.save_checkpoint(tmp_path / str(len(it.history)))
+        trainer.fit()
+        return trainer
+
+    whole = run()
+    assert len(whole.history) > 1
+    for number in range(1, len(whole.history) + 1):
+        again = run(number)
+        assert (len(again.history), again.reason) == (len(whole.history), whole.reason)
+        np.testing.assert_array_equal(again.model.theta, whole.model.theta)
 
 
 def test_the_start_does_not_matter():

@@ -95,10 +95,7 @@ class Units(NamedTuple):
         unit = np.maximum(highest - centre, centre - lowest)
         largest = np.maximum(abs(highest), abs(lowest))
         if not np.isfinite(largest).all() or not largest.max(initial=0.0) < 1e150:
-            raise InputError(
-                "X: expected features whose squares fit float64, got larger ones; divide them by "
-                "their standard deviation"
-            )
+            raise _squares_overflow()
         errors = 4 * float(np.finfo(np.float64).eps) * largest
         unit = np.where(unit > np.maximum(errors, 1e-150), unit, 1.0)
         return cls(scale, centre, unit, largest, errors / unit, number)
@@ -115,6 +112,13 @@ class Units(NamedTuple):
         sizes = np.abs(theta).astype(np.float64)
         largest = (sizes[:, :-1] @ self.largest + sizes[:, -1]).max()
         return 4 * float(np.finfo(theta.dtype).eps) * float(largest)
+
+
+def _squares_overflow() -> InputError:
+    return InputError(
+        "X: expected features whose squares fit float64, got larger ones; divide them by their "
+        "standard deviation"
+    )
 
 
 def _ranges(samples: Samples, workspace: Workspace, scale: float, centre: Floats) -> Ranges:
@@ -324,6 +328,8 @@ class Span(NamedTuple):
         """Return coordinates for fewer samples than features."""
         deviations, centre = _all_deviations(store, scale)
         products = deviations.T @ deviations
+        if not np.isfinite(products).all():
+            raise _squares_overflow()
         # Where the mean had rounding errors, without them.
         products -= products.mean(axis=0)
         products -= products.mean(axis=1)[:, None]

@@ -88,9 +88,9 @@ class _Stack:
     def multiply(self, theta: Floats, product: Floats, out: Floats) -> None:
         """Write the logits ``s W X + b`` to ``out``, by way of ``product``."""
         columns = self.X.transpose(0, 2, 1)
-        if self.is_pair:
+        if self.is_pair and np.isfinite(difference := theta[1:] - theta[:1]).all():
             out[:, 0] = 0.0
-            theta, product, out = theta[1:] - theta[:1], product[:, 1:], out[:, 1:]
+            theta, product, out = difference, product[:, 1:], out[:, 1:]
         if self.has_ones:
             np.matmul(theta, columns, out=product)
             np.multiply(product, self.scale, out=out)

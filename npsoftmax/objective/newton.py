@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from npsoftmax import lbfgs
 from npsoftmax._threads import blas_threads
-from npsoftmax.objective.coordinates import MAX_COLUMNS, Coordinates, blocks_of
+from npsoftmax.objective.coordinates import Coordinates, blocks_of
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.preconditioner import factor_inverse
 from npsoftmax.objective.samples import Samples, SampleStore, add
@@ -47,6 +47,8 @@ Result = TypeVar("Result")
 # The largest number of rows of the Hessian, and of multiplications for it: milliseconds where this
 # is the whole method, half a second where it finishes what another one has begun.
 MAX_ROWS, MAX_WORK, MAX_WORK_TO_FINISH = 2000, 100_000_000, 5_000_000_000
+# Above this number the eigenvectors of the products of the samples cost more than they save.
+MAX_SPAN_SAMPLES = 600
 # The end: no logit changes by more than this, or than the bound on rounding errors, which exceeds
 # the errors of the probabilities by a factor of 30 or so.
 MAX_CHANGE, MAX_DECREMENT = 1e-8, 1e-9
@@ -78,8 +80,8 @@ def suits(k: int, store: SampleStore, l2: float, to_finish: bool) -> bool:
 def suits_span(k: int, store: SampleStore, l2: float, to_finish: bool) -> bool:
     """Whether the span of the samples saves more than it costs, or Newton's method can finish."""
     n, d = store.summary.num_samples, store.summary.num_inputs
-    is_short = n <= d and (l2 > 0 or d > MAX_COLUMNS)
-    return is_short and (2 * n <= d or _is_quick(k, n, n, to_finish))
+    saves = 2 * n <= d and n <= MAX_SPAN_SAMPLES
+    return l2 > 0 and n <= d and (saves or _is_quick(k, n, n, to_finish))
 
 
 def _is_quick(k: int, n: int, rows: int, to_finish: bool) -> bool:
