@@ -43,7 +43,7 @@ class _BlasThreads:
         with self._lock:
             if self._before is None:
                 self._allowed = _current()
-                self._before = [library.get_num_threads() for library in _blas()]
+                self._before = _numbers()
             self._inside[me] = count
             self._apply()
 
@@ -81,9 +81,12 @@ def _blas() -> Any:
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
+def _numbers() -> list[int]:
+    return [library.get_num_threads() for library in _blas()]
+
+
 def _current() -> int | None:
-    numbers: list[int] = [library.get_num_threads() for library in _blas()]
-    return max(numbers, default=None)
+    return max(_numbers(), default=None)
 
 
 @cache
