@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from npsoftmax import lbfgs
 from npsoftmax.lbfgs import Reason
 from npsoftmax.objective import FullBatch
+from npsoftmax.objective.coordinates import Span
 from npsoftmax.objective.newton import Newton
 from npsoftmax.objective.separation import Separation
 
@@ -106,7 +107,7 @@ class Solver:
 
     def _solve_in_span(self, theta: NDArray[Any]) -> tuple[NDArray[Any], Reason | None]:
         """Return a solution from these parameters, and why it ends; None if it is a long way."""
-        span, problem = self.problem.in_span()
+        span, problem = self._in_span
         curvatures = span.squares() / (self.k * problem.summary.num_samples) + problem.l2
         # Where they are alike, L-BFGS needs no preconditioner, and Newton's method costs more.
         alike = curvatures.max(initial=0.0) <= MAX_RATIO * curvatures.min(initial=np.inf)
@@ -121,6 +122,10 @@ class Solver:
             if state.history[-1].iteration < MAX_SPAN_ITERATIONS:
                 reason = solver.end_without_descent(state)
         return span.leave(state.x).astype(theta.dtype), reason
+
+    @cached_property
+    def _in_span(self) -> tuple[Span, FullBatch]:
+        return self.problem.in_span()
 
     def _quasi_newton(self, state: lbfgs.State) -> Iterator[lbfgs.State]:
         """Yield the states of L-BFGS, which makes a preconditioner once it is worth its cost."""
