@@ -565,5 +565,7 @@ def _restore(arrays: dict[str, NDArray[Any]], kind: str, **settings: Any) -> Fea
     cells, mirror, divisor = (settings.pop(name) for name in ("cells", "mirror", "divisor"))
     if type(mirror) is not bool or type(divisor) is not float or not 0 < divisor < np.inf:
         raise TypeError(f"mirror {mirror!r:.80}, divisor {divisor!r:.80}")
+    if settings:
+        raise ValueError(f"unknown entries {', '.join(settings):.80}")
     shape = height, width, colours
     return Patches(shape, cells=as_count(cells, "cells"), mirror=mirror, divisor=divisor, **arrays)
