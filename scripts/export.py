@@ -103,6 +103,7 @@ def about(model: "npsoftmax.SoftmaxRegression") -> dict[str, Any]:
     """Return the facts that hold for every format."""
     return {
         "num_inputs": model.num_inputs,
+        "num_features": model.num_features,
         "num_outputs": model.num_outputs,
         "dtype": str(model.theta.dtype),
         "pixel_scale": model.pixel_scale,
@@ -120,13 +121,15 @@ def uses(model: "npsoftmax.SoftmaxRegression") -> dict[str, list[str]]:
         graph_input = (
             f"pixels: uint8 (N, {d}), as they are; times {model.pixel_scale!r} in the graph"
         )
+    if model.features is not None:
+        scaling = f"{model.num_features:,} features, computed from {scaling}"
     return {
         "onnx": [
             f"input    {graph_input}",
             f"outputs  label: int64 (N,), probabilities: {dtype} (N, {k})",
         ],
         "safetensors": [
-            f"tensors  weight: {dtype} ({k}, {d}), bias: {dtype} ({k},)",
+            f"tensors  weight: {dtype} ({k}, {model.num_features}), bias: {dtype} ({k},)",
             f"input    {scaling}",
         ],
         "html": ["opens in a browser, without a server or a network"],
