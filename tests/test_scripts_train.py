@@ -56,7 +56,7 @@ def test_whole_run(train, tmp_path):
     assert summary["versions"]["numpy"] == np.__version__
     assert summary["settings"]["batch_size"] == 64
     assert summary["blas"][0]["internal_api"]
-    assert set(summary["seconds"]) == {"load", "train"}
+    assert set(summary["seconds"]) == {"load", "features", "train"}
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.classes[9] == "Ankle boot"
     assert model.pixel_scale == 1 / 255
@@ -100,7 +100,7 @@ def test_an_interruption_of_the_drawing_loses_the_picture_alone(train_process, t
 
 
 def test_json_and_quiet(train, tmp_path):
-    process = train(*SMALL, "--run-dir", "a", "--json", "--mirror", "http://me:secret@127.0.0.1:1/")
+    process = train(*SMALL, "--run-dir", "a", "--json", "--mirror-url", "http://me:secret@127.0.0.1:1/")
     (line,) = process.stdout.splitlines()
     result = json.loads(line)
     assert result["run_dir"] == "a"
@@ -352,7 +352,7 @@ def test_a_run_folder_may_be_a_link_to_one_that_is_not_there_yet(train, tmp_path
         (["--dataset", "mnist"], {}),
         (["--data-dir", "."], {}),
         (["--data-dir", ""], {}),
-        (["--mirror", "http://127.0.0.1:9/"], {}),
+        (["--mirror-url", "http://127.0.0.1:9/"], {}),
         ([], {"NPSOFTMAX_DATA": "elsewhere"}),
     ],
 )
@@ -361,7 +361,7 @@ def test_data_that_were_named_and_are_missing_exit_3_with_the_ways_out(train, fl
     assert (process.returncode, process.stdout) == (3, "")
     first, ways, causes = process.stderr.splitlines()
     assert re.fullmatch(r"train.py: error: \S*mnist: 4 files are not on this machine, .*", first)
-    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror", "go online"))
+    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror-url", "go online"))
     digest = "440fcabf" if "mnist" in flags else "346e55b9"
     assert len(first + ways) < 280 and digest in causes and "; put " in causes
 
@@ -373,7 +373,7 @@ def test_without_network_and_data_it_warns_in_three_lines_and_trains_on_garments
     assert max(map(len, (missing, instead, ways))) < 300
     assert "fashion-mnist: 4 files are not on this machine, and the network is not used" in missing
     assert "garments instead" in instead and "not comparable" in instead
-    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror", "fetch.py fash"))
+    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror-url", "fetch.py fash"))
     assert process.stdout.startswith("data set  garments: 10240 training")
 
 

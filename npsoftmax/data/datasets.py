@@ -184,6 +184,8 @@ class Dataset:
     pixel_scale, framing : float or None, str or None
         For :class:`npsoftmax.SoftmaxRegression`: the factor of pixels, and how the items were
         placed in the images. None if the samples are not images.
+    shape : tuple of int or None
+        Height and width of the images, for :meth:`npsoftmax.features.Patches.fit`.
 
     Examples
     --------
@@ -205,6 +207,7 @@ class Dataset:
     origin: str = ""
     pixel_scale: float | None = None
     framing: str | None = None
+    shape: tuple[int, ...] | None = None
 
 
 def load(
@@ -424,7 +427,7 @@ def _missing_error(
     return kind(
         f"{source.name}: {what} {state}, {failed}\n"
         "name a folder that has them by --data-dir or NPSOFTMAX_DATA (in Python: data_dir), or an "
-        f"address by --mirror (mirrors){'; or go online' * (cause == 'offline')}\n"
+        f"address by --mirror-url (mirrors){'; or go online' * (cause == 'offline')}\n"
         f"{'; '.join([*reasons, cause])}; put {files} into {quoted(home)}"
     )
 
@@ -480,10 +483,11 @@ def _dataset(
 ) -> Dataset:
     """Return the data set of four IDX arrays: images as columns, labels as int64."""
     X = [arrays[f"{part}-images"] for part in ("train", "test")]
+    shape = X[0].shape[1:]
     X_train, X_test = (images.reshape(len(images), -1).T for images in X)
     y_train, y_test = (arrays[f"{part}-labels"].astype(np.int64) for part in ("train", "test"))
     return Dataset(
-        name, classes, X_train, y_train, X_test, y_test, sha256, origin, 1 / 255, framing
+        name, classes, X_train, y_train, X_test, y_test, sha256, origin, 1 / 255, framing, shape
     )
 
 
