@@ -76,8 +76,7 @@ def learn(
 
     if args.features == "pixels":
         return None
-    assert shape is not None  # every data set of images has one
-    patches = Patches.fit(X, shape, mirror=args.mirror, seed=args.seed)
+    patches = Patches.fit(X, shape or (28, 28), mirror=args.mirror, seed=args.seed)
     if args.features == "patches":
         return patches
     some = X[:, :: -(-X.shape[1] // FOURIER_IMAGES)]

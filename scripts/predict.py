@@ -89,8 +89,8 @@ def check_pixels(model: "npsoftmax.SoftmaxRegression", path: str) -> None:
     if side * side != model.num_inputs or (side != 28 and model.framing not in AS_THEY_ARE):
         raise ShapeError(
             f"{quoted(path)}: expected a model of {PIXELS} inputs, 28x28 pixels, or one of square "
-            f'images with the framing "whole" or "square", got one of {model.num_inputs} inputs with the '
-            f"framing {model.framing}; name one that was trained on such images"
+            f'images with the framing "whole" or "square", got one of {model.num_inputs} inputs '
+            f"with the framing {model.framing}; name one that was trained on such images"
         )
     if model.pixel_scale is None:
         raise InputError(

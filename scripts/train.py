@@ -160,7 +160,7 @@ def check_numbers(args: argparse.Namespace) -> None:
 
 
 def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
-    """Load the data; if neither they nor a place of them were named, fall back to the drawn ones."""
+    """Load the data; if neither they nor a place were named, fall back to the drawn ones."""
     if args.data is not None:
         return image_features.load_photographs(args)
     named = args.data_dir, args.dataset, args.offline, os.environ.get("NPSOFTMAX_DATA") or None
