@@ -306,7 +306,9 @@ def load(args: argparse.Namespace, name: str) -> "npsoftmax.Dataset":
     """Load a data set according to the data flags, with a progress bar on a terminal."""
     import npsoftmax
 
-    return npsoftmax.load(name, args.data_dir, args.mirror_url, args.offline, progress=wants_bar(args))
+    return npsoftmax.load(
+        name, args.data_dir, args.mirror_url, args.offline, progress=wants_bar(args)
+    )
 
 
 def wants_bar(args: argparse.Namespace) -> bool:

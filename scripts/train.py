@@ -492,9 +492,7 @@ def advice_to_resume(solver: Solver, folder: Path) -> Iterator[None]:
     """After a signal or the loss of a cluster, keep the progress and say how to resume."""
     trainer = solver.trainer
     named = "" if solver.args.data else f" and --dataset {solver.data.name}"
-    how = (
-        f"with the same flags{named} --resume --run-dir {quoted(folder)}"
-    )
+    how = f"with the same flags{named} --resume --run-dir {quoted(folder)}"
     try:
         yield
     except InterruptionError as error:

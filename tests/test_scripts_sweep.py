@@ -192,7 +192,7 @@ def test_everything_diverged(compare):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "expected what to compare, lr or batch-size, got none; for example"),
+        ([], "expected what to compare, lr, batch-size or l2, got none; for example"),
         (["epochs"], "invalid choice: 'epochs'"),
         (["lr", "--lr", "0"], "expected a positive learning rate, got '0'"),
         (["lr", "--lr", "inf"], "expected a positive learning rate, got 'inf'"),

@@ -100,7 +100,9 @@ def test_an_interruption_of_the_drawing_loses_the_picture_alone(train_process, t
 
 
 def test_json_and_quiet(train, tmp_path):
-    process = train(*SMALL, "--run-dir", "a", "--json", "--mirror-url", "http://me:secret@127.0.0.1:1/")
+    process = train(
+        *SMALL, "--run-dir", "a", "--json", "--mirror-url", "http://me:secret@127.0.0.1:1/"
+    )
     (line,) = process.stdout.splitlines()
     result = json.loads(line)
     assert result["run_dir"] == "a"
@@ -373,7 +375,9 @@ def test_without_network_and_data_it_warns_in_three_lines_and_trains_on_garments
     assert max(map(len, (missing, instead, ways))) < 300
     assert "fashion-mnist: 4 files are not on this machine, and the network is not used" in missing
     assert "garments instead" in instead and "not comparable" in instead
-    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror-url", "fetch.py fash"))
+    assert all(
+        way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror-url", "fetch.py fash")
+    )
     assert process.stdout.startswith("data set  garments: 10240 training")
 
 

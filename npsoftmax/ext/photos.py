@@ -239,9 +239,7 @@ def _photo(image: Image.Image, framing: str | None, side: int) -> Photo:
     if framing not in (*FRAMINGS, None):
         raise InputError(f"framing: expected one of {', '.join(FRAMINGS)} or None, got {framing!r}")
     if side != SIDE and framing not in AS_THEY_ARE:
-        raise InputError(
-            f"side: expected {SIDE} unless framing is 'whole' or 'square', got {side}"
-        )
+        raise InputError(f"side: expected {SIDE} unless framing is 'whole' or 'square', got {side}")
     factor = -(-max(image.size) // WORKING_SIDE)
     shown = image.reduce(factor) if factor > 1 else image
     grey = np.asarray(shown.convert("L"))
