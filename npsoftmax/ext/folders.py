@@ -148,23 +148,14 @@ def read_folder(
     _check_classes(path, list(files), classes)
     labelled = [(file, names.index(name)) for name, found in files.items() for file in found]
 
-    def read(file: str) -> NDArray[np.uint8] | CorruptFileError:
-        try:
-            return photos.read(file, FRAMING, side).pixels[:, 0]
-        except CorruptFileError as error:
-            return error
-
     columns, labels = [], []
-    with blas_threads(1), ThreadPoolExecutor(cores()) as pool:
-        results = pool.map(read, [file for file, _ in labelled])
-        for result, (_, label) in zip(results, labelled, strict=True):
-            if on_photo is not None:
-                on_photo(1)
-            if isinstance(result, CorruptFileError):
-                warnings.warn(f"left out: {result}", InputWarning, stacklevel=2)
-                continue
-            columns.append(result)
-            labels.append(label)
+    results = _read_all([file for file, _ in labelled], side, on_photo)
+    for result, (_, label) in zip(results, labelled, strict=True):
+        if isinstance(result, CorruptFileError):
+            warnings.warn(f"left out: {result}", InputWarning, stacklevel=2)
+            continue
+        columns.append(result)
+        labels.append(label)
     missing = [name for name in files if names.index(name) not in labels]
     if missing:
         raise CorruptFileError(
@@ -172,6 +163,27 @@ def read_folder(
             f"none in {', '.join(map(quoted, missing))}; replace the files, or remove the folder"
         )
     return names, np.array(columns, np.uint8).T, np.array(labels, np.int64)
+
+
+def _read_all(
+    files: Sequence[str], side: int, on_photo: Callable[[int], None] | None
+) -> list[NDArray[np.uint8] | CorruptFileError]:
+    """Return the pixels of each file, or the error of a damaged one."""
+
+    def read(file: str) -> NDArray[np.uint8] | CorruptFileError:
+        try:
+            return photos.read(file, FRAMING, side).pixels[:, 0]
+        except CorruptFileError as error:
+            return error
+
+    results = []
+    with warnings.catch_warnings(), blas_threads(1), ThreadPoolExecutor(cores()) as pool:
+        photos.filter_warnings()  # every thread does so, and they share the filters
+        for result in pool.map(read, files):
+            results.append(result)
+            if on_photo is not None:
+                on_photo(1)
+    return results
 
 
 def _folders(path: str | os.PathLike[str]) -> list[str]:

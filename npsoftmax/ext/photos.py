@@ -295,8 +295,7 @@ def _decoding(path: str | os.PathLike[str], size: int = 0) -> Iterator[None]:
     name, known = quoted(path), f"an image ({', '.join(FORMATS)})"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about damage that Pillow can repair
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            filter_warnings()
             yield
     except NpsoftmaxError as error:
         raise CorruptFileError(f"{name}: {error}") from error
@@ -312,6 +311,12 @@ def _decoding(path: str | os.PathLike[str], size: int = 0) -> Iterator[None]:
         raise CorruptFileError(
             f"{name}: expected {known}, got a damaged one: {error!r:.200}; save it again"
         ) from error
+
+
+def filter_warnings() -> None:
+    """Ignore damage that Pillow can repair; refuse images that are too large."""
+    warnings.simplefilter("ignore", UserWarning)
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def _decode(data: bytes) -> tuple[Image.Image, object]:
