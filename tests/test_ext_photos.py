@@ -300,7 +300,7 @@ def test_a_square_takes_pictures_of_any_shape(size):
 def test_other_framings_and_sides_are_refused():
     with pytest.raises(InputError, match=r"framing: expected one of bounding-box, .* got 'box'"):
         photos.look(bar(), "box")
-    with pytest.raises(InputError, match="side: expected 28 unless framing is .*, got 8"):
+    with pytest.raises(InputError, match=r"side: expected 28 unless framing is .*, got 8"):
         photos.look(bar(), BY_MASS, side=8)
     with pytest.raises(InputError, match="side: expected a whole number of at least 1, got 0"):
         photos.look(bar(), "whole", side=0)
