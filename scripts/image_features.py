@@ -54,6 +54,12 @@ def complete(args: argparse.Namespace) -> None:
         args.features = "patches" if photographs else "pixels"
     if args.features == "pixels" and args.mirror:
         raise InputError("--mirror: expected it with --features patches, got pixels; leave it out")
+    distributed = getattr(args, "workers", None) or getattr(args, "scheduler", None)
+    if distributed and (photographs or args.features != "pixels"):
+        raise InputError(
+            "--workers and --scheduler: expected the pixels of a data set, got photographs or "
+            "other features; leave the cluster out, one machine takes less than a minute"
+        )
     if args.mirror is None:
         args.mirror = photographs and args.features != "pixels"
 

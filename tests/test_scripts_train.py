@@ -273,6 +273,90 @@ def test_a_run_of_the_other_solver_is_refused(train):
         assert f"expected a run with --solver {other}, got one with" in one_line(process, 2)
 
 
+# Features and photographs
+
+PATCHES = ["--dataset", "garments", "--features", "patches", "--limit", "400"]
+
+
+def test_whole_run_on_patches(train, tmp_path):
+    process = train(*PATCHES, "--run-dir", "run")
+    assert (process.returncode, process.stderr) == (0, "")
+    lines = process.stdout.splitlines()
+    assert re.fullmatch(r"features  patches: 1600 for each image; \d+\.\d s, 15 MB", lines[2])
+    assert lines[4].startswith("training  L-BFGS on all samples") and "l2=7.5e-05" in lines[4]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["settings"]["l2"] == 7.5e-05 and summary["settings"]["solver"] == "lbfgs"
+    assert summary["seconds"]["features"] > 0 and summary["test_acc"] > 0.8
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    assert model.num_features == 1600 and model.num_inputs == 784
+    data = datasets.load("garments")
+    accuracy = (model.predict(data.X_test) == data.y_test).mean()
+    assert accuracy == pytest.approx(summary["test_acc"])
+    assert model.novelty(data.X_train[:, :200]).max() < 2
+
+
+def test_mirror_images_and_fourier_features_are_in_the_model(train, tmp_path):
+    flags = ["--features", "patches+fourier", "--mirror", "--limit", "100"]
+    process = train(*PATCHES, *flags, "--max-iterations", "1", "--run-dir", "run")
+    assert "patches+fourier: 4096 for each image, of images and their mirror" in process.stdout
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    images = datasets.load("garments").X_test[:, :3]
+    mirrored = images.reshape(28, 28, 3)[:, ::-1].reshape(784, 3)
+    np.testing.assert_allclose(model(images), model(mirrored), atol=1e-5)
+
+
+def test_minibatches_take_features_too(train, tmp_path):
+    process = train(*PATCHES, "--solver", "sgd", "--epochs", "1", "--run-dir", "run", "--quiet")
+    assert process.returncode == 0, process.stderr
+    assert SoftmaxRegression.load(tmp_path / "run" / "model.npz").num_features == 1600
+
+
+def test_a_run_on_features_resumes_bit_for_bit_and_with_no_other_features(train, tmp_path):
+    assert train(*PATCHES, "--run-dir", "whole").returncode == 0
+    for number in ("2", "1000"):
+        resume = ["--resume"] if number == "1000" else []
+        process = train(*PATCHES, "--max-iterations", number, "--run-dir", "run", *resume)
+        assert process.returncode == 0, process.stderr
+    assert told(tmp_path / "run") == told(tmp_path / "whole")
+    assert same_model(tmp_path / "run", tmp_path / "whole")
+    process = train(*PATCHES, "--mirror", "--run-dir", "run", "--resume")
+    assert "features" in one_line(process, 2)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Cats are upright bars, dogs lying ones."""
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    for kind, size in (("cat", (6, 30)), ("dog", (30, 6))):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for number in range(30):
+            picture = image.new("RGB", (60, 40), (200, 180, 160))
+            x, y = rng.integers(0, (60 - size[0], 40 - size[1]))
+            picture.paste((20, 40, 60), (x, y, x + size[0], y + size[1]))
+            picture.save(tmp_path / "pets" / kind / f"{number}.png")
+    return tmp_path / "pets"
+
+
+def test_whole_run_on_photographs(train, pets, tmp_path):
+    (pets / "cat" / "damaged.jpg").write_bytes(b"no picture")
+    process = train("--data", pets, "--run-dir", "run")
+    assert process.returncode == 0
+    (warning,) = process.stderr.splitlines()
+    assert warning.startswith("train.py: warning: left out: ") and "damaged.jpg" in warning
+    lines = process.stdout.splitlines()
+    assert lines[0] == "data set  pets: 54 training and 6 test images, 2 classes"
+    assert "32x32 pixels, 10% of each class held out, seed 0" in lines[1]
+    assert "patches: 1600 for each image, of images and their mirror images" in lines[2]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_acc"] == 1
+    assert summary["settings"]["data"] == str(pets) and summary["settings"]["mirror"] is True
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    assert model.framing == "square" and model.classes == ("cat", "dog")
+    again = train("--data", pets, "--run-dir", "run", "--resume")
+    assert "nothing is left to train" in again.stdout or again.returncode == 0
+
+
 # Errors
 
 
@@ -282,6 +366,11 @@ def test_a_run_of_the_other_solver_is_refused(train):
         (["--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments, got 'cifar'"),
         (["--dataset", ""], "got ''"),
         ([*SMALL, "--lr", "-1"], "expected a finite eta >= 0, got -1.0"),
+        ([*SMALL, "--held-out", "0.2"], "--held-out: expected it with --data"),
+        ([*SMALL, "--data", "x"], "--data: expected it without --dataset"),
+        ([*SMALL, "--mirror"], "--mirror: expected it with --features patches, got pixels"),
+        (["--data", "none"], "cannot read none: No such file or directory"),
+        ([*PATCHES, "--workers", "2"], "--workers and --scheduler: expected the pixels of a data"),
         ([*SMALL, "--l2", "nan"], "l2: expected a number of at least 0"),
         ([*CONVEX, "--tol", "nan"], "tol: expected a number of at least 0"),
         ([*CONVEX, "--lr", "0.1"], "--lr: expected with --solver sgd"),

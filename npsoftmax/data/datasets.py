@@ -161,6 +161,7 @@ def class_names(name: str) -> tuple[str, ...]:
 
 
 NAMES = (*DATASETS, "garments")
+SHAPE = (28, 28)  # of all their images
 # Number of images, and seed. 40 batches of 256: a short last batch would favour one of two similar
 # classes.
 _GARMENTS = {"train": (10_240, 0), "test": (2_000, 1)}
@@ -483,11 +484,10 @@ def _dataset(
 ) -> Dataset:
     """Return the data set of four IDX arrays: images as columns, labels as int64."""
     X = [arrays[f"{part}-images"] for part in ("train", "test")]
-    shape = X[0].shape[1:]
     X_train, X_test = (images.reshape(len(images), -1).T for images in X)
     y_train, y_test = (arrays[f"{part}-labels"].astype(np.int64) for part in ("train", "test"))
     return Dataset(
-        name, classes, X_train, y_train, X_test, y_test, sha256, origin, 1 / 255, framing, shape
+        name, classes, X_train, y_train, X_test, y_test, sha256, origin, 1 / 255, framing, SHAPE
     )
 
 
