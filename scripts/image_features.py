@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RECIPES = ("pixels", "patches", "patches+fourier")
 # The penalty that leaves the weights a prior of the same width, whatever the number of images is:
 # l2 = PRIOR / n was best, or within a tenth of the error of the best, on held-out training images.
-PRIOR = {"pixels": 0.0, "patches": 0.03, "patches+fourier": 0.03}
+PRIOR = {"pixels": 0.0, "patches": 0.015, "patches+fourier": 0.015}
 FOURIER_IMAGES = 2_000  # whose mean and spread the Fourier features are fitted to
 
 

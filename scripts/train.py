@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         help="minibatches (sgd, default for pixels), or all samples to the exact optimum (lbfgs, "
         "default for other features)")  # fmt: skip
     training.add_argument("--l2", type=float,
-        help="weight of the penalty on W; default 0 for pixels, 0.03 / number of training images "
+        help="weight of the penalty on W; default 0 for pixels, 0.015 / number of training images "
         "for other features")  # fmt: skip
     training.add_argument("--seed", type=command_line.natural, default=0, metavar="N",
         help="seed of the initial weights, of the batch order, of the features and of the part of "

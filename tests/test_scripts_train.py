@@ -283,9 +283,9 @@ def test_whole_run_on_patches(train, tmp_path):
     assert (process.returncode, process.stderr) == (0, "")
     lines = process.stdout.splitlines()
     assert re.fullmatch(r"features  patches: 1600 for each image; \d+\.\d s, 15 MB", lines[2])
-    assert lines[4].startswith("training  L-BFGS on all samples") and "l2=7.5e-05" in lines[4]
+    assert lines[4].startswith("training  L-BFGS on all samples") and "l2=3.8e-05" in lines[4]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["settings"]["l2"] == 7.5e-05 and summary["settings"]["solver"] == "lbfgs"
+    assert summary["settings"]["l2"] == 3.8e-05 and summary["settings"]["solver"] == "lbfgs"
     assert summary["seconds"]["features"] > 0 and summary["test_acc"] > 0.8
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.num_features == 1600 and model.num_inputs == 784
