@@ -177,11 +177,7 @@ class SoftmaxRegression:
         >>> SoftmaxRegression(2, 3).extract([[1.0], [2.0]]).tolist()
         [[1.0], [2.0]]
         """
-        X = self._as_input(X)
-        if self.features is None:
-            return X
-        scale = self.input_scale(X.dtype)
-        return self.features(X, scale=scale, threads=threads, on_block=on_block)
+        return self._extract(self._as_input(X), threads, on_block)
 
     def logits(self, X: ArrayLike) -> NDArray[Any]:
         r"""Compute the logits :math:`Z = (s W X + b) / T` in float64 and round them once.
@@ -215,7 +211,7 @@ class SoftmaxRegression:
                 Z = np.empty((self.num_outputs, X.shape[1]), order="F")
                 # In parts, so that all features never are in memory.
                 for block in _parts(X.shape[1]):
-                    affine(theta, self.extract(X[:, block]), out=Z[:, block])
+                    affine(theta, self._extract(X[:, block]), out=Z[:, block])
             Z = Z.astype(self.theta.dtype, copy=False)
         if not np.isfinite(Z).all():
             raise InputError(
@@ -380,7 +376,7 @@ class SoftmaxRegression:
         X, y = as_samples(X, y, self.num_inputs, self.num_outputs)
         check_pixels(self, Range.of(X))
         some = choose_evenly(y)
-        X = self.extract(X.T[some].T)
+        X = self._extract(X.T[some].T)
         self.class_means = ClassMeans.fit(X, y[some], self.num_outputs, self.input_scale(X.dtype))
 
     def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -405,7 +401,7 @@ class SoftmaxRegression:
             )
         novelty = np.empty(X.shape[1])
         for block in _parts(X.shape[1]):
-            A = self.extract(X[:, block])
+            A = self._extract(X[:, block])
             novelty[block] = self.class_means.novelty(A, self.input_scale(A.dtype))
         return novelty
 
@@ -478,6 +474,17 @@ class SoftmaxRegression:
         columns = as_columns(X, self.num_inputs)
         check_pixels(self, Range.of(columns))
         return columns
+
+    def _extract(
+        self,
+        columns: NDArray[Any],
+        threads: int | None = None,
+        on_block: Callable[[int], None] | None = None,
+    ) -> NDArray[Any]:
+        if self.features is None:
+            return columns
+        scale = self.input_scale(columns.dtype)
+        return self.features(columns, scale=scale, threads=threads, on_block=on_block)
 
     def _check_class_means(self, class_means: ClassMeans) -> None:
         shape = self.num_features, self.num_outputs

@@ -253,7 +253,10 @@ class FullBatchTrainer:
             return lbfgs.begin(evaluate, centred, known, evaluations=2)
         starts_small = problem.summary.num_samples >= FEW_SAMPLES
         choice = problem.choose_preconditioner(k)
-        if not starts_small and (choice.passes_without > 0 or choice.is_shared):
+        begins_here = choice.is_at_zeros or (
+            not starts_small and (choice.passes_without > 0 or choice.is_shared)
+        )
+        if begins_here:
             return lbfgs.begin(evaluate, start, known, evaluations=1 + (known is None))
         found, passes = _fit_part(problem, start)
         at_found = evaluate(found)
