@@ -82,7 +82,9 @@ def learn(
 
     if args.features == "pixels":
         return None
-    patches = Patches.fit(X, shape or (28, 28), mirror=args.mirror, seed=args.seed)
+    shape = shape or (28, 28)
+    size = round(6 / 28 * shape[0])  # of a patch: 10 pixels of 48
+    patches = Patches.fit(X, shape, size=size, mirror=args.mirror, seed=args.seed)
     if args.features == "patches":
         return patches
     some = X[:, :: -(-X.shape[1] // FOURIER_IMAGES)]

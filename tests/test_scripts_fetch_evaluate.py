@@ -106,8 +106,8 @@ def photographs(tmp_path, model):
         (tmp_path / "sky" / kind).mkdir(parents=True)
         for number in range(10):
             image.new("L", (40, 30), grey + number).save(tmp_path / "sky" / kind / f"{number}.png")
-    trained = SoftmaxRegression(1024, 2, classes=("day", "night"), pixel_scale=1 / 255)
-    trained.theta[:] = [[1] * 1024 + [-512], [0] * 1025]
+    trained = SoftmaxRegression(2304, 2, classes=("day", "night"), pixel_scale=1 / 255)
+    trained.theta[:] = [[1] * 2304 + [-1152], [0] * 2305]
     trained.framing = "square"
     trained.save(model)
     return tmp_path / "sky"

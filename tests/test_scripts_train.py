@@ -346,7 +346,7 @@ def test_whole_run_on_photographs(train, pets, tmp_path):
     assert warning.startswith("train.py: warning: left out: ") and "damaged.jpg" in warning
     lines = process.stdout.splitlines()
     assert lines[0] == "data set  pets: 54 training and 6 test images, 2 classes"
-    assert "32x32 pixels, 10% of each class held out, seed 0" in lines[1]
+    assert "48x48 pixels, 10% of each class held out, seed 0" in lines[1]
     assert "patches: 1600 for each image, of images and their mirror images" in lines[2]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["test_acc"] == 1

@@ -26,7 +26,7 @@ from npsoftmax.files import quoted
 
 __all__ = ["SIDE", "find_parts", "load_folder", "read_folder"]
 
-SIDE, FRAMING = 32, "square"
+SIDE, FRAMING = 48, "square"
 # What the folders of a data set that is split already are called.
 TRAINING, HELD_OUT = ("train", "training"), ("validation", "valid", "val", "test", "testing")
 
@@ -68,7 +68,7 @@ def load_folder(
     ...         Image.new("L", (40, 30), grey + number).save(f"photos/{kind}/{number}.png")
     >>> data = load_folder("photos", held_out=0.2)
     >>> data.classes, data.X_train.shape, data.y_test
-    (('day', 'night'), (1024, 8), array([0, 1]))
+    (('day', 'night'), (2304, 8), array([0, 1]))
     """
     training, testing = find_parts(path)
     classes, X, y = read_folder(training, side, on_photo=on_photo)
