@@ -239,7 +239,7 @@ class Patches(FeatureMap):
         shape : sequence of int
             Height and width of the images, and colours if there are several.
         scale : float
-            The factor applied to the pixels.
+            The factor applied to integers; floats are used as they are.
         filters, size, cells : int
             Number of filters, side of a patch, windows along each side. There are
             ``cells * cells * filters`` features.
@@ -248,18 +248,21 @@ class Patches(FeatureMap):
         seed : int
             Seed of the draws.
         """
-        height, width, colours = (*shape, 1)[:3]
-        X = as_columns(X, height * width * colours)
+        size, filters, cells = (
+            as_count(value, name)
+            for value, name in ((size, "size"), (filters, "filters"), (cells, "cells"))
+        )
+        sides = _as_sides(shape, max(size, cells))
+        X = as_columns(X, math.prod(sides))
         if X.shape[1] == 0:
             raise InputError("X: expected images to learn from, got none")
-        rng = np.random.default_rng(seed)
+        scale = scale if X.dtype.kind in "iu" else 1.0
+        rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
         with blas_threads(1):
-            patches = _draw_patches(X, (height, width, colours), as_count(size, "size"), scale, rng)
-            bank, offsets = _whitened_filters(
-                _normalise(patches), as_count(filters, "filters"), rng
-            )
-        zeros = np.zeros(as_count(cells, "cells") ** 2 * filters, np.float32)
-        raw = cls((height, width, colours), bank, offsets, cells, mirror, zeros, 1.0)
+            patches = _normalise(_draw_patches(X, sides, size, scale, rng))
+            bank, offsets = _whitened_filters(patches, filters, rng)
+        zeros = np.zeros(cells**2 * filters, np.float32)
+        raw = cls(sides, bank, offsets, cells, mirror, zeros, 1.0)
         some = rng.permutation(X.shape[1])[:CENTRE_IMAGES]
         return dataclasses.replace(raw, **_centre(raw(X.T[some].T, scale=scale)))
 
@@ -322,6 +325,18 @@ class _Responses:
         )
         variance = np.maximum(square - np.square(mean), 0)
         return np.asarray(np.sqrt(variance + np.float32(EPSILON**2)))
+
+
+def _as_sides(shape: Sequence[int], least: int) -> tuple[int, int, int]:
+    """Return height, width and colours of images that are large enough."""
+    sides = tuple(as_count(side, "shape") for side in shape)
+    if len(sides) not in (2, 3) or min(sides[:2]) < least:
+        raise ShapeError(
+            f"shape: expected (height, width) of at least {least} pixels for this size and these "
+            f"cells, or (height, width, colours), got {sides}"
+        )
+    height, width, colours = (*sides, 1)[:3]
+    return height, width, colours
 
 
 def _normalise(patches: Floats) -> Floats:
@@ -550,5 +565,7 @@ def _restore(arrays: dict[str, NDArray[Any]], kind: str, **settings: Any) -> Fea
     cells, mirror, divisor = (settings.pop(name) for name in ("cells", "mirror", "divisor"))
     if type(mirror) is not bool or type(divisor) is not float or not 0 < divisor < np.inf:
         raise TypeError(f"mirror {mirror!r:.80}, divisor {divisor!r:.80}")
+    if settings:
+        raise ValueError(f"unknown entries {', '.join(settings):.80}")
     shape = height, width, colours
     return Patches(shape, cells=as_count(cells, "cells"), mirror=mirror, divisor=divisor, **arrays)
