@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from npsoftmax.features import FeatureMap
 
 RECIPES = ("pixels", "patches", "patches+fourier")
-# The penalty that leaves the weights a prior of the same width, whatever the number of images is:
-# l2 = PRIOR / n was best, or within a tenth of the error of the best, on held-out training images.
+# l2 = PRIOR / n is the same prior of the weights for any number n of images. On held-out training
+# images of Fashion-MNIST and of photographs, the best of l2 n were 0.015 and 0.008 to 0.02.
 PRIOR = {"pixels": 0.0, "patches": 0.015, "patches+fourier": 0.015}
 FOURIER_IMAGES = 2_000  # whose mean and spread the Fourier features are fitted to
 

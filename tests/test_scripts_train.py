@@ -275,17 +275,17 @@ def test_a_run_of_the_other_solver_is_refused(train):
 
 # Features and photographs
 
-PATCHES = ["--dataset", "garments", "--features", "patches", "--limit", "400"]
+PATCHES = ["--dataset", "garments", "--features", "patches", "--limit", "500"]
 
 
 def test_whole_run_on_patches(train, tmp_path):
     process = train(*PATCHES, "--run-dir", "run")
     assert (process.returncode, process.stderr) == (0, "")
     lines = process.stdout.splitlines()
-    assert re.fullmatch(r"features  patches: 1600 for each image; \d+\.\d s, 15 MB", lines[2])
-    assert lines[4].startswith("training  L-BFGS on all samples") and "l2=3.8e-05" in lines[4]
+    assert re.fullmatch(r"features  patches: 1600 for each image; \d+\.\d s, 16 MB", lines[2])
+    assert lines[4].startswith("training  L-BFGS on all samples") and "l2=3e-05" in lines[4]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["settings"]["l2"] == 3.8e-05 and summary["settings"]["solver"] == "lbfgs"
+    assert summary["settings"]["l2"] == 3e-05 and summary["settings"]["solver"] == "lbfgs"
     assert summary["seconds"]["features"] > 0 and summary["test_acc"] > 0.8
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.num_features == 1600 and model.num_inputs == 784
@@ -353,8 +353,11 @@ def test_whole_run_on_photographs(train, pets, tmp_path):
     assert summary["settings"]["data"] == str(pets) and summary["settings"]["mirror"] is True
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.framing == "square" and model.classes == ("cat", "dog")
-    again = train("--data", pets, "--run-dir", "run", "--resume")
-    assert "nothing is left to train" in again.stdout or again.returncode == 0
+    resumed = train("--data", pets, "--run-dir", "run", "--resume")
+    assert resumed.returncode == 0 and "resumed   after iteration" in resumed.stdout
+    (pets / "cat" / "0.png").unlink()
+    resumed = train("--data", pets, "--run-dir", "run", "--resume", "--quiet")
+    assert resumed.returncode == 2 and "sha256" in resumed.stderr
 
 
 # Errors
