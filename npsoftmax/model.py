@@ -28,7 +28,7 @@ from npsoftmax.novelty import ClassMeans, choose_evenly
 
 __all__ = ["FRAMINGS", "SoftmaxRegression"]
 
-FRAMINGS = ("bounding-box", "centre-of-mass", "whole")
+FRAMINGS = ("bounding-box", "centre-of-mass", "whole", "square")
 
 
 class SoftmaxRegression:
@@ -56,10 +56,11 @@ class SoftmaxRegression:
         same result. It is 1/255 for the images of :func:`npsoftmax.load`. Without it, numbers of
         every dtype are used as they are. Samples that look as if they were meant otherwise, such
         as floats from 0 to 255, give an :exc:`~npsoftmax.errors.InputWarning`.
-    framing : {"bounding-box", "centre-of-mass", "whole"}, optional
+    framing : {"bounding-box", "centre-of-mass", "whole", "square"}, optional
         How the items were placed in the images: in their bounding box, as in Fashion-MNIST; by
-        their centre of mass, as in MNIST; or as they were, because the whole picture was taken. It
-        is stored for programs that prepare photographs, and does not change a prediction.
+        their centre of mass, as in MNIST; or as they were, because the whole picture was taken,
+        stretched to the shape of the image or in a square. It is stored for programs that prepare
+        photographs, and does not change a prediction.
     features : FeatureMap, optional
         A fixed map of the samples, from :mod:`npsoftmax.features`, which stands before ``W``:
         ``W`` then has a column for each of its ``num_outputs`` features in place of ``d``.

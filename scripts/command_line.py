@@ -55,7 +55,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data-dir", metavar="DIR",
         help="folder with the files of the data set, or with a folder fashion-mnist that has them, "
         "compressed or not; default: $NPSOFTMAX_DATA, else the user's cache folder")  # fmt: skip
-    group.add_argument("--mirror", metavar="URL", action="append", default=[],
+    group.add_argument("--mirror-url", metavar="URL", action="append", default=[],
         help="try this address before the built-in mirrors; may be repeated")  # fmt: skip
     group.add_argument("--offline", action="store_true", default=None,
         help="never open a socket (also set by NPSOFTMAX_OFFLINE=1)")  # fmt: skip
@@ -306,7 +306,9 @@ def load(args: argparse.Namespace, name: str) -> "npsoftmax.Dataset":
     """Load a data set according to the data flags, with a progress bar on a terminal."""
     import npsoftmax
 
-    return npsoftmax.load(name, args.data_dir, args.mirror, args.offline, progress=wants_bar(args))
+    return npsoftmax.load(
+        name, args.data_dir, args.mirror_url, args.offline, progress=wants_bar(args)
+    )
 
 
 def wants_bar(args: argparse.Namespace) -> bool:

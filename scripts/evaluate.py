@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--dataset", metavar="NAME",
         help="fashion-mnist, mnist or garments; default: the one in summary.json next to the "
         "model, else fashion-mnist")  # fmt: skip
+    flags.add_argument("--data", metavar="FOLDER", type=command_line.path,
+        help="photographs in class folders to evaluate on; default: those that train.py --data "
+        "held out")  # fmt: skip
     command_line.add_data_flags(flags)
     pictures = flags.add_argument_group("pictures").add_mutually_exclusive_group()
     pictures.add_argument("--pictures", metavar="DIR", type=command_line.path,
@@ -50,13 +53,12 @@ def evaluate(args: argparse.Namespace) -> None:
     import npsoftmax
 
     model = npsoftmax.SoftmaxRegression.load(args.model)
-    named = trained_on(args.model) if args.dataset is None else args.dataset
-    name = "fashion-mnist" if named is None else named
-    check_fit(model, name, args.model)
-    data = command_line.load(args, name)
+    summary = read_summary(args.model)
+    named = summary.get("dataset") if args.dataset is None else args.dataset
+    data = load(args, model, summary)
     report = measure(model, data)
     if not args.quiet and not args.json:
-        if named is None:
+        if named is None and args.data is None:
             print("assumed            the data set: no summary.json next to the model names it")
         show(report)
         sys.stdout.flush()  # drawing takes longer than everything else
@@ -67,6 +69,59 @@ def evaluate(args: argparse.Namespace) -> None:
         print(
             f"\nwritten  {quoted(pictures[0].parent)}: {' '.join(path.name for path in pictures)}"
         )
+
+
+def load(
+    args: argparse.Namespace, model: "SoftmaxRegression", summary: dict[str, Any]
+) -> "Dataset":
+    """Load the data to evaluate on: those that were named, or else those of the summary."""
+    if args.data is not None and args.dataset is not None:
+        raise InputError("--data: expected it without --dataset, got both; leave one out")
+    settings = summary.get("settings")
+    if args.data is not None:
+        return photographs(args, model)
+    if args.dataset is None and isinstance(settings, dict) and settings.get("data"):
+        return held_out(model, settings, summary)
+    name = str(args.dataset or summary.get("dataset", "fashion-mnist"))[:80]
+    check_fit(model, name, args.model)
+    return command_line.load(args, name)
+
+
+def photographs(args: argparse.Namespace, model: "SoftmaxRegression") -> "Dataset":
+    """Read all photographs in the class folders of ``--data``, or those of its test part."""
+    from npsoftmax import Dataset
+
+    folders, side = folders_for(model, args.model)
+    training, testing = folders.find_parts(args.data)
+    _, X, y = folders.read_folder(testing or training, side, model.classes)
+    name = Path(args.data).resolve().name
+    return Dataset(name, model.classes, X[:, :0], y[:0], X, y, framing=model.framing)
+
+
+def held_out(
+    model: "SoftmaxRegression", settings: dict[str, Any], summary: dict[str, Any]
+) -> "Dataset":
+    """Read the photographs that train.py held out."""
+    folder = str(settings["data"])
+    folders, side = folders_for(model, folder)
+    data: Dataset = folders.load_folder(folder, side, settings["held_out"], settings["seed"])
+    if data.sha256 != summary.get("sha256"):
+        raise InputError(
+            f"{quoted(folder)}: expected the photographs of training, got others, so nobody knows "
+            "which were held out; name photographs that the model has not seen with --data"
+        )
+    return data
+
+
+def folders_for(model: "SoftmaxRegression", path: str) -> tuple[Any, int]:
+    """Return the module that reads class folders, and the side of the model's images."""
+    side = math.isqrt(model.num_inputs)
+    if model.framing != "square" or side * side != model.num_inputs:
+        raise InputError(
+            f"{quoted(path)}: expected a model of photographs, which train.py --data writes, got "
+            f"one with the framing {model.framing}; evaluate it on its data set"
+        )
+    return command_line.import_extra("npsoftmax.ext.folders", "--data: "), side
 
 
 def check_fit(model: "SoftmaxRegression", name: str, path: str) -> None:
@@ -83,16 +138,16 @@ def check_fit(model: "SoftmaxRegression", name: str, path: str) -> None:
         )
 
 
-def trained_on(model: str) -> str | None:
-    """Return the data set in the summary next to the model, if there is one."""
+def read_summary(model: str) -> dict[str, Any]:
+    """Return the summary next to the model, empty if there is none."""
     from npsoftmax.files import read_bytes
 
     try:
         # Bounded: the file may come from someone else, as the model may.
         summary = json.loads(read_bytes(Path(model).with_name("summary.json"), MAX_SUMMARY_BYTES))
-        return str(summary["dataset"])[:80]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+    except (ValueError, RecursionError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def measure(model: "SoftmaxRegression", data: "Dataset") -> dict[str, Any]:
@@ -149,6 +204,7 @@ def write_pictures(
 
     folder = Path(args.model).parent if args.pictures is None else Path(args.pictures)
     square = math.isqrt(model.num_inputs) ** 2 == model.num_inputs
+    has_weights = square and model.features is None
     written: list[Path] = []
     try:
         with extra("plot"):
@@ -157,7 +213,7 @@ def write_pictures(
         from npsoftmax.ext import plots
 
         for name, draw in PICTURES.items():
-            if square or name in WITHOUT_IMAGES:
+            if has_weights if name == "weights.png" else square or name in WITHOUT_IMAGES:
                 with plots.defaults(), publish(folder / name) as file:
                     draw(figure := Figure(), model, data)
                     figure.savefig(file, format="png", dpi=100)

@@ -115,6 +115,7 @@ def about(model: "npsoftmax.SoftmaxRegression") -> dict[str, Any]:
 def uses(model: "npsoftmax.SoftmaxRegression") -> dict[str, list[str]]:
     """Return lines that say how to use each format."""
     d, k, dtype = model.num_inputs, model.num_outputs, model.theta.dtype
+    m = model.num_features
     graph_input, scaling = f"features: {dtype} (N, {d})", "features, as they are"
     if model.pixel_scale is not None:
         scaling = f"pixels times {model.pixel_scale!r}"
@@ -122,14 +123,14 @@ def uses(model: "npsoftmax.SoftmaxRegression") -> dict[str, list[str]]:
             f"pixels: uint8 (N, {d}), as they are; times {model.pixel_scale!r} in the graph"
         )
     if model.features is not None:
-        scaling = f"{model.num_features:,} features, computed from {scaling}"
+        scaling = "what model.extract(X) returns; the tensors features.… are its numbers"
     return {
         "onnx": [
             f"input    {graph_input}",
             f"outputs  label: int64 (N,), probabilities: {dtype} (N, {k})",
         ],
         "safetensors": [
-            f"tensors  weight: {dtype} ({k}, {model.num_features}), bias: {dtype} ({k},)",
+            f"tensors  weight: {dtype} ({k}, {m}), bias: {dtype} ({k},)",
             f"input    {scaling}",
         ],
         "html": ["opens in a browser, without a server or a network"],

@@ -50,7 +50,7 @@ def fetch(args: argparse.Namespace) -> None:
         source,
         {role: source.files[role] for role in roles},
         args.data_dir,
-        args.mirror,
+        args.mirror_url,
         args.offline,
         progress=command_line.wants_bar(args),
         timeout=args.timeout,

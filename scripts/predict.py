@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from npsoftmax.ext.photos import Photo
 
 PIXELS = 28 * 28
+AS_THEY_ARE = ("whole", "square")  # the framings of any side
 GUESSES = 3
 MAX_NAME_CHARACTERS = 22  # above a photo
 PICTURES = (".png", ".pdf", ".svg")
@@ -85,11 +86,11 @@ def predict(args: argparse.Namespace) -> None:
 def check_pixels(model: "npsoftmax.SoftmaxRegression", path: str) -> None:
     """Raise an error if a model is not one of images that photos can become."""
     side = math.isqrt(model.num_inputs)
-    if side * side != model.num_inputs or (side != 28 and model.framing != "whole"):
+    if side * side != model.num_inputs or (side != 28 and model.framing not in AS_THEY_ARE):
         raise ShapeError(
             f"{quoted(path)}: expected a model of {PIXELS} inputs, 28x28 pixels, or one of square "
-            f'images with the framing "whole", got one of {model.num_inputs} inputs with the '
-            f"framing {model.framing}; name one that was trained on such images"
+            f'images with the framing "whole" or "square", got one of {model.num_inputs} inputs '
+            f"with the framing {model.framing}; name one that was trained on such images"
         )
     if model.pixel_scale is None:
         raise InputError(

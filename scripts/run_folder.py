@@ -30,8 +30,8 @@ RESULTS = ("model.npz", "history.jsonl", "summary.json", *CHECKPOINTS)
 FILES = (CURVES, *RESULTS)
 # These flags do not change the results: a resumed run has the summary of an uninterrupted one.
 NOT_SETTINGS = (
-    "data_dir", "mirror", "offline", "scheduler", "workers", "run_dir", "force", "resume", "quiet",
-    "json", "debug",
+    "data_dir", "mirror_url", "offline", "scheduler", "workers", "run_dir", "force", "resume",
+    "quiet", "json", "debug",
 )  # fmt: skip
 
 

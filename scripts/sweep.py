@@ -1,4 +1,4 @@
-"""Compare learning rates: `python scripts/sweep.py lr`; or batch sizes: `... sweep.py batch-size`.
+"""Compare learning rates, batch sizes or penalties: `python scripts/sweep.py lr|batch-size|l2`.
 
 The values are compared on a sixth of the training images, which is held out. The test images are
 not used, so that they can judge the model that is trained with the best value.
@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import command_line
+import image_features
 import run_folder
 
 from npsoftmax.errors import DivergedError, InputError
@@ -42,6 +44,7 @@ class Setting(NamedTuple):
 SETTINGS = {
     "lr": Setting("learning rate", 0.1, (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
     "batch_size": Setting("batch size", 256, (32, 64, 256, 1024, 4096, 16384)),
+    "l2": Setting("l2", 0, (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)),
 }
 
 
@@ -49,14 +52,17 @@ def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
     flags = command_line.Parser(
         prog="sweep.py",
-        usage="sweep.py lr|batch-size [flags]",
-        description="Compare values of the learning rate, or of the batch size, on a sixth of the "
-        "training images, which is held out.",
+        usage="sweep.py lr|batch-size|l2 [flags]",
+        description="Compare values of the learning rate, of the batch size, or of the penalty of "
+        "the exact optimum, on a sixth of the training images, which is held out.",
     )
-    flags.add_argument("setting", nargs="?", choices=("lr", "batch-size"), help="what to compare")
-    flags.add_argument("--dataset", metavar="NAME", default="fashion-mnist",
+    flags.add_argument(
+        "setting", nargs="?", choices=("lr", "batch-size", "l2"), help="what to compare"
+    )
+    flags.add_argument("--dataset", metavar="NAME",
         help="fashion-mnist (the default), mnist or garments")  # fmt: skip
     command_line.add_data_flags(flags)
+    image_features.add_flags(flags)
     training = flags.add_argument_group("training")
     rate = partial(command_line.positive_float, name="learning rate")
     for flag, kind in (("lr", rate), ("batch_size", command_line.positive)):
@@ -64,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
         listed = " ".join(f"{value:g}" for value in compared)
         training.add_argument(f"--{flag.replace('_', '-')}", type=kind, nargs="+", metavar="VALUE",
             help=f"to compare, default {listed}; or a single one, default {usual}")  # fmt: skip
+    penalties = " ".join(f"{value:g}" for value in SETTINGS["l2"].compared)
+    training.add_argument("--l2", type=partial(command_line.positive_float, name="l2"), nargs="+",
+        metavar="VALUE", help=f"to compare, default {penalties}")  # fmt: skip
     for flag, whole, default, text in (
         ("epochs", command_line.positive, 10, "default 10"),
         ("repeats", command_line.positive, 3,
@@ -85,7 +94,7 @@ def sweep(args: argparse.Namespace) -> None:
     """Do the whole job: data, a table that grows, the best value, files."""
     values = complete(args)
     say: Say = (lambda _: None) if args.quiet or args.json else partial(print, flush=True)
-    data = hold_out(command_line.load(args, args.dataset), args.seed)
+    data = extract(args, hold_out(load(args), args.seed))
     setting = args.setting.replace("_", "-")
     folder = Path(args.run_dir or f"runs/sweep-{setting}-{run_folder.timestamp()}")
     with run_folder.os_errors_as_ours(folder):
@@ -94,7 +103,7 @@ def sweep(args: argparse.Namespace) -> None:
         f"data set   {data.name}: {data.y_train.size} training images, and {data.y_test.size} more "
         f"held out for validation\n           {data.origin}\n"
         f"training   {describe(args)}, repeats={args.repeats}\n\n"
-        f"{setting.replace('-', ' '):>10}  {HEADER}"
+        f"{setting.replace('-', ' '):>10}  {HEADER}{'s/fit' if setting == 'l2' else 's/epoch'}"
     )
     try:
         with command_line.limit_blas(args.threads or 1):
@@ -116,7 +125,7 @@ def sweep(args: argparse.Namespace) -> None:
         "best": best.value,
     }
     run_folder.write_json(folder / "sweep.json", report)
-    picture = partial(draw, args, outcomes, diverged)
+    picture = partial(draw, data.name, args, outcomes, diverged)
     run_folder.write_picture("sweep.py", folder / "sweep.png", picture)
     say(f"written    {quoted(folder)}: {' '.join(sorted(path.name for path in folder.iterdir()))}")
     if args.json:
@@ -127,11 +136,17 @@ def complete(args: argparse.Namespace) -> list[float]:
     """Return the values to compare, and set the other setting to one value."""
     if args.setting is None:
         raise InputError(
-            "expected what to compare, lr or batch-size, got none; for example: "
+            "expected what to compare, lr, batch-size or l2, got none; for example: "
             f"{command_line.script('sweep.py')} lr"
         )
+    image_features.complete(args)
     args.setting = args.setting.replace("-", "_")
-    (other,) = set(SETTINGS) - {args.setting}
+    if args.setting == "l2":
+        args.repeats = 1  # the optimum has no seed
+        return sorted(set(args.l2 or SETTINGS["l2"].compared))
+    if args.l2:
+        raise InputError(f"--l2: expected it with l2, got {args.setting}; leave it out")
+    (other,) = {"lr", "batch_size"} - {args.setting}
     fixed = getattr(args, other) or [SETTINGS[other].usual]
     if len(fixed) > 1:
         raise InputError(
@@ -144,6 +159,13 @@ def complete(args: argparse.Namespace) -> list[float]:
     return values
 
 
+def load(args: argparse.Namespace) -> "npsoftmax.Dataset":
+    """Load the photographs or the data set that the flags name."""
+    if args.data is not None:
+        return image_features.load_photographs(args)
+    return command_line.load(args, args.dataset or "fashion-mnist")
+
+
 def hold_out(data: "npsoftmax.Dataset", seed: int) -> "npsoftmax.Dataset":
     """Replace the test images by a sixth of the training images."""
     from npsoftmax import splitobs
@@ -153,13 +175,35 @@ def hold_out(data: "npsoftmax.Dataset", seed: int) -> "npsoftmax.Dataset":
     return replace(data, X_train=X, y_train=y, X_test=X_held_out, y_test=y_held_out)
 
 
+def extract(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.Dataset":
+    """Replace the images by their features, which are learned from the training images."""
+    import npsoftmax
+
+    features = image_features.learn(args, data.shape, data.X_train)
+    if features is None:
+        return data
+    model = npsoftmax.SoftmaxRegression(
+        data.X_train.shape[0],
+        len(data.classes),
+        sigma=0,
+        pixel_scale=data.pixel_scale,
+        features=features,
+    )
+    X, X_held_out = (
+        image_features.extract(args, model, images) for images in (data.X_train, data.X_test)
+    )
+    return replace(data, X_train=X, X_test=X_held_out, pixel_scale=None)
+
+
 def describe(args: argparse.Namespace) -> str:
     """Return the settings that all values share."""
+    if args.setting == "l2":
+        return f"L-BFGS to the optimum, {args.features}"
     other = f"batches of {args.batch_size}" if args.setting == "lr" else f"Descent({args.lr:g})"
     return f"{args.epochs} epochs, {other}"
 
 
-HEADER = "train loss  validation loss  lowest to highest  accuracy  s/epoch"
+HEADER = "train loss  validation loss  lowest to highest  accuracy  "
 
 
 @dataclass(frozen=True)
@@ -225,6 +269,8 @@ def train(settings: dict[str, Any], seed: int, data: "npsoftmax.Dataset") -> Rep
     """Train once, as train.py does, and evaluate the model."""
     import npsoftmax
 
+    if settings["setting"] == "l2":
+        return fit(settings, data)
     X, y = data.X_train, data.y_train
     model = npsoftmax.SoftmaxRegression(
         X.shape[0], len(data.classes), seed=seed, pixel_scale=data.pixel_scale
@@ -236,6 +282,22 @@ def train(settings: dict[str, Any], seed: int, data: "npsoftmax.Dataset") -> Rep
     train_loss, _ = mean_loss_and_accuracy(model, X, y)
     validation = mean_loss_and_accuracy(model, data.X_test, data.y_test)
     return train_loss, *validation, statistics.median(r.train_seconds for r in history)
+
+
+def fit(settings: dict[str, Any], data: "npsoftmax.Dataset") -> Repeat:
+    """Find the optimum for a penalty, and evaluate it."""
+    import npsoftmax
+
+    X, y = data.X_train, data.y_train
+    model = npsoftmax.SoftmaxRegression(
+        X.shape[0], len(data.classes), sigma=0, pixel_scale=data.pixel_scale
+    )
+    started = perf_counter()
+    threads = image_features.threads(argparse.Namespace(**settings))
+    npsoftmax.fit(model, X, y, l2=settings["l2"], threads=threads)
+    seconds = perf_counter() - started
+    train_loss, _ = mean_loss_and_accuracy(model, X, y)
+    return train_loss, *mean_loss_and_accuracy(model, data.X_test, data.y_test), seconds
 
 
 def mean_loss_and_accuracy(
@@ -253,7 +315,7 @@ def mean_loss_and_accuracy(
 
 
 def draw(
-    args: argparse.Namespace, outcomes: Sequence[Outcome], diverged: Sequence[float]
+    data: str, args: argparse.Namespace, outcomes: Sequence[Outcome], diverged: Sequence[float]
 ) -> "Figure":
     """Draw the losses against the values."""
     from matplotlib.figure import Figure
@@ -270,7 +332,7 @@ def draw(
     value, lowest, highest = zip(*((o.value, o.lowest, o.highest) for o in outcomes), strict=True)
     ranges = ax.plot([value, value], [lowest, highest], color="0.4")
     ranges[0].set_label("lowest to highest repeat")
-    ax.set(title=f"{args.dataset}, {describe(args)}", yscale="log")
+    ax.set(title=f"{data}, {describe(args)}", yscale="log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 5, 6, 8)))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.5, not 5e-1
     ax.yaxis.set_minor_formatter(NullFormatter())

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import command_line
+import image_features
 import local_cluster
 import run_folder
 
@@ -53,13 +54,17 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--dataset", metavar="NAME", help="fashion-mnist, mnist or garments")
     command_line.add_data_flags(flags)
+    image_features.add_flags(flags)
     training = flags.add_argument_group("training")
-    training.add_argument("--solver", choices=DEFAULTS, default="sgd",
-        help="minibatches (sgd, default), or all samples to the exact optimum (lbfgs)")  # fmt: skip
-    training.add_argument("--l2", type=float, default=0.0,
-        help="weight of the penalty on W; default 0")  # fmt: skip
+    training.add_argument("--solver", choices=DEFAULTS,
+        help="minibatches (sgd, default for pixels), or all samples to the exact optimum (lbfgs, "
+        "default for other features)")  # fmt: skip
+    training.add_argument("--l2", type=float,
+        help="weight of the penalty on W; default 0 for pixels, 0.015 / number of training images "
+        "for other features")  # fmt: skip
     training.add_argument("--seed", type=command_line.natural, default=0, metavar="N",
-        help="seed of the initial weights and of the batch order; default 0")  # fmt: skip
+        help="seed of the initial weights, of the batch order, of the features and of the part of "
+        "--data that is held out; default 0")  # fmt: skip
     training.add_argument("--dtype", choices=("float32", "float64"), default="float32",
         help="default float32")  # fmt: skip
     training.add_argument("--limit", type=command_line.positive, metavar="N",
@@ -115,6 +120,7 @@ def train(args: argparse.Namespace) -> None:
     """Do the whole job: data, model, training, files, report."""
     say: Say = (lambda _: None) if args.quiet or args.json else print
     started = perf_counter()
+    image_features.complete(args)
     complete(args)
     check_numbers(args)
     local_cluster.check_flags(args)
@@ -126,7 +132,9 @@ def train(args: argparse.Namespace) -> None:
 
 
 def complete(args: argparse.Namespace) -> None:
-    """Fill in the defaults of the solver, and reject the flags of the other one."""
+    """Fill in the solver and its defaults, and reject the flags of the other one."""
+    if args.solver is None:
+        args.solver = "sgd" if args.features == "pixels" else "lbfgs"
     for name, defaults in DEFAULTS.items():
         for flag, default in defaults.items():
             given = getattr(args, flag)
@@ -143,7 +151,8 @@ def check_numbers(args: argparse.Namespace) -> None:
     """Raise InputError for a number that the trainer would reject after the data are loaded."""
     from npsoftmax._checks import as_size
 
-    as_size(args.l2, "l2")
+    if args.l2 is not None:
+        as_size(args.l2, "l2")
     if args.solver == "sgd":
         make_optimiser(args)
     else:
@@ -151,12 +160,14 @@ def check_numbers(args: argparse.Namespace) -> None:
 
 
 def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
-    """Load the data set; if neither it nor a place of it was named, fall back to the drawn one."""
+    """Load the data; if neither they nor a place were named, fall back to the drawn ones."""
+    if args.data is not None:
+        return image_features.load_photographs(args)
     named = args.data_dir, args.dataset, args.offline, os.environ.get("NPSOFTMAX_DATA") or None
     try:
         return command_line.load(args, "fashion-mnist" if args.dataset is None else args.dataset)
     except DataUnavailableError as error:
-        if args.mirror or any(place is not None for place in named):
+        if args.mirror_url or any(place is not None for place in named):
             raise
         missing, ways, _ = str(error).splitlines()
         command_line.warn("train.py", missing)
@@ -184,10 +195,14 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
         loaded = perf_counter()
         with advice_to_resume(solver, folder):
             train_and_print(solver, folder, say)
-            seconds = {"load": loaded - started, "train": perf_counter() - loaded}
+            seconds = {
+                "load": loaded - started - solver.features_seconds,
+                "features": solver.features_seconds,
+                "train": perf_counter() - loaded,
+            }
             if isinstance(solver, ExactOptimum):
                 assess(solver, say)
-        trainer.model.fit_class_means(solver.X, solver.y)
+        trainer.model.fit_class_means(solver.images, solver.y)
         trainer.model.save(folder / "model.npz")
         summary = {**run_folder.summarise(solver), "seconds": seconds}
         run_folder.write_json(folder / "summary.json", summary)
@@ -210,19 +225,25 @@ class Task:
         import npsoftmax
 
         self.args, self.data = args, data
-        self.X, self.y = data.X_train[:, : args.limit], data.y_train[: args.limit]
-        shape = data.X_train.shape[0], len(data.classes)
+        self.images, self.y = data.X_train[:, : args.limit], data.y_train[: args.limit]
+        self.l2 = image_features.choose_l2(args, self.y.size)
+        started = perf_counter()
         self.model = npsoftmax.SoftmaxRegression(
-            *shape,
+            data.X_train.shape[0],
+            len(data.classes),
             seed=args.seed,
             dtype=args.dtype,
             classes=data.classes,
             pixel_scale=data.pixel_scale,
             framing=data.framing,
+            features=image_features.learn(args, data.shape, self.images),
         )
-        self.test = data.X_test, data.y_test
+        # What W multiplies.
+        self.X = image_features.extract(args, self.model, self.images)
+        self.test = image_features.extract(args, self.model, data.X_test), data.y_test
+        self.features_seconds = perf_counter() - started
         self.identity = {"dataset": data.name, "sha256": data.sha256}
-        self.settings: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {"l2": self.l2}
         self.outcome: dict[str, Any] = {}
 
 
@@ -244,14 +265,14 @@ class Minibatches(Task):
             optimiser,
             npsoftmax.DataLoader(self.X, self.y, args.batch_size, shuffle=True, seed=args.seed),
             test=self.test,
-            l2=args.l2,
+            l2=self.l2,
             checkpoint_every=args.checkpoint_every,
             identity=self.identity,
             threads=args.threads or 1,
         )
         self.total, self.threads = args.epochs, self.trainer.threads
         self.title = f"{optimiser!r}, {batches}"
-        self.introduction = f"{args.epochs} epochs, {batches}, {optimiser!r}, l2={args.l2:g}"
+        self.introduction = f"{args.epochs} epochs, {batches}, {optimiser!r}, l2={self.l2:g}"
         self.start = f", weights from N(0, 0.01), seed {args.seed}"
         self.settings["optimiser"] = repr(optimiser)
 
@@ -294,9 +315,9 @@ class ExactOptimum(Task):
             identity=self.identity,
         )
         self.total, self.threads = args.max_iterations, problem.threads
-        self.title = f"L-BFGS, l2={args.l2:g}"
+        self.title = f"L-BFGS, l2={self.l2:g}"
         self.introduction = (
-            f"L-BFGS on all samples until max|gradient| <= {args.tol:g}, l2={args.l2:g}, "
+            f"L-BFGS on all samples until max|gradient| <= {args.tol:g}, l2={self.l2:g}, "
             f"threads={problem.threads}"
         )
         self.start = ""  # the optimum does not depend on the initial weights
@@ -306,17 +327,16 @@ class ExactOptimum(Task):
         """Return the objective on the training images, here or on the workers of a cluster."""
         args, scale = self.args, self.model.input_scale(self.X.dtype)
         if client is None:
-            from npsoftmax._threads import cores
             from npsoftmax.objective import FullBatch
 
-            threads = args.threads or cores()
-            return FullBatch(self.X, self.y, args.l2, scale=scale, threads=threads)
+            threads = image_features.threads(args)
+            return FullBatch(self.X, self.y, self.l2, scale=scale, threads=threads)
         from npsoftmax.ext import cluster
 
         rows, labels = cluster.training_rows(
             self.data, client, limit=args.limit, data_dir=args.data_dir, offline=args.offline
         )
-        return cluster.FullBatch(rows, labels, args.l2, client, scale=scale)
+        return cluster.FullBatch(rows, labels, self.l2, client, scale=scale)
 
     @property
     def done(self) -> int:
@@ -371,8 +391,20 @@ def introduce(solver: Solver, say: Say) -> None:
         f"data set  {data.name}: {solver.y.size} training and {data.y_test.size} test images, "
         f"{len(data.classes)} classes\n          {data.origin}"
     )
+    if solver.model.features is not None:
+        say(f"features  {describe_features(solver)}")
     say(f"model     {solver.model!r}{solver.start}")
     say(f"training  {solver.introduction}")
+
+
+def describe_features(solver: Solver) -> str:
+    """Return what was computed from the images, how long that took, and how large it is."""
+    args, size = solver.args, (solver.X.nbytes + solver.test[0].nbytes) / 1e6
+    mirrored = ", of images and their mirror images" if args.mirror else ""
+    return (
+        f"{args.features}: {solver.model.num_features} for each image{mirrored}; "
+        f"{solver.features_seconds:.1f} s, {size:.0f} MB"
+    )
 
 
 def say_beginning(solver: Solver, folder: Path, automatic: bool, say: Say) -> None:
@@ -459,9 +491,8 @@ def signals_stop_between_steps(solver: Solver, bar: "tqdm[Any] | None") -> Itera
 def advice_to_resume(solver: Solver, folder: Path) -> Iterator[None]:
     """After a signal or the loss of a cluster, keep the progress and say how to resume."""
     trainer = solver.trainer
-    how = (
-        f"with the same flags and --dataset {solver.data.name} --resume --run-dir {quoted(folder)}"
-    )
+    named = "" if solver.args.data else f" and --dataset {solver.data.name}"
+    how = f"with the same flags{named} --resume --run-dir {quoted(folder)}"
     try:
         yield
     except InterruptionError as error:
@@ -492,29 +523,32 @@ def assess(solver: ExactOptimum, say: Say) -> None:
 
 def conclude(solver: Solver, folder: Path, say: Say) -> None:
     """Print the confusions, the files in the folder, and what can be done with them."""
-    for line in confusions(solver.data, solver.trainer.model):
+    for line in confusions(solver):
         say(line)
     files = [name for name in run_folder.RESULTS if (folder / name).exists()]
     say(f"written   {quoted(folder)}: {' '.join(files)}")
     place = solver.args.data_dir or os.environ.get("NPSOFTMAX_DATA")
-    where = f" --data-dir {quoted(place)}" if place else ""
+    where = f" --data-dir {quoted(place)}" if place and not solver.args.data else ""
     say(f"evaluate  {command_line.script('evaluate.py')} {quoted(folder / 'model.npz')}{where}")
 
 
-def confusions(data: "npsoftmax.Dataset", model: "npsoftmax.SoftmaxRegression") -> Iterator[str]:
+def confusions(solver: Solver) -> Iterator[str]:
     """Yield a line for each of the four most frequent confusions on the test data."""
     import numpy as np
 
     from npsoftmax.metrics import confusion_matrix
+    from npsoftmax.objective import sample_losses
 
-    counts = confusion_matrix(model.predict(data.X_test), data.y_test, len(data.classes))
+    model, (X, y), classes = solver.model, solver.test, solver.data.classes
+    _, predicted = sample_losses(model.theta, X, y, model.input_scale(X.dtype))
+    counts = confusion_matrix(predicted, y, len(classes))
     totals = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
     for cell in np.argsort(-counts, axis=None, kind="stable")[:4]:
-        true, predicted = divmod(int(cell), len(data.classes))
+        true, taken_for = divmod(int(cell), len(classes))
         yield (
-            f"confused  {data.classes[true]} taken for {data.classes[predicted]}: "
-            f"{counts[true, predicted]} of {totals[true]}"
+            f"confused  {classes[true]} taken for {classes[taken_for]}: "
+            f"{counts[true, taken_for]} of {totals[true]}"
         )
 
 

@@ -228,7 +228,7 @@ def test_offline_names_what_is_wrong_and_what_to_do(small, kind, reason):
     first, ways, _ = message.splitlines()
     state = "not on this machine" if kind == "missing" else "damaged or another file"
     assert first == f"fashion-mnist: {file.name} is {state}, and the network is not used"
-    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror")), ways
+    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror-url")), ways
 
 
 @pytest.mark.parametrize("kind", ["missing", "cut"])

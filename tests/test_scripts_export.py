@@ -12,6 +12,7 @@ from running import INSTALL, SCRIPTS, one_line, run_here, run_process
 
 from npsoftmax import SoftmaxRegression
 from npsoftmax.ext import advice
+from npsoftmax.features import Patches
 
 SCRIPT = SCRIPTS / "export.py"
 run = partial(run_here, SCRIPT, ".")
@@ -51,6 +52,16 @@ def test_what_is_printed_is_what_the_graph_takes_and_gives(model):
     label, probabilities = session.run(["label", "probabilities"], {"pixels": X.T})
     assert label.tolist() == SoftmaxRegression.load(model).predict(X).tolist()
     np.testing.assert_allclose(probabilities.T, SoftmaxRegression.load(model)(X), atol=1e-6)
+
+
+def test_the_weights_of_a_model_with_features_are_those_on_the_features(model):
+    pytest.importorskip("safetensors", reason=INSTALL)
+    images = np.random.default_rng(0).integers(0, 256, (784, 30), dtype=np.uint8)
+    patches = Patches.fit(images, filters=2)
+    SoftmaxRegression(784, 3, pixel_scale=1 / 255, features=patches).save(model)
+    process = run(model, "--safetensors")
+    assert "weight: float32 (3, 50)" in process.stdout
+    assert "input    what model.extract(X) returns" in process.stdout
 
 
 def test_json(model):

@@ -99,6 +99,50 @@ def test_a_model_may_be_named_by_its_run_folder(model):
 
 
 @pytest.fixture
+def photographs(tmp_path, model):
+    """A model of photographs, and the folder it was trained on."""
+    image = pytest.importorskip("PIL.Image")
+    for kind, grey in (("day", 200), ("night", 20)):
+        (tmp_path / "sky" / kind).mkdir(parents=True)
+        for number in range(10):
+            image.new("L", (40, 30), grey + number).save(tmp_path / "sky" / kind / f"{number}.png")
+    trained = SoftmaxRegression(2304, 2, classes=("day", "night"), pixel_scale=1 / 255)
+    trained.theta[:] = [[1] * 2304 + [-1152], [0] * 2305]
+    trained.framing = "square"
+    trained.save(model)
+    return tmp_path / "sky"
+
+
+def write_summary(model, folder):
+    from npsoftmax.ext.folders import load_folder
+
+    data = load_folder(folder, held_out=0.2, seed=1)
+    settings = {"data": str(folder), "held_out": 0.2, "seed": 1}
+    summary = {"dataset": "sky", "sha256": data.sha256, "settings": settings}
+    model.with_name("summary.json").write_text(json.dumps(summary))
+
+
+def test_a_model_of_photographs_is_evaluated_on_those_held_out_or_named(model, photographs):
+    write_summary(model, photographs)
+    report = json.loads(run("evaluate", model, "--no-pictures", "--json").stdout)
+    assert (report["dataset"], report["samples"], report["accuracy"]) == ("sky", 4, 1)
+    named = run("evaluate", model, "--no-pictures", "--json", "--data", photographs)
+    assert json.loads(named.stdout)["samples"] == 20
+
+
+def test_photographs_that_have_changed_since_training_are_refused(model, photographs):
+    write_summary(model, photographs)
+    (photographs / "day" / "0.png").unlink()
+    line = one_line(run("evaluate", model, "--no-pictures"), 2)
+    assert "expected the photographs of training, got others" in line
+
+
+def test_a_model_of_a_data_set_takes_no_photographs(model, tmp_path):
+    line = one_line(run("evaluate", model, "--data", tmp_path), 2)
+    assert "expected a model of photographs" in line
+
+
+@pytest.fixture
 def evaluated(model, garments, monkeypatch):
     """Return what evaluates the model in this process, with more flags."""
     monkeypatch.setattr(command_line, "load", lambda args, name: garments)

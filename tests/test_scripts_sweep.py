@@ -16,7 +16,7 @@ import run_folder
 import sweep
 from running import one_line, run_here
 
-from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, metrics
+from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, fit, metrics
 from npsoftmax.errors import DivergedError, OutputError
 
 SCRIPT = Path(sweep.__file__)
@@ -124,6 +124,21 @@ def test_numbers_are_those_of_training_by_hand(compare, garments):
     assert row["seconds_per_epoch"] > 0
 
 
+@pytest.mark.parametrize(("flags", "num_features"), [([], 784), (["--features", "patches"], 1600)])
+def test_penalties_are_compared_at_the_optimum(compare, garments, flags, num_features):
+    report = json.loads(compare("l2", "--l2", 1e-2, 1e-4, *flags, "--json"))
+    assert [o["value"] for o in report["outcomes"]] == [1e-4, 1e-2]
+    assert report["settings"]["repeats"] == 1
+    split = sweep.extract(
+        sweep.parser().parse_args(["l2", *(flags or ["--features", "pixels"])]),
+        sweep.hold_out(garments, seed=0),
+    )
+    model = SoftmaxRegression(num_features, 10, pixel_scale=split.pixel_scale)
+    fit(model, split.X_train, split.y_train, l2=1e-2)
+    loss = metrics.negative_log_likelihood(model.logits(split.X_test), split.y_test)
+    assert report["outcomes"][1]["validation_loss"] == pytest.approx(loss, rel=1e-2)
+
+
 def test_every_value_starts_from_the_same_seeds(compare, monkeypatch):
     seen = []
     train = sweep.train
@@ -192,12 +207,13 @@ def test_everything_diverged(compare):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "expected what to compare, lr or batch-size, got none; for example"),
+        ([], "expected what to compare, lr, batch-size or l2, got none; for example"),
         (["epochs"], "invalid choice: 'epochs'"),
         (["lr", "--lr", "0"], "expected a positive learning rate, got '0'"),
         (["lr", "--lr", "inf"], "expected a positive learning rate, got 'inf'"),
         (["batch-size", "--batch-size", "1.5"], "expected a whole number of at least 1"),
         (["lr", "--batch-size", "1", "2"], "--batch-size: expected one value while those of the"),
+        (["lr", "--l2", "1"], "--l2: expected it with l2, got lr"),
         (["lr", "--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments"),
     ],
 )

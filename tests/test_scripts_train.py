@@ -56,7 +56,7 @@ def test_whole_run(train, tmp_path):
     assert summary["versions"]["numpy"] == np.__version__
     assert summary["settings"]["batch_size"] == 64
     assert summary["blas"][0]["internal_api"]
-    assert set(summary["seconds"]) == {"load", "train"}
+    assert set(summary["seconds"]) == {"load", "features", "train"}
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.classes[9] == "Ankle boot"
     assert model.pixel_scale == 1 / 255
@@ -100,7 +100,9 @@ def test_an_interruption_of_the_drawing_loses_the_picture_alone(train_process, t
 
 
 def test_json_and_quiet(train, tmp_path):
-    process = train(*SMALL, "--run-dir", "a", "--json", "--mirror", "http://me:secret@127.0.0.1:1/")
+    process = train(
+        *SMALL, "--run-dir", "a", "--json", "--mirror-url", "http://me:secret@127.0.0.1:1/"
+    )
     (line,) = process.stdout.splitlines()
     result = json.loads(line)
     assert result["run_dir"] == "a"
@@ -271,6 +273,93 @@ def test_a_run_of_the_other_solver_is_refused(train):
         assert f"expected a run with --solver {other}, got one with" in one_line(process, 2)
 
 
+# Features and photographs
+
+PATCHES = ["--dataset", "garments", "--features", "patches", "--limit", "500"]
+
+
+def test_whole_run_on_patches(train, tmp_path):
+    process = train(*PATCHES, "--run-dir", "run")
+    assert (process.returncode, process.stderr) == (0, "")
+    lines = process.stdout.splitlines()
+    assert re.fullmatch(r"features  patches: 1600 for each image; \d+\.\d s, 16 MB", lines[2])
+    assert lines[4].startswith("training  L-BFGS on all samples") and "l2=3e-05" in lines[4]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["settings"]["l2"] == 3e-05 and summary["settings"]["solver"] == "lbfgs"
+    assert summary["seconds"]["features"] > 0 and summary["test_acc"] > 0.8
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    assert model.num_features == 1600 and model.num_inputs == 784
+    data = datasets.load("garments")
+    accuracy = (model.predict(data.X_test) == data.y_test).mean()
+    assert accuracy == pytest.approx(summary["test_acc"])
+    assert model.novelty(data.X_train[:, :200]).max() < 2
+
+
+def test_mirror_images_and_fourier_features_are_in_the_model(train, tmp_path):
+    flags = ["--features", "patches+fourier", "--mirror", "--limit", "100"]
+    process = train(*PATCHES, *flags, "--max-iterations", "1", "--run-dir", "run")
+    assert "patches+fourier: 4096 for each image, of images and their mirror" in process.stdout
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    images = datasets.load("garments").X_test[:, :3]
+    mirrored = images.reshape(28, 28, 3)[:, ::-1].reshape(784, 3)
+    np.testing.assert_allclose(model(images), model(mirrored), atol=1e-5)
+
+
+def test_minibatches_take_features_too(train, tmp_path):
+    process = train(*PATCHES, "--solver", "sgd", "--epochs", "1", "--run-dir", "run", "--quiet")
+    assert process.returncode == 0, process.stderr
+    assert SoftmaxRegression.load(tmp_path / "run" / "model.npz").num_features == 1600
+
+
+def test_a_run_on_features_resumes_bit_for_bit_and_with_no_other_features(train, tmp_path):
+    assert train(*PATCHES, "--run-dir", "whole").returncode == 0
+    for number in ("2", "1000"):
+        resume = ["--resume"] if number == "1000" else []
+        process = train(*PATCHES, "--max-iterations", number, "--run-dir", "run", *resume)
+        assert process.returncode == 0, process.stderr
+    assert told(tmp_path / "run") == told(tmp_path / "whole")
+    assert same_model(tmp_path / "run", tmp_path / "whole")
+    process = train(*PATCHES, "--mirror", "--run-dir", "run", "--resume")
+    assert "features" in one_line(process, 2)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Cats are upright bars, dogs lying ones."""
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    for kind, size in (("cat", (6, 30)), ("dog", (30, 6))):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for number in range(30):
+            picture = image.new("RGB", (60, 40), (200, 180, 160))
+            x, y = rng.integers(0, (60 - size[0], 40 - size[1]))
+            picture.paste((20, 40, 60), (x, y, x + size[0], y + size[1]))
+            picture.save(tmp_path / "pets" / kind / f"{number}.png")
+    return tmp_path / "pets"
+
+
+def test_whole_run_on_photographs(train, pets, tmp_path):
+    (pets / "cat" / "damaged.jpg").write_bytes(b"no picture")
+    process = train("--data", pets, "--run-dir", "run")
+    assert process.returncode == 0
+    (warning,) = process.stderr.splitlines()
+    assert warning.startswith("train.py: warning: left out: ") and "damaged.jpg" in warning
+    lines = process.stdout.splitlines()
+    assert lines[0] == "data set  pets: 54 training and 6 test images, 2 classes"
+    assert "48x48 pixels, 10% of each class held out, seed 0" in lines[1]
+    assert "patches: 1600 for each image, of images and their mirror images" in lines[2]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_acc"] == 1
+    assert summary["settings"]["data"] == str(pets) and summary["settings"]["mirror"] is True
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    assert model.framing == "square" and model.classes == ("cat", "dog")
+    resumed = train("--data", pets, "--run-dir", "run", "--resume")
+    assert resumed.returncode == 0 and "resumed   after iteration" in resumed.stdout
+    (pets / "cat" / "0.png").unlink()
+    resumed = train("--data", pets, "--run-dir", "run", "--resume", "--quiet")
+    assert resumed.returncode == 2 and "sha256" in resumed.stderr
+
+
 # Errors
 
 
@@ -280,6 +369,11 @@ def test_a_run_of_the_other_solver_is_refused(train):
         (["--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments, got 'cifar'"),
         (["--dataset", ""], "got ''"),
         ([*SMALL, "--lr", "-1"], "expected a finite eta >= 0, got -1.0"),
+        ([*SMALL, "--held-out", "0.2"], "--held-out: expected it with --data"),
+        ([*SMALL, "--data", "x"], "--data: expected it without --dataset"),
+        ([*SMALL, "--mirror"], "--mirror: expected it with --features patches, got pixels"),
+        (["--data", "none"], "cannot read none: No such file or directory"),
+        ([*PATCHES, "--workers", "2"], "--workers and --scheduler: expected the pixels of a data"),
         ([*SMALL, "--l2", "nan"], "l2: expected a number of at least 0"),
         ([*CONVEX, "--tol", "nan"], "tol: expected a number of at least 0"),
         ([*CONVEX, "--lr", "0.1"], "--lr: expected with --solver sgd"),
@@ -352,7 +446,7 @@ def test_a_run_folder_may_be_a_link_to_one_that_is_not_there_yet(train, tmp_path
         (["--dataset", "mnist"], {}),
         (["--data-dir", "."], {}),
         (["--data-dir", ""], {}),
-        (["--mirror", "http://127.0.0.1:9/"], {}),
+        (["--mirror-url", "http://127.0.0.1:9/"], {}),
         ([], {"NPSOFTMAX_DATA": "elsewhere"}),
     ],
 )
@@ -361,7 +455,7 @@ def test_data_that_were_named_and_are_missing_exit_3_with_the_ways_out(train, fl
     assert (process.returncode, process.stdout) == (3, "")
     first, ways, causes = process.stderr.splitlines()
     assert re.fullmatch(r"train.py: error: \S*mnist: 4 files are not on this machine, .*", first)
-    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror", "go online"))
+    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror-url", "go online"))
     digest = "440fcabf" if "mnist" in flags else "346e55b9"
     assert len(first + ways) < 280 and digest in causes and "; put " in causes
 
@@ -373,7 +467,9 @@ def test_without_network_and_data_it_warns_in_three_lines_and_trains_on_garments
     assert max(map(len, (missing, instead, ways))) < 300
     assert "fashion-mnist: 4 files are not on this machine, and the network is not used" in missing
     assert "garments instead" in instead and "not comparable" in instead
-    assert all(way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror", "fetch.py fash"))
+    assert all(
+        way in ways for way in ("--data-dir", "NPSOFTMAX_DATA", "--mirror-url", "fetch.py fash")
+    )
     assert process.stdout.startswith("data set  garments: 10240 training")
 
 

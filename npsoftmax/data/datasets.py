@@ -161,6 +161,7 @@ def class_names(name: str) -> tuple[str, ...]:
 
 
 NAMES = (*DATASETS, "garments")
+SHAPE = (28, 28)  # of all their images
 # Number of images, and seed. 40 batches of 256: a short last batch would favour one of two similar
 # classes.
 _GARMENTS = {"train": (10_240, 0), "test": (2_000, 1)}
@@ -184,6 +185,8 @@ class Dataset:
     pixel_scale, framing : float or None, str or None
         For :class:`npsoftmax.SoftmaxRegression`: the factor of pixels, and how the items were
         placed in the images. None if the samples are not images.
+    shape : tuple of int or None
+        Height and width of the images, for :meth:`npsoftmax.features.Patches.fit`.
 
     Examples
     --------
@@ -205,6 +208,7 @@ class Dataset:
     origin: str = ""
     pixel_scale: float | None = None
     framing: str | None = None
+    shape: tuple[int, ...] | None = None
 
 
 def load(
@@ -424,7 +428,7 @@ def _missing_error(
     return kind(
         f"{source.name}: {what} {state}, {failed}\n"
         "name a folder that has them by --data-dir or NPSOFTMAX_DATA (in Python: data_dir), or an "
-        f"address by --mirror (mirrors){'; or go online' * (cause == 'offline')}\n"
+        f"address by --mirror-url (mirrors){'; or go online' * (cause == 'offline')}\n"
         f"{'; '.join([*reasons, cause])}; put {files} into {quoted(home)}"
     )
 
@@ -483,7 +487,7 @@ def _dataset(
     X_train, X_test = (images.reshape(len(images), -1).T for images in X)
     y_train, y_test = (arrays[f"{part}-labels"].astype(np.int64) for part in ("train", "test"))
     return Dataset(
-        name, classes, X_train, y_train, X_test, y_test, sha256, origin, 1 / 255, framing
+        name, classes, X_train, y_train, X_test, y_test, sha256, origin, 1 / 255, framing, SHAPE
     )
 
 

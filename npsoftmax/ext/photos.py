@@ -15,7 +15,10 @@ numbers, counted from 0. The border of an image consists of its outermost pixels
     the right and lower edge.
 3.  **Grey**: ``(19595 R + 38470 G + 7471 B + 32768) // 65536``, ITU-R 601. If the framing is
     "whole", the ``h x w`` pixels become the square of the model: each new pixel is
-    ``(2 * S + h * w) // (2 * h * w)`` with ``S`` as in step 11, and the recipe ends.
+    ``(2 * S + h * w) // (2 * h * w)`` with ``S`` as in step 11, and the recipe ends. If it is
+    "square", the pixels shrink in the same way to ``H x W``, the sides of step 11 with the model's
+    side as ``fit``. They lie on a square of the median of their border, from row
+    ``(side - H) // 2`` and column ``(side - W) // 2`` on.
 4.  **Cells**: ``g = ceil(longest side / 64)``; the mean of every ``g x g`` block, as in step 2.
 5.  **Background**: ``bg``, the median of the border cells; ``spread``, the median of their
     ``|cell - bg|``.
@@ -200,12 +203,13 @@ def look(image: Image.Image, framing: str | None = "bounding-box", side: int = 2
         Upright, of any mode with 8 bits per channel, or 16-bit grey. An image that has no pixels,
         that cannot be decoded, or whose numbers have no defined white raises
         :exc:`~npsoftmax.errors.CorruptFileError`.
-    framing : {"bounding-box", "centre-of-mass", "whole"} or None
+    framing : {"bounding-box", "centre-of-mass", "whole", "square"} or None
         The ``framing`` of the model. "whole" takes the picture as it is: nothing is searched for or
-        inverted, and a picture that is not square is stretched, as ``image.resize`` does. None, if
-        the model does not know, is "bounding-box" with a warning.
+        inverted, and a picture that is not square is stretched, as ``image.resize`` does. "square"
+        does the same, but fills up a picture that is not square with the grey of its border. None,
+        if the model does not know, is "bounding-box" with a warning.
     side : int
-        The height and width of the model's images; other than 28 only for "whole".
+        The height and width of the model's images; other than 28 only for "whole" and "square".
 
     Examples
     --------
@@ -234,18 +238,34 @@ def _photo(image: Image.Image, framing: str | None, side: int) -> Photo:
     """Return the photo of an upright image in RGB (steps 2 to 13)."""
     if framing not in (*FRAMINGS, None):
         raise InputError(f"framing: expected one of {', '.join(FRAMINGS)} or None, got {framing!r}")
-    if side != SIDE and framing != "whole":
-        raise InputError(f"side: expected {SIDE} unless framing is 'whole', got {side}")
+    if side != SIDE and framing not in AS_THEY_ARE:
+        raise InputError(f"side: expected {SIDE} unless framing is 'whole' or 'square', got {side}")
     factor = -(-max(image.size) // WORKING_SIDE)
     shown = image.reduce(factor) if factor > 1 else image
     grey = np.asarray(shown.convert("L"))
-    if framing == "whole":
-        sums = _resize(grey, as_count(side, "side"), side)
-        whole = ((2 * sums + grey.size) // (2 * grey.size)).astype(np.uint8)
+    if framing in AS_THEY_ARE:
+        whole = AS_THEY_ARE[framing](grey, as_count(side, "side"))
         return Photo(shown, whole.reshape(-1, 1), False, ())
     scene = _cut_to_paper(_Scene(grey))
     pixels = _place(scene, framing == "centre-of-mass")
     return Photo(shown, pixels.reshape(-1, 1), scene.is_blank, _warnings_for(scene, framing))
+
+
+def _stretch(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    return _shrink(grey, side, side)
+
+
+def _fill_up(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return the picture on a square of the grey of its border."""
+    small = _shrink(grey, *_fit(grey.shape, side))
+    square = np.full((side, side), _median(_border(small)), np.uint8)
+    (height, width), (top, left) = small.shape, ((side - length) // 2 for length in small.shape)
+    square[top : top + height, left : left + width] = small
+    return square
+
+
+# The framings in which nothing is searched for.
+AS_THEY_ARE = {"whole": _stretch, "square": _fill_up}
 
 
 LOW_CONTRAST = 32
@@ -275,8 +295,7 @@ def _decoding(path: str | os.PathLike[str], size: int = 0) -> Iterator[None]:
     name, known = quoted(path), f"an image ({', '.join(FORMATS)})"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about damage that Pillow can repair
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            filter_warnings()
             yield
     except NpsoftmaxError as error:
         raise CorruptFileError(f"{name}: {error}") from error
@@ -292,6 +311,12 @@ def _decoding(path: str | os.PathLike[str], size: int = 0) -> Iterator[None]:
         raise CorruptFileError(
             f"{name}: expected {known}, got a damaged one: {error!r:.200}; save it again"
         ) from error
+
+
+def filter_warnings() -> None:
+    """Ignore damage that Pillow can repair; refuse images that are too large."""
+    warnings.simplefilter("ignore", UserWarning)
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def _decode(data: bytes) -> tuple[Image.Image, object]:
@@ -407,8 +432,7 @@ def _place(scene: _Scene, by_mass: bool) -> NDArray[np.uint8]:
     if scene.is_blank:
         return pixels
     d = scene.difference(scene.grey[scene.box()])
-    longest, fit = max(d.shape), MNIST_SIDE if by_mass else SIDE
-    height, width = (max(1, (2 * fit * side + longest) // (2 * longest)) for side in d.shape)
+    height, width = _fit(d.shape, MNIST_SIDE if by_mass else SIDE)
     levels = np.maximum(_resize(d, height, width), 0)
     brightest = max(1, int(levels.max()))
     item = (510 * levels + brightest) // (2 * brightest)
@@ -417,6 +441,19 @@ def _place(scene: _Scene, by_mass: bool) -> NDArray[np.uint8]:
         y, x = _first_line(item.sum(axis=1)), _first_line(item.sum(axis=0))
     pixels[y : y + height, x : x + width] = item
     return pixels
+
+
+def _fit(shape: tuple[int, ...], fit: int) -> tuple[int, int]:
+    """Return height and width with the longest side ``fit`` (step 11)."""
+    longest = max(shape)
+    height, width = (max(1, (2 * fit * side + longest) // (2 * longest)) for side in shape)
+    return height, width
+
+
+def _shrink(grey: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return the means of the levels over the areas that new pixels cover (step 3)."""
+    sums = _resize(grey, height, width)
+    return ((2 * sums + grey.size) // (2 * grey.size)).astype(np.uint8)
 
 
 def _first_line(sums: Levels) -> int:
