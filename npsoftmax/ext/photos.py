@@ -4,50 +4,18 @@ How the items were placed in the training images is the model's ``framing``: in 
 their bounding box, as in Fashion-MNIST; in 20 of its 28 pixels by their centre of mass, as in
 MNIST; or not at all, because the whole pictures were taken.
 
-All of the recipe is arithmetic on whole numbers (``//`` rounds down), so every machine, and the web
-page, computes the same pixels. The median of ``m`` numbers is element ``m // 2`` of the sorted
-numbers, counted from 0. The border of an image consists of its outermost pixels, each corner once.
+Every machine, and the web page, computes the same pixels.
 
-1.  **Open**: the first frame, turned upright according to EXIF, on white where it is transparent,
-    as RGB with 8 bits (the upper ones of 16).
+1.  **Open**: the first frame, turned upright according to EXIF, as RGB or RGBA with 8 bits (the
+    upper ones of 16); on white where it is transparent, while the transparency is kept aside.
 2.  **Working size**: ``f = ceil(longest side / 512)``; the mean of every ``f x f`` block in each
     channel: ``((sum + n // 2) * (2**24 // n)) >> 24`` for the ``n`` pixels of a block, fewer at
     the right and lower edge.
-3.  **Grey**: ``(19595 R + 38470 G + 7471 B + 32768) // 65536``, ITU-R 601. If the framing is
-    "whole", the ``h x w`` pixels become the square of the model: each new pixel is
-    ``(2 * S + h * w) // (2 * h * w)`` with ``S`` as in step 11, and the recipe ends.
-4.  **Cells**: ``g = ceil(longest side / 64)``; the mean of every ``g x g`` block, as in step 2.
-5.  **Background**: ``bg``, the median of the border cells; ``spread``, the median of their
-    ``|cell - bg|``.
-6.  **Polarity**: with ``n = max(1, cells // 200)``, ``light`` is the ``n``-th largest cell minus
-    ``bg``, and ``dark`` is ``bg`` minus the ``n``-th smallest. The item is dark if
-    ``dark > light``, else light; ``contrast`` is the larger of the two. For pixels and cells,
-    ``d = bg - grey`` for a dark item, else ``grey - bg``; ``d`` may be negative.
-7.  **Blank**: if ``contrast < max(8, 6 * spread)``, all pixels are 0 and the recipe ends.
-8.  **Threshold**: ``t = max(contrast // 12, 4 * spread)``. Cells with ``d > t`` belong to the item.
-    Cells that touch, even at a corner, form a part; parts of fewer than 1/50 of the largest
-    part's cells are dust and are dropped. The region is the box around the others, one cell wider
-    on every side if the image continues there, in pixels.
-9.  **Box**: ``k = max(1, longest side // 32)``, at most the region's height and width. A row of
-    the region belongs to the item if the sum of ``d`` over some ``k`` neighbours within the row is
-    more than ``k * t``; the same rule holds for columns. The box reaches from the first to the last
-    such row and column; without any, it is the region.
-10. **Paper**: once, and for a dark item only. With ``p = max(12, 4 * spread)``, steps 8 and 9 are
-    done with ``d > t or d < -p`` (sums: ``> k * t or < -k * p``). If the median of the grey
-    border of that box is more than ``bg + p``, the item is on a sheet of paper that is lighter
-    than the table: the grey image is cut to the box, and unless that is blank (step 7), the recipe
-    continues with it at step 4.
-11. **Shrink**: the box of ``h x w`` pixels becomes ``H x W``: the longest side becomes ``fit``, the
-    other ``max(1, (2 * fit * side + longest) // (2 * longest))``; ``fit`` is 28, or 20 by centre of
-    mass. Each new pixel is the mean of ``d`` over the area that it covers, in fractions of pixels
-    (times ``h * w``, this is a whole number ``S``).
-12. **Stretch**: ``S = max(S, 0)``; with ``top = max(1, largest S)``, the pixel is
-    ``(510 * S + top) // (2 * top)``: the brightest is 255, as in the data sets.
-13. **Place** on 28x28 black pixels. By bounding box, the first row is ``(29 - H) // 2``, the first
-    column ``(29 - W) // 2``: an odd line goes above or to the left, as in Fashion-MNIST. By centre
-    of mass, the first row is ``14 - (2 * M + T) // (2 * T)`` with ``T`` the sum of all pixels and
-    ``M`` the sum of all pixels times their rows, counted from 0, at least 0 and at most ``28 - H``;
-    the same holds for columns.
+3.  **Whole**: if the framing is "whole", the image in grey, ``(19595 R + 38470 G + 7471 B + 32768)
+    // 65536`` (ITU-R 601), of ``h x w`` pixels becomes the square of the model: each new pixel is
+    ``(2 * S + h * w) // (2 * h * w)``, where ``S`` is ``h * w`` times the mean over the area that it
+    covers, in fractions of pixels. The recipe ends. For the other framings it continues in
+    :mod:`npsoftmax.ext.segmentation`.
 """
 
 from __future__ import annotations
@@ -105,13 +73,18 @@ class Photo:
     image : PIL.Image.Image
         The photo in RGB, upright, its longest side at most 512.
     pixels : ndarray of uint8
-        The pixels row by row, shape ``(784, 1)`` for 28x28: the item, light on black, or the whole
-        picture.
+        The pixels row by row, shape ``(784, m)`` for 28x28: the item, light on black, or the whole
+        picture. There is one column for each plausible framing; the mean of the model's
+        probabilities over the columns is the prediction.
     is_blank : bool
         Nothing stands out from the background; ``pixels`` are all 0, and predictions are
         meaningless.
     warnings : tuple of str
         Reasons why predictions may be unreliable.
+    quality : float
+        How clearly the item was told from its background, from 0 to 1. On a plain background, the
+        contrast as a part of 32 grey levels; on any other, how much likelier the cells inside the
+        outline belong to the item than those outside. 1 for cut-outs and whole pictures.
     """
 
     image: Image.Image
@@ -260,7 +233,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return white
 
 
-CLEAR = 0.65
+CLEAR = 0.55
 UNKNOWN_FRAMING = (
     "unknown framing: the model does not say how its training images were framed, and is taken to "
     "be one of Fashion-MNIST; set model.framing"

@@ -1,6 +1,94 @@
 """From the pixels of a photo to the item, light on black, as in Fashion-MNIST or MNIST.
 
-DOC
+Steps 1 to 3 are in :mod:`npsoftmax.ext.photos`. All numbers are whole (``//`` rounds down) except
+in steps 18 to 21, which are in float64 with ``+ - * /`` only, in the order written; so every
+machine, and the web page, computes the same pixels. The median of ``m`` numbers is element
+``m // 2`` of the sorted numbers, counted from 0. The border of an image consists of its outermost
+pixels, each corner once. Two cells touch even at a corner; cells that touch form a part.
+
+4.  **Cells**: ``g = ceil(longest side / 64)``; the mean of every ``g x g`` block in each channel,
+    as in step 2.
+5.  **Cut-out**: if some cells of the transparency are below 128 and others are not, the cells of
+    at least 128 are the item, ``share = alpha / 255``, and the recipe continues at step 22.
+
+*A plain background.* Steps 6 to 9 are done for the grey image (``(19595 R + 38470 G + 7471 B +
+32768) // 65536``, ITU-R 601), and for each of R, G and B.
+
+6.  **Light**: ``fall`` is the median of the last row minus that of the first. From row ``i`` of
+    ``n``, ``(2 * i + 1 - n) * fall // (2 * n)`` is subtracted, for columns likewise (their ``fall``
+    is that of the original image), and the levels are clipped to 0 to 255. The result is taken if
+    the median of ``|pixel - median|`` on its border is at most that of the original. Cells of
+    this image are means of blocks as in step 4.
+7.  **Background**: ``bg``, the median of the border cells; ``spread``, the median of their
+    ``|cell - bg|``.
+8.  **Polarity**: with ``n = max(1, cells // 200)``, ``light`` is the ``n``-th largest cell minus
+    ``bg``, and ``dark`` is ``bg`` minus the ``n``-th smallest. The item is dark if
+    ``dark > light``, else light; ``contrast`` is the larger of the two. For pixels and cells,
+    ``d = bg - grey`` for a dark item, else ``grey - bg``; ``d`` may be negative.
+9.  **Kind**: an image is blank if ``contrast < max(8, 6 * spread)``, and plain if
+    ``contrast >= max(8, 40 * spread)``. If all four are blank with ``spread < 6``, the photo is
+    blank: all pixels are 0 and the recipe ends. If the grey image is plain and twice its
+    ``contrast`` is at least that of R, G and B, the recipe continues with it, else at step 16.
+10. **Threshold**: ``t = max(contrast // 12, 4 * spread)``. Cells with ``d > t`` belong to the item;
+    parts of fewer than 1/50 of the largest part's cells are dropped. The region is the box around
+    the others, one cell wider on every side if the image continues there, in pixels.
+11. **Box**: ``k = max(1, longest side // 32)``, at most the region's height and width. A row of
+    the region belongs to the item if the sum of ``d`` over some ``k`` neighbours within the row is
+    more than ``k * t``; the same rule holds for columns. The box reaches from the first to the last
+    such row and column; without any, it is the region.
+12. **Paper**: once, and for a dark item only. With ``p = max(12, 4 * spread)``, steps 10 and 11 are
+    done with ``d > t or d < -p`` (sums: ``> k * t or < -k * p``). If the median of the
+    border of that box is more than ``bg + p``, the item is on a sheet of paper that is lighter
+    than the table: steps 6 to 8 are done for the box, and unless that is blank, the recipe
+    continues with it.
+13. **Quality**: ``min(1, contrast / 32)``.
+14. **Shrink**: the box of step 11 of ``h x w`` pixels becomes ``H x W``: the longest side becomes
+    ``fit``, the other ``max(1, (2 * fit * side + longest) // (2 * longest))``; ``fit`` is 28, or 20
+    by centre of mass. Each new pixel is the mean of ``d`` over the area that it covers, in
+    fractions of pixels (times ``h * w``, this is a whole number ``S``).
+15. **Stretch**: ``S = max(S, 0)``; with ``top = max(1, largest S)``, the pixel is
+    ``(510 * S + top) // (2 * top)``: the brightest is 255, as in the data sets. The recipe
+    continues at step 24, with one column of pixels.
+
+*Any other background.* The photo itself says which colours the item has, and which its background:
+what is near the border is likelier background, each colour votes, and neighbours of a similar
+colour agree. This is the idea of GrabCut (Rother, Kolmogorov and Blake 2004) with histograms
+instead of Gaussian mixtures, and with a random walker's means (Grady 2006) instead of a cut.
+
+16. **Colours** of a cell: ``R + 2 G + B``, ``6 (R - G)`` and ``3 (R + G - 2 B)``, so that shadows
+    count less than hues. Its bin in each is ``(colour - least) // (max(128, range) // 16 + 1)``
+    with the least of this colour, and the largest range of the three.
+17. **Place**: ``middle = (2i + 1)(2h - 2i - 1)(2j + 1)(2w - 2j - 1) / (h * h * w * w)`` for row
+    ``i`` of ``h`` and column ``j`` of ``w``; ``place = min(middle, 0.5)``.
+18. **Bonds**: ``step`` is the sum of squared differences of the colours of two cells, one below or
+    one to the right of the other. ``typical`` is the mean of all steps plus 64, and
+    ``bond = typical / (typical / 8 + 6 * step)``.
+19. **Votes**: the first ``share`` is ``middle``. Each cell gives its bin ``v = floor(256 * share)``
+    votes for the item, and ``256 - v`` for the background. Both histograms of 16 x 16 x 16 bins are
+    smoothed with (1, 2, 1) along each axis, twice; outside there are no votes. A cell reads its bin
+    and divides by the sum of the votes before smoothing, at least 1: ``f`` and ``b``. With
+    ``f = f * (1 + 10 * place)`` and ``b = b * (11 - 10 * place)``, ``prior = f / (f + b)``.
+20. **Agreement**: 24 times from ``share = prior``, all cells at once: ``prior`` plus ``bond *
+    share`` of the neighbours above, below, to the left and to the right, in this order, divided by
+    1 plus these bonds, in this order. Steps 19 and 20 are done four times.
+21. **Item**: the cells with ``share > 0.5``. A part weighs the sum of ``floor(256 * middle)``;
+    parts of less than 1/10 of the heaviest are dropped. ``quality`` is the mean of
+    ``floor(256 * share) / 256`` of the item's cells minus that of the others, at least 0; without
+    item cells or without others, 0.
+22. **Levels**: in the box around the item (without item cells, the whole image),
+    ``ink = max(floor(256 * share), 128)`` for the item's cells, else 0. By centre of mass, a level
+    is ``255 * ink``. By bounding box, ``grey = (R + 2 G + B + 2) // 4``, and a level is ``ink``
+    times ``150 + m - grey``, clipped to 0 to 255, with ``m`` the median of the item's ``grey``:
+    Fashion-MNIST's items are negatives of about this brightness.
+23. **Shrink** as in step 14, but by bounding box, a box at most twice as wide as high becomes 28
+    high: sleeves that are spread out hang down in Fashion-MNIST. A pixel is
+    ``(2 * S + n) // (2 * n)`` with ``n = 256 * h * w``. By bounding box, a second column of pixels
+    is the mirror image, after step 24.
+24. **Place** on 28x28 black pixels. By bounding box, the first row is ``(29 - H) // 2``, the first
+    column ``(29 - W) // 2``: an odd line goes above or to the left, as in Fashion-MNIST. By centre
+    of mass, the first row is ``14 - (2 * M + T) // (2 * T)`` with ``T`` the sum of all pixels and
+    ``M`` the sum of all pixels times their rows, counted from 0, at least 0 and at most ``28 - H``;
+    the same holds for columns.
 """
 
 from __future__ import annotations
@@ -10,7 +98,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from npsoftmax.ext import extra
+
+with extra("image"):
+    from PIL import Image
 
 __all__ = ["Cutout", "cut_out"]
 
@@ -78,16 +170,16 @@ SWEEPS = 24
 
 
 def _segment(cells: Levels) -> Floats:
-    """Return how likely each cell of an RGB image belongs to the item, from 0 to 1."""
+    """Return how likely each cell of an RGB image belongs to the item, from 0 to 1 (steps 16 to 20)."""
     colours = _opponent(cells)
     bins = _bins(colours)
-    middle = _middle(*bins.shape)
+    share = _middle(*bins.shape)
+    place = np.minimum(share, 0.5)  # the background is likelier near the border, nothing elsewhere
     vertical, horizontal = _bonds(colours)
-    share = middle
     for _ in range(ROUNDS):
         votes = np.floor(256 * share).astype(np.int64)
-        inside = _density(bins, votes) * (1 + 10 * middle)
-        outside = _density(bins, 256 - votes) * (11 - 10 * middle)
+        inside = _density(bins, votes) * (1 + 10 * place)
+        outside = _density(bins, 256 - votes) * (11 - 10 * place)
         share = _diffuse(inside / (inside + outside), vertical, horizontal)
     return share
 
@@ -148,13 +240,13 @@ def _with_neighbours(start: Floats, vertical: Floats, horizontal: Floats, share:
 
 
 def _near_the_middle(item: Mask) -> Mask:
-    """Return the item without the parts that are small, or far from the middle."""
+    """Return the item without the parts that are small, or far from the middle (step 21)."""
     weights = np.floor(256 * _middle(*item.shape)).astype(np.int64)
     return _without_dust(item, weights, 10)
 
 
 def _clearness(share: Floats, item: Mask) -> float:
-    """Return the mean share of the item's cells minus that of the others."""
+    """Return the mean share of the item's cells minus that of the others (step 21)."""
     if item.all() or not item.any():
         return 0.0
     votes = np.floor(256 * share).astype(np.int64)
@@ -166,7 +258,7 @@ TYPICAL = 150
 
 
 def _frames(cells: Levels, share: Floats, item: Mask, by_mass: bool) -> NDArray[np.uint8]:
-    """Return the item on 28x28 black pixels."""
+    """Return the item on 28x28 black pixels, and its mirror image (steps 22 to 24)."""
     box = (_rows(item), _rows(item.T))
     item = item[box] if item.any() else np.ones(item.shape, bool)
     ink = np.where(item, np.maximum(np.floor(256 * share[box]), 128), 0).astype(np.int64)
@@ -202,11 +294,11 @@ def _on_black(item: Levels, by_mass: bool) -> NDArray[np.uint8]:
 # A plain background.
 
 UNEVEN = 6
-PLAIN = 24
+PLAIN = 40
 
 
 def _evenly_lit(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the image without a fall of the light from one side to the other."""
+    """Return the image without a fall of the light from one side to the other (step 6)."""
     falls = []
     for lines in (grey, grey.T):
         n, fall = len(lines), _median(lines[-1]) - _median(lines[0])
@@ -221,7 +313,7 @@ def _unevenness(grey: NDArray[np.uint8]) -> int:
 
 
 class _Scene:
-    """A grey image with its background, polarity and contrast (steps 4 to 7)."""
+    """A grey image with its background, polarity and contrast (steps 6 to 9)."""
 
     def __init__(self, grey: NDArray[np.uint8]) -> None:
         self.grey, self.cell = _evenly_lit(grey), -(-max(grey.shape) // CELLS)
@@ -235,14 +327,14 @@ class _Scene:
         self.is_plain = self.contrast >= max(8, PLAIN * self.spread)
 
     def difference(self, levels: NDArray[np.uint8] | Levels) -> Levels:
-        """Return ``d``, the signed distance of levels from the background (step 6)."""
+        """Return ``d``, the signed distance of levels from the background (step 8)."""
         signed = levels.astype(np.int64) - self.background
         return -signed if self.is_item_dark else signed
 
     def box(self, opposite: float = np.inf) -> Box:
-        """Return the box of the item (steps 8 and 9).
+        """Return the box of the item (steps 10 and 11).
 
-        The box also contains what is more than ``opposite`` beyond the background (step 10).
+        The box also contains what is more than ``opposite`` beyond the background (step 12).
         """
         threshold = max(self.contrast // 12, 4 * self.spread)
         d = self.difference(self.cells)
@@ -262,7 +354,7 @@ class _Scene:
 
 
 def _cut_to_paper(scene: _Scene) -> _Scene:
-    """Return the scene of the sheet of paper below the item, if there is one (step 10)."""
+    """Return the scene of the sheet of paper below the item, if there is one (step 12)."""
     if scene.is_blank or not scene.is_item_dark:
         return scene
     lighter = max(12, 4 * scene.spread)
@@ -274,7 +366,7 @@ def _cut_to_paper(scene: _Scene) -> _Scene:
 
 
 def _place(scene: _Scene, by_mass: bool) -> NDArray[np.uint8]:
-    """Return the item on 28x28 black pixels (steps 11 to 13)."""
+    """Return the item on 28x28 black pixels (steps 11 to 15)."""
     d = scene.difference(scene.grey[scene.box()])
     longest, fit = max(d.shape), MNIST_SIDE if by_mass else SIDE
     height, width = (max(1, (2 * fit * side + longest) // (2 * longest)) for side in d.shape)
@@ -327,7 +419,7 @@ def _rows(mask: NDArray[np.bool_]) -> slice:
 
 
 def _without_dust(item: Mask, weights: Levels, times: int) -> Mask:
-    """Return the cells without the parts that weigh ``times`` less than the heaviest (step 8)."""
+    """Return the cells without the parts that weigh ``times`` less than the heaviest."""
     framed = np.pad(item, 1)
     flat, width = framed.ravel(), framed.shape[1]
     # Runs of cells within a row, from starts to ends. The frame separates the rows.
