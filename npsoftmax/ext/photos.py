@@ -13,8 +13,8 @@ Every machine, and the web page, computes the same pixels.
     the right and lower edge.
 3.  **Whole**: if the framing is "whole", the image in grey, ``(19595 R + 38470 G + 7471 B + 32768)
     // 65536`` (ITU-R 601), of ``h x w`` pixels becomes the square of the model: each new pixel is
-    ``(2 * S + h * w) // (2 * h * w)``, where ``S`` is ``h * w`` times the mean over the area that it
-    covers, in fractions of pixels. The recipe ends. For the other framings it continues in
+    ``(2 * S + h * w) // (2 * h * w)``, where ``S`` is ``h * w`` times the mean over the area that
+    it covers, in fractions of pixels. The recipe ends. For the other framings it continues in
     :mod:`npsoftmax.ext.segmentation`.
 """
 

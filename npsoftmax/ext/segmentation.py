@@ -170,7 +170,7 @@ SWEEPS = 24
 
 
 def _segment(cells: Levels) -> Floats:
-    """Return how likely each cell of an RGB image belongs to the item, from 0 to 1 (steps 16 to 20)."""
+    """Return how likely each cell belongs to the item, from 0 to 1 (steps 16 to 20)."""
     colours = _opponent(cells)
     bins = _bins(colours)
     share = _middle(*bins.shape)
@@ -218,15 +218,16 @@ def _bonds(colours: Levels) -> tuple[Floats, Floats]:
     """Return how much cells agree with the one below, and with the one to the right."""
     down, right = (np.square(np.diff(colours, axis=axis)).sum(axis=0) for axis in (1, 2))
     typical = (int(down.sum()) + int(right.sum())) / max(1, down.size + right.size) + 64
-    return typical / (typical / 8 + 6 * down), typical / (typical / 8 + 6 * right)
+    vertical, horizontal = (typical / (typical / 8 + 6 * step) for step in (down, right))
+    return vertical, horizontal
 
 
 def _diffuse(prior: Floats, vertical: Floats, horizontal: Floats) -> Floats:
     """Return means of every cell's prior and its neighbours' shares, weighted with the bonds."""
     weights = _with_neighbours(np.ones(prior.shape), vertical, horizontal, np.ones(prior.shape))
-    share = prior
+    share: Floats = prior
     for _ in range(SWEEPS):
-        share = _with_neighbours(prior, vertical, horizontal, share) / weights
+        share = np.divide(_with_neighbours(prior, vertical, horizontal, share), weights)
     return share
 
 
@@ -250,8 +251,10 @@ def _clearness(share: Floats, item: Mask) -> float:
     if item.all() or not item.any():
         return 0.0
     votes = np.floor(256 * share).astype(np.int64)
-    inside, outside = int(votes[item].sum()), int(votes[~item].sum())
-    return max(0.0, inside / (256 * item.sum()) - outside / (256 * (~item).sum()))
+    inside, outside = (
+        int(votes[cells].sum()) / (256 * int(cells.sum())) for cells in (item, ~item)
+    )
+    return max(0.0, inside - outside)
 
 
 TYPICAL = 150
