@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 # The public names by the module that defines them; "" stands for the package, whose names are
 # modules.
 _PUBLIC = {
-    "": ("errors", "functional", "metrics", "objective", "optimisers"),
+    "": ("errors", "features", "functional", "metrics", "objective", "optimisers"),
     "data": ("DataLoader", "Dataset", "load", "splitobs"),
     "functional": ("logitcrossentropy", "logsoftmax", "logsumexp", "softmax"),
     "model": ("SoftmaxRegression",),
@@ -25,6 +25,7 @@ __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:  # type checkers cannot read the table
     from npsoftmax import errors as errors
+    from npsoftmax import features as features
     from npsoftmax import functional as functional
     from npsoftmax import metrics as metrics
     from npsoftmax import objective as objective

@@ -273,6 +273,7 @@ def model_settings(
         "pixel_scale": model.pixel_scale,
         "classes": model.classes,
         "samples": f"{dtype} {shape}",
+        "features": model.features and model.features.digest,
     }
 
 

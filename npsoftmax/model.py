@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ from npsoftmax._checks import (
 from npsoftmax._products import memory_order
 from npsoftmax.calibration import fit_temperature
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
+from npsoftmax.features import FeatureMap, pack, unpack
 from npsoftmax.functional import affine, softmax
-from npsoftmax.novelty import ClassMeans
+from npsoftmax.novelty import ClassMeans, choose_evenly
 
 __all__ = ["FRAMINGS", "SoftmaxRegression"]
 
@@ -59,12 +60,15 @@ class SoftmaxRegression:
         How the items were placed in the images: in their bounding box, as in Fashion-MNIST; by
         their centre of mass, as in MNIST; or as they were, because the whole picture was taken. It
         is stored for programs that prepare photographs, and does not change a prediction.
+    features : FeatureMap, optional
+        A fixed map of the samples, from :mod:`npsoftmax.features`, which stands before ``W``:
+        ``W`` then has a column for each of its ``num_outputs`` features in place of ``d``.
 
     Attributes
     ----------
     theta : ndarray
-        ``[W b]``, shape ``(k, d+1)``; ``W`` and ``b`` are views of it. Its memory order is the one
-        that NumPy's BLAS is fastest for.
+        ``[W b]``, shape ``(k, num_features + 1)``; ``W`` and ``b`` are views of it. Its memory
+        order is the one that NumPy's BLAS is fastest for.
     temperature : float
         ``T``, the divisor of the logits; 1 before :meth:`calibrate`.
     class_means : ClassMeans or None
@@ -92,8 +96,12 @@ class SoftmaxRegression:
         classes: Sequence[str] | None = None,
         pixel_scale: float | None = None,
         framing: str | None = None,
+        features: FeatureMap | None = None,
     ) -> None:
-        shape = as_count(num_outputs, "num_outputs"), as_count(num_inputs, "num_inputs") + 1
+        width = as_count(num_inputs, "num_inputs")
+        if features is not None:
+            width = _width_of(features, num_inputs)
+        shape = as_count(num_outputs, "num_outputs"), width + 1
         if not 0 <= sigma < np.inf:
             raise InputError(f"sigma: expected a number of at least 0, got {sigma}")
         if np.dtype(dtype) not in (np.float32, np.float64):
@@ -108,6 +116,7 @@ class SoftmaxRegression:
         self.classes = _as_classes(classes, shape[0])
         self.pixel_scale = _as_pixel_scale(pixel_scale)
         self.framing = _as_framing(framing)
+        self.features = features
         self.temperature = 1.0
         self.class_means: ClassMeans | None = None
 
@@ -126,7 +135,12 @@ class SoftmaxRegression:
 
     @property
     def num_inputs(self) -> int:
-        """Features per sample, ``d``."""
+        """Numbers per sample, ``d``."""
+        return self.num_features if self.features is None else self.features.num_inputs
+
+    @property
+    def num_features(self) -> int:
+        """Columns of ``W``: ``d``, or the features of the map that stands before it."""
         return int(self.theta.shape[1]) - 1
 
     @property
@@ -145,8 +159,29 @@ class SoftmaxRegression:
         """
         return 1.0 if self.pixel_scale is None or dtype.kind not in "iu" else self.pixel_scale
 
+    def extract(
+        self,
+        X: ArrayLike,
+        threads: int | None = None,
+        on_block: Callable[[int], None] | None = None,
+    ) -> NDArray[Any]:
+        """Return what ``W`` multiplies: the features of the samples, or the samples themselves.
+
+        :class:`~npsoftmax.Trainer` and :class:`~npsoftmax.objective.FullBatch` take it;
+        :func:`npsoftmax.fit` extracts by itself. ``threads`` and ``on_block`` are those of
+        :class:`npsoftmax.features.FeatureMap`.
+
+        Examples
+        --------
+        >>> SoftmaxRegression(2, 3).extract([[1.0], [2.0]]).tolist()
+        [[1.0], [2.0]]
+        """
+        return self._extract(self._as_input(X), threads, on_block)
+
     def logits(self, X: ArrayLike) -> NDArray[Any]:
         r"""Compute the logits :math:`Z = (s W X + b) / T` in float64 and round them once.
+
+        With a map of features, they are :math:`Z = (W \, \phi(s X) + b) / T`.
 
         Parameters
         ----------
@@ -168,7 +203,14 @@ class SoftmaxRegression:
         X = self._as_input(X)
         # In float32, sums over hundreds of pixels would leave an error of 1e-6 in a probability.
         with np.errstate(all="ignore"):
-            Z = affine(self.calibrated_theta(), X, self.input_scale(X.dtype))
+            theta = self.calibrated_theta()
+            if self.features is None:
+                Z = affine(theta, X, self.input_scale(X.dtype))
+            else:
+                Z = np.empty((self.num_outputs, X.shape[1]), order="F")
+                # In parts, so that all features never are in memory.
+                for block in _parts(X.shape[1]):
+                    affine(theta, self._extract(X[:, block]), out=Z[:, block])
             Z = Z.astype(self.theta.dtype, copy=False)
         if not np.isfinite(Z).all():
             raise InputError(
@@ -332,7 +374,9 @@ class SoftmaxRegression:
         """Compute the means and radii of the classes from training samples, for :meth:`novelty`."""
         X, y = as_samples(X, y, self.num_inputs, self.num_outputs)
         check_pixels(self, Range.of(X))
-        self.class_means = ClassMeans.fit(X, y, self.num_outputs, self.input_scale(X.dtype))
+        some = choose_evenly(y)
+        X = self._extract(X.T[some].T)
+        self.class_means = ClassMeans.fit(X, y[some], self.num_outputs, self.input_scale(X.dtype))
 
     def novelty(self, X: ArrayLike) -> NDArray[np.float64]:
         """Compute how different samples are from the training samples.
@@ -354,7 +398,11 @@ class SoftmaxRegression:
                 "novelty: expected a model that knows its class means, got one that does not; "
                 "call fit_class_means(X_train, y_train)"
             )
-        return self.class_means.novelty(X, self.input_scale(X.dtype))
+        novelty = np.empty(X.shape[1])
+        for block in _parts(X.shape[1]):
+            A = self._extract(X[:, block])
+            novelty[block] = self.class_means.novelty(A, self.input_scale(A.dtype))
+        return novelty
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a ``.npz`` file, atomically; an existing file is replaced.
@@ -374,12 +422,15 @@ class SoftmaxRegression:
         if self.class_means is not None:
             self._check_class_means(self.class_means)
             arrays |= {"means": self.class_means.means, "radii": self.class_means.radii}
-        metadata = {
+        metadata: dict[str, Any] = {
             "classes": _as_classes(self.classes, self.num_outputs),
             "pixel_scale": _as_pixel_scale(self.pixel_scale),
             "framing": _as_framing(self.framing),
             "temperature": self.temperature,
         }
+        if self.features is not None:
+            own, metadata["features"] = pack(self.features)
+            arrays |= own
         storage.write(path, "model", arrays, metadata)
 
     @classmethod
@@ -397,7 +448,14 @@ class SoftmaxRegression:
             num_outputs, columns = theta.shape
             if pixel_scale is not None:
                 pixel_scale = _as_stored_float(pixel_scale, "pixel_scale")
-            model = cls(columns - 1, num_outputs, 0, 0, theta.dtype, classes, pixel_scale)
+            features = None
+            if "features" in metadata:
+                own = {n: arrays.pop(n) for n in list(arrays) if n.startswith("features.")}
+                features = unpack(own, metadata.pop("features"))
+            num_inputs = columns - 1 if features is None else features.num_inputs
+            model = cls(
+                num_inputs, num_outputs, 0, 0, theta.dtype, classes, pixel_scale, None, features
+            )
             model.theta[...] = theta
             # Older files have none of these.
             model.framing = _as_framing(metadata.pop("framing", None))
@@ -416,12 +474,46 @@ class SoftmaxRegression:
         check_pixels(self, Range.of(columns))
         return columns
 
+    def _extract(
+        self,
+        columns: NDArray[Any],
+        threads: int | None = None,
+        on_block: Callable[[int], None] | None = None,
+    ) -> NDArray[Any]:
+        if self.features is None:
+            return columns
+        scale = self.input_scale(columns.dtype)
+        return self.features(columns, scale=scale, threads=threads, on_block=on_block)
+
     def _check_class_means(self, class_means: ClassMeans) -> None:
-        if class_means.means.shape != (self.num_inputs, self.num_outputs):
+        shape = self.num_features, self.num_outputs
+        if class_means.means.shape != shape:
             raise ShapeError(
-                f"class_means: expected means of shape {(self.num_inputs, self.num_outputs)}, got "
+                f"class_means: expected means of shape {shape}, got "
                 f"{class_means.means.shape}; call fit_class_means(X_train, y_train)"
             )
+
+
+PART_COLUMNS = 2048
+
+
+def _parts(num_samples: int) -> Iterator[slice]:
+    for start in range(0, num_samples, PART_COLUMNS):
+        yield slice(start, start + PART_COLUMNS)
+
+
+def _width_of(features: FeatureMap, num_inputs: int) -> int:
+    """Return the number of features of a map, which must fit the samples."""
+    if not isinstance(features, FeatureMap):
+        raise InputError(
+            f"features: expected a map such as Patches, got {type(features).__name__}; make one "
+            "with npsoftmax.features.Patches.fit(X)"
+        )
+    if features.num_inputs != num_inputs:
+        raise ShapeError(
+            f"features: expected a map of {num_inputs} numbers, got one of {features.num_inputs}"
+        )
+    return features.num_outputs
 
 
 def _as_classes(classes: Sequence[str] | None, num_outputs: int) -> tuple[str, ...]:

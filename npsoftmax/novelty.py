@@ -68,17 +68,11 @@ class ClassMeans:
 
         .. math:: m_c = \frac{1}{n_c} \sum_{j : y_j = c} s x_j
 
-        ``scale`` is ``s``. Of more than 10,000 samples, some of each class are used.
+        ``scale`` is ``s``.
         """
         means, radii = np.zeros((X.shape[0], num_outputs), order="F"), np.zeros(num_outputs)
-        order, counts = np.argsort(y, kind="stable"), np.bincount(y)
-        present = np.flatnonzero(counts)
-        # 10,000 samples, divided among the classes, are accurate enough.
-        max_class_samples = max(2, 10_000 // present.size)
-        for label, indices in zip(
-            present, np.split(order, counts[present].cumsum())[:-1], strict=True
-        ):
-            own = X.T[indices[:: -(-indices.size // max_class_samples)]]
+        for label in np.unique(y):
+            own = X.T[y == label]
             mean = own.mean(axis=0, dtype=np.float64)
             distances = np.empty(len(own))
             for block in _blocks(X.shape[0], len(own)):
@@ -101,6 +95,23 @@ class ClassMeans:
             np.divide(distances, radii, out=ratios, where=radii > 0)
             novelty[block] = ratios.min(axis=0)
         return novelty
+
+
+def choose_evenly(y: NDArray[Any], count: int = 10_000) -> NDArray[np.intp]:
+    """Return the indices of about ``count`` samples, as many of each class as there are.
+
+    10,000 are accurate enough for means and radii.
+
+    Examples
+    --------
+    >>> choose_evenly(np.array([0, 0, 1, 0, 0]), count=4)
+    array([0, 2, 3])
+    """
+    order, counts = np.argsort(y, kind="stable"), np.bincount(y)
+    counts = counts[counts > 0]
+    most = max(2, count // counts.size)
+    classes = np.split(order, counts.cumsum())[:-1]
+    return np.sort(np.concatenate([own[:: -(-own.size // most)] for own in classes]))
 
 
 def _blocks(num_features: int, num_samples: int) -> Iterator[slice]:

@@ -107,8 +107,9 @@ def fit(
            [ 0.1922]])
     """
     check_model(model)
-    X = as_array(X, "X")
-    labels, scale = as_labels(y, model.num_outputs), model.input_scale(X.dtype)
+    labels = as_labels(y, model.num_outputs)
+    X = as_array(X, "X") if model.features is None else model.extract(X, threads)
+    scale = model.input_scale(X.dtype)
     problem = FullBatch(X, labels, l2, sample_weight, scale=scale, threads=threads)
     return FullBatchTrainer(model, problem, tol=tol).fit(max_iterations)
 
@@ -173,8 +174,9 @@ class FullBatchTrainer:
     ) -> None:
         _check_problem(model, problem)
         self.model, self.problem = model, problem
-        self.test = as_test_data(test, model.num_inputs, model.num_outputs)
-        check_pixels(model, problem.summary.range, self.test)
+        self.test = as_test_data(test, model.num_features, model.num_outputs)
+        if model.features is None:
+            check_pixels(model, problem.summary.range, self.test)
         self.tol = as_size(tol, "tol")
         self.checkpoint = checkpoint
         self.checkpoint_every = as_count(checkpoint_every, "checkpoint_every")
@@ -251,7 +253,10 @@ class FullBatchTrainer:
             return lbfgs.begin(evaluate, centred, known, evaluations=2)
         starts_small = problem.summary.num_samples >= FEW_SAMPLES
         choice = problem.choose_preconditioner(k)
-        if not starts_small and (choice.passes_without > 0 or choice.is_shared):
+        begins_here = choice.is_at_zeros or (
+            not starts_small and (choice.passes_without > 0 or choice.is_shared)
+        )
+        if begins_here:
             return lbfgs.begin(evaluate, start, known, evaluations=1 + (known is None))
         found, passes = _fit_part(problem, start)
         at_found = evaluate(found)
@@ -387,10 +392,10 @@ def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
             "npsoftmax.objective.FullBatch(X, y, l2)"
         )
     summary = problem.summary
-    if summary.num_inputs != model.num_inputs:
-        hint = "; pass X.T" if summary.num_samples == model.num_inputs else ""
+    if summary.num_inputs != model.num_features:
+        hint = "; pass X.T" if summary.num_samples == model.num_features else ""
         raise ShapeError(
-            f"X: expected samples of {model.num_inputs} features, as the model takes, got "
+            f"X: expected samples of {model.num_features} features, as the model takes, got "
             f"{summary.num_inputs}{hint}"
         )
     if summary.class_totals.size > model.num_outputs:

@@ -126,7 +126,7 @@ class Trainer:
                 f"loader: expected a DataLoader, got {type(loader).__name__}; pass "
                 "npsoftmax.DataLoader(X, y, batch_size=256, shuffle=True)"
             )
-        as_columns(loader.X, model.num_inputs, finite=False)
+        as_columns(loader.X, model.num_features, finite=False)
         as_labels(loader.y, model.num_outputs)
         if len(loader) == 0:
             raise InputError(
@@ -138,8 +138,9 @@ class Trainer:
         self.model = model
         self.optimiser = optimiser
         self.loader = loader
-        self.test = as_test_data(test, model.num_inputs, model.num_outputs)
-        check_pixels(model, Range.of(loader.X), self.test)
+        self.test = as_test_data(test, model.num_features, model.num_outputs)
+        if model.features is None:
+            check_pixels(model, Range.of(loader.X), self.test)
         self.l2 = as_size(l2, "l2")
         self.checkpoint = checkpoint
         if checkpoint_every is not None:

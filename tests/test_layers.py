@@ -19,7 +19,7 @@ REPOSITORY = ROOT.parent
 # modules in it. docs/architecture.md has the same table in words.
 LAYERS = [
     {"errors", "history", "_checks", "_threads", "_products", "files"},
-    {"functional", "optimisers", "lbfgs", "storage", "data"},
+    {"functional", "features", "optimisers", "lbfgs", "storage", "data"},
     {"objective", "metrics", "calibration", "novelty"},
     {"model", "checkpoint"},
     {"trainer", "optimum", "solver"},

@@ -20,7 +20,8 @@ K, D, N = 3, 4, 15
 TIERS = {
     "block per class": {},
     "one block": {"MAX_BLOCK_NUMBERS": K * (D + 1) ** 2 - 1},
-    "diagonal": {"MAX_BLOCK_ROWS": D},
+    "one block at zeros": {"MAX_BLOCK_ROWS": D},
+    "diagonal": {"MAX_BLOCK_ROWS": D, "MAX_SHARED_ROWS": D},
     "identity": {"MAX_PRECONDITIONED_CLASSES": K - 1},
 }
 # So that blocks are estimated from 2,048 samples.
@@ -62,13 +63,14 @@ def expected_inverse(theta, X, weights, l2, scale, tier="block per class", floor
     if tier == "identity":
         return np.eye(theta.size)
     A = np.vstack([scale * X, np.ones(X.shape[1])])
-    P, shares = softmax(theta @ A), weights / weights.sum()
+    at_zeros = tier == "one block at zeros"
+    P, shares = softmax(0 * theta @ A if at_zeros else theta @ A), weights / weights.sum()
     floor = preconditioner.MIN_CURVATURE if floor is None else floor
     blocks = [
         k / (k - 1) * (A * shares * (p * (1 - p) + floor)) @ A.T + np.diag([l2] * (rows - 1) + [0])
         for p in P
     ]
-    if tier == "one block":
+    if tier == "one block" or at_zeros:
         blocks = [np.mean(blocks, axis=0)] * k
     inverses = [np.diag(1 / np.diag(B)) if tier == "diagonal" else np.linalg.inv(B) for B in blocks]
     mean = np.kron(np.full((k, k), 1 / k), np.eye(rows))
@@ -389,6 +391,9 @@ def test_sample_counts_samples(k, rows, n, samples, candidates):
         (60_000, 784, 10, 163, {0.0: "blocks", 1e-4: "blocks", 1e-2: "blocks", 1.0: "none"}),
         (20_000, 50, 5, 51, {1e-4: "blocks", 1.0: "none"}),
         (5_000, 500, 10, 36, {1e-4: "blocks", 1e-1: "none"}),
+        # Features of images.
+        (60_000, 1_600, 10, 2, {1e-6: "blocks", 1e-1: "none"}),
+        (60_000, 4_096, 10, 2, {1e-6: "one block", 1e-1: "none"}),
         # Above 4,096 classes there is none.
         (1_000, 10, 5_000, 11, {0.0: "none", 1e-9: "none"}),
     ],
@@ -396,14 +401,14 @@ def test_sample_counts_samples(k, rows, n, samples, candidates):
 def test_choice_of_the_preconditioner(n, d, k, mean_square, by_l2):
     found = {}
     for l2 in by_l2:
-        passes, is_shared = choose(n, d, k, l2, mean_square)
+        passes, is_shared, _ = choose(n, d, k, l2, mean_square)
         found[l2] = "none" if passes else "one block" if is_shared else "blocks"
     assert found == by_l2
 
 
 def test_passes_without_end_when_they_have_cost_as_much():
     one_block = 385 * (1000 / 2 + 385) / (2 * (20 + 12) * 1000)
-    passes, is_shared = choose(1_000, 384, 20, 1e-3, 2)
+    passes, is_shared, _ = choose(1_000, 384, 20, 1e-3, 2)
     assert is_shared and passes == pytest.approx(one_block + 25)
 
 

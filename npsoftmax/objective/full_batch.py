@@ -185,8 +185,9 @@ class FullBatch:
         It inverts the diagonal blocks of the Hessian, one for each class, and is exact on what all
         classes have in common. Large data sets estimate the blocks from a few thousand samples. The
         classes share one if there are two, or if blocks would cost too much or need more than 64
-        million numbers. Above 2,047 features it inverts the diagonals, and above 4,096 classes it
-        is the identity. Squares of features must not overflow. Derivation:
+        million numbers. Above 2,047 features they share one at zeros, a bound for every ``theta``.
+        Above 8,192 features it inverts the diagonals, and above 4,096 classes it is the identity.
+        Squares of features must not overflow. Derivation:
         :mod:`npsoftmax.objective.preconditioner`.
 
         Parameters
@@ -211,8 +212,10 @@ class FullBatch:
         """
         theta = self._check(theta)
         _check_finite(theta)
-        is_shared = self.choose_preconditioner(len(theta)).is_shared
-        return preconditioner_at(theta, self._store, self.l2, self.scale, is_shared)
+        choice = self.choose_preconditioner(len(theta))
+        if choice.is_at_zeros:
+            theta = np.zeros_like(theta)
+        return preconditioner_at(theta, self._store, self.l2, self.scale, choice.is_shared)
 
     def choose_preconditioner(self, k: int) -> Choice:
         """Return which :meth:`preconditioner` costs least for ``k`` classes, and when it does."""
