@@ -72,8 +72,8 @@ instead of Gaussian mixtures, and with a random walker's means (Grady 2006) inst
     share`` of the neighbours above, below, to the left and to the right, in this order, divided by
     1 plus these bonds, in this order. Steps 19 and 20 are done four times.
 21. **Item**: with ``v = floor(256 * share)`` and ``level = 128`` at first, 8 times: ``level`` is
-    the mean of all ``v > level``, plus the mean of the others, both rounded down, ``// 2``; it stays
-    if either are none. The cells with ``v > level`` are the item (Ridler and Calvard 1978). A part
+    the mean of all ``v > level``, plus the mean of the others, both rounded down, ``// 2``; it
+    stays if either are none. The cells with ``v > level`` are the item (Ridler and Calvard 1978). A part
     weighs the sum of ``floor(256 * middle)``; parts of less than 1/10 of the heaviest are dropped.
     ``quality`` is the mean of ``v / 256`` of the item's cells minus that of the others, at least 0;
     without item cells or without others, 0.
@@ -82,8 +82,8 @@ instead of Gaussian mixtures, and with a random walker's means (Grady 2006) inst
     is ``255 * ink``. By bounding box, ``grey = (R + 2 G + B + 2) // 4``, and a level is ``ink``
     times ``150 + m - grey``, clipped to 0 to 255, with ``m`` the median of the item's ``grey``:
     Fashion-MNIST's items are negatives of about this brightness.
-23. **Shrink** as in step 14, but by bounding box, a box at most twice as wide as high becomes 28
-    high: sleeves that are spread out hang down in Fashion-MNIST. A pixel is
+23. **Shrink** as in step 14, but by bounding box, a box with ``4 * w <= 7 * h`` becomes 28 high:
+    sleeves that are spread out hang down in Fashion-MNIST, while shoes are wider. A pixel is
     ``(2 * S + n) // (2 * n)`` with ``n = 256 * h * w``. By bounding box, a second column of pixels
     is the mirror image, after step 24.
 24. **Place** on 28x28 black pixels. By bounding box, the first row is ``(29 - H) // 2``, the first
@@ -318,7 +318,7 @@ def _frames(cells: Levels, share: Floats, item: Mask, by_mass: bool) -> NDArray[
 def _placed(levels: Levels, fit: int, white: int, by_mass: bool) -> NDArray[np.uint8]:
     longest = max(levels.shape)
     height, width = (max(1, (2 * fit * side + longest) // (2 * longest)) for side in levels.shape)
-    if not by_mass and levels.shape[1] <= 2 * levels.shape[0]:
+    if not by_mass and 4 * levels.shape[1] <= 7 * levels.shape[0]:
         height = SIDE
     area = levels.size * white
     item = (2 * resize(levels, height, width) + area) // (2 * area)
