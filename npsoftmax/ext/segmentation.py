@@ -73,10 +73,10 @@ instead of Gaussian mixtures, and with a random walker's means (Grady 2006) inst
     1 plus these bonds, in this order. Steps 19 and 20 are done four times.
 21. **Item**: with ``v = floor(256 * share)`` and ``level = 128`` at first, 8 times: ``level`` is
     the mean of all ``v > level``, plus the mean of the others, both rounded down, ``// 2``; it
-    stays if either are none. The cells with ``v > level`` are the item (Ridler and Calvard 1978). A part
-    weighs the sum of ``floor(256 * middle)``; parts of less than 1/10 of the heaviest are dropped.
-    ``quality`` is the mean of ``v / 256`` of the item's cells minus that of the others, at least 0;
-    without item cells or without others, 0.
+    stays if either are none. The cells with ``v > level`` are the item (Ridler and Calvard 1978).
+    A part weighs the sum of ``floor(256 * middle)``; parts of less than 1/10 of the heaviest are
+    dropped. ``quality`` is the mean of ``v / 256`` of the item's cells minus that of the others,
+    at least 0; without item cells or without others, 0.
 22. **Levels**: in the box around the item (without item cells, the whole image),
     ``ink = max(floor(256 * share), 128)`` for the item's cells, else 0. By centre of mass, a level
     is ``255 * ink``. By bounding box, ``grey = (R + 2 G + B + 2) // 4``, and a level is ``ink``
