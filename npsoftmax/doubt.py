@@ -6,10 +6,10 @@ with each other, so it can be near 1 although little speaks for any of them; the
 then. So it recognises errors about as well as the probability does, and samples of unknown classes
 better.
 
-A prediction is doubted if its evidence is at most a limit, which :func:`fit_evidence_limit` chooses
-on samples with known labels. Of :math:`n` samples above a limit, let :math:`e` be wrong. If more
-than a share :math:`1 - r` of all samples above it were wrong, then so few errors would have the
-probability
+A prediction is doubted if the second class is more than half as likely as the first, or if the
+evidence is at most a limit, which :func:`fit_evidence_limit` chooses on samples with known labels.
+Of :math:`n` samples that are not doubted at some limit, let :math:`e` be wrong. If more than a
+share :math:`1 - r` of all such samples were wrong, then so few errors would have the probability
 
 .. math:: P(E \le e) < \sum_{i=0}^{e} \binom{n}{i} (1 - r)^i r^{n - i} .
 
@@ -25,6 +25,8 @@ or fiducial limits illustrated in the case of the binomial", Biometrika 26(4), 1
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,7 +57,7 @@ def evidence(logits: ArrayLike) -> NDArray[np.float64]:
 
 
 def fit_evidence_limit(logits: ArrayLike, y: ArrayLike, right: float = 0.9) -> float:
-    """Find the lowest limit above which a share of the predictions is right.
+    """Find the lowest limit at which a share of the predictions without a doubt is right.
 
     It is chosen with an allowance for the number of samples, as described in
     :mod:`npsoftmax.doubt`, and doubts at least an eighth of the samples.
@@ -67,7 +69,7 @@ def fit_evidence_limit(logits: ArrayLike, y: ArrayLike, right: float = 0.9) -> f
     y : array_like
         Labels, shape ``(n,)``.
     right : float
-        The share of predictions with more evidence that must be right, between 0 and 1.
+        The share of the predictions without a doubt that must be right, between 0 and 1.
 
     Returns
     -------
@@ -91,14 +93,23 @@ def fit_evidence_limit(logits: ArrayLike, y: ArrayLike, right: float = 0.9) -> f
         raise InputError(f"right: expected a share between 0 and 1, got {right}")
     found = evidence(columns)
     order = np.argsort(-found, kind="stable")
-    errors = np.cumsum((columns.argmax(axis=0) != labels)[order])
-    counts = np.arange(1, labels.size - int(np.ceil(DOUBTED * labels.size)) + 1)
-    candidates = counts[errors[: counts.size] <= (1 - right) * counts]
-    is_enough = (n for n in candidates[::-1] if _tail(int(errors[n - 1]), int(n), right) <= RISK)
-    return float(found[order[next(is_enough, 0)]])
+    said = ~_are_close(columns)[order]
+    wrong = (columns.argmax(axis=0) != labels)[order]
+    counts, errors = np.cumsum(said), np.cumsum(said & wrong)
+    # How many samples are above a limit.
+    above = np.arange(1, labels.size - int(np.ceil(DOUBTED * labels.size)) + 1)
+    candidates = above[(errors <= (1 - right) * counts)[above - 1]]
+    enough = (n for n in candidates[::-1] if _tail(errors[n - 1], counts[n - 1], right) <= RISK)
+    return float(found[order[next(enough, 0)]])
 
 
-def _tail(errors: int, count: int, right: float) -> float:
+def _are_close(logits: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return whether the second class is more than half as likely as the first."""
+    second = np.sort(logits, axis=0)[-2:-1]  # none if there is one class
+    return np.asarray((logits.max(axis=0) - second < np.log(2)).any(axis=0))
+
+
+def _tail(errors: np.intp, count: np.intp, right: float) -> float:
     """Return the probability of at most so many errors, as above."""
     i = np.arange(errors + 1)
     # The binomial coefficients: each is the one before it times (n - i + 1) / i.

@@ -427,10 +427,11 @@ class SoftmaxRegression:
         return self.temperature * evidence(self.logits(X))
 
     def fit_evidence_limit(self, X: ArrayLike, y: ArrayLike, right: float = 0.9) -> float:
-        """Find and return the :attr:`evidence_limit` above which predictions are right.
+        """Find and return the :attr:`evidence_limit` above which most predictions are right.
 
         It is chosen on samples that were not used for training, by
-        :func:`npsoftmax.doubt.fit_evidence_limit`.
+        :func:`npsoftmax.doubt.fit_evidence_limit`. Calibrate first: predictions whose first two
+        classes are almost as likely are left out.
 
         Examples
         --------

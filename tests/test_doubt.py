@@ -45,6 +45,16 @@ def test_the_limit_is_the_lowest_whose_errors_are_few_enough():
     assert fit_evidence_limit(Z, y) == 40  # all are doubted
 
 
+def test_close_guesses_are_doubted_whatever_the_limit_is():
+    """So the errors among them are not counted: the second class is 0.6 times as likely."""
+    Z, y = binary(np.arange(1, 101), np.arange(60, 80))
+    assert fit_evidence_limit(Z, y) > 60
+    Z[1, 60:80] = Z[0, 60:80] + np.log(0.6)
+    rest = np.zeros((1, 100))
+    rest[0, 60:80] = -Z[:, 60:80].sum(axis=0)  # the evidence stays above that of others
+    assert fit_evidence_limit(np.vstack([Z, rest]), y) < 60
+
+
 def test_a_higher_share_asks_for_more_evidence(rng):
     strength = rng.normal(size=3000)
     Z, y = binary(np.exp(strength), np.flatnonzero(rng.random(3000) > 1 / (1 + np.exp(-strength))))
