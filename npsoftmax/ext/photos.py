@@ -87,7 +87,8 @@ class Photo:
     quality : float
         How clearly the item was told from its background, from 0 to 1. On a plain background, the
         contrast as a part of 32 grey levels; on any other, how much likelier the cells inside the
-        outline belong to the item than those outside. 1 for cut-outs and whole pictures.
+        outline belong to the item than those outside. 1 for cut-outs and whole pictures, 0 for
+        blank ones.
     """
 
     image: Image.Image

@@ -399,7 +399,7 @@ class _Scene:
 
 def _cut_to_paper(scene: _Scene) -> _Scene:
     """Return the scene of the sheet of paper below the item, if there is one (step 12)."""
-    if scene.is_blank or not scene.is_item_dark:
+    if not scene.is_item_dark:
         return scene
     lighter = max(12, 4 * scene.spread)
     paper = scene.grey[scene.box(lighter)]
