@@ -294,7 +294,8 @@ class _Responses:
         self.windows = np.einsum(
             "ir,jc->ijcr", _windows(down, maps.cells), _windows(across, maps.cells)
         ).reshape(maps.cells**2, -1)
-        self.means_down, self.means_across = _moving_means(rows, q), _moving_means(columns, q)
+        self.means_down, means_across = _moving_means(rows, q), _moving_means(columns, q)
+        self.means_across = np.repeat(means_across.T / np.float32(colours), colours, axis=0)
         self.padded = np.zeros((rows, columns, colours), np.float32)
         # A strip is q columns of the image: all patches in it lie in one piece of memory.
         self.strips = np.empty((across, rows, q * colours), np.float32)
@@ -319,11 +320,11 @@ class _Responses:
 
     def _deviations(self) -> Floats:
         """Return sigma of the patch at each place."""
-        mean, square = (
-            self.means_down @ values.mean(axis=-1) @ self.means_across.T
-            for values in (self.padded, np.square(self.padded))
+        pixels = self.padded.reshape(len(self.padded), -1)
+        mean, mean_square = (
+            self.means_down @ values @ self.means_across for values in (pixels, pixels * pixels)
         )
-        variance = np.maximum(square - np.square(mean), 0)
+        variance = np.maximum(mean_square - mean * mean, 0)
         return np.asarray(np.sqrt(variance + np.float32(EPSILON**2)))
 
 
