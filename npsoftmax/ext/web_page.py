@@ -7,22 +7,24 @@ parameters of the model inserted. It follows the recipe of :mod:`npsoftmax.ext.p
 import base64
 import hashlib
 import json
+import math
 import os
 import re
 from importlib import resources
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from npsoftmax._checks import check_model
 from npsoftmax.errors import InputError, ShapeError
+from npsoftmax.features import FeatureMap, Patches
 from npsoftmax.files import publish
 from npsoftmax.model import SoftmaxRegression
 
 __all__ = ["save"]
 
-PIXELS = 28 * 28
+SIDE = 28  # of the images of Fashion-MNIST and MNIST
 MAX_BYTES = 2 * 2**20
 
 
@@ -94,16 +96,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def _numbers(model: SoftmaxRegression) -> dict[str, Any]:
-    if model.num_inputs != PIXELS:
-        raise ShapeError(
-            f"model: expected {PIXELS} inputs, the pixels of 28x28 images, got "
-            f"{model.num_inputs}; export it to ONNX instead (--onnx)"
-        )
-    if model.pixel_scale is None:
-        raise InputError(
-            "model: expected one with a pixel scale, got one of other features; export it to ONNX "
-            "instead (--onnx) or, if they are pixels, make the model with pixel_scale=1/255"
-        )
+    side = _side_of(model)
     with np.errstate(over="ignore"):
         theta = model.calibrated_theta().astype("<f4")
     if not np.isfinite(theta).all():
@@ -113,14 +106,87 @@ def _numbers(model: SoftmaxRegression) -> dict[str, Any]:
         )
     numbers = {
         "classes": model.classes,
+        "side": side,
         "pixelScale": model.pixel_scale,
         "framing": model.framing,
-        "theta": _base64(theta),
+        "temperature": model.temperature,
+        "evidenceLimit": model.evidence_limit,
+    }
+    if model.features is None:
+        return numbers | _of_pixels(model, theta)
+    return numbers | _of_patches(model.features, model)
+
+
+def _side_of(model: SoftmaxRegression) -> int:
+    """Return the side of the images of a model; raise an error if the page cannot show it."""
+    d, side = model.num_inputs, math.isqrt(model.num_inputs)
+    if side * side != d or (side != SIDE and model.framing not in ("whole", "square")):
+        raise ShapeError(
+            f"model: expected {SIDE * SIDE} inputs, the pixels of 28x28 images, or square images "
+            f'with the framing "whole" or "square", got {d} with the framing {model.framing}; '
+            "export it to ONNX instead (--onnx)"
+        )
+    if model.pixel_scale is None:
+        raise InputError(
+            "model: expected one with a pixel scale, got one of other features; export it to ONNX "
+            "instead (--onnx) or, if they are pixels, make the model with pixel_scale=1/255"
+        )
+    return side
+
+
+def _of_pixels(model: SoftmaxRegression, theta: NDArray[np.float32]) -> dict[str, Any]:
+    k, scale = model.num_outputs, model.pixel_scale
+    numbers = {"theta": _base64(theta[:, :-1]), "scales": [1] * k, "biases": theta[:, -1].tolist()}
+    if model.class_means is not None and scale is not None:
+        numbers["means"] = _base64(_grey_levels(model.class_means.means, scale))
+        numbers["meanScales"], numbers["radii"] = [scale] * k, model.class_means.radii.tolist()
+    return numbers
+
+
+def _of_patches(features: FeatureMap, model: SoftmaxRegression) -> dict[str, Any]:
+    """Return the numbers of a model on features, as bytes with a scale for each class.
+
+    The features in the page are neither centred nor divided: theta and the class means are changed
+    instead. The bias corrects what the rounding of theta changes at the mean features.
+    """
+    if not isinstance(features, Patches) or features.shape[2] != 1:
+        raise InputError(
+            "features: expected none or those of Patches of grey images, got others, which do not "
+            "fit a small page; export it to ONNX instead (--onnx)"
+        )
+    theta = model.calibrated_theta()
+    weights, scales = _quantised(theta[:, :-1] / features.divisor, np.int8, axis=1)
+    biases = theta[:, -1] - scales * (weights @ features.centre.astype(float))
+    bank, bank_scale = _quantised(features.filters, "<i2")
+    numbers: dict[str, Any] = {
+        "features": {
+            "cells": features.cells,
+            "mirror": features.mirror,
+            "filters": _base64(bank.T),
+            "filterScale": float(bank_scale),
+            "offsets": _base64(features.offsets.astype("<f4")),
+        },
+        "theta": _base64(weights),
+        "scales": scales.tolist(),
+        "biases": biases.tolist(),
     }
     if model.class_means is not None:
-        numbers["means"] = _base64(_grey_levels(model.class_means.means, model.pixel_scale))
-        numbers["radii"] = model.class_means.radii.tolist()
+        means = model.class_means.means * features.divisor + features.centre[:, None]
+        levels, scales = _quantised(np.maximum(means, 0), np.uint8, axis=0)
+        numbers |= {"means": _base64(levels), "meanScales": scales.tolist()}
+        numbers["radii"] = (model.class_means.radii * features.divisor).tolist()
     return numbers
+
+
+def _quantised(
+    array: NDArray[Any], dtype: DTypeLike, axis: int | None = None
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return whole numbers, and the scales by which they are to be multiplied."""
+    scales = np.abs(array).max(axis=axis, keepdims=True).astype(np.float64) / np.iinfo(dtype).max
+    scales[scales == 0] = 1.0
+    return np.rint(array / scales).astype(dtype), scales.reshape(
+        -1
+    ) if axis is not None else scales[0, 0]
 
 
 def _grey_levels(means: NDArray[Any], pixel_scale: float) -> NDArray[np.uint8]:
