@@ -52,6 +52,7 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.add_init_script(NOTE_VIOLATIONS)
         self.page.goto(path.as_uri())
+        self.settled()  # the script unpacks its numbers first
 
     def _record_message(self, message):
         if message.type in ("error", "warning"):

@@ -1,13 +1,21 @@
 
 // ---------------------------------------------------------------------------------------------
-// 1. The model: its numbers are at the end of this file, as base64, column by column
+// 1. The model: its numbers are at the end of this file, compressed, column by column
 
 const model = JSON.parse(document.getElementById("model").textContent);
-const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 const { side, features } = model;
 const k = model.classes.length;
-const theta = new (features ? Int8Array : Float32Array)(bytes(model.theta).buffer);
-const means = bytes(model.means ?? "");
+const theta = new (features ? Int8Array : Float32Array)(await inflate(model.theta));
+const means = model.means && new Uint8Array(await inflate(model.means));
+const bank = features && Float64Array.from(new Int16Array(await inflate(features.filters)),
+  (value) => features.filterScale * value);
+const offsets = features && new Float32Array(await inflate(features.offsets));
+
+function inflate(text) {
+  const deflated = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const unpacking = new DecompressionStream("deflate-raw");
+  return new Response(new Blob([deflated]).stream().pipeThrough(unpacking)).arrayBuffer();
+}
 
 // ---------------------------------------------------------------------------------------------
 // 2. From a photo to the pixels that the model sees
@@ -508,12 +516,6 @@ function extract(pixels) {
 
 const PADDING = 2;
 const EPSILON = 0.02;
-let bank, offsets; // filters, one after the other for each pixel of a patch
-if (features) {
-  offsets = new Float32Array(bytes(features.offsets).buffer);
-  bank = Float64Array.from(new Int16Array(bytes(features.filters).buffer),
-    (value) => features.filterScale * value);
-}
 
 /** The square roots of the pooled responses of whitened patches, by window and filter. */
 function pool(pixels) {

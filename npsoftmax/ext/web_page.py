@@ -10,11 +10,12 @@ import json
 import math
 import os
 import re
+import zlib
 from importlib import resources
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from npsoftmax._checks import check_model
 from npsoftmax.errors import InputError, ShapeError
@@ -136,9 +137,9 @@ def _side_of(model: SoftmaxRegression) -> int:
 
 def _of_pixels(model: SoftmaxRegression, theta: NDArray[np.float32]) -> dict[str, Any]:
     k, scale = model.num_outputs, model.pixel_scale
-    numbers = {"theta": _base64(theta[:, :-1]), "scales": [1] * k, "biases": theta[:, -1].tolist()}
+    numbers = {"theta": _packed(theta[:, :-1]), "scales": [1] * k, "biases": theta[:, -1].tolist()}
     if model.class_means is not None and scale is not None:
-        numbers["means"] = _base64(_grey_levels(model.class_means.means, scale))
+        numbers["means"] = _packed(_grey_levels(model.class_means.means, scale))
         numbers["meanScales"], numbers["radii"] = [scale] * k, model.class_means.radii.tolist()
     return numbers
 
@@ -155,38 +156,36 @@ def _of_patches(features: FeatureMap, model: SoftmaxRegression) -> dict[str, Any
             "fit a small page; export it to ONNX instead (--onnx)"
         )
     theta = model.calibrated_theta()
-    weights, scales = _quantised(theta[:, :-1] / features.divisor, np.int8, axis=1)
+    weights, scales = _quantised(theta[:, :-1] / features.divisor, 127, axis=1)
     biases = theta[:, -1] - scales * (weights @ features.centre.astype(float))
-    bank, bank_scale = _quantised(features.filters, "<i2")
+    bank, bank_scale = _quantised(features.filters, 32767)
     numbers: dict[str, Any] = {
         "features": {
             "cells": features.cells,
             "mirror": features.mirror,
-            "filters": _base64(bank.T),
-            "filterScale": float(bank_scale),
-            "offsets": _base64(features.offsets.astype("<f4")),
+            "filters": _packed(bank.T.astype("<i2")),
+            "filterScale": bank_scale.item(),
+            "offsets": _packed(features.offsets.astype("<f4")),
         },
-        "theta": _base64(weights),
+        "theta": _packed(weights.astype(np.int8)),
         "scales": scales.tolist(),
         "biases": biases.tolist(),
     }
     if model.class_means is not None:
         means = model.class_means.means * features.divisor + features.centre[:, None]
-        levels, scales = _quantised(np.maximum(means, 0), np.uint8, axis=0)
-        numbers |= {"means": _base64(levels), "meanScales": scales.tolist()}
+        levels, scales = _quantised(np.maximum(means, 0), 63, axis=0)
+        numbers |= {"means": _packed(levels.astype(np.uint8)), "meanScales": scales.tolist()}
         numbers["radii"] = (model.class_means.radii * features.divisor).tolist()
     return numbers
 
 
 def _quantised(
-    array: NDArray[Any], dtype: DTypeLike, axis: int | None = None
+    array: NDArray[Any], largest: int, axis: int | None = None
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return whole numbers, and the scales by which they are to be multiplied."""
-    scales = np.abs(array).max(axis=axis, keepdims=True).astype(np.float64) / np.iinfo(dtype).max
+    """Return whole numbers up to the largest, and the scales by which they are to be multiplied."""
+    scales = np.abs(array).max(axis=axis, keepdims=True).astype(np.float64) / largest
     scales[scales == 0] = 1.0
-    return np.rint(array / scales).astype(dtype), scales.reshape(
-        -1
-    ) if axis is not None else scales[0, 0]
+    return np.rint(array / scales), scales.reshape(-1)
 
 
 def _grey_levels(means: NDArray[Any], pixel_scale: float) -> NDArray[np.uint8]:
@@ -199,6 +198,7 @@ def _grey_levels(means: NDArray[Any], pixel_scale: float) -> NDArray[np.uint8]:
     return levels.astype(np.uint8)
 
 
-def _base64(array: NDArray[Any]) -> str:
-    """Return the numbers column by column, little-endian."""
-    return base64.b64encode(array.tobytes(order="F")).decode()
+def _packed(array: NDArray[Any]) -> str:
+    """Return the numbers column by column, little-endian and deflated."""
+    deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    return base64.b64encode(deflate.compress(array.tobytes(order="F")) + deflate.flush()).decode()
