@@ -111,11 +111,12 @@ class Visit:
         return self.page.locator("#answer .warning").all_text_contents()
 
     def pixels(self):
-        """Return the 784 grey levels that the page shows."""
+        """Return the grey levels that the page shows."""
         return self.page.evaluate(
             """() => {
+              const { width, height } = document.querySelector("#seen");
               const { data } = document.querySelector("#seen").getContext("2d")
-                .getImageData(0, 0, 28, 28);
-              return Array.from({ length: 784 }, (_, i) => data[4 * i]);
+                .getImageData(0, 0, width, height);
+              return Array.from({ length: width * height }, (_, i) => data[4 * i]);
             }"""
         )
