@@ -100,10 +100,17 @@ def take_photos(X, conditions):
 def measure(model, files, y):
     """Return Top-1, Top-3, and the share of photos with a warning."""
     seen = [photos.look(Image.open(BytesIO(file))) for file in files]
-    columns = np.hstack([each.pixels for each in seen])
-    logits = model.logits(columns)
-    warned = (model.novelty(columns) > 1) | [bool(each.warnings) for each in seen]
-    return metrics.accuracy(logits, y), metrics.top_k_accuracy(logits, y, 3), warned.mean()
+    P = probabilities(model, seen)
+    novelty = np.array([model.novelty(each.pixels).min() for each in seen])
+    warned = (novelty > 1) | [bool(each.warnings) for each in seen]
+    return metrics.accuracy(P, y), metrics.top_k_accuracy(P, y, 3), warned.mean()
+
+
+def probabilities(model, seen):
+    """Return the mean of the model's probabilities over the framings of each photo."""
+    ends = np.cumsum([each.pixels.shape[1] for each in seen])[:-1]
+    P = np.split(model(np.hstack([each.pixels for each in seen])), ends, axis=1)
+    return np.stack([columns.mean(axis=1) for columns in P], axis=1)
 
 
 def measure_colab(model, files, y):
@@ -124,8 +131,7 @@ def measure_digits(framing, num_photos):
     npsoftmax.fit(model, np.hstack(columns), y[:900], l2=1e-2)
     inks = [255 - np.asarray(sheet.resize((28, 28))) for sheet in sheets[900 : 900 + num_photos]]
     files = [photo(ink.ravel(), seed, Conditions("dark")) for seed, ink in enumerate(inks)]
-    seen = [photos.look(Image.open(BytesIO(file)), framing).pixels for file in files]
-    P = model(np.hstack(seen))
+    P = probabilities(model, [photos.look(Image.open(BytesIO(file)), framing) for file in files])
     return (P.argmax(axis=0) == y[900 : 900 + num_photos]).mean(), P.max(axis=0).mean()
 
 

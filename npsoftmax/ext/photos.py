@@ -4,53 +4,22 @@ How the items were placed in the training images is the model's ``framing``: in 
 their bounding box, as in Fashion-MNIST; in 20 of its 28 pixels by their centre of mass, as in
 MNIST; or not at all, because the whole pictures were taken.
 
-All of the recipe is arithmetic on whole numbers (``//`` rounds down), so every machine, and the web
-page, computes the same pixels. The median of ``m`` numbers is element ``m // 2`` of the sorted
-numbers, counted from 0. The border of an image consists of its outermost pixels, each corner once.
+Every machine, and the web page, computes the same pixels.
 
-1.  **Open**: the first frame, turned upright according to EXIF, on white where it is transparent,
-    as RGB with 8 bits (the upper ones of 16).
+1.  **Open**: the first frame, turned upright according to EXIF, as RGB or RGBA with 8 bits (the
+    upper ones of 16); on white where it is transparent, while the transparency is kept aside.
 2.  **Working size**: ``f = ceil(longest side / 512)``; the mean of every ``f x f`` block in each
     channel: ``((sum + n // 2) * (2**24 // n)) >> 24`` for the ``n`` pixels of a block, fewer at
     the right and lower edge.
-3.  **Grey**: ``(19595 R + 38470 G + 7471 B + 32768) // 65536``, ITU-R 601. If the framing is
-    "whole", the ``h x w`` pixels become the square of the model: each new pixel is
-    ``(2 * S + h * w) // (2 * h * w)`` with ``S`` as in step 11, and the recipe ends. If it is
-    "square", the pixels shrink in the same way to ``H x W``, the sides of step 11 with the model's
-    side as ``fit``. They lie on a square of the median of their border, from row
-    ``(side - H) // 2`` and column ``(side - W) // 2`` on.
-4.  **Cells**: ``g = ceil(longest side / 64)``; the mean of every ``g x g`` block, as in step 2.
-5.  **Background**: ``bg``, the median of the border cells; ``spread``, the median of their
-    ``|cell - bg|``.
-6.  **Polarity**: with ``n = max(1, cells // 200)``, ``light`` is the ``n``-th largest cell minus
-    ``bg``, and ``dark`` is ``bg`` minus the ``n``-th smallest. The item is dark if
-    ``dark > light``, else light; ``contrast`` is the larger of the two. For pixels and cells,
-    ``d = bg - grey`` for a dark item, else ``grey - bg``; ``d`` may be negative.
-7.  **Blank**: if ``contrast < max(8, 6 * spread)``, all pixels are 0 and the recipe ends.
-8.  **Threshold**: ``t = max(contrast // 12, 4 * spread)``. Cells with ``d > t`` belong to the item.
-    Cells that touch, even at a corner, form a part; parts of fewer than 1/50 of the largest
-    part's cells are dust and are dropped. The region is the box around the others, one cell wider
-    on every side if the image continues there, in pixels.
-9.  **Box**: ``k = max(1, longest side // 32)``, at most the region's height and width. A row of
-    the region belongs to the item if the sum of ``d`` over some ``k`` neighbours within the row is
-    more than ``k * t``; the same rule holds for columns. The box reaches from the first to the last
-    such row and column; without any, it is the region.
-10. **Paper**: once, and for a dark item only. With ``p = max(12, 4 * spread)``, steps 8 and 9 are
-    done with ``d > t or d < -p`` (sums: ``> k * t or < -k * p``). If the median of the grey
-    border of that box is more than ``bg + p``, the item is on a sheet of paper that is lighter
-    than the table: the grey image is cut to the box, and unless that is blank (step 7), the recipe
-    continues with it at step 4.
-11. **Shrink**: the box of ``h x w`` pixels becomes ``H x W``: the longest side becomes ``fit``, the
-    other ``max(1, (2 * fit * side + longest) // (2 * longest))``; ``fit`` is 28, or 20 by centre of
-    mass. Each new pixel is the mean of ``d`` over the area that it covers, in fractions of pixels
-    (times ``h * w``, this is a whole number ``S``).
-12. **Stretch**: ``S = max(S, 0)``; with ``top = max(1, largest S)``, the pixel is
-    ``(510 * S + top) // (2 * top)``: the brightest is 255, as in the data sets.
-13. **Place** on 28x28 black pixels. By bounding box, the first row is ``(29 - H) // 2``, the first
-    column ``(29 - W) // 2``: an odd line goes above or to the left, as in Fashion-MNIST. By centre
-    of mass, the first row is ``14 - (2 * M + T) // (2 * T)`` with ``T`` the sum of all pixels and
-    ``M`` the sum of all pixels times their rows, counted from 0, at least 0 and at most ``28 - H``;
-    the same holds for columns.
+3.  **Whole**: if the framing is "whole", the image in grey, ``(19595 R + 38470 G + 7471 B + 32768)
+    // 65536`` (ITU-R 601), of ``h x w`` pixels becomes the square of the model: each new pixel is
+    ``(2 * S + h * w) // (2 * h * w)``, where ``S`` is ``h * w`` times the mean over the area that
+    it covers, in fractions of pixels. If the framing is "square", the pixels become ``H x W`` in
+    the same way: the longest side becomes the model's ``side``, the other
+    ``max(1, (2 * side * length + longest) // (2 * longest))``. They lie on a square of the median
+    of their border (element ``m // 2`` of its ``m`` sorted pixels), from row ``(side - H) // 2``
+    and column ``(side - W) // 2`` on. The recipe ends. For the other framings it continues in
+    :mod:`npsoftmax.ext.segmentation`.
 """
 
 from __future__ import annotations
@@ -63,7 +32,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +39,7 @@ from numpy.typing import NDArray
 from npsoftmax._checks import as_count
 from npsoftmax.errors import CorruptFileError, InputError, NpsoftmaxError
 from npsoftmax.ext import extra
+from npsoftmax.ext.segmentation import FULL_CONTRAST, Cutout, border, cut_out, median, resize
 from npsoftmax.files import quoted, read_bytes
 from npsoftmax.model import FRAMINGS
 
@@ -108,19 +77,26 @@ class Photo:
     image : PIL.Image.Image
         The photo in RGB, upright, its longest side at most 512.
     pixels : ndarray of uint8
-        The pixels row by row, shape ``(784, 1)`` for 28x28: the item, light on black, or the whole
-        picture.
+        The pixels row by row, shape ``(784, m)`` for 28x28: the item, light on black, or the whole
+        picture. There is one column for each plausible framing; the mean of the model's
+        probabilities over the columns is the prediction.
     is_blank : bool
         Nothing stands out from the background; ``pixels`` are all 0, and predictions are
         meaningless.
     warnings : tuple of str
         Reasons why predictions may be unreliable.
+    quality : float
+        How clearly the item was told from its background, from 0 to 1. On a plain background, the
+        contrast as a part of 32 grey levels; on any other, how much likelier the cells inside the
+        outline belong to the item than those outside. 1 for cut-outs and whole pictures, 0 for
+        blank ones.
     """
 
     image: Image.Image
     pixels: NDArray[np.uint8]
     is_blank: bool
     warnings: tuple[str, ...]
+    quality: float
 
 
 def find(path: str | os.PathLike[str]) -> list[str]:
@@ -231,61 +207,77 @@ def look(image: Image.Image, framing: str | None = "bounding-box", side: int = 2
 
 
 SIDE = 28  # of the images of Fashion-MNIST and MNIST
-MNIST_SIDE = 20  # of the box of a digit
 
 
 def _photo(image: Image.Image, framing: str | None, side: int) -> Photo:
-    """Return the photo of an upright image in RGB (steps 2 to 13)."""
+    """Return the photo of an upright image (from step 2)."""
     if framing not in (*FRAMINGS, None):
         raise InputError(f"framing: expected one of {', '.join(FRAMINGS)} or None, got {framing!r}")
     if side != SIDE and framing not in AS_THEY_ARE:
         raise InputError(f"side: expected {SIDE} unless framing is 'whole' or 'square', got {side}")
-    factor = -(-max(image.size) // WORKING_SIDE)
-    shown = image.reduce(factor) if factor > 1 else image
-    grey = np.asarray(shown.convert("L"))
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    shown = _shrunk(_on_white(image))
     if framing in AS_THEY_ARE:
-        whole = AS_THEY_ARE[framing](grey, as_count(side, "side"))
-        return Photo(shown, whole.reshape(-1, 1), False, ())
-    scene = _cut_to_paper(_Scene(grey))
-    pixels = _place(scene, framing == "centre-of-mass")
-    return Photo(shown, pixels.reshape(-1, 1), scene.is_blank, _warnings_for(scene, framing))
+        whole = AS_THEY_ARE[framing](np.asarray(shown.convert("L")), as_count(side, "side"))
+        return Photo(shown, whole.reshape(-1, 1), False, (), 1.0)
+    item = cut_out(shown, alpha and _shrunk(alpha), framing == "centre-of-mass")
+    return Photo(shown, item.pixels, item.is_blank, _warnings_for(item, framing), item.quality)
 
 
 def _stretch(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    return _shrink(grey, side, side)
+    return _means(grey, side, side)
 
 
 def _fill_up(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Return the picture on a square of the grey of its border."""
-    small = _shrink(grey, *_fit(grey.shape, side))
-    square = np.full((side, side), _median(_border(small)), np.uint8)
-    (height, width), (top, left) = small.shape, ((side - length) // 2 for length in small.shape)
+    longest = max(grey.shape)
+    height, width = (max(1, (2 * side * each + longest) // (2 * longest)) for each in grey.shape)
+    small = _means(grey, height, width)
+    square = np.full((side, side), median(border(small)), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = small
     return square
+
+
+def _means(grey: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return the means of the levels over the areas that new pixels cover."""
+    sums = resize(grey, height, width)
+    return ((2 * sums + grey.size) // (2 * grey.size)).astype(np.uint8)
 
 
 # The framings in which nothing is searched for.
 AS_THEY_ARE = {"whole": _stretch, "square": _fill_up}
 
 
-LOW_CONTRAST = 32
-LOW_CONTRAST_TO_SPREAD = 10  # below 6, an image is blank
+def _shrunk(image: Image.Image) -> Image.Image:
+    factor = -(-max(image.size) // WORKING_SIDE)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image)
+    return white
+
+
+CLEAR = 0.55
 UNKNOWN_FRAMING = (
     "unknown framing: the model does not say how its training images were framed, and is taken to "
     "be one of Fashion-MNIST; set model.framing"
 )
 
 
-def _warnings_for(scene: _Scene, framing: str | None) -> tuple[str, ...]:
-    if scene.is_blank:
+def _warnings_for(item: Cutout, framing: str | None) -> tuple[str, ...]:
+    if item.is_blank:
         return ("blank: nothing stands out from the background",)
-    levels, texts = f"{scene.contrast} of 255 grey levels", []
-    if framing is None:
-        texts.append(UNKNOWN_FRAMING)
-    if scene.contrast < LOW_CONTRAST:
+    texts = [UNKNOWN_FRAMING] if framing is None else []
+    if item.contrast is not None and item.contrast < FULL_CONTRAST:
+        levels = f"{item.contrast} of 255 grey levels"
         texts.append(f"low in contrast: {levels} between the item and the background")
-    if scene.contrast < LOW_CONTRAST_TO_SPREAD * scene.spread:
-        texts.append(f"uneven background: it varies by {scene.spread}, the item by {levels}")
+    if item.contrast is None and item.quality < CLEAR:
+        texts.append("no item found: the background is uneven")
     return tuple(texts)
 
 
@@ -343,16 +335,13 @@ def _formats(data: bytes) -> tuple[str, ...]:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in RGB, on white where it is transparent."""
+    """Return the image in RGB, or in RGBA if it may be transparent."""
     if min(image.size) < 1:
         raise InputError(f"expected pixels, got a size of {image.size}; take another image")
     if image.mode.startswith(("I", "F")):
         image = _as_bytes(image)
     elif image.has_transparency_data:
-        layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(layer, mask=layer)
-        return white
+        return image.convert("RGBA")
     return image.convert("RGB")
 
 
@@ -365,153 +354,3 @@ def _as_bytes(image: Image.Image) -> Image.Image:
             f"{levels.max()} ({image.mode}); save it as PNG"
         )
     return Image.fromarray((levels >> 8).astype(np.uint8))
-
-
-# Steps 4 to 13: from a grey photo to 28x28 pixels.
-
-CELLS = 64  # along the longest side
-
-Levels = NDArray[np.int64]
-Box = tuple[slice, slice]
-
-
-class _Scene:
-    """A grey image with its background, polarity and contrast (steps 4 to 7)."""
-
-    def __init__(self, grey: NDArray[np.uint8]) -> None:
-        self.grey, self.cell = grey, -(-max(grey.shape) // CELLS)
-        self.cells = np.asarray(Image.fromarray(grey).reduce(self.cell)).astype(np.int64)
-        self.background = _median(_border(self.cells))
-        self.spread = _median(abs(_border(self.cells) - self.background))
-        levels, n = np.sort(self.cells, axis=None), max(1, self.cells.size // 200)
-        light, dark = int(levels[-n]) - self.background, self.background - int(levels[n - 1])
-        self.is_item_dark, self.contrast = dark > light, max(dark, light)
-        self.is_blank = self.contrast < max(8, 6 * self.spread)
-
-    def difference(self, levels: NDArray[np.uint8] | Levels) -> Levels:
-        """Return ``d``, the signed distance of levels from the background (step 6)."""
-        signed = levels.astype(np.int64) - self.background
-        return -signed if self.is_item_dark else signed
-
-    def box(self, opposite: float = np.inf) -> Box:
-        """Return the box of the item (steps 8 and 9).
-
-        The box also contains what is more than ``opposite`` beyond the background (step 10).
-        """
-        threshold = max(self.contrast // 12, 4 * self.spread)
-        d = self.difference(self.cells)
-        item = _without_dust((d > threshold) | (d < -opposite))
-        rows, columns = _rows(item), _rows(item.T)
-        top, left = (max(0, (span.start - 1) * self.cell) for span in (rows, columns))
-        bottom, right = ((span.stop + 1) * self.cell for span in (rows, columns))
-        d = self.difference(self.grey[top:bottom, left:right])
-        k = min(max(1, max(self.grey.shape) // 32), *d.shape)
-        rows, columns = (
-            _rows((sums > k * threshold) | (sums < -k * opposite))
-            for sums in (_window_sums(d, k), _window_sums(d.T, k))
-        )
-        top, bottom = top + rows.start, top + rows.stop
-        return slice(top, bottom), slice(left + columns.start, left + columns.stop)
-
-
-def _cut_to_paper(scene: _Scene) -> _Scene:
-    """Return the scene of the sheet of paper below the item, if there is one (step 10)."""
-    if scene.is_blank or not scene.is_item_dark:
-        return scene
-    lighter = max(12, 4 * scene.spread)
-    paper = scene.grey[scene.box(lighter)]
-    if _median(_border(paper)) <= scene.background + lighter:
-        return scene
-    sheet = _Scene(paper)
-    return scene if sheet.is_blank else sheet
-
-
-def _place(scene: _Scene, by_mass: bool) -> NDArray[np.uint8]:
-    """Return the item on 28x28 black pixels (steps 11 to 13)."""
-    pixels = np.zeros((SIDE, SIDE), np.uint8)
-    if scene.is_blank:
-        return pixels
-    d = scene.difference(scene.grey[scene.box()])
-    height, width = _fit(d.shape, MNIST_SIDE if by_mass else SIDE)
-    levels = np.maximum(_resize(d, height, width), 0)
-    brightest = max(1, int(levels.max()))
-    item = (510 * levels + brightest) // (2 * brightest)
-    y, x = (SIDE + 1 - height) // 2, (SIDE + 1 - width) // 2
-    if by_mass:
-        y, x = _first_line(item.sum(axis=1)), _first_line(item.sum(axis=0))
-    pixels[y : y + height, x : x + width] = item
-    return pixels
-
-
-def _fit(shape: tuple[int, ...], fit: int) -> tuple[int, int]:
-    """Return height and width with the longest side ``fit`` (step 11)."""
-    longest = max(shape)
-    height, width = (max(1, (2 * fit * side + longest) // (2 * longest)) for side in shape)
-    return height, width
-
-
-def _shrink(grey: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Return the means of the levels over the areas that new pixels cover (step 3)."""
-    sums = _resize(grey, height, width)
-    return ((2 * sums + grey.size) // (2 * grey.size)).astype(np.uint8)
-
-
-def _first_line(sums: Levels) -> int:
-    """Return where lines with these sums begin, so that their centre of mass is in the middle."""
-    moment, total = int(sums @ np.arange(sums.size)), int(sums.sum())
-    first = SIDE // 2 - (2 * moment + total) // (2 * total)
-    return min(max(0, first), SIDE - sums.size)
-
-
-def _resize(levels: NDArray[Any], height: int, width: int) -> Levels:
-    """Return the sums of levels over the areas that new pixels cover, times the new size."""
-    # Sums of whole numbers below 2**53 are exact in float64, in any order.
-    sums = _overlaps(height, levels.shape[0]) @ levels.astype(float)
-    return np.asarray(sums @ _overlaps(width, levels.shape[1]).T, np.int64)
-
-
-def _overlaps(new: int, old: int) -> NDArray[np.float64]:
-    """Return how much of each old pixel every new pixel covers, times ``new``."""
-    i, j = np.arange(new)[:, None], np.arange(old)
-    shared = np.minimum((i + 1) * old, (j + 1) * new) - np.maximum(i * old, j * new)
-    return np.asarray(np.maximum(shared, 0), np.float64)
-
-
-def _median(levels: NDArray[Any]) -> int:
-    return int(np.sort(levels, axis=None)[levels.size // 2])
-
-
-def _border(levels: NDArray[Any]) -> NDArray[Any]:
-    outside = np.ones(levels.shape, bool)
-    outside[1:-1, 1:-1] = False
-    return levels[outside]
-
-
-def _window_sums(d: Levels, k: int) -> Levels:
-    """Return the sums of ``k`` neighbours in every row."""
-    ends = np.cumsum(np.pad(d, ((0, 0), (1, 0))), axis=1)
-    return ends[:, k:] - ends[:, :-k]
-
-
-def _rows(mask: NDArray[np.bool_]) -> slice:
-    """Return the slice from the first to the last row with a True; without any, all rows."""
-    places = np.flatnonzero(np.logical_or.reduce(mask, axis=1))
-    return slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, len(mask))
-
-
-def _without_dust(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the cells without the parts that are small compared with the largest (step 8)."""
-    framed = np.pad(cells, 1)
-    flat, width = framed.ravel(), framed.shape[1]
-    # Runs of cells within a row, from starts to ends. The frame separates the rows.
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    starts, ends = edges[::2], edges[1::2]
-    first = np.searchsorted(ends, starts + width)  # of the runs in the next row that touch it
-    last = np.searchsorted(starts, ends + width, side="right")
-    part = np.arange(starts.size)
-    for run in range(starts.size):
-        for below in range(first[run], last[run]):
-            part[part == part[below]] = part[run]
-    sizes = np.bincount(part, weights=ends - starts)
-    flat[flat] = np.repeat(50 * sizes[part] >= sizes.max(), ends - starts)
-    return framed[1:-1, 1:-1]
