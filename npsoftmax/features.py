@@ -205,6 +205,15 @@ class Patches(FeatureMap):
         return math.isqrt(self.filters.shape[0] // self.shape[2])
 
     @property
+    def windows(self) -> Floats:
+        """``w``, shape ``(cells * cells, places down, places across)``."""
+        down, across = (
+            _windows(side + 2 * PADDING - self.size + 1, self.cells) for side in self.shape[:2]
+        )
+        windows = np.einsum("ir,jc->ijrc", down, across)
+        return np.asarray(windows.reshape(-1, *windows.shape[2:]))
+
+    @property
     def num_inputs(self) -> int:  # type: ignore[override]
         """Numbers in an image."""
         return math.prod(self.shape)
@@ -291,11 +300,10 @@ class _Responses:
         rows, columns = height + 2 * PADDING, width + 2 * PADDING
         down, across = rows - q + 1, columns - q + 1  # places of a patch
         self.bank = np.concatenate([maps.filters, maps.offsets[None]])
-        self.windows = np.einsum(
-            "ir,jc->ijcr", _windows(down, maps.cells), _windows(across, maps.cells)
-        ).reshape(maps.cells**2, -1)
-        self.means_down, means_across = _moving_means(rows, q), _moving_means(columns, q)
-        self.means_across = np.repeat(means_across.T / np.float32(colours), colours, axis=0)
+        # The places of a patch run down each column first.
+        self.windows = maps.windows.swapaxes(1, 2).reshape(maps.cells**2, -1)
+        self.means_down, means_across = moving_means(rows, q), moving_means(columns, q)
+        self.means_across = np.repeat(means_across.T / colours, colours, axis=0)
         self.padded = np.zeros((rows, columns, colours), np.float32)
         # A strip is q columns of the image: all patches in it lie in one piece of memory.
         self.strips = np.empty((across, rows, q * colours), np.float32)
@@ -320,12 +328,13 @@ class _Responses:
 
     def _deviations(self) -> Floats:
         """Return sigma of the patch at each place."""
-        pixels = self.padded.reshape(len(self.padded), -1)
+        # In float32, the difference would lose most digits in even, bright areas.
+        pixels = self.padded.reshape(len(self.padded), -1).astype(np.float64)
         mean, mean_square = (
             self.means_down @ values @ self.means_across for values in (pixels, pixels * pixels)
         )
         variance = np.maximum(mean_square - mean * mean, 0)
-        return np.asarray(np.sqrt(variance + np.float32(EPSILON**2)))
+        return np.asarray(np.sqrt(variance + EPSILON**2), np.float32)
 
 
 def _as_sides(shape: Sequence[int], least: int) -> tuple[int, int, int]:
@@ -397,11 +406,11 @@ def _windows(places: int, cells: int) -> Floats:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
-def _moving_means(pixels: int, size: int) -> Floats:
+def moving_means(pixels: int, size: int) -> NDArray[np.float64]:
     """Return the matrix that averages ``size`` neighbours along a side."""
     places = np.arange(pixels - size + 1)[:, None]
     inside = (places <= np.arange(pixels)) & (np.arange(pixels) < places + size)
-    return np.asarray(inside / size, np.float32)
+    return inside / size
 
 
 def _centre(features: Floats) -> dict[str, Any]:

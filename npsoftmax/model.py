@@ -21,6 +21,7 @@ from npsoftmax._checks import (
 )
 from npsoftmax._products import memory_order
 from npsoftmax.calibration import fit_temperature
+from npsoftmax.doubt import evidence, fit_evidence_limit
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.features import FeatureMap, pack, unpack
 from npsoftmax.functional import affine, softmax
@@ -74,6 +75,9 @@ class SoftmaxRegression:
         ``T``, the divisor of the logits; 1 before :meth:`calibrate`.
     class_means : ClassMeans or None
         The means of the classes for :meth:`novelty`; None before :meth:`fit_class_means`.
+    evidence_limit : float or None
+        Predictions with at most this :meth:`evidence` are doubtful; None before
+        :meth:`fit_evidence_limit`.
 
     Examples
     --------
@@ -120,6 +124,7 @@ class SoftmaxRegression:
         self.features = features
         self.temperature = 1.0
         self.class_means: ClassMeans | None = None
+        self.evidence_limit: float | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_inputs} => {self.num_outputs}, {self.theta.dtype})"
@@ -405,6 +410,42 @@ class SoftmaxRegression:
             novelty[block] = self.class_means.novelty(A, self.input_scale(A.dtype))
         return novelty
 
+    def evidence(self, X: ArrayLike) -> NDArray[np.float64]:
+        r"""Compute the evidence for the most likely class of each sample, shape ``(n,)``.
+
+        .. math:: e_j = T \, \Bigl( \max_i z_{ij} - \frac1k \sum_i z_{ij} \Bigr)
+
+        A prediction with at most :attr:`evidence_limit` is doubtful. The temperature has no
+        influence.
+
+        Examples
+        --------
+        >>> model = SoftmaxRegression(1, 2, sigma=0)
+        >>> model.W[:] = [[-1], [1]]
+        >>> model.evidence(np.array([[0.5, -3.0]]))
+        array([0.5, 3. ])
+        """
+        return self.temperature * evidence(self.logits(X))
+
+    def fit_evidence_limit(self, X: ArrayLike, y: ArrayLike, right: float = 0.9) -> float:
+        """Find and return the :attr:`evidence_limit` above which most predictions are right.
+
+        It is chosen on samples that were not used for training, by
+        :func:`npsoftmax.doubt.fit_evidence_limit`. Calibrate first: predictions whose first two
+        classes are almost as likely are left out.
+
+        Examples
+        --------
+        >>> model = SoftmaxRegression(1, 2, sigma=0)
+        >>> model.W[:] = [[-1], [1]]
+        >>> X, y = np.linspace(-3, 3, 81)[None], np.arange(81) > 40
+        >>> round(model.fit_evidence_limit(X, y.astype(int)), 3)  # all right; an eighth is doubted
+        0.375
+        """
+        limit = fit_evidence_limit(self.logits(X), y, right)
+        self.evidence_limit = self.temperature * limit
+        return self.evidence_limit
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a ``.npz`` file, atomically; an existing file is replaced.
 
@@ -429,6 +470,8 @@ class SoftmaxRegression:
             "framing": _as_framing(self.framing),
             "temperature": self.temperature,
         }
+        if self.evidence_limit is not None:
+            metadata["evidence_limit"] = as_size(self.evidence_limit, "evidence_limit")
         if self.features is not None:
             own, metadata["features"] = pack(self.features)
             arrays |= own
@@ -461,6 +504,9 @@ class SoftmaxRegression:
             # Older files have none of these.
             model.framing = _as_framing(metadata.pop("framing", None))
             model.temperature = _as_stored_float(metadata.pop("temperature", 1.0), "temperature")
+            if "evidence_limit" in metadata:
+                limit = _as_stored_float(metadata.pop("evidence_limit"), "evidence_limit")
+                model.evidence_limit = as_size(limit, "evidence_limit")
             if arrays:
                 model.class_means = ClassMeans(arrays.pop("means"), arrays.pop("radii"))
                 model._check_class_means(model.class_means)

@@ -103,6 +103,7 @@ def about(model: "npsoftmax.SoftmaxRegression") -> dict[str, Any]:
     """Return the facts that hold for every format."""
     return {
         "num_inputs": model.num_inputs,
+        "num_features": model.num_features,
         "num_outputs": model.num_outputs,
         "dtype": str(model.theta.dtype),
         "pixel_scale": model.pixel_scale,
@@ -122,7 +123,7 @@ def uses(model: "npsoftmax.SoftmaxRegression") -> dict[str, list[str]]:
             f"pixels: uint8 (N, {d}), as they are; times {model.pixel_scale!r} in the graph"
         )
     if model.features is not None:
-        scaling = "what model.extract(X) returns; the file does not hold the map of features"
+        scaling = "what model.extract(X) returns; the tensors features.… are its numbers"
     return {
         "onnx": [
             f"input    {graph_input}",

@@ -159,16 +159,38 @@ def classify(model: "npsoftmax.SoftmaxRegression", file: str) -> Prediction:
     found = list(photo.warnings)
     if photo.is_blank:
         return Prediction(file, photo, [], None, found)
-    (guesses,) = model.top_k(photo.pixels, min(GUESSES, model.num_outputs))
+    guesses = most_likely(model, photo)
     novelty = None
     if model.class_means is not None:
-        novelty = model.novelty(photo.pixels).item()
+        novelty = model.novelty(photo.pixels).min().item()
         if novelty > 1:
             found.append(
-                f"unlike the training data: {novelty:.2f} times as far from the nearest class "
-                "mean as 99 % of that class"
+                f"unlike the training data: {novelty:.2f} times as far from every class as 99 % of "
+                "its own training images"
             )
+    if model.evidence_limit is not None:
+        found += little_evidence(model, photo, guesses)
     return Prediction(file, photo, guesses, novelty, found)
+
+
+def most_likely(model: "npsoftmax.SoftmaxRegression", photo: "Photo") -> list[tuple[str, float]]:
+    """Return the most likely classes, by the mean over the framings of a photo."""
+    probabilities = model(photo.pixels).mean(axis=1)
+    best = (-probabilities).argsort(kind="stable")[:GUESSES]
+    return [(model.classes[i], float(probabilities[i])) for i in best]
+
+
+def little_evidence(
+    model: "npsoftmax.SoftmaxRegression", photo: "Photo", guesses: list[tuple[str, float]]
+) -> Iterator[str]:
+    """Yield why a prediction is doubtful, for a model that knows its evidence limit."""
+    evidence, limit = model.evidence(photo.pixels).mean(), model.evidence_limit
+    if evidence <= limit:
+        yield f"no class fits well: the evidence is {evidence:.1f}, doubt begins at {limit:.1f}"
+    (name, first), *others = guesses
+    if others and others[0][1] > first / 2:
+        close, second = others[0]
+        yield f"the two best guesses are close: {name} {first:.2f} and {close} {second:.2f}"
 
 
 def as_json(prediction: Prediction) -> dict[str, Any]:
@@ -225,7 +247,7 @@ def draw_row(
     left.set(xticks=[], yticks=[])
     name = command_line.one_line(os.path.basename(prediction.file))
     left.set_title(name[-MAX_NAME_CHARACTERS:], fontsize=9, parse_math=False)
-    plots.image(prediction.photo.pixels, middle)
+    plots.image(prediction.photo.pixels[:, :1], middle)
     middle.set_title("what the model sees", fontsize=9)
     gap.set_axis_off()
     if prediction.guesses:

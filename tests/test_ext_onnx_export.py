@@ -12,6 +12,7 @@ from running import INSTALL
 
 from npsoftmax import SoftmaxRegression
 from npsoftmax.errors import InputError, OutputError
+from npsoftmax.features import Chain, FeatureMap, Patches, RandomFourier
 
 pytest.importorskip("onnx", reason=INSTALL)
 pytest.importorskip("onnxruntime", reason=INSTALL)
@@ -72,6 +73,42 @@ def test_extreme_logits(rng, weights):
     X = rng.integers(0, 256, (784, 100), dtype=np.uint8)
     assert np.abs(model.logits(X)).max() > 1e5
     assert_equal_to_the_model(model, X)
+
+
+def on_features(rng, shape, mirror=False, fourier=False):
+    """Return a model on features of images with even, bright areas, and such images."""
+    images = rng.integers(0, 256, (40, *shape), dtype=np.uint8)
+    images[:, : shape[0] // 2] = 255
+    X = images.reshape(40, -1).T
+    features = Patches.fit(X, shape, filters=8, mirror=mirror)
+    if fourier:
+        later = RandomFourier.fit(features(X, scale=1 / 255), 50)
+        features = Chain([features, later])
+    d = X.shape[0]
+    model = SoftmaxRegression(d, 5, sigma=0.3, pixel_scale=1 / 255, features=features)
+    return model, X
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (12, 17, 3)])
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("fourier", [False, True])
+def test_features_are_in_the_graph(rng, shape, mirror, fourier):
+    model, X = on_features(rng, shape, mirror, fourier)
+    for part, dtype in ((X, np.uint8), (X[:, :0], np.uint8), ((X / 255).astype("f4"), np.float32)):
+        label, probabilities = run(model, part, dtype)
+        assert label.tolist() == model.predict(part).tolist()
+        assert np.abs(probabilities - model(part)).max(initial=0) < 1e-5
+    about = onnxruntime.InferenceSession("model.onnx").get_modelmeta().custom_metadata_map
+    kinds = [part["kind"] for part in json.loads(about["features"])]
+    assert kinds == ["Patches", "RandomFourier"][: 1 + fourier]
+
+
+def test_other_features_are_refused(rng):
+    class Other(FeatureMap):
+        num_inputs = num_outputs = 4
+
+    with pytest.raises(InputError, match="expected Patches and RandomFourier, got Other; export"):
+        onnx_export.save(SoftmaxRegression(4, 3, features=Other()), "model.onnx")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from npsoftmax import SoftmaxRegression
 from npsoftmax.errors import InputError, OutputError
+from npsoftmax.features import Patches, unpack
 
 pytest.importorskip("safetensors")
 import safetensors.numpy
@@ -104,6 +105,17 @@ def test_a_model_of_other_features_has_no_pixel_scale():
     safetensors_export.save(SoftmaxRegression(2, 3), "model.safetensors")
     content = json.loads(about("model.safetensors")["npsoftmax"])
     assert content["pixel_scale"] is None and content["framing"] is None
+
+
+def test_features_come_back(rng):
+    X = rng.integers(0, 256, (784, 40), dtype=np.uint8)
+    patches = Patches.fit(X, filters=8)
+    model = SoftmaxRegression(784, 3, pixel_scale=1 / 255, features=patches)
+    safetensors_export.save(model, "model.safetensors")
+    tensors = safetensors.numpy.load_file("model.safetensors")
+    assert (tensors.pop("weight").shape, tensors.pop("bias").shape) == ((3, 200), (3,))
+    settings = json.loads(about("model.safetensors")["npsoftmax"])["features"]
+    np.testing.assert_array_equal(unpack(tensors, settings)(X), patches(X))
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path):

@@ -20,7 +20,7 @@ REPOSITORY = ROOT.parent
 LAYERS = [
     {"errors", "history", "_checks", "_threads", "_products", "files"},
     {"functional", "features", "optimisers", "lbfgs", "storage", "data"},
-    {"objective", "metrics", "calibration", "novelty"},
+    {"objective", "metrics", "calibration", "novelty", "doubt"},
     {"model", "checkpoint"},
     {"trainer", "optimum", "solver"},
     {"ext"},

@@ -122,7 +122,14 @@ def every_way_in(model, X):
     yield "fit", lambda: fit(model, X, y, l2=1.0)
     problem = FullBatch(*ones)
     yield "test data of fit", lambda: FullBatchTrainer(model, problem, test=(X, y))
-    for method in (model, model.predict, model.predict_names, model.top_k, model.novelty):
+    for method in (
+        model,
+        model.predict,
+        model.predict_names,
+        model.top_k,
+        model.novelty,
+        model.evidence,
+    ):
         yield f"{method}", lambda method=method: method(X)
     yield "costs", lambda: model.decide(X, np.eye(model.num_outputs))
     yield "class means", lambda: copy.copy(model).fit_class_means(X, y)
@@ -195,12 +202,13 @@ def test_file_round_trip(tmp_path, dtype):
     model.framing = "whole"
     model.temperature = 2.5
     model.fit_class_means([[0, 4, 20, 28]], [0, 0, 1, 1])
+    limit = model.fit_evidence_limit([[0, 4, 20, 28]], [0, 0, 1, 1])
     model.save(tmp_path / "m.npz")
     twin = SoftmaxRegression.load(tmp_path / "m.npz")
     np.testing.assert_array_equal(twin.theta, model.theta)
     assert twin.theta.dtype == dtype and twin.theta.flags[f"{memory_order()}_CONTIGUOUS"]
     assert (twin.classes, twin.pixel_scale, twin.temperature) == (("a", "b"), 0.5, 2.5)
-    assert twin.framing == "whole"
+    assert twin.framing == "whole" and twin.evidence_limit == limit > 0
     np.testing.assert_array_equal(twin.class_means.means, [[1, 12]])
     np.testing.assert_array_equal(twin.class_means.radii, [1, 2])
     np.testing.assert_array_equal(twin.novelty([[6, 0]]), [2, 1])
@@ -218,8 +226,15 @@ def test_an_older_file_without_a_temperature_and_a_framing_is_read(tmp_path, mod
     names = {"classes": ["cat", "dog", "owl"], "pixel_scale": 1.0}
     storage.write(tmp_path / "m.npz", "model", {"theta": model.theta}, names)
     twin = SoftmaxRegression.load(tmp_path / "m.npz")
-    assert twin.temperature == 1 and twin.class_means is None
+    assert twin.temperature == 1 and twin.class_means is twin.evidence_limit is None
     assert twin.pixel_scale == 1 and twin.framing is None
+
+
+def test_the_temperature_does_not_change_the_evidence(model, rng):
+    X = rng.normal(size=(2, 90))
+    evidence = model.evidence(X)
+    model.temperature = 3.0
+    np.testing.assert_allclose(model.evidence(X), evidence, rtol=1e-5)
 
 
 def test_temperature_divides_the_logits(model):
@@ -343,6 +358,7 @@ BAD_CLASS_MEANS = [
     ("arrays", "metadata"),
     [
         *((ARRAYS, {**METADATA, "temperature": T}) for T in (0.0, -1.0, 1e300, 1, "1", None)),
+        *((ARRAYS, {**METADATA, "evidence_limit": e}) for e in (-1.0, np.inf, 1, "1", None)),
         *((ARRAYS, {**METADATA, "framing": framing}) for framing in ("tight", 1, [])),
         *(({**ARRAYS, **more}, METADATA) for more in BAD_CLASS_MEANS),
     ],

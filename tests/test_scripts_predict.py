@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -104,6 +105,43 @@ def test_an_image_unlike_the_training_data_is_doubtful(model, capsys):
     know_the_bar(model)
     call("model.npz", "bar.png")
     assert "doubtful" not in capsys.readouterr().out
+
+
+def test_little_evidence_is_a_doubt_and_so_are_two_close_guesses(model, capsys):
+    know_the_bar(model)
+    pixels = photos.read("bar.png").pixels
+    (evidence,) = model.evidence(pixels)
+    model.evidence_limit = evidence + 1
+    model.save("model.npz")
+    call("model.npz", "bar.png")
+    expected = f"no class fits well: the evidence is {evidence:.1f}, doubt begins at"
+    assert f"doubtful  {expected} {evidence + 1:.1f}\n" in capsys.readouterr().out
+    model.evidence_limit = evidence - 0.1
+    model.save("model.npz")
+    call("model.npz", "bar.png")
+    assert "doubtful" not in capsys.readouterr().out
+    model.b[1] = (model.W[:1] @ (pixels / 255) + model.b[0] - 0.1).item()
+    model.save("model.npz")
+    (image,) = json.loads(command("model.npz", "bar.png", "--json").stdout)["images"]
+    (first, second) = [guess["probability"] for guess in image["guesses"][:2]]
+    close = f"the two best guesses are close: Hat {first:.2f} and Left shoe {second:.2f}"
+    assert image["doubts"][-1] == close
+
+
+def test_a_prediction_is_the_mean_over_the_framings(model, monkeypatch):
+    read, other = photos.read, np.random.default_rng(0).integers(0, 256, (784, 2), np.uint8)
+
+    def with_framings(*arguments):
+        photo = read(*arguments)
+        return replace(photo, pixels=np.hstack([photo.pixels, other]))
+
+    monkeypatch.setattr(photos, "read", with_framings)
+    model.fit_class_means(other, [0, 0])
+    result = predict.classify(model, "bar.png")
+    expected = model(with_framings("bar.png").pixels).mean(axis=1)
+    assert dict(result.guesses) == pytest.approx(dict(zip(model.classes, expected, strict=True)))
+    assert result.novelty == model.novelty(other).min() and result.photo.pixels.shape == (784, 3)
+    predict.draw([result], "shown.png")
 
 
 def test_json_has_everything(model):

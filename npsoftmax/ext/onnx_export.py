@@ -7,6 +7,9 @@ The graph takes **rows**, as is usual with ONNX. It applies the pixel scale and 
 It computes in float64 and rounds logits and probabilities like the model, so the results do not
 depend on the order in which a runtime sums: in float32, 784 products leave an error of 1e-6 in a
 probability.
+
+The features of a model are nodes in front of this, in float32 as in :mod:`npsoftmax.features`:
+convolutions with the filters, matrix products with the windows, cosines.
 """
 
 from __future__ import annotations
@@ -22,6 +25,16 @@ from npsoftmax import __version__
 from npsoftmax._checks import check_model
 from npsoftmax.errors import InputError, OutputError
 from npsoftmax.ext import extra
+from npsoftmax.features import (
+    EPSILON,
+    PADDING,
+    FeatureMap,
+    Patches,
+    RandomFourier,
+    moving_means,
+    pack,
+    parts_of,
+)
 from npsoftmax.files import publish
 from npsoftmax.model import SoftmaxRegression
 
@@ -51,7 +64,8 @@ def save(
     ``(N, d)`` with any ``N``, and two outputs: ``label``, int64 ``(N,)``, the first of the most
     likely classes, and ``probabilities``, ``(N, k)`` of the dtype of ``theta``. The metadata are
     ``classes`` (a JSON list), ``temperature`` (already applied) and, if the model has them,
-    ``pixel_scale`` (already applied) and ``framing``. The same model gives the same bytes.
+    ``pixel_scale`` (already applied), ``framing``, and ``features`` (a JSON list of their settings,
+    which are in the graph, too). The same model gives the same bytes.
 
     Parameters
     ----------
@@ -101,6 +115,8 @@ def save(
         about["pixel_scale"] = repr(model.pixel_scale)
     if model.framing is not None:
         about["framing"] = model.framing
+    if model.features is not None:
+        about["features"] = json.dumps(pack(model.features)[1])
     helper.set_model_props(proto, about)
     content = proto.SerializeToString(deterministic=True)
     try:
@@ -134,28 +150,102 @@ def _graph(model: SoftmaxRegression, input_dtype: np.dtype[Any]) -> onnx.GraphPr
     double, given, output = map(
         helper.np_dtype_to_tensor_dtype, (theta.dtype, input_dtype, model.theta.dtype)
     )
-    constants = {
-        "scale": np.asarray(model.input_scale(input_dtype), dtype=np.float64),
-        "weight": theta[:, :-1],
-        "bias": theta[:, -1],
-    }
+    add = _Nodes()
+    own = theta.dtype if model.features is None else np.dtype(np.float32)
+    numbers = add("Cast", name, to=helper.np_dtype_to_tensor_dtype(own))
+    scaled = add("Mul", numbers, np.asarray(model.input_scale(input_dtype), own))
+    if model.features is not None:
+        scaled = add("Cast", _extract(add, scaled, model.features), to=double)
+    sums = add("Gemm", scaled, theta[:, :-1], theta[:, -1], transB=1)
+    logits = add("Cast", sums, to=output)
+    # From the logits, like predict: different ones may round to the same probability.
+    add("ArgMax", logits, axis=1, keepdims=0, name="label")
+    softmax = add("Softmax", add("Cast", logits, to=double), axis=1)
+    add("Cast", softmax, to=output, name="probabilities")
     return helper.make_graph(
-        [
-            helper.make_node("Cast", [name], ["numbers"], to=double),
-            helper.make_node("Mul", ["numbers", "scale"], ["scaled"]),
-            helper.make_node("Gemm", ["scaled", "weight", "bias"], ["sums"], transB=1),
-            helper.make_node("Cast", ["sums"], ["logits"], to=output),
-            # From the logits, like predict: different ones may round to the same probability.
-            helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0),
-            helper.make_node("Cast", ["logits"], ["rounded"], to=double),
-            helper.make_node("Softmax", ["rounded"], ["softmax"], axis=1),
-            helper.make_node("Cast", ["softmax"], ["probabilities"], to=output),
-        ],
+        add.nodes,
         "softmax_regression",
         [helper.make_tensor_value_info(name, given, ["N", model.num_inputs])],
         [
             helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["N"]),
             helper.make_tensor_value_info("probabilities", output, ["N", model.num_outputs]),
         ],
-        [numpy_helper.from_array(array, constant) for constant, array in constants.items()],
+        add.constants,
     )
+
+
+class _Nodes:
+    """The nodes of a graph and the arrays in them; adding a node returns the name of its output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def __call__(self, kind: str, *inputs: Any, name: str = "", **attributes: Any) -> str:
+        name = name or f"{kind}{len(self.nodes)}"
+        names = [given if isinstance(given, str) else self._hold(given) for given in inputs]
+        self.nodes.append(helper.make_node(kind, names, [name], **attributes))
+        return name
+
+    def _hold(self, array: Any) -> str:
+        name = f"constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+
+def _extract(add: _Nodes, numbers: str, features: FeatureMap) -> str:
+    """Add the nodes that compute features."""
+    for part in parts_of(features):
+        if isinstance(part, Patches):
+            numbers = _pool_responses(add, numbers, part)
+        elif isinstance(part, RandomFourier):
+            cosines = add("Cos", add("Gemm", numbers, part.weights, part.offsets, transB=1))
+            numbers = add("Mul", cosines, np.sqrt(np.float32(2 / part.num_outputs)))
+        else:
+            raise InputError(
+                f"features: expected Patches and RandomFourier, got {type(part).__name__}; export "
+                "a model without features, and compute them outside of the graph"
+            )
+    return numbers
+
+
+def _pool_responses(add: _Nodes, numbers: str, patches: Patches) -> str:
+    height, width, colours = patches.shape
+    q, count = patches.size, patches.offsets.size
+    bank = patches.filters.reshape(q, q, colours, count).transpose(3, 2, 0, 1)
+    images = add("Reshape", numbers, np.array([-1, height, width, colours]))
+    images = add("Transpose", images, perm=[0, 3, 1, 2])
+    if patches.mirror:
+        start, end = np.array([-1]), np.array([np.iinfo(np.int64).min])
+        mirrored = add("Slice", images, start, end, np.array([3]), np.array([-1]))
+        images = add("Concat", images, mirrored, axis=0)
+    compared = add("Conv", images, bank, pads=[PADDING] * 4)
+    compared = add("Div", compared, _deviations(add, images, patches))
+    responses = add("Relu", add("Add", compared, patches.offsets[:, None, None]))
+    windows = patches.windows.reshape(patches.cells**2, -1)
+    responses = add("Reshape", responses, np.array([0, count, windows.shape[1]]))
+    pooled = add("Sqrt", add("MatMul", responses, windows.T))
+    pooled = add("Transpose", pooled, perm=[0, 2, 1])
+    if patches.mirror:
+        pooled = add("Reshape", pooled, np.array([2, -1, patches.num_outputs]))
+        pooled = add("ReduceMean", pooled, axes=[0], keepdims=0)
+    else:
+        pooled = add("Reshape", pooled, np.array([-1, patches.num_outputs]))
+    return add("Div", add("Sub", pooled, patches.centre), np.float32(patches.divisor))
+
+
+def _deviations(add: _Nodes, images: str, patches: Patches) -> str:
+    """Add the nodes that compute sigma at each place, from float64 as in the features."""
+    down, across = (
+        moving_means(side + 2 * PADDING, patches.size)[:, PADDING:-PADDING]
+        for side in patches.shape[:2]
+    )
+    images = add("Cast", images, to=onnx.TensorProto.DOUBLE)
+    mean, square = (
+        add("MatMul", add("MatMul", down, add("ReduceMean", values, axes=[1])), across.T)
+        for values in (images, add("Mul", images, images))
+    )
+    variance = add("Sub", square, add("Mul", mean, mean))
+    variance = add("Max", variance, np.float64(0))
+    sigma = add("Sqrt", add("Add", variance, np.float64(EPSILON**2)))
+    return add("Cast", sigma, to=onnx.TensorProto.FLOAT)

@@ -14,12 +14,11 @@ Every machine, and the web page, computes the same pixels.
 3.  **Whole**: if the framing is "whole", the image in grey, ``(19595 R + 38470 G + 7471 B + 32768)
     // 65536`` (ITU-R 601), of ``h x w`` pixels becomes the square of the model: each new pixel is
     ``(2 * S + h * w) // (2 * h * w)``, where ``S`` is ``h * w`` times the mean over the area that
-    it covers, in fractions of pixels. If the framing is "square", the pixels become ``H x W`` in
-    the same way: the longest side becomes the model's ``side``, the other
-    ``max(1, (2 * side * length + longest) // (2 * longest))``. They lie on a square of the median
-    of their border (element ``m // 2`` of its ``m`` sorted pixels), from row ``(side - H) // 2``
-    and column ``(side - W) // 2`` on. The recipe ends. For the other framings it continues in
-    :mod:`npsoftmax.ext.segmentation`.
+    it covers, in fractions of pixels. If the framing is "square", the image shrinks in the same way
+    to ``H x W``: the longest side becomes that of the model, ``side``, and the other ``max(1, (2 *
+    side * other + longest) // (2 * longest))``. It lies on a square of the median of its border,
+    from row ``(side - H) // 2`` and column ``(side - W) // 2`` on. The recipe ends. For the other
+    framings it continues in :mod:`npsoftmax.ext.segmentation`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -224,29 +223,28 @@ def _photo(image: Image.Image, framing: str | None, side: int) -> Photo:
     return Photo(shown, item.pixels, item.is_blank, _warnings_for(item, framing), item.quality)
 
 
-def _stretch(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    return _means(grey, side, side)
+def _stretch(grey: NDArray[np.uint8], height: int, width: int | None = None) -> NDArray[np.uint8]:
+    """Return the means of the levels over the areas that new pixels cover."""
+    sums = resize(grey, height, width or height)
+    return ((2 * sums + grey.size) // (2 * grey.size)).astype(np.uint8)
 
 
 def _fill_up(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Return the picture on a square of the grey of its border."""
     longest = max(grey.shape)
-    height, width = (max(1, (2 * side * each + longest) // (2 * longest)) for each in grey.shape)
-    small = _means(grey, height, width)
+    height, width = (max(1, (2 * side * old + longest) // (2 * longest)) for old in grey.shape)
+    small = _stretch(grey, height, width)
     square = np.full((side, side), median(border(small)), np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = small
     return square
 
 
-def _means(grey: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Return the means of the levels over the areas that new pixels cover."""
-    sums = resize(grey, height, width)
-    return ((2 * sums + grey.size) // (2 * grey.size)).astype(np.uint8)
-
-
 # The framings in which nothing is searched for.
-AS_THEY_ARE = {"whole": _stretch, "square": _fill_up}
+AS_THEY_ARE: dict[str | None, Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]] = {
+    "whole": _stretch,
+    "square": _fill_up,
+}
 
 
 def _shrunk(image: Image.Image) -> Image.Image:

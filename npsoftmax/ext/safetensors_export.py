@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from npsoftmax import __version__
 from npsoftmax._checks import check_model
 from npsoftmax.errors import InputError
 from npsoftmax.ext import extra
+from npsoftmax.features import pack
 from npsoftmax.files import publish
 from npsoftmax.model import SoftmaxRegression
 
@@ -26,6 +28,10 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
     the logits. The metadata have one entry, ``npsoftmax``, a JSON object with ``version``,
     ``classes``, ``pixel_scale`` (to multiply pixels by) and ``framing``, null if the model has
     none, and ``temperature`` (already applied). The same model gives the same bytes.
+
+    A model with a map of features has further tensors ``features.…``, and ``features`` in the
+    metadata: all that its formula (:mod:`npsoftmax.features`) needs. ``weight`` then multiplies
+    what the map computes; this file holds no code for it, while an ONNX graph does.
 
     Parameters
     ----------
@@ -54,20 +60,21 @@ def save(model: SoftmaxRegression, path: str | os.PathLike[str]) -> None:
             f"theta / temperature: expected numbers that fit {theta.dtype}, got larger ones; "
             "calibrate again"
         )
-    about = {
+    about: dict[str, Any] = {
         "version": __version__,
         "classes": model.classes,
         "pixel_scale": model.pixel_scale,
         "framing": model.framing,
         "temperature": model.temperature,
     }
+    tensors = {"weight": theta[:, :-1], "bias": theta[:, -1]}
+    if model.features is not None:
+        arrays, about["features"] = pack(model.features)
+        tensors |= arrays
     content = safetensors.numpy.save(
         # Copies in C order: safetensors 0.8.0 writes the memory of an array without regard to its
         # strides, so Fortran-ordered numbers would be read in another order (its issue 825).
-        {
-            "weight": np.ascontiguousarray(theta[:, :-1]),
-            "bias": np.ascontiguousarray(theta[:, -1]),
-        },
+        {name: np.ascontiguousarray(array) for name, array in tensors.items()},
         # One entry: safetensors writes several in random order (its issue 584).
         metadata={"npsoftmax": json.dumps(about)},
     )
