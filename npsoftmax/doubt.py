@@ -34,7 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax._checks import as_columns, as_scores
 from npsoftmax.errors import InputError
 
-__all__ = ["evidence", "fit_evidence_limit"]
+__all__ = ["are_doubtful", "evidence", "fit_evidence_limit"]
 
 RISK = 0.05
 # However many are right: samples of other kinds and origins have little evidence.
@@ -54,6 +54,20 @@ def evidence(logits: ArrayLike) -> NDArray[np.float64]:
     Z = as_columns(logits, name="logits").astype(np.float64)
     found: NDArray[np.float64] = Z.max(axis=0) - Z.mean(axis=0)
     return found
+
+
+def are_doubtful(logits: ArrayLike, limit: float) -> NDArray[np.bool_]:
+    """Return whether the prediction for each sample is doubtful at a limit, shape ``(n,)``.
+
+    Examples
+    --------
+    The evidence is 2, 1 and 3; the first two classes of the last sample are equally likely:
+
+    >>> are_doubtful([[4.0, 2.0, 6.0], [0.0, 0.0, 6.0], [2.0, 1.0, -3.0]], limit=1.5).tolist()
+    [False, True, True]
+    """
+    columns = as_columns(logits, name="logits")
+    return _are_close(columns) | (evidence(columns) <= limit)
 
 
 def fit_evidence_limit(logits: ArrayLike, y: ArrayLike, right: float = 0.9) -> float:

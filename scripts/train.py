@@ -203,6 +203,8 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
             if isinstance(solver, ExactOptimum):
                 assess(solver, say)
         trainer.model.fit_class_means(solver.images, solver.y)
+        if trainer.model.features is not None:
+            choose_doubt(solver)
         trainer.model.save(folder / "model.npz")
         summary = {**run_folder.summarise(solver), "seconds": seconds}
         run_folder.write_json(folder / "summary.json", summary)
@@ -519,6 +521,23 @@ def assess(solver: ExactOptimum, say: Say) -> None:
         say(f"optimum   {optimum}")
     else:
         command_line.warn("train.py", str(optimum))
+
+
+DOUBT_IMAGES = 10_000
+
+
+def choose_doubt(solver: Solver) -> None:
+    """Choose the limit of evidence on photographs that were held out, or on training images.
+
+    Of a data set as large as Fashion-MNIST, training and test images have about the same evidence.
+    """
+    from npsoftmax.doubt import fit_evidence_limit
+    from npsoftmax.functional import affine
+
+    X, y = solver.test if solver.args.data else (solver.X, solver.y)
+    if y.size:
+        logits = affine(solver.model.theta, X[:, :DOUBT_IMAGES])
+        solver.model.evidence_limit = fit_evidence_limit(logits, y[:DOUBT_IMAGES])
 
 
 def conclude(solver: Solver, folder: Path, say: Say) -> None:

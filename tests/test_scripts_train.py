@@ -293,6 +293,7 @@ def test_whole_run_on_patches(train, tmp_path):
     accuracy = (model.predict(data.X_test) == data.y_test).mean()
     assert accuracy == pytest.approx(summary["test_acc"])
     assert model.novelty(data.X_train[:, :200]).max() < 2
+    assert (model.evidence(data.X_train[:, :500]) > model.evidence_limit).mean() > 0.87
 
 
 def test_mirror_images_and_fourier_features_are_in_the_model(train, tmp_path):
@@ -353,6 +354,8 @@ def test_whole_run_on_photographs(train, pets, tmp_path):
     assert summary["settings"]["data"] == str(pets) and summary["settings"]["mirror"] is True
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.framing == "square" and model.classes == ("cat", "dog")
+    # All six that were held out are right, which is too few to conclude anything from.
+    assert model.evidence_limit > 0
     resumed = train("--data", pets, "--run-dir", "run", "--resume")
     assert resumed.returncode == 0 and "resumed   after iteration" in resumed.stdout
     (pets / "cat" / "0.png").unlink()
