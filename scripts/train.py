@@ -203,6 +203,8 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
             if isinstance(solver, ExactOptimum):
                 assess(solver, say)
         trainer.model.fit_class_means(solver.images, solver.y)
+        if args.data:  # new photographs are like those that were held out
+            trainer.model.fit_evidence_limit(data.X_test, data.y_test)
         trainer.model.save(folder / "model.npz")
         summary = {**run_folder.summarise(solver), "seconds": seconds}
         run_folder.write_json(folder / "summary.json", summary)

@@ -353,6 +353,7 @@ def test_whole_run_on_photographs(train, pets, tmp_path):
     assert summary["settings"]["data"] == str(pets) and summary["settings"]["mirror"] is True
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.framing == "square" and model.classes == ("cat", "dog")
+    assert model.evidence_limit > 0
     resumed = train("--data", pets, "--run-dir", "run", "--resume")
     assert resumed.returncode == 0 and "resumed   after iteration" in resumed.stdout
     (pets / "cat" / "0.png").unlink()
