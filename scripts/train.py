@@ -205,6 +205,8 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
         trainer.model.fit_class_means(solver.images, solver.y)
         if args.data:  # new photographs are like those that were held out
             trainer.model.fit_evidence_limit(data.X_test, data.y_test)
+            if solver.uses_held_out:
+                train_on_all(solver, say)
         trainer.model.save(folder / "model.npz")
         summary = {**run_folder.summarise(solver), "seconds": seconds}
         run_folder.write_json(folder / "summary.json", summary)
@@ -246,6 +248,10 @@ class Task:
         self.features_seconds = perf_counter() - started
         self.identity = {"dataset": data.name, "sha256": data.sha256}
         self.settings: dict[str, Any] = {"l2": self.l2}
+        # Once they have judged the model. Others hold nothing out, or train on as much as was said.
+        self.uses_held_out = (
+            args.solver == "lbfgs" and args.limit is None and image_features.holds_out(args)
+        )
         self.outcome: dict[str, Any] = {}
 
 
@@ -523,6 +529,26 @@ def assess(solver: ExactOptimum, say: Say) -> None:
         command_line.warn("train.py", str(optimum))
 
 
+def train_on_all(solver: Solver, say: Say) -> None:
+    """Train on the photographs that were held out too, from the optimum without them."""
+    import numpy as np
+
+    from npsoftmax import FullBatchTrainer
+    from npsoftmax.objective import FullBatch
+
+    args, model, (X_test, y_test) = solver.args, solver.model, solver.test
+    y = np.concatenate([solver.y, y_test])
+    problem = FullBatch(
+        np.concatenate([solver.X, X_test], axis=1),
+        y,
+        image_features.choose_l2(args, y.size),
+        scale=model.input_scale(X_test.dtype),
+        threads=image_features.threads(args),
+    )
+    optimum = FullBatchTrainer(model, problem, tol=args.tol).fit(args.max_iterations)
+    say(f"all       trained on the {y_test.size} held-out photographs too: {optimum}")
+
+
 def conclude(solver: Solver, folder: Path, say: Say) -> None:
     """Print the confusions, the files in the folder, and what can be done with them."""
     for line in confusions(solver):
@@ -531,6 +557,7 @@ def conclude(solver: Solver, folder: Path, say: Say) -> None:
     say(f"written   {quoted(folder)}: {' '.join(files)}")
     place = solver.args.data_dir or os.environ.get("NPSOFTMAX_DATA")
     where = f" --data-dir {quoted(place)}" if place and not solver.args.data else ""
+    where = " --data FOLDER" if solver.uses_held_out else where
     say(f"evaluate  {command_line.script('evaluate.py')} {quoted(folder / 'model.npz')}{where}")
 
 
