@@ -202,6 +202,7 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
             }
             if isinstance(solver, ExactOptimum):
                 assess(solver, say)
+        confused = list(confusions(solver))
         trainer.model.fit_class_means(solver.images, solver.y)
         if args.data:  # new photographs are like those that were held out
             trainer.model.fit_evidence_limit(data.X_test, data.y_test)
@@ -210,7 +211,7 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
         trainer.model.save(folder / "model.npz")
         summary = {**run_folder.summarise(solver), "seconds": seconds}
         run_folder.write_json(folder / "summary.json", summary)
-        conclude(solver, folder, say)
+        conclude(solver, folder, confused, say)
         if args.json:
             history = [asdict(record) for record in trainer.history]
             told = {"run_dir": str(folder), "resumed": bool(args.resume), "history": history}
@@ -549,9 +550,9 @@ def train_on_all(solver: Solver, say: Say) -> None:
     say(f"all       trained on the {y_test.size} held-out photographs too: {optimum}")
 
 
-def conclude(solver: Solver, folder: Path, say: Say) -> None:
+def conclude(solver: Solver, folder: Path, confused: list[str], say: Say) -> None:
     """Print the confusions, the files in the folder, and what can be done with them."""
-    for line in confusions(solver):
+    for line in confused:
         say(line)
     files = [name for name in run_folder.RESULTS if (folder / name).exists()]
     say(f"written   {quoted(folder)}: {' '.join(files)}")
