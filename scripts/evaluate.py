@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
         help="fashion-mnist, mnist or garments; default: the one in summary.json next to the "
         "model, else fashion-mnist")  # fmt: skip
     flags.add_argument("--data", metavar="FOLDER", type=command_line.path,
-        help="photographs in class folders to evaluate on; default: those that train.py --data "
-        "held out")  # fmt: skip
+        help="photographs in class folders to evaluate on; default: the test photographs of "
+        "train.py --data")  # fmt: skip
     command_line.add_data_flags(flags)
     pictures = flags.add_argument_group("pictures").add_mutually_exclusive_group()
     pictures.add_argument("--pictures", metavar="DIR", type=command_line.path,
@@ -103,6 +103,12 @@ def held_out(
 ) -> "Dataset":
     """Read the photographs that train.py held out."""
     folder = str(settings["data"])
+    if summary.get("trained_on_held_out"):
+        raise InputError(
+            f"{quoted(folder)}: expected photographs that the model has not seen, got all those of "
+            "its training: summary.json has the accuracy on the held-out ones, on which it was "
+            "trained in the end; name others with --data"
+        )
     folders, side = folders_for(model, folder)
     data: Dataset = folders.load_folder(folder, side, settings["held_out"], settings["seed"])
     if data.sha256 != summary.get("sha256"):
