@@ -8,13 +8,15 @@ better.
 
 A prediction is doubted if the second class is more than half as likely as the first, or if the
 evidence is at most a limit, which :func:`fit_evidence_limit` chooses on samples with known labels.
-Of :math:`n` samples that are not doubted at some limit, let :math:`e` be wrong. If more than a
-share :math:`1 - r` of all such samples were wrong, then so few errors would have the probability
+Of :math:`n` samples above a limit, let :math:`e` be wrong. If more than a share :math:`1 - r` of
+all samples above it were wrong, then so few errors would have the probability
 
 .. math:: P(E \le e) < \sum_{i=0}^{e} \binom{n}{i} (1 - r)^i r^{n - i} .
 
 A limit is accepted if this sum is at most 5 %: the lower Clopper-Pearson bound of the share that is
-right is then at least :math:`r`. The lowest accepted limit is taken.
+right is then at least :math:`r`. The lowest accepted limit is taken. That it is chosen among many
+is made up for by the predictions whose two best classes are close: they count here, and are then
+doubted at any limit.
 
 References
 ----------
@@ -34,7 +36,7 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax._checks import as_columns, as_scores
 from npsoftmax.errors import InputError
 
-__all__ = ["evidence", "fit_evidence_limit"]
+__all__ = ["are_doubtful", "evidence", "fit_evidence_limit"]
 
 RISK = 0.05
 # However many are right: samples of other kinds and origins have little evidence.
@@ -56,8 +58,22 @@ def evidence(logits: ArrayLike) -> NDArray[np.float64]:
     return found
 
 
+def are_doubtful(logits: ArrayLike, limit: float) -> NDArray[np.bool_]:
+    """Return whether the prediction for each sample is doubtful at a limit, shape ``(n,)``.
+
+    Examples
+    --------
+    The evidence is 2, 1 and 3; the first two classes of the last sample are equally likely:
+
+    >>> are_doubtful([[4.0, 2.0, 6.0], [0.0, 0.0, 6.0], [2.0, 1.0, -3.0]], limit=1.5).tolist()
+    [False, True, True]
+    """
+    columns = as_columns(logits, name="logits")
+    return _are_close(columns) | (evidence(columns) <= limit)
+
+
 def fit_evidence_limit(logits: ArrayLike, y: ArrayLike, right: float = 0.9) -> float:
-    """Find the lowest limit at which a share of the predictions without a doubt is right.
+    """Find the lowest limit above which a share of the predictions is right.
 
     It is chosen with an allowance for the number of samples, as described in
     :mod:`npsoftmax.doubt`, and doubts at least an eighth of the samples.
@@ -69,7 +85,7 @@ def fit_evidence_limit(logits: ArrayLike, y: ArrayLike, right: float = 0.9) -> f
     y : array_like
         Labels, shape ``(n,)``.
     right : float
-        The share of the predictions without a doubt that must be right, between 0 and 1.
+        The share of predictions with more evidence that must be right, between 0 and 1.
 
     Returns
     -------
@@ -93,13 +109,10 @@ def fit_evidence_limit(logits: ArrayLike, y: ArrayLike, right: float = 0.9) -> f
         raise InputError(f"right: expected a share between 0 and 1, got {right}")
     found = evidence(columns)
     order = np.argsort(-found, kind="stable")
-    said = ~_are_close(columns)[order]
-    wrong = (columns.argmax(axis=0) != labels)[order]
-    counts, errors = np.cumsum(said), np.cumsum(said & wrong)
-    # How many samples are above a limit.
-    above = np.arange(1, labels.size - int(np.ceil(DOUBTED * labels.size)) + 1)
-    candidates = above[(errors <= (1 - right) * counts)[above - 1]]
-    enough = (n for n in candidates[::-1] if _tail(errors[n - 1], counts[n - 1], right) <= RISK)
+    errors = np.cumsum((columns.argmax(axis=0) != labels)[order])
+    counts = np.arange(1, labels.size - int(np.ceil(DOUBTED * labels.size)) + 1)
+    candidates = counts[errors[: counts.size] <= (1 - right) * counts]
+    enough = (n for n in candidates[::-1] if _tail(errors[n - 1], n, right) <= RISK)
     return float(found[order[next(enough, 0)]])
 
 
@@ -109,7 +122,7 @@ def _are_close(logits: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray((logits.max(axis=0) - second < np.log(2)).any(axis=0))
 
 
-def _tail(errors: np.intp, count: np.intp, right: float) -> float:
+def _tail(errors: int, count: int, right: float) -> float:
     """Return the probability of at most so many errors, as above."""
     i = np.arange(errors + 1)
     # The binomial coefficients: each is the one before it times (n - i + 1) / i.

@@ -431,8 +431,7 @@ class SoftmaxRegression:
         """Find and return the :attr:`evidence_limit` above which most predictions are right.
 
         It is chosen on samples that were not used for training, by
-        :func:`npsoftmax.doubt.fit_evidence_limit`. Calibrate first: predictions whose first two
-        classes are almost as likely are left out.
+        :func:`npsoftmax.doubt.fit_evidence_limit`.
 
         Examples
         --------

@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
         help="fashion-mnist, mnist or garments; default: the one in summary.json next to the "
         "model, else fashion-mnist")  # fmt: skip
     flags.add_argument("--data", metavar="FOLDER", type=command_line.path,
-        help="photographs in class folders to evaluate on; default: those that train.py --data "
-        "held out")  # fmt: skip
+        help="photographs in class folders to evaluate on; default: the test photographs of "
+        "train.py --data")  # fmt: skip
     command_line.add_data_flags(flags)
     pictures = flags.add_argument_group("pictures").add_mutually_exclusive_group()
     pictures.add_argument("--pictures", metavar="DIR", type=command_line.path,
@@ -103,6 +103,12 @@ def held_out(
 ) -> "Dataset":
     """Read the photographs that train.py held out."""
     folder = str(settings["data"])
+    if summary.get("trained_on_held_out"):
+        raise InputError(
+            f"{quoted(folder)}: expected photographs that the model has not seen, got all those of "
+            "its training: summary.json has the accuracy on the held-out ones, on which it was "
+            "trained in the end; name others with --data"
+        )
     folders, side = folders_for(model, folder)
     data: Dataset = folders.load_folder(folder, side, settings["held_out"], settings["seed"])
     if data.sha256 != summary.get("sha256"):
@@ -162,6 +168,7 @@ def measure(model: "SoftmaxRegression", data: "Dataset") -> dict[str, Any]:
         "dataset": data.name,
         "samples": int(y.size),
         "temperature": model.temperature,
+        **measure_doubt(model, logits, y),
         "accuracy": metrics.accuracy(logits, y),
         "top_3_accuracy": metrics.top_k_accuracy(logits, y, min(3, model.num_outputs)),
         "negative_log_likelihood": metrics.negative_log_likelihood(logits, y),
@@ -175,6 +182,22 @@ def measure(model: "SoftmaxRegression", data: "Dataset") -> dict[str, Any]:
     }
 
 
+def measure_doubt(
+    model: "SoftmaxRegression", logits: "NDArray[Any]", y: "NDArray[Any]"
+) -> dict[str, float | None]:
+    """Return the share that is predicted without a doubt, and the share of these that is right."""
+    from npsoftmax.doubt import are_doubtful
+
+    if model.evidence_limit is None:
+        return {}
+    said = ~are_doubtful(logits, model.evidence_limit / model.temperature)
+    right = (logits.argmax(axis=0) == y)[said]
+    return {
+        "without_doubt": float(said.mean()),
+        "right_without_doubt": float(right.mean()) if right.size else None,
+    }
+
+
 def show(report: dict[str, Any]) -> None:
     """Print a report as tables."""
     print(f"data set           {report['dataset']}, {report['samples']} test images")
@@ -185,6 +208,9 @@ def show(report: dict[str, Any]) -> None:
         "expected_calibration_error",
     ):  # fmt: skip
         print(f"{key.replace('_', ' '):27}{report[key]:.4f}")
+    if report.get("right_without_doubt") is not None:
+        share, right = report["without_doubt"], report["right_without_doubt"]
+        print(f"{'without a doubt':27}{share:.4f}, of these {right:.4f} right")
     width = max(len(name) for name in report["classes"])
     print(f"\n{'class':{width}}  precision  recall      f1   predicted as class 0, 1, ...")
     for i, name in enumerate(report["classes"]):

@@ -74,6 +74,15 @@ def load_photographs(args: argparse.Namespace) -> "npsoftmax.Dataset":
     return data
 
 
+def holds_out(args: argparse.Namespace) -> bool:
+    """Return whether the test photographs are a part of those to train on."""
+    if args.data is None:
+        return False
+    from npsoftmax.ext import folders
+
+    return folders.find_parts(args.data)[1] is None
+
+
 def learn(
     args: argparse.Namespace, shape: tuple[int, ...] | None, X: "NDArray[Any]"
 ) -> "FeatureMap | None":

@@ -221,6 +221,7 @@ def summarise(solver: "Solver") -> dict[str, Any]:
         "sha256": data.sha256,
         "test_loss": last.test_loss,
         "test_acc": last.test_acc,
+        "trained_on_held_out": solver.uses_held_out,
         "versions": {
             "npsoftmax": npsoftmax.__version__,
             "numpy": np.__version__,

@@ -202,11 +202,16 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
             }
             if isinstance(solver, ExactOptimum):
                 assess(solver, say)
+        confused = list(confusions(solver))
         trainer.model.fit_class_means(solver.images, solver.y)
+        if args.data or trainer.model.features is not None:
+            choose_doubt(solver)
+        if args.data and solver.uses_held_out:
+            train_on_all(solver, say)
         trainer.model.save(folder / "model.npz")
         summary = {**run_folder.summarise(solver), "seconds": seconds}
         run_folder.write_json(folder / "summary.json", summary)
-        conclude(solver, folder, say)
+        conclude(solver, folder, confused, say)
         if args.json:
             history = [asdict(record) for record in trainer.history]
             told = {"run_dir": str(folder), "resumed": bool(args.resume), "history": history}
@@ -244,6 +249,10 @@ class Task:
         self.features_seconds = perf_counter() - started
         self.identity = {"dataset": data.name, "sha256": data.sha256}
         self.settings: dict[str, Any] = {"l2": self.l2}
+        # Once they have judged the model. Others hold nothing out, or train on as much as was said.
+        self.uses_held_out = (
+            args.solver == "lbfgs" and args.limit is None and image_features.holds_out(args)
+        )
         self.outcome: dict[str, Any] = {}
 
 
@@ -521,14 +530,53 @@ def assess(solver: ExactOptimum, say: Say) -> None:
         command_line.warn("train.py", str(optimum))
 
 
-def conclude(solver: Solver, folder: Path, say: Say) -> None:
+DOUBT_IMAGES = 10_000
+
+
+def choose_doubt(solver: Solver) -> None:
+    """Choose the limit of evidence on photographs that were held out, or on training images.
+
+    Of a data set as large as Fashion-MNIST, training images have about the evidence of others.
+    """
+    from npsoftmax.doubt import fit_evidence_limit
+    from npsoftmax.functional import affine
+
+    X, y = solver.test if solver.args.data else (solver.X, solver.y)
+    if y.size:
+        scale = solver.model.input_scale(X.dtype)
+        logits = affine(solver.model.theta, X[:, :DOUBT_IMAGES], scale)
+        solver.model.evidence_limit = fit_evidence_limit(logits, y[:DOUBT_IMAGES])
+
+
+def train_on_all(solver: Solver, say: Say) -> None:
+    """Train on the photographs that were held out too, from the optimum without them."""
+    import numpy as np
+
+    from npsoftmax import FullBatchTrainer
+    from npsoftmax.objective import FullBatch
+
+    args, model, (X_test, y_test) = solver.args, solver.model, solver.test
+    y = np.concatenate([solver.y, y_test])
+    problem = FullBatch(
+        np.concatenate([solver.X, X_test], axis=1),
+        y,
+        image_features.choose_l2(args, y.size),
+        scale=model.input_scale(X_test.dtype),
+        threads=image_features.threads(args),
+    )
+    optimum = FullBatchTrainer(model, problem, tol=args.tol).fit(args.max_iterations)
+    say(f"all       trained on the {y_test.size} held-out photographs too: {optimum}")
+
+
+def conclude(solver: Solver, folder: Path, confused: list[str], say: Say) -> None:
     """Print the confusions, the files in the folder, and what can be done with them."""
-    for line in confusions(solver):
+    for line in confused:
         say(line)
     files = [name for name in run_folder.RESULTS if (folder / name).exists()]
     say(f"written   {quoted(folder)}: {' '.join(files)}")
     place = solver.args.data_dir or os.environ.get("NPSOFTMAX_DATA")
     where = f" --data-dir {quoted(place)}" if place and not solver.args.data else ""
+    where = " --data FOLDER" if solver.uses_held_out else where
     say(f"evaluate  {command_line.script('evaluate.py')} {quoted(folder / 'model.npz')}{where}")
 
 

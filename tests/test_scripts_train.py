@@ -12,7 +12,16 @@ import command_line
 import evaluate
 import numpy as np
 import pytest
-from running import SCRIPT, history_of, interrupt, one_line, python_path, told
+from running import (
+    SCRIPT,
+    SCRIPTS,
+    history_of,
+    interrupt,
+    one_line,
+    python_path,
+    run_here,
+    told,
+)
 
 from npsoftmax import SoftmaxRegression, storage
 from npsoftmax._threads import cores
@@ -293,6 +302,7 @@ def test_whole_run_on_patches(train, tmp_path):
     accuracy = (model.predict(data.X_test) == data.y_test).mean()
     assert accuracy == pytest.approx(summary["test_acc"])
     assert model.novelty(data.X_train[:, :200]).max() < 2
+    assert (model.evidence(data.X_train[:, :500]) > model.evidence_limit).mean() > 0.87
 
 
 def test_mirror_images_and_fourier_features_are_in_the_model(train, tmp_path):
@@ -353,6 +363,10 @@ def test_whole_run_on_photographs(train, pets, tmp_path):
     assert summary["settings"]["data"] == str(pets) and summary["settings"]["mirror"] is True
     model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
     assert model.framing == "square" and model.classes == ("cat", "dog")
+    assert model.evidence_limit > 0
+    assert "all       trained on the 6 held-out photographs too: converged" in process.stdout
+    line = one_line(run_here(SCRIPTS / "evaluate.py", tmp_path, "run"), 2)
+    assert "expected photographs that the model has not seen" in line
     resumed = train("--data", pets, "--run-dir", "run", "--resume")
     assert resumed.returncode == 0 and "resumed   after iteration" in resumed.stdout
     (pets / "cat" / "0.png").unlink()
