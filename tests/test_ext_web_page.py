@@ -340,7 +340,7 @@ def test_features_of_patches_are_those_of_python(mirror, fashion_mnist, opened, 
         expected = predict_in_python(model, data, tmp_path)
         visit.choose(data, "photo.jpg", "image/jpeg")
         same += visit.guesses()[0] == expected.guesses[0][0]
-        assert_same(visit, expected, levels=0, per_cent=1.5)
+        assert_same(visit, expected, levels=0, per_cent=1)
     assert same == 50
 
 
@@ -353,7 +353,7 @@ def test_photographs_in_a_square_of_another_side(opened, Image, rng, tmp_path):
         cloth = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         data = encoded(Image.fromarray(cloth))
         expected = predict_in_python(model, data, tmp_path)
-        assert_same(visit.choose(data), expected, levels=0, per_cent=1.5)
+        assert_same(visit.choose(data), expected, levels=0, per_cent=1)
     note = visit.page.locator(".note").text_content()
     assert note.startswith("48") and note.endswith("48 grey pixels: the whole picture.")
 

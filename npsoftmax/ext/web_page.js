@@ -5,11 +5,19 @@
 const model = JSON.parse(document.getElementById("model").textContent);
 const { side, features } = model;
 const k = model.classes.length;
-const theta = new (features ? Int8Array : Float32Array)(await inflate(model.theta));
 const means = model.means && new Uint8Array(await inflate(model.means));
 const bank = features && Float64Array.from(new Int16Array(await inflate(features.filters)),
   (value) => features.filterScale * value);
 const offsets = features && new Float32Array(await inflate(features.offsets));
+
+const packed = await inflate(model.theta);
+const theta = features ? nineBits(k * features.cells ** 2 * offsets.length) : new Float32Array(packed);
+
+/** Numbers from -256 to 255: their upper eight bits, then all last bits, which do not compress. */
+function nineBits(count) {
+  const [upper, last] = [new Int8Array(packed, 0, count), new Uint8Array(packed, count)];
+  return Float64Array.from(upper, (half, i) => 2 * half + ((last[i >> 3] >> (i & 7)) & 1));
+}
 
 function inflate(text) {
   const deflated = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -124,8 +132,13 @@ function cellsOf({ width, height, data }) {
 
 /** The outermost pixels of an image, each corner once. */
 function border({ width, height, data }) {
-  return data.filter((_, i) =>
-    i % width === 0 || i % width === width - 1 || i < width || i >= width * (height - 1));
+  const edge = [...data.subarray(0, width)];
+  for (let y = 1; y < height - 1; y++) {
+    edge.push(data[y * width]);
+    if (width > 1) edge.push(data[(y + 1) * width - 1]);
+  }
+  if (height > 1) edge.push(...data.subarray((height - 1) * width));
+  return edge;
 }
 
 /** What the model sees: one or several framings of 784 pixels, and how well the item was found. */
@@ -325,7 +338,8 @@ function frames(cells, share, item) {
   const n = 256 * levels.length;
   const sums = resize({ ...box, data: levels }, newWidth, newHeight, (level) => level);
   const pixels = onBlack(sums.map((sum) => floor((2 * sum + n) / (2 * n))), newWidth, newHeight);
-  return byMass ? [pixels] : [pixels, mirrored(pixels, 28)];
+  // Mirror features are the same for both, so that one is enough.
+  return byMass || features?.mirror ? [pixels] : [pixels, mirrored(pixels, 28)];
 }
 
 const mirrored = (pixels, width) => pixels.map((_, i) => pixels[i - 2 * (i % width) + width - 1]);
@@ -345,14 +359,14 @@ function evenlyLit({ width, height, data }) {
   const unevenness = (image) => {
     const edge = border(image);
     const typical = median(edge);
-    return median(Array.from(edge, (level) => Math.abs(level - typical)));
+    return median(edge.map((level) => Math.abs(level - typical)));
   };
   const falls = (n, line) => {
     const fall = median(line(n - 1)) - median(line(0));
     return Array.from({ length: n }, (_, i) => floor((2 * i + 1 - n) * fall / (2 * n)));
   };
   const down = falls(height, (y) => data.subarray(y * width, (y + 1) * width));
-  const across = falls(width, (x) => data.filter((_, i) => i % width === x));
+  const across = falls(width, (x) => Array.from({ length: height }, (_, y) => data[y * width + x]));
   const even = { width, height, data: data.map((level, i) =>
     min(max(0, level - down[floor(i / width)] - across[i % width]), 255)) };
   const grey = { width, height, data };
@@ -364,7 +378,7 @@ function sceneOf(given) {
   const grey = evenlyLit(given);
   const cells = cellsOf(grey);
   const background = median(border(cells));
-  const spread = median(Array.from(border(cells), (level) => Math.abs(level - background)));
+  const spread = median(border(cells).map((level) => Math.abs(level - background)));
   const order = sorted(cells.data);
   const n = max(1, floor(order.length / 200));
   const light = order[order.length - n] - background;
@@ -554,7 +568,9 @@ function pool(pixels) {
 
 /** Without brightness and contrast. */
 function normalise(patch) {
-  const mean = total(patch) / patch.length;
+  let sum = 0;
+  for (let i = 0; i < patch.length; i++) sum += patch[i];
+  const mean = sum / patch.length;
   let squares = 0;
   for (let i = 0; i < patch.length; i++) squares += (patch[i] - mean) ** 2;
   const sigma = Math.sqrt(squares / patch.length + EPSILON ** 2);

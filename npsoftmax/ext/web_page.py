@@ -145,7 +145,7 @@ def _of_pixels(model: SoftmaxRegression, theta: NDArray[np.float32]) -> dict[str
 
 
 def _of_patches(features: FeatureMap, model: SoftmaxRegression) -> dict[str, Any]:
-    """Return the numbers of a model on features, as bytes with a scale for each class.
+    """Return the numbers of a model on features: whole ones, with a scale for each class.
 
     The features in the page are neither centred nor divided: theta and the class means are changed
     instead. The bias corrects what the rounding of theta changes at the mean features.
@@ -156,7 +156,7 @@ def _of_patches(features: FeatureMap, model: SoftmaxRegression) -> dict[str, Any
             "fit a small page; export it to ONNX instead (--onnx)"
         )
     theta = model.calibrated_theta()
-    weights, scales = _quantised(theta[:, :-1] / features.divisor, 127, axis=1)
+    weights, scales = _quantised(theta[:, :-1] / features.divisor, 255, axis=1)
     biases = theta[:, -1] - scales * (weights @ features.centre.astype(float))
     bank, bank_scale = _quantised(features.filters, 32767)
     numbers: dict[str, Any] = {
@@ -167,7 +167,7 @@ def _of_patches(features: FeatureMap, model: SoftmaxRegression) -> dict[str, Any
             "filterScale": bank_scale.item(),
             "offsets": _packed(features.offsets.astype("<f4")),
         },
-        "theta": _packed(weights.astype(np.int8)),
+        "theta": _packed(_nine_bits(weights.astype(int))),
         "scales": scales.tolist(),
         "biases": biases.tolist(),
     }
@@ -186,6 +186,13 @@ def _quantised(
     scales = np.abs(array).max(axis=axis, keepdims=True).astype(np.float64) / largest
     scales[scales == 0] = 1.0
     return np.rint(array / scales), scales.reshape(-1)
+
+
+def _nine_bits(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the upper eight bits of each number, then all last bits, which do not compress."""
+    flat = numbers.ravel(order="F")
+    upper = (flat >> 1).astype(np.int8).view(np.uint8)
+    return np.concatenate([upper, np.packbits((flat & 1).astype(bool), bitorder="little")])
 
 
 def _grey_levels(means: NDArray[Any], pixel_scale: float) -> NDArray[np.uint8]:
