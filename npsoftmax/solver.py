@@ -24,6 +24,7 @@ from npsoftmax.lbfgs import Reason
 from npsoftmax.objective import FullBatch
 from npsoftmax.objective.coordinates import Span
 from npsoftmax.objective.newton import Newton
+from npsoftmax.objective.preconditioner import Solve
 from npsoftmax.objective.separation import Separation
 
 __all__ = ["Solver"]
@@ -43,7 +44,8 @@ class Solver:
 
     def __init__(self, problem: FullBatch, k: int, tol: float, preconditioned: bool = True) -> None:
         self.problem, self.k, self.tol = problem, k, tol
-        self._preconditioner = problem.preconditioner if preconditioned else None
+        self._preconditioner = self._precondition if preconditioned else None
+        self._made: tuple[NDArray[Any], Solve] | None = None  # the last preconditioner, and where
         self.begins_in_span = problem.suits_span(k)
         self.begins_with_newton = preconditioned and problem.suits_newton(k)
         self._finishes_in_span = problem.suits_span(k, to_finish=True)
@@ -55,6 +57,13 @@ class Solver:
         self._newton: Newton | None = None
         self._inner: Solver | None = None  # in the span of the samples
         self._inner_end: Reason | None = None
+
+    def _precondition(self, theta: NDArray[Any]) -> Solve:
+        """Return the preconditioner at a point; it can take seconds, so the last one is kept."""
+        if self._made is None or not np.array_equal(self._made[0], theta):
+            self._made = None  # two at once may not fit into memory
+            self._made = theta, self.problem.preconditioner(theta)
+        return self._made[1]
 
     @cached_property
     def passes_without(self) -> float:
@@ -219,4 +228,8 @@ class Solver:
     def _is_near(self, state: lbfgs.State) -> bool:
         """Whether the objective is close to its smallest value by the estimated decrement."""
         gap = self._gap(state)
-        return self.problem.decrement(state.x, state.grad, gap) <= gap
+        solve = self._precondition(state.x if state.anchor is None else state.anchor)
+        is_near = self.problem.decrement(state.x, state.grad, gap, solve) <= gap
+        if is_near:
+            self._made = None
+        return is_near

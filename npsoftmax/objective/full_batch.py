@@ -262,13 +262,21 @@ class FullBatch:
         return Newton(self._check(theta), self._store, self.l2, self.scale)
 
     @np.errstate(all="ignore")
-    def decrement(self, theta: NDArray[Any], grad: NDArray[Any], enough: float = math.inf) -> float:
+    def decrement(
+        self,
+        theta: NDArray[Any],
+        grad: NDArray[Any],
+        enough: float = math.inf,
+        solve: Solve | None = None,
+    ) -> float:
         r"""Estimate the distance of the objective at ``theta`` from its smallest value.
 
         It is :math:`g^\top H^{-1} g / 2`, estimated from below from at most 30 products with the
-        Hessian, or a number greater than ``enough``.
+        Hessian, or a number greater than ``enough``. ``solve`` is a preconditioner that was made
+        already, at any point.
         """
-        product, solve = partial(self.hessian_vector_product, theta), self.preconditioner(theta)
+        solve = self.preconditioner(theta) if solve is None else solve
+        product = partial(self.hessian_vector_product, theta)
         units = Units.of(self._store, self.scale)
         return estimate_decrement(grad, product, solve, units.rounding_of_logits, enough)
 
