@@ -441,10 +441,12 @@ def _overlaps(new: int, old: int) -> NDArray[np.float64]:
 
 
 def median(levels: NDArray[Any]) -> int:
+    """Return element ``levels.size // 2`` of the sorted levels."""
     return int(np.sort(levels, axis=None)[levels.size // 2])
 
 
 def border(levels: NDArray[Any]) -> NDArray[Any]:
+    """Return the outermost levels, each corner once."""
     outside = np.ones(levels.shape, bool)
     outside[1:-1, 1:-1] = False
     return levels[outside]
