@@ -170,19 +170,20 @@ class SoftmaxRegression:
         X: ArrayLike,
         threads: int | None = None,
         on_block: Callable[[int], None] | None = None,
+        dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
         """Return what ``W`` multiplies: the features of the samples, or the samples themselves.
 
         :class:`~npsoftmax.Trainer` and :class:`~npsoftmax.objective.FullBatch` take it;
-        :func:`npsoftmax.fit` extracts by itself. ``threads`` and ``on_block`` are those of
-        :class:`npsoftmax.features.FeatureMap`.
+        :func:`npsoftmax.fit` extracts by itself. ``threads``, ``on_block`` and ``dtype`` are those
+        of :class:`npsoftmax.features.FeatureMap`.
 
         Examples
         --------
         >>> SoftmaxRegression(2, 3).extract([[1.0], [2.0]]).tolist()
         [[1.0], [2.0]]
         """
-        return self._extract(self._as_input(X), threads, on_block)
+        return self._extract(self._as_input(X), threads, on_block, dtype)
 
     def logits(self, X: ArrayLike) -> NDArray[Any]:
         r"""Compute the logits :math:`Z = (s W X + b) / T` in float64 and round them once.
@@ -525,11 +526,12 @@ class SoftmaxRegression:
         columns: NDArray[Any],
         threads: int | None = None,
         on_block: Callable[[int], None] | None = None,
+        dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
         if self.features is None:
             return columns
         scale = self.input_scale(columns.dtype)
-        return self.features(columns, scale=scale, threads=threads, on_block=on_block)
+        return self.features(columns, scale=scale, threads=threads, on_block=on_block, dtype=dtype)
 
     def _check_class_means(self, class_means: ClassMeans) -> None:
         shape = self.num_features, self.num_outputs

@@ -115,7 +115,7 @@ def extract(
     if model.features is None:
         return X
     with progress(args, X.shape[1], "features") as on_block:
-        return model.extract(X, threads(args), on_block)
+        return model.extract(X, threads(args), on_block, dtype="float16")
 
 
 def threads(args: argparse.Namespace) -> int:

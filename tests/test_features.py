@@ -93,6 +93,16 @@ def test_features_are_a_function_of_the_image_alone():
     assert whole.dtype == np.float32 and whole.flags.f_contiguous
 
 
+def test_float16_holds_the_rounded_features():
+    X, patches = images(), small()
+    found = patches(X, scale=1 / 255, dtype="float16")
+    assert np.array_equal(found, patches(X, scale=1 / 255).astype(np.float16))
+    y = np.arange(60) % 3
+    by_half, by_single = (FullBatch(A, y, 0.1) for A in (found, found.astype(np.float32)))
+    theta = np.ones((3, 46), np.float32)
+    assert np.array_equal(by_half.loss_and_grad(theta).grad, by_single.loss_and_grad(theta).grad)
+
+
 def test_features_are_learned_from_images_and_seed_alone():
     X = images()
     assert small(X).digest == small(X.copy()).digest == small(np.ascontiguousarray(X)).digest

@@ -273,3 +273,10 @@ def test_pieces_add_up_to_the_whole(monkeypatch, dtype, order):
 def test_a_tie_counts_as_a_hit_for_the_first_class_only():
     X = np.zeros((1, 4))
     assert loss_and_grad(np.zeros((2, 2)), X, np.array([0, 1, 1, 1])).accuracy == 0.25
+
+
+def test_float16_becomes_the_same_float32_as_by_numpy():
+    X = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    X = np.where(np.isfinite(X), X, 0).astype(np.float16, order="F")[::2]
+    found, expected = Workspace().floats(X, np.dtype(np.float32)), X.astype(np.float32)
+    np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
