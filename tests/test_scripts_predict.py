@@ -391,6 +391,8 @@ def test_show_says_how_many_of_many_photos_it_draws(model, monkeypatch, capsys):
 # --- On real items ---
 
 
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("fashion_mnist")
 def test_the_photographs_of_the_readme_are_named_by_its_commands(tmp_path):
     section = (ROOT / "README.md").read_text().partition("## Classify your own photos")[2]
     commands = re.search(r"```\n(.*?)```", section, re.DOTALL)[1]
