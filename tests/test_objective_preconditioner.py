@@ -406,6 +406,11 @@ def test_choice_of_the_preconditioner(n, d, k, mean_square, by_l2):
     assert found == by_l2
 
 
+@pytest.mark.parametrize(("n", "is_at_zeros"), [(1_000, False), (3_001, True), (60_000, True)])
+def test_a_large_block_takes_as_many_samples(n, is_at_zeros):
+    assert choose(n, 3_000, 10, 0.0, 0).is_at_zeros == is_at_zeros
+
+
 def test_passes_without_end_when_they_have_cost_as_much():
     one_block = 385 * (1000 / 2 + 385) / (2 * (20 + 12) * 1000)
     passes, is_shared, _ = choose(1_000, 384, 20, 1e-3, 2)

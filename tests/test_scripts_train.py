@@ -291,7 +291,7 @@ def test_whole_run_on_patches(train, tmp_path):
     process = train(*PATCHES, "--run-dir", "run")
     assert (process.returncode, process.stderr) == (0, "")
     lines = process.stdout.splitlines()
-    assert re.fullmatch(r"features  patches: 1600 for each image; \d+\.\d s, 16 MB", lines[2])
+    assert re.fullmatch(r"features  patches: 1600 for each image; \d+\.\d s, 8 MB", lines[2])
     assert lines[4].startswith("training  L-BFGS on all samples") and "l2=3e-05" in lines[4]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["settings"]["l2"] == 3e-05 and summary["settings"]["solver"] == "lbfgs"

@@ -186,7 +186,8 @@ class FullBatch:
         classes have in common. Large data sets estimate the blocks from a few thousand samples. The
         classes share one if there are two, or if blocks would cost too much or need more than 64
         million numbers. Above 2,047 features they share one at zeros, a bound for every ``theta``.
-        Above 8,192 features it inverts the diagonals, and above 4,096 classes it is the identity.
+        Above 8,192 features, or the number of samples, it inverts the diagonals, and above 4,096
+        classes it is the identity.
         Squares of features must not overflow. Derivation:
         :mod:`npsoftmax.objective.preconditioner`.
 

@@ -127,12 +127,18 @@ def choose(n: int, d: int, k: int, l2: float, mean_square: float) -> Choice:
     # Two classes have the same block.
     blocks_are_large = rows > MAX_BLOCK_ROWS or k * rows**2 > MAX_BLOCK_NUMBERS
     is_shared = k == 2 or blocks_are_large or blocks_are_dear
-    cost = 1.0 if rows > MAX_SHARED_ROWS else block * (1 if is_shared else k)
+    is_diagonal = rows > _most_rows(n, rows, is_shared)
+    cost = 1.0 if is_diagonal else block * (1 if is_shared else k)
     passes_with = cost + PASSES_WITH
     # The mean curvature at a point describes no class well. At zeros the block is a bound for all
     # of them. For 2,500 cosines of patches it took 180 passes in place of 310.
-    is_at_zeros = k > 2 and MAX_BLOCK_ROWS < rows <= MAX_SHARED_ROWS
+    is_at_zeros = k > 2 and rows > MAX_BLOCK_ROWS and not is_diagonal
     return Choice(passes_with if plain <= passes_with else 0.0, is_shared, is_at_zeros)
+
+
+def _most_rows(n: int, rows: int, is_shared: bool) -> int:
+    """Return the largest number of rows of a block; fewer samples cannot fill a large one."""
+    return MAX_SHARED_ROWS if is_shared and n >= rows else MAX_BLOCK_ROWS
 
 
 def _passes_for_block(n: int, rows: int, k: int) -> float:
@@ -186,7 +192,7 @@ def preconditioner_at(
         )
     diagonals[:, :-1] += theta.dtype.type(l2)
     mean_curvature = _mean_curvature(diagonals, l2)
-    if rows > (MAX_SHARED_ROWS if is_shared else MAX_BLOCK_ROWS):
+    if rows > _most_rows(num_samples, rows, is_shared):
         return _project(_invert_diagonals(diagonals), mean_curvature)
     if is_shared:
         curvatures = curvatures.mean(axis=0, keepdims=True)
