@@ -431,6 +431,15 @@ def check_model(model: object) -> None:
         raise InputError(f"model: expected a SoftmaxRegression, got {type(model).__name__}; {way}")
 
 
+def check_extracted(model: Any, num_features: int) -> None:
+    """Raise ShapeError for images in place of the features that a model extracts from them."""
+    if model.features is not None and num_features == model.num_inputs != model.num_features:
+        raise ShapeError(
+            f"X: expected the {model.num_features} features that the model extracts from an image, "
+            f"got {num_features} pixels; pass model.extract(X)"
+        )
+
+
 def check_trainable(model: Any) -> None:
     """Raise InputError if this is not a model, or one that has a temperature."""
     check_model(model)

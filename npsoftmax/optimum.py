@@ -20,6 +20,7 @@ from npsoftmax._checks import (
     as_labels,
     as_size,
     as_test_data,
+    check_extracted,
     check_model,
     check_pixels,
     check_trainable,
@@ -392,6 +393,7 @@ def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
             "npsoftmax.objective.FullBatch(X, y, l2)"
         )
     summary = problem.summary
+    check_extracted(model, summary.num_inputs)
     if summary.num_inputs != model.num_features:
         hint = "; pass X.T" if summary.num_samples == model.num_features else ""
         raise ShapeError(

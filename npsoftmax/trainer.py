@@ -19,6 +19,7 @@ from npsoftmax._checks import (
     as_labels,
     as_size,
     as_test_data,
+    check_extracted,
     check_pixels,
     check_trainable,
 )
@@ -126,6 +127,7 @@ class Trainer:
                 f"loader: expected a DataLoader, got {type(loader).__name__}; pass "
                 "npsoftmax.DataLoader(X, y, batch_size=256, shuffle=True)"
             )
+        check_extracted(model, len(loader.X))
         as_columns(loader.X, model.num_features, finite=False)
         as_labels(loader.y, model.num_outputs)
         if len(loader) == 0:

@@ -581,7 +581,7 @@ def conclude(solver: Solver, folder: Path, confused: list[str], say: Say) -> Non
 
 
 def confusions(solver: Solver) -> Iterator[str]:
-    """Yield a line for each of the four most frequent confusions on the test data."""
+    """Yield a line for each of the four most frequent confusions on the test data, if any."""
     import numpy as np
 
     from npsoftmax.metrics import confusion_matrix
@@ -592,7 +592,8 @@ def confusions(solver: Solver) -> Iterator[str]:
     counts = confusion_matrix(predicted, y, len(classes))
     totals = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
-    for cell in np.argsort(-counts, axis=None, kind="stable")[:4]:
+    most = np.argsort(-counts, axis=None, kind="stable")[:4]
+    for cell in most[counts.ravel()[most] > 0]:
         true, taken_for = divmod(int(cell), len(classes))
         yield (
             f"confused  {classes[true]} taken for {classes[taken_for]}: "

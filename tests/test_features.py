@@ -277,8 +277,10 @@ def test_minibatches_take_what_is_extracted(fitted):
     trainer = npsoftmax.Trainer(fresh, npsoftmax.Descent(0.5), loader, test=(fresh.extract(X), y))
     (record,) = trainer.run(1)
     assert record.test_acc == np.mean(fresh.predict(X) == y)
-    with pytest.raises(ShapeError, match=f"expected {fresh.num_features} features"):
+    with pytest.raises(ShapeError, match=r"got 144 pixels; pass model\.extract\(X\)"):
         npsoftmax.Trainer(fresh, npsoftmax.Descent(), npsoftmax.DataLoader(X, y, 20))
+    with pytest.raises(ShapeError, match=r"got 144 pixels; pass model\.extract\(X\)"):
+        npsoftmax.FullBatchTrainer(fresh, FullBatch(X, y))
 
 
 def test_a_map_must_fit_the_model():
