@@ -268,13 +268,15 @@ def model_settings(
     model: SoftmaxRegression, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> dict[str, Any]:
     """Return the settings that describe a model and the layout of its samples."""
-    return {
+    settings = {
         "theta": f"{model.theta.dtype} {model.theta.shape}",
         "pixel_scale": model.pixel_scale,
         "classes": model.classes,
         "samples": f"{dtype} {shape}",
-        "features": model.features and model.features.digest,
     }
+    if model.features is not None:
+        settings["features"] = model.features.digest
+    return settings
 
 
 def as_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
