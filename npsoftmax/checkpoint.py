@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from npsoftmax import lbfgs, storage
 from npsoftmax._threads import numpys_blas
 from npsoftmax.errors import CorruptFileError, InputError, ResumeWarning
+from npsoftmax.features import digest
 from npsoftmax.files import quoted
 from npsoftmax.history import EpochRecord, IterationRecord, Progress, rebuild
 from npsoftmax.model import SoftmaxRegression
@@ -275,7 +276,7 @@ def model_settings(
         "samples": f"{dtype} {shape}",
     }
     if model.features is not None:
-        settings["features"] = model.features.digest
+        settings["features"] = digest(model.features)
     return settings
 
 

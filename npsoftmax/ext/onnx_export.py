@@ -25,16 +25,9 @@ from npsoftmax import __version__
 from npsoftmax._checks import check_model
 from npsoftmax.errors import InputError, OutputError
 from npsoftmax.ext import extra
-from npsoftmax.features import (
-    EPSILON,
-    PADDING,
-    FeatureMap,
-    Patches,
-    RandomFourier,
-    moving_means,
-    pack,
-    parts_of,
-)
+from npsoftmax.features import FeatureMap, Patches, RandomFourier, pack
+from npsoftmax.features.maps import parts_of
+from npsoftmax.features.patches import EPSILON, PADDING, moving_means
 from npsoftmax.files import publish
 from npsoftmax.model import SoftmaxRegression
 
