@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -79,7 +80,7 @@ def load(
         raise InputError("--data: expected it without --dataset, got both; leave one out")
     settings = summary.get("settings")
     if args.data is not None:
-        return photographs(args, model)
+        return photographs(args, model, settings if isinstance(settings, dict) else {})
     if args.dataset is None and isinstance(settings, dict) and settings.get("data"):
         return held_out(model, settings, summary)
     name = str(args.dataset or summary.get("dataset", "fashion-mnist"))[:80]
@@ -87,13 +88,24 @@ def load(
     return command_line.load(args, name)
 
 
-def photographs(args: argparse.Namespace, model: "SoftmaxRegression") -> "Dataset":
+def photographs(
+    args: argparse.Namespace, model: "SoftmaxRegression", settings: dict[str, Any]
+) -> "Dataset":
     """Read all photographs in the class folders of ``--data``, or those of its test part."""
     from npsoftmax import Dataset
 
     folders, side = folders_for(model, args.model)
     training, testing = folders.find_parts(args.data)
-    _, X, y = folders.read_folder(testing or training, side, model.classes)
+    used = testing or training
+    seen = settings.get("data")
+    is_known = isinstance(seen, str) and os.path.isdir(seen)
+    if is_known and os.path.samefile(used, folders.find_parts(seen)[0]):
+        command_line.warn(
+            "evaluate.py",
+            f"the model was trained on photographs in {quoted(used)}, so the figures say little "
+            "about others; name photographs that it has not seen",
+        )
+    _, X, y = folders.read_folder(used, side, model.classes)
     name = Path(args.data).resolve().name
     return Dataset(name, model.classes, X[:, :0], y[:0], X, y, framing=model.framing)
 

@@ -37,6 +37,12 @@ NOT_SETTINGS = (
 
 def check(args: argparse.Namespace) -> None:
     """Raise an error if the run cannot use the folder; create nothing."""
+    inside = Path(args.run_dir or "runs").resolve()
+    if args.data and inside.is_relative_to(Path(args.data).resolve()):
+        raise InputError(
+            f"--run-dir: expected a folder outside of {quoted(args.data)}, since its pictures are "
+            f"no photographs of a class, got {quoted(inside)}; name another"
+        )
     if not args.run_dir:
         if args.resume:
             raise InputError("--resume: expected --run-dir DIR with the run to resume; name it")

@@ -110,8 +110,25 @@ def test_other_folders_are_refused(pets, inside, message):
 def test_a_part_that_is_no_part_is_refused(pets, held_out):
     with pytest.raises(InputError, match="held_out: expected a fraction between 0 and 1"):
         folders.load_folder(pets, held_out=held_out)
-    with pytest.raises(InputError, match="expected enough photographs to hold out 1% of a class"):
+    with pytest.raises(InputError, match=r"hold out 1% of each class.*test on.*hold out more"):
         folders.load_folder(pets, held_out=0.01)
+
+
+@pytest.mark.parametrize("held_out", [0.6, 0.9])
+def test_every_class_is_trained_on(pets, held_out):
+    for number in range(2, 10):
+        os.remove(pets / "cat" / f"{number}.jpg")
+    os.remove(pets / "cat" / "1.jpg")
+    with pytest.raises(InputError, match=r"left to train on cat; take more .* hold out less"):
+        folders.load_folder(pets, held_out=held_out)
+
+
+def test_links_to_folders_within_a_class_are_not_followed(pets):
+    os.symlink("..", pets / "cat" / "loop")
+    os.symlink("../dog", pets / "cat" / "dogs")
+    os.symlink("dog", pets / "wolf")  # a class of its own, which the user has made
+    classes, _, y = folders.read_folder(pets, side=8)
+    assert classes == ("cat", "dog", "wolf") and np.bincount(y).tolist() == [10, 10, 10]
 
 
 def test_progress_counts_every_photograph(pets):

@@ -128,6 +128,7 @@ def test_a_model_of_photographs_is_evaluated_on_those_held_out_or_named(model, p
     assert (report["dataset"], report["samples"], report["accuracy"]) == ("sky", 4, 1)
     named = run("evaluate", model, "--no-pictures", "--json", "--data", photographs)
     assert json.loads(named.stdout)["samples"] == 20
+    assert "the model was trained on photographs in" in named.stderr
 
 
 def test_photographs_that_have_changed_since_training_are_refused(model, photographs):

@@ -367,6 +367,8 @@ def test_whole_run_on_photographs(train, pets, tmp_path):
     assert "all       trained on the 6 held-out photographs too: converged" in process.stdout
     line = one_line(run_here(SCRIPTS / "evaluate.py", tmp_path, "run"), 2)
     assert "expected photographs that the model has not seen" in line
+    line = one_line(train("--data", pets, "--run-dir", pets / "cat" / "run"), 2)
+    assert "--run-dir: expected a folder outside of" in line
     resumed = train("--data", pets, "--run-dir", "run", "--resume")
     assert resumed.returncode == 0 and "resumed   after iteration" in resumed.stdout
     (pets / "cat" / "0.png").unlink()

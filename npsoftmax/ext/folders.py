@@ -79,15 +79,11 @@ def load_folder(
         (X_test, y_test), (X, y) = splitobs(
             (X, y), at=float(held_out), shuffle=True, stratified=y, rng=rng
         )
+        _check_split(path, classes, y, y_test, held_out)
         held = f"{held_out:.0%} of each class held out, seed {seed}"
     else:
         _, X_test, y_test = read_folder(testing, side, classes, on_photo)
         held = f"tested on {quoted(testing)}"
-    if y_test.size == 0:
-        raise InputError(
-            f"{quoted(path)}: expected enough photographs to hold out {held_out:.0%} of a class, "
-            f"got {y.size} in {len(classes)} classes; hold out more, or take more photographs"
-        )
     order = rng.permutation(y.size)
     X, y = X.T[order].T, y[order]
     sha256 = {"training pixels": _digest(X, y), "test pixels": _digest(X_test, y_test)}
@@ -199,7 +195,8 @@ def _folders(path: str | os.PathLike[str]) -> list[str]:
 
 def _photographs(folder: str) -> Iterator[str]:
     """Yield the images in a class folder and in the folders in it, in order."""
-    for inside, names, _ in os.walk(folder, followlinks=True):
+    # A link may lead back, or to another class.
+    for inside, names, _ in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         with suppress(InputError):  # a folder without images
             yield from photos.find(inside)
@@ -218,6 +215,24 @@ def _check_classes(
         raise InputError(
             f"{quoted(path)}: expected class folders with names among {', '.join(classes)}, got "
             f"{', '.join(found) or 'none'}; rename the folders"
+        )
+
+
+def _check_split(
+    path: str | os.PathLike[str],
+    classes: Sequence[str],
+    y: NDArray[np.int64],
+    y_test: NDArray[np.int64],
+    held_out: float,
+) -> None:
+    """Raise InputError unless all classes are trained on, and something is tested."""
+    left = [name for label, name in enumerate(classes) if label not in y]
+    if left or y_test.size == 0:
+        whom = f"train on {', '.join(left)}" if left else "test on"
+        raise InputError(
+            f"{quoted(path)}: expected enough photographs to hold out {held_out:.0%} of each "
+            f"class, got {y.size + y_test.size} in {len(classes)} classes, none of them left to "
+            f"{whom}; take more photographs, or hold out {'less' if left else 'more'}"
         )
 
 
