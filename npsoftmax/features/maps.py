@@ -159,6 +159,7 @@ class Chain(FeatureMap):
 
     Examples
     --------
+    >>> from npsoftmax.features import Patches
     >>> X = np.random.default_rng(0).integers(0, 256, (784, 100), dtype=np.uint8)
     >>> patches = Patches.fit(X, filters=8)
     >>> chain = Chain([patches, RandomFourier.fit(patches(X), num_features=50)])
