@@ -38,11 +38,13 @@ def as_array(given: object, name: str) -> NDArray[Any]:
             f"masked values, or fill them, {name}.filled(0)"
         )
     try:
-        array = np.asarray(given)
-    except (ValueError, TypeError, RuntimeError) as error:
+        array = _read(given)
+    except (ValueError, TypeError, RuntimeError, BufferError, ImportError) as error:
         way = "give rows of equal length"
         if hasattr(given, "detach"):
             way = f"pass {name}.detach().cpu().float().numpy()"
+        elif hasattr(given, "__dlpack__"):
+            way = "move it to the memory of the CPU, as float32"
         raise InputError(
             f"{name}: expected what NumPy reads as an array, got {kind} ({error}); {way}"
         ) from error
@@ -56,6 +58,36 @@ def as_array(given: object, name: str) -> NDArray[Any]:
     return array
 
 
+def _read(given: Any) -> NDArray[Any]:
+    """Return what NumPy reads, without a copy of a tensor on the CPU or of what exports DLPack."""
+    if hasattr(given, "detach"):
+        given = given.detach()  # NumPy refuses a tensor that records gradients
+        if str(given.dtype) == "torch.bfloat16":
+            return _read_bfloat16(given)
+    if hasattr(given, "__dlpack__") and not hasattr(given, "__array__"):
+        return np.from_dlpack(given)
+    return np.asarray(given)
+
+
+def _read_bfloat16(tensor: Any) -> NDArray[Any]:
+    """Return the numbers of a tensor in place, by way of integers: DLPack brings none to NumPy."""
+    from ml_dtypes import bfloat16
+
+    integers = sys.modules["torch"].int16
+    array: NDArray[Any] = tensor.view(integers).numpy().view(bfloat16)
+    return array
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether these are the bfloat16 of ``ml_dtypes``, which NumPy knows no kind of."""
+    return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether these are floats, bfloat16 included."""
+    return dtype.kind == "f" or is_bfloat16(dtype)
+
+
 ENCODE = "encode text as columns of 0 and 1, for instance with pandas.get_dummies"
 WAY_TO_NUMBERS = {
     "O": f"convert numbers with np.asarray({{}}, float), drop missing values, {ENCODE}",
@@ -67,7 +99,10 @@ WAY_TO_NUMBERS = {
 
 
 def floating_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
-    """Return the dtype to compute in: floats stay, integers and booleans become float64."""
+    """Return the dtype to compute in: floats stay, integers and booleans become float64.
+
+    bfloat16 becomes float32: NumPy has no functions of it.
+    """
     if dtype.kind == "f":
         if dtype.itemsize > 8:
             raise InputError(
@@ -77,7 +112,11 @@ def floating_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
         return dtype if dtype.isnative else dtype.newbyteorder("=")
     if dtype.kind in "biu":
         return np.dtype(np.float64)
+    if is_bfloat16(dtype):
+        return np.dtype(np.float32)
     way = WAY_TO_NUMBERS.get(dtype.kind, "convert it to float first").format(name)
+    if dtype == "V2":  # what a .npy file makes of bfloat16
+        way = f"if it is bfloat16, pass {name}.view(ml_dtypes.bfloat16)"
     raise InputError(f"{name}: expected real numbers, got dtype {dtype}; {way}")
 
 
@@ -152,7 +191,7 @@ def as_columns(
         raise ShapeError(
             f"X: expected {num_inputs} features along axis 0, got shape {array.shape}; {hint}"
         )
-    if finite and array.dtype.kind == "f":
+    if finite and is_floating(array.dtype):
         _check_finite(array, name)
     return array
 
@@ -192,7 +231,7 @@ class Range(NamedTuple):
     def of(cls, X: NDArray[Any]) -> Range:
         """Return the range of an array."""
         high = X.max().item() if X.size else 0
-        signed = X.dtype.kind == "i" or (X.dtype.kind == "f" and high > 2)
+        signed = X.dtype.kind == "i" or (is_floating(X.dtype) and high > 2)
         return cls(X.dtype, X.min().item() if X.size and signed else 0, high)
 
     def merge(self, other: Range) -> Range:
@@ -238,7 +277,7 @@ def _fault(model: Any, found: Range) -> str | None:
             f"pixels from 0 to 255, got {dtype} of 0 and 1 only, which are almost black; pass "
             f"X.astype(bool) for black and white; {way_out}"
         )
-    if dtype.kind == "f" and low >= 0 and high > 2:
+    if is_floating(dtype) and low >= 0 and high > 2:
         return (
             f"integers from 0 to 255 or floats from 0 to 1, {got}, which are not scaled; pass "
             f"X / {1 / scale:g}; {way_out}"

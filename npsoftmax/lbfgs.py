@@ -254,9 +254,10 @@ def _direction(state: State, solve: Preconditioner | None) -> Array:
         direction -= kind(weights[-1][0]) * change
     if solve is not None:
         direction = _match_order(solve(direction), direction)
-    else:
-        step, change = state.pairs[-1]
-        direction *= kind(weights[0][1] / _dot(change, change))
+    if state.pairs:  # the curvature along the newest step corrects the scale
+        _, change = state.pairs[-1]
+        solved = change if solve is None else _match_order(solve(change), change)
+        direction *= kind(weights[0][1] / _dot(change, solved))
     for (step, change), (weight, curvature) in zip(state.pairs, reversed(weights), strict=True):
         direction += kind(weight - _dot(change, direction) / curvature) * step
     return direction

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._checks import is_bfloat16
 from npsoftmax._products import piece_columns
 from npsoftmax.functional._compensated import C_ORDER_MAX_ROWS, resolve_infinities
 
@@ -82,7 +83,7 @@ class _Stack:
         if self._converted_scale != self.scale:
             self._converted[:, -1] = 1 / self.scale
             self._converted_scale = self.scale
-        np.copyto(self._converted[:, :-1], rows, casting="unsafe")
+        _convert(rows, self._converted[:, :-1])
         return self._converted
 
     def multiply(self, theta: Floats, product: Floats, out: Floats) -> None:
@@ -329,6 +330,18 @@ class Batch:
         self.hits = np.empty(samples, np.bool_)
 
 
+def _convert(X: NDArray[Any], out: Floats) -> None:
+    """Convert numbers to the dtype of ``out``; finite half floats to float32 by their bits."""
+    if out.dtype == np.float32 and X.dtype == np.float16:
+        _widen(X, out)
+    elif out.dtype == np.float32 and is_bfloat16(X.dtype):
+        bits = out.view(np.int32)  # bfloat16 is the upper half
+        np.copyto(bits, X.view(np.int16))
+        np.left_shift(bits, 16, out=bits)
+    else:
+        np.copyto(out, X, casting="unsafe")
+
+
 def _widen(X: NDArray[np.float16], out: NDArray[np.float32]) -> None:
     """Convert finite float16 to float32: the same numbers as ``astype``, in a quarter of the time.
 
@@ -396,10 +409,7 @@ class Workspace:
         if X.dtype == dtype:
             return X
         converted = self.take("X", X.shape, dtype)
-        if X.dtype == np.float16 and dtype == np.float32:
-            _widen(X, converted)
-        else:
-            np.copyto(converted, X, casting="unsafe")
+        _convert(X, converted)
         return converted
 
     def _keep(self, key: Any, value: Any) -> None:

@@ -66,7 +66,8 @@ Floats = NDArray[Any]
 Solve = Callable[[Floats], Floats]
 
 # f. Where all samples that have a feature are classified with confidence, their curvature almost
-# vanishes, but returns within a fraction of the step that it suggests.
+# vanishes, but returns within a fraction of the step that it suggests. It is a hundredth of the
+# mean probability, at most this: with many classes all probabilities but a few are tiny.
 MIN_CURVATURE = 1e-3
 
 # Above this the classes come in blocks themselves.
@@ -243,7 +244,7 @@ def _curvatures_and_diagonals(
         columns = slice(start, start + step)
         X_block = workspace.floats(samples.X[:, columns], dtype)
         P = softmax(affine(theta, X_block, scale))
-        u = (P - P * P + MIN_CURVATURE) * (shares[columns] * (k / max(1, k - 1)))
+        u = (P - P * P + min(MIN_CURVATURE, 0.01 / k)) * (shares[columns] * (k / max(1, k - 1)))
         u = u.astype(dtype, copy=False)
         first, end = np.searchsorted(here, (start, start + step))
         curvatures[:, first:end] = u[:, here[first:end] - start]
