@@ -254,13 +254,24 @@ def _direction(state: State, solve: Preconditioner | None) -> Array:
         direction -= kind(weights[-1][0]) * change
     if solve is not None:
         direction = _match_order(solve(direction), direction)
-    if state.pairs:  # the curvature along the newest step corrects the scale
+    if state.pairs and (solve is None or _steps_are_misjudged(state.history)):
         _, change = state.pairs[-1]
         solved = change if solve is None else _match_order(solve(change), change)
         direction *= kind(weights[0][1] / _dot(change, solved))
     for (step, change), (weight, curvature) in zip(state.pairs, reversed(weights), strict=True):
         direction += kind(weight - _dot(change, direction) / curvature) * step
     return direction
+
+
+def _steps_are_misjudged(history: list[Iteration]) -> bool:
+    """Whether some of the last iterations had to try several step lengths.
+
+    Then the curvature is no longer that for which the preconditioner was made, and its size is
+    taken from the newest step, as without one. It shrinks by orders of magnitude while samples
+    come to be classified with confidence.
+    """
+    last = history[-MEMORY - 1 :]
+    return last[-1].evaluations - last[0].evaluations >= len(last)
 
 
 def _largest(grad: Array) -> float:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from npsoftmax._checks import (
+    Range,
     as_columns,
     as_count,
     as_labels,
@@ -240,15 +241,57 @@ def test_sparse_samples_are_named():
         np.testing.assert_array_equal(as_columns(X.toarray(), 4), ROWS.T)
 
 
-def test_tensors_are_taken_or_named():
+def test_tensors_are_taken_in_place_or_named():
     torch = pytest.importorskip("torch")
-    X = torch.tensor(ROWS.T)
-    np.testing.assert_array_equal(as_columns(X, 4), ROWS.T)
-    for other in (X.bfloat16(), X.clone().requires_grad_(True)):
-        with pytest.raises(InputError, match=r"got torch\.Tensor") as caught:
-            as_columns(other, 4)
-        way = str(caught.value).partition("; pass ")[2]
-        np.testing.assert_array_equal(as_columns(follow(way, other, "X"), 4), ROWS.T)
+    pytest.importorskip("ml_dtypes")
+    rows = torch.tensor(ROWS)
+    for tensor in (rows, rows.half(), rows.bfloat16(), rows.clone().requires_grad_(True)):
+        X = as_columns(tensor.T, 4)
+        assert X.ctypes.data == tensor.data_ptr()
+        np.testing.assert_array_equal(X.astype(np.float64), ROWS.T)
+    with pytest.raises(InputError, match=r"got torch\.Tensor .*; pass X\.detach\(\)\.cpu\(\)"):
+        as_columns(torch.empty(4, 6, device="meta"), 4)
+
+
+class Exporter:
+    """An array of another library, which has DLPack only."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        if self.array.dtype == np.float16:
+            raise BufferError("not on the CPU")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_what_exports_dlpack_is_taken_in_place_or_named():
+    X = np.asfortranarray(ROWS.T)
+    assert np.shares_memory(as_columns(Exporter(X), 4), X)
+    with pytest.raises(InputError, match=r"got test_checks\.Exporter \(not on the CPU\); move"):
+        as_columns(Exporter(X.astype(np.float16)), 4)
+
+
+def test_bfloat16_is_taken_in_place_and_searched_for_nan():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    X = ROWS.T.astype(bfloat16)
+    assert as_columns(X, 4) is X
+    assert Range.of(X) == (X.dtype, *Range.of(ROWS)[1:])
+    with pytest.raises(InputError, match=r"finite numbers, got nan in feature 1 of sample 0"):
+        as_columns(np.array([[0.0], [np.nan]], bfloat16))
+
+
+def test_bfloat16_from_a_file_is_named(tmp_path):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    np.save(tmp_path / "X.npy", ROWS.astype(ml_dtypes.bfloat16))
+    X = np.load(tmp_path / "X.npy", mmap_mode="r").T
+    with pytest.raises(InputError, match="got dtype .V2; if it is bfloat16") as caught:
+        as_columns(X, 4)
+    assert str(caught.value).endswith("pass X.view(ml_dtypes.bfloat16)")
+    np.testing.assert_array_equal(as_columns(X.view(ml_dtypes.bfloat16), 4), ROWS.T)
 
 
 def test_frames_are_taken_or_named():

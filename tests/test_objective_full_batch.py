@@ -136,6 +136,22 @@ def test_it_is_the_definition_in_blocks_and_parts(threads, blocks, k, n):
         assert result.accuracy == pytest.approx(hits, rel=1e-13)
 
 
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_half_floats_stay_as_they_are_in_memory_and_in_files(name, tmp_path):
+    dtype = np.dtype(np.float16 if name == "float16" else pytest.importorskip("ml_dtypes").bfloat16)
+    rows = np.linspace(-2, 2, 600).reshape(200, 3).astype(dtype)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r").view(dtype)
+    labels, theta = np.arange(200) % 3, np.asfortranarray(np.eye(3, 4, dtype=np.float32))
+    expected = FullBatch(rows.astype(np.float32).T, labels, 0.1).loss_and_grad(theta)
+    for given_rows in (rows, mapped):
+        problem = FullBatch(given_rows.T, labels, 0.1)
+        assert np.shares_memory(problem._store.samples.X, given_rows)
+        found = problem.loss_and_grad(theta)
+        np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-6)
+        np.testing.assert_allclose(found.grad, expected.grad, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64", "bool", "C", "memmap", "list"])
 def test_samples_of_any_kind(kind, tmp_path, threads):
     theta, X, y = data()

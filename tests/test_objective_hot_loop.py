@@ -280,3 +280,12 @@ def test_float16_becomes_the_same_float32_as_by_numpy():
     X = np.where(np.isfinite(X), X, 0).astype(np.float16, order="F")[::2]
     found, expected = Workspace().floats(X, np.dtype(np.float32)), X.astype(np.float32)
     np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bfloat16_becomes_the_same_floats_as_by_its_package(dtype):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    X = np.arange(2**16, dtype=np.uint16).view(bfloat16)
+    X = X[np.isfinite(X.astype(np.float32))][:65024].reshape(254, 256).T[::2]
+    found, expected = Workspace().floats(X, np.dtype(dtype)), X.astype(dtype)
+    np.testing.assert_array_equal(found, expected)

@@ -28,7 +28,7 @@ from npsoftmax._checks import is_bfloat16
 from npsoftmax._products import piece_columns
 from npsoftmax.functional._compensated import C_ORDER_MAX_ROWS, resolve_infinities
 
-__all__ = ["AnyBlock", "Workspace", "block_columns", "samples_per_block"]
+__all__ = ["AnyBlock", "Workspace", "block_columns", "convert", "samples_per_block"]
 
 Floats = NDArray[Any]
 
@@ -83,7 +83,7 @@ class _Stack:
         if self._converted_scale != self.scale:
             self._converted[:, -1] = 1 / self.scale
             self._converted_scale = self.scale
-        _convert(rows, self._converted[:, :-1])
+        convert(rows, self._converted[:, :-1])
         return self._converted
 
     def multiply(self, theta: Floats, product: Floats, out: Floats) -> None:
@@ -330,7 +330,7 @@ class Batch:
         self.hits = np.empty(samples, np.bool_)
 
 
-def _convert(X: NDArray[Any], out: Floats) -> None:
+def convert(X: NDArray[Any], out: Floats) -> None:
     """Convert numbers to the dtype of ``out``; finite half floats to float32 by their bits."""
     if out.dtype == np.float32 and X.dtype == np.float16:
         _widen(X, out)
@@ -409,7 +409,7 @@ class Workspace:
         if X.dtype == dtype:
             return X
         converted = self.take("X", X.shape, dtype)
-        _convert(X, converted)
+        convert(X, converted)
         return converted
 
     def _keep(self, key: Any, value: Any) -> None:

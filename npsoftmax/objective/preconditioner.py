@@ -48,6 +48,7 @@ from npsoftmax.objective.hot_loop import (
     MAX_BLOCK_LOGITS,
     MIN_BLOCK_SAMPLES,
     Workspace,
+    convert,
     samples_per_block,
 )
 from npsoftmax.objective.samples import Draw, Samples, SampleStore, Summary, draw_evenly, draws_in
@@ -348,7 +349,8 @@ def _sum_block(roots: Floats, rows: Floats, drawn: NDArray[np.intp], scale: floa
     for start in range(0, drawn.size, len(gathered)):
         part = slice(start, start + len(gathered))
         scaled_rows = gathered[: drawn[part].size]
-        np.multiply(rows[drawn[part]], roots[part] * dtype.type(scale), out=scaled_rows[:, :-1])
+        convert(rows[drawn[part]], scaled_rows[:, :-1])
+        scaled_rows[:, :-1] *= roots[part] * dtype.type(scale)
         scaled_rows[:, -1:] = roots[part]
         block += scaled_rows.T @ scaled_rows
     return block
