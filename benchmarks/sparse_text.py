@@ -1,7 +1,7 @@
 """Time 20 Newsgroups, 11,314 texts of 130,107 TF-IDF features, to the optimum.
 
-``python benchmarks/sparse_text.py [--quick] [--docs]``. Each contestant trains in a process of its own,
-in turn; the gap is its objective minus the smallest one that is known. Text is in
+``python benchmarks/sparse_text.py [--quick] [--docs]``. Each contestant trains in a process of its
+own, in turn; the gap is its objective minus the smallest one that is known. The texts are in
 ``$NPSOFTMAX_DATA/20newsgroups/tfidf.npz``: compressed rows as ``train_data``, ``train_indices``,
 ``train_indptr`` and ``train_shape``, labels as ``y_train``, and the same for ``test``.
 """
