@@ -288,7 +288,7 @@ def test_bfloat16_from_a_file_is_named(tmp_path):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     np.save(tmp_path / "X.npy", ROWS.astype(ml_dtypes.bfloat16))
     X = np.load(tmp_path / "X.npy", mmap_mode="r").T
-    with pytest.raises(InputError, match="got dtype .V2; if it is bfloat16") as caught:
+    with pytest.raises(InputError, match=r"got dtype .V2; if it is bfloat16") as caught:
         as_columns(X, 4)
     assert str(caught.value).endswith("pass X.view(ml_dtypes.bfloat16)")
     np.testing.assert_array_equal(as_columns(X.view(ml_dtypes.bfloat16), 4), ROWS.T)

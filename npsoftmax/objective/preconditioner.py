@@ -77,8 +77,11 @@ MIN_CURVATURE = 1e-3
 MAX_PRECONDITIONED_CLASSES = MAX_BLOCK_LOGITS // MIN_BLOCK_SAMPLES
 # A larger block takes longer to invert than it saves, if there is one for each class.
 MAX_BLOCK_ROWS = 2048
-# The same for one block that all classes share; it takes 256 MB in float32.
-MAX_SHARED_ROWS = 8193
+# The same for one block that all classes share; making it takes 300 MB in float32. Of 4,097 rows it
+# took 520 MB, and longer than the way to within 1e-3 of the optimum with a few directions.
+MAX_SHARED_ROWS = 3072
+# Above this a few directions take the place of blocks and diagonals of dense samples.
+MAX_DENSE_ROWS = 3072
 # Numbers in all blocks: 256 MB in float32. Above this the classes share one block.
 MAX_BLOCK_NUMBERS = 64 * 1024 * 1024
 
@@ -134,7 +137,7 @@ def choose(
     # Two classes have the same block.
     blocks_are_large = rows > MAX_BLOCK_ROWS or k * rows**2 > MAX_BLOCK_NUMBERS
     is_shared = k == 2 or blocks_are_large or blocks_are_dear
-    if is_sparse and rows > MAX_BLOCK_ROWS:
+    if rows > (MAX_BLOCK_ROWS if is_sparse else MAX_DENSE_ROWS):
         passes_with = PASSES_OF_VECTOR * VECTORS / (k + CLASSES_TO_READ) + PASSES_WITH
         return Choice(passes_with if plain <= passes_with else 0.0, True, True, True)
     is_diagonal = rows > _most_rows(n, rows, is_shared)
