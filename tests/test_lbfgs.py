@@ -562,3 +562,17 @@ def test_scalar_products_are_summed_in_float64():
     assert _dot(a, a) == 1e8 + 1
     fortran = np.arange(6.0).reshape(2, 3).copy(order="F")
     assert _dot(fortran, np.arange(6.0).reshape(2, 3)) == 55
+
+
+@pytest.mark.parametrize(("trials", "scaled"), [(1, False), (2, True)])
+def test_a_preconditioner_is_scaled_once_a_step_needed_several_trials(trials, scaled):
+    s, y = np.array([1.0, 2.0, 0.5]), HESSIAN @ np.array([1.0, 2.0, 0.5])
+    initial = np.diag([0.5, 2.0, 0.1])
+    value, grad = quadratic(np.zeros(3))
+    history = [Iteration(0, value, 1.0, 0.0, 1), Iteration(1, value, 1.0, 1.0, 1 + trials)]
+    state = State(np.zeros(3), grad, history, [(s, y)])
+    states = iterate(quadratic, state, preconditioner=lambda anchor: lambda grad: initial @ grad)
+    next(states), next(states)
+    size = (s @ y) / (y @ initial @ y) if scaled else 1.0
+    expected = bfgs_inverse(size * initial, [(s, y)]) @ grad
+    np.testing.assert_allclose(state.x, -state.history[-1].step * expected, rtol=1e-13)

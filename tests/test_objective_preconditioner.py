@@ -483,3 +483,11 @@ def test_blocks_of_many_features(d):
     expected = expected_inverse(theta, X, np.ones(200), 0.1, 1.0)
     V = np.random.default_rng(0).standard_normal(theta.shape)
     np.testing.assert_allclose(found(V).ravel(), expected @ V.ravel(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("d", "few"), [(2048, False), (3071, False), (3072, True), (8192, True), (8193, False)]
+)
+def test_a_few_directions_take_the_place_of_large_blocks(d, few):
+    for k in (2, 10, 100):
+        assert choose(60_000, d, k, 1e-4, 1.0).is_low_rank == few

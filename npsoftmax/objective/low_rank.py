@@ -1,4 +1,4 @@
-r"""A preconditioner for sparse samples of many features: a few directions.
+r"""A preconditioner for samples of many features: a few directions.
 
 With :math:`a_j = (s x_j, 1)` and weights :math:`v_j` that sum to 1, the Hessian at zeros is
 :math:`\frac1k (I - \mathbf 1 \mathbf 1^\top / k) \otimes M + \lambda I_W` with

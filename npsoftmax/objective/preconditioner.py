@@ -80,8 +80,8 @@ MAX_BLOCK_ROWS = 2048
 # The same for one block that all classes share; making it takes 300 MB in float32. Of 4,097 rows it
 # took 520 MB, and longer than the way to within 1e-3 of the optimum with a few directions.
 MAX_SHARED_ROWS = 3072
-# Above this a few directions take the place of blocks and diagonals of dense samples.
-MAX_DENSE_ROWS = 3072
+# A few directions take their place here. Beyond, a diagonal is better where units differ.
+ROWS_OF_DIRECTIONS = range(3073, 8194)
 # Numbers in all blocks: 256 MB in float32. Above this the classes share one block.
 MAX_BLOCK_NUMBERS = 64 * 1024 * 1024
 
@@ -137,7 +137,7 @@ def choose(
     # Two classes have the same block.
     blocks_are_large = rows > MAX_BLOCK_ROWS or k * rows**2 > MAX_BLOCK_NUMBERS
     is_shared = k == 2 or blocks_are_large or blocks_are_dear
-    if rows > (MAX_BLOCK_ROWS if is_sparse else MAX_DENSE_ROWS):
+    if rows > MAX_BLOCK_ROWS if is_sparse else rows in ROWS_OF_DIRECTIONS:
         passes_with = PASSES_OF_VECTOR * VECTORS / (k + CLASSES_TO_READ) + PASSES_WITH
         return Choice(passes_with if plain <= passes_with else 0.0, True, True, True)
     is_diagonal = rows > _most_rows(n, rows, is_shared)
