@@ -38,6 +38,7 @@ LAZY = {
     "data.datasets": {"platformdirs"},
     "_threads": {"threadpoolctl"},
     "_sparse": {"scipy"},
+    "_checks": {"ml_dtypes"},
 }
 # A command at the end of the module, not part of what it is imported for.
 COMMANDS = {("storage", "checkpoint")}
