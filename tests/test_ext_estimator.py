@@ -817,6 +817,26 @@ def test_features_that_separate_are_named():
     )
 
 
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_the_columns_of_a_table_keep_their_names(package, tmp_path):
+    frames = pytest.importorskip(package)
+    X, y = noisy()
+    frame = frames.DataFrame(dict(zip("abc", X.T, strict=True)))
+    classifier = SoftmaxClassifier(alpha=0.1).fit(frame, frames.Series(NAMES[y].tolist()))
+    assert classifier.feature_names_in_.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(
+        classifier.predict_proba(frame), SoftmaxClassifier(alpha=0.1).fit(X, y).predict_proba(X)
+    )
+    classifier.to_model().save(tmp_path / "m.npz")
+    model = SoftmaxRegression.load(tmp_path / "m.npz")
+    assert model.feature_names == ("a", "b", "c")
+    assert {name for name, _ in model.top_features(3)[0]} == {"a", "b", "c"}
+    with pytest.raises(ValueError, match="feature names"):
+        classifier.predict(
+            frame.rename({"a": "z"}) if package == "polars" else frame[["b", "a", "c"]]
+        )
+
+
 def test_names_of_features():
     pandas = pytest.importorskip("pandas")
     X, y = noisy()

@@ -248,7 +248,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def to_model(self) -> SoftmaxRegression:
         """Return a model of the core with the same probabilities, to save or export.
 
-        It takes samples as columns, and its classes are the labels as strings.
+        It takes samples as columns, and its classes are the labels as strings. Its features have
+        the names of the columns of ``X``, if these have names.
 
         Examples
         --------
@@ -265,6 +266,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             sigma=0.0,
             dtype=np.float64,
             classes=self.classes_.tolist(),
+            feature_names=getattr(self, "feature_names_in_", None),
         )
         model.theta[-len(self.coef_) :] = self._rows()
         return model
