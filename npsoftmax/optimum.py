@@ -39,6 +39,7 @@ from npsoftmax.errors import ClusterError, InputError, LabelError, ShapeError
 from npsoftmax.history import IterationRecord
 from npsoftmax.lbfgs import Reason
 from npsoftmax.objective import Evaluation, FullBatch, sample_losses
+from npsoftmax.objective.penalty import digest
 from npsoftmax.objective.samples import draw_evenly
 from npsoftmax.objective.separation import Separation
 from npsoftmax.solver import Solver
@@ -66,11 +67,12 @@ def fit(
     tol: float = 1e-5,
     max_iterations: int = 1000,
     threads: int | None = None,
+    penalty_factor: ArrayLike | None = None,
 ) -> Optimum:
     r"""Train a model on all samples, to the optimum of its convex objective.
 
     .. math:: J(\theta) = \frac{1}{\bar w} \sum_j w_j \, \ell(s W x_j + b, y_j)
-        + \frac{\lambda}{2} \|W\|_F^2
+        + \frac{\lambda}{2} \sum_i f_i \|W_i\|^2
 
     It needs no learning rate, no seed and no number of epochs. Within the tolerance the result does
     not depend on where ``model.theta`` starts.
@@ -79,7 +81,7 @@ def fit(
     ----------
     model : SoftmaxRegression
         Its ``theta`` is changed in place; everything is computed in its dtype.
-    X, y, l2, sample_weight, threads
+    X, y, l2, sample_weight, threads, penalty_factor
         The data and the penalty, as for :class:`npsoftmax.objective.FullBatch`.
     tol : float
         Stop when the largest entry of the gradient, in magnitude, is at most this, and the
@@ -111,7 +113,15 @@ def fit(
     labels = as_labels(y, model.num_outputs)
     X = as_array(X, "X") if model.features is None else model.extract(X, threads)
     scale = model.input_scale(X.dtype)
-    problem = FullBatch(X, labels, l2, sample_weight, scale=scale, threads=threads)
+    problem = FullBatch(
+        X,
+        labels,
+        l2,
+        sample_weight,
+        scale=scale,
+        threads=threads,
+        penalty_factor=penalty_factor,
+    )
     return FullBatchTrainer(model, problem, tol=tol).fit(max_iterations)
 
 
@@ -311,7 +321,7 @@ class FullBatchTrainer:
         iteration, value, max_gradient, _, evaluations = state.history[-1]
         problem, solver, names = self.problem, self._solver, self.model.classes
         reason = self.reason or solver.assess(state) or "stopped"
-        complete = state.aux[1] == 1
+        complete = solver.is_complete(state)
         if (complete or reason != "converged") and solver.is_separated(state):
             reason = "separated"
         separation = solver.separation if reason == "separated" else None
@@ -321,6 +331,7 @@ class FullBatchTrainer:
             small=solver.uses_newton,
             max_iterations=self._max_iterations,
             dtype=self.model.theta.dtype,
+            penalised=bool(np.any(problem.penalty)),
             missing=[names[label] for label in problem.summary.missing_classes(len(names))],
         )
         bound = problem.suboptimality(state.x)
@@ -378,7 +389,12 @@ class FullBatchTrainer:
         summary = self.problem.summary
         shape = summary.num_inputs, summary.num_samples
         settings = model_settings(self.model, summary.dtype, shape)
-        return as_settings({**settings, "l2": self.problem.l2, **self.identity})
+        penalty = self.problem.penalty
+        if isinstance(penalty, np.ndarray):
+            settings |= {"l2": self.problem.l2, "penalties": digest(penalty)}
+        else:
+            settings["l2"] = penalty
+        return as_settings({**settings, **self.identity})
 
     def _environment(self) -> dict[str, Any]:
         return {**environment(self.problem.threads), "samples": self.problem.place}
@@ -457,8 +473,8 @@ class Optimum:
         The largest entry of the objective's gradient in magnitude, and the tolerance for it.
     suboptimality : float
         Upper bound on the distance of the objective from its smallest value
-        (:meth:`npsoftmax.objective.FullBatch.suboptimality`). Without a penalty it is the objective
-        itself, and says nothing.
+        (:meth:`npsoftmax.objective.FullBatch.suboptimality`). If a feature has no penalty it is the
+        objective itself, and says nothing.
     advice : str
         A hint if something needs attention, else empty.
     features : tuple of int
@@ -527,13 +543,17 @@ def _advice(
     small: bool,
     max_iterations: int,
     dtype: np.dtype[Any],
+    penalised: bool,
     missing: Sequence[str],
 ) -> str:
     """Return what a user should know, or the one change that helps; empty if all is well."""
     if reason == "separated":
+        cause, way = "l2 is 0", "set l2 > 0"
+        if penalised:
+            cause, way = "some features have no penalty", "give them a penalty_factor > 0"
         return (
-            f"{separation} and l2 is 0, so the optimum is at infinity and the weights depend on "
-            "where this stopped: set l2 > 0"
+            f"{separation} and {cause}, so the optimum is at infinity and the weights depend on "
+            f"where this stopped: {way}"
         )
     if reason == "iterations":
         return f"raise max_iterations, now {max_iterations}"

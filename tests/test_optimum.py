@@ -318,7 +318,7 @@ def test_the_report_of_a_good_end_has_no_advice():
 
 def test_advice_names_one_change_that_helps():
     known = {"max_iterations": 8, "dtype": np.dtype("f8"), "missing": []}
-    known |= {"separation": "", "small": False}
+    known |= {"separation": "", "small": False, "penalised": False}
     assert _advice("converged", **known) == ""
     assert "float64" not in _advice("rounding", **known)
     assert "use float64, " in _advice("rounding", **{**known, "dtype": np.dtype("f4")})
