@@ -24,6 +24,7 @@ from npsoftmax._checks import (
     check_model,
     check_pixels,
     check_trainable,
+    weights_of_classes,
 )
 from npsoftmax._threads import blas_threads
 from npsoftmax.checkpoint import (
@@ -64,10 +65,11 @@ def fit(
     *,
     l2: float = 0.0,
     sample_weight: ArrayLike | None = None,
+    class_weight: Mapping[Any, float] | str | None = None,
+    penalty_factor: ArrayLike | None = None,
     tol: float = 1e-5,
     max_iterations: int = 1000,
     threads: int | None = None,
-    penalty_factor: ArrayLike | None = None,
 ) -> Optimum:
     r"""Train a model on all samples, to the optimum of its convex objective.
 
@@ -81,8 +83,11 @@ def fit(
     ----------
     model : SoftmaxRegression
         Its ``theta`` is changed in place; everything is computed in its dtype.
-    X, y, l2, sample_weight, threads, penalty_factor
+    X, y, l2, sample_weight, penalty_factor, threads
         The data and the penalty, as for :class:`npsoftmax.objective.FullBatch`.
+    class_weight : mapping or "balanced", optional
+        Factors for the weights of the samples of each class, by its name or its number; 1 for
+        classes that are not in the mapping. "balanced" gives all classes the same total weight.
     tol : float
         Stop when the largest entry of the gradient, in magnitude, is at most this, and the
         objective close to its smallest value. Small problems, which Newton's method solves, end
@@ -113,6 +118,8 @@ def fit(
     labels = as_labels(y, model.num_outputs)
     X = as_array(X, "X") if model.features is None else model.extract(X, threads)
     scale = model.input_scale(X.dtype)
+    if class_weight is not None:
+        sample_weight = weights_of_classes(class_weight, labels, model.classes, sample_weight)
     problem = FullBatch(
         X,
         labels,

@@ -151,7 +151,7 @@ class FullBatch:
         """
         if indices.size == 0:
             raise InputError("indices: expected at least one sample, got none")
-        part = FullBatch.__new__(FullBatch)
+        part = FullBatch.__new__(type(self))
         part._set_samples(self._store.subset(indices), self.l2, self.scale)
         part.penalty = self.penalty
         return part

@@ -35,7 +35,7 @@ from npsoftmax import lbfgs
 from npsoftmax._threads import blas_threads
 from npsoftmax.objective.coordinates import Coordinates, blocks_of
 from npsoftmax.objective.hot_loop import Workspace
-from npsoftmax.objective.penalty import Penalty, smallest, unpenalised
+from npsoftmax.objective.penalty import Penalty, unpenalised
 from npsoftmax.objective.preconditioner import factor_inverse
 from npsoftmax.objective.samples import Samples, SampleStore, add
 from npsoftmax.objective.separation import Separation, separating_features, separation_along
@@ -75,16 +75,19 @@ MAX_PRODUCTS, MAX_ERROR_OF_STEP = 30, 1e-2
 def suits(k: int, store: SampleStore, penalty: Penalty, to_finish: bool) -> bool:
     """Whether Newton's method is the quickest way for ``k`` classes, or can at least finish."""
     n, d = store.summary.num_samples, store.summary.num_inputs
-    return (n > d or smallest(penalty) == 0) and _is_quick(k, n, d + 1, to_finish)
+    return (n > d or not _has_span(penalty)) and _is_quick(k, n, d + 1, to_finish)
 
 
 def suits_span(k: int, store: SampleStore, penalty: Penalty, to_finish: bool) -> bool:
     """Whether the span of the samples saves more than it costs, or Newton's method can finish."""
     n, d = store.summary.num_samples, store.summary.num_inputs
     saves = 2 * n <= d and n <= MAX_SPAN_SAMPLES
-    if isinstance(penalty, np.ndarray) or penalty == 0:  # the basis would not be orthonormal
-        return False
-    return n <= d and (saves or _is_quick(k, n, n, to_finish))
+    return _has_span(penalty) and n <= d and (saves or _is_quick(k, n, n, to_finish))
+
+
+def _has_span(penalty: Penalty) -> bool:
+    """Whether the penalty keeps the weights in the span of the samples."""
+    return not isinstance(penalty, np.ndarray) and penalty > 0
 
 
 def _is_quick(k: int, n: int, rows: int, to_finish: bool) -> bool:
