@@ -26,6 +26,7 @@ from npsoftmax._checks import (
     check_trainable,
     weights_of_classes,
 )
+from npsoftmax._sparse import is_sparse
 from npsoftmax._threads import blas_threads
 from npsoftmax.checkpoint import (
     SolverCheckpoint,
@@ -116,8 +117,11 @@ def fit(
     """
     check_model(model)
     labels = as_labels(y, model.num_outputs)
-    X = as_array(X, "X") if model.features is None else model.extract(X, threads)
-    scale = model.input_scale(X.dtype)
+    if model.features is not None:
+        X = model.extract(X, threads)
+    elif not is_sparse(X):
+        X = as_array(X, "X")
+    scale = model.input_scale(X.dtype)  # type: ignore[union-attr]
     if class_weight is not None:
         sample_weight = weights_of_classes(class_weight, labels, model.classes, sample_weight)
     problem = FullBatch(

@@ -23,6 +23,7 @@ __all__ = [
     "digest",
     "divided_squares",
     "penalty_and_grad",
+    "penalty_at",
     "smallest",
     "unpenalised",
 ]
@@ -67,13 +68,21 @@ def penalty_and_grad(theta: NDArray[Any], penalty: Penalty, grad: NDArray[Any]) 
     """Return the penalty, and add its gradient to ``grad``."""
     W = theta[:, :-1]
     if isinstance(penalty, np.ndarray):
-        pull = penalty.astype(theta.dtype) * W
-        grad[:, :-1] += pull
-        return float(np.vdot(W, pull)) / 2
+        grad[:, :-1] += penalty.astype(theta.dtype) * W
+    elif penalty:
+        grad[:, :-1] += theta.dtype.type(penalty) * W
+    return penalty_at(theta, penalty)
+
+
+def penalty_at(theta: NDArray[Any], penalty: Penalty) -> float:
+    """Return the penalty."""
+    W = theta[:, :-1]
+    if isinstance(penalty, np.ndarray):
+        return float(np.einsum("ij,ij->j", W, W) @ penalty) / 2
     if not penalty:
         return 0.0
-    grad[:, :-1] += theta.dtype.type(penalty) * W
-    return penalty / 2 * float(np.vdot(W, W))
+    flat = W.ravel(order="K")  # a view, if theta is Fortran-ordered
+    return penalty / 2 * float(np.vdot(flat, flat))
 
 
 def divided_squares(G: NDArray[np.float64], penalty: Penalty) -> float:
@@ -89,8 +98,8 @@ def divided_squares(G: NDArray[np.float64], penalty: Penalty) -> float:
     """
     if isinstance(penalty, np.ndarray):
         with np.errstate(all="ignore"):
-            return float((np.square(G).sum(axis=0) / (2 * penalty)).sum())
-    return float(np.square(G).sum()) / (2 * penalty)
+            return float((np.einsum("ij,ij->j", G, G) / (2 * penalty)).sum())
+    return float(np.vdot(G, G)) / (2 * penalty)
 
 
 def digest(penalty: NDArray[np.float64]) -> str:
