@@ -106,6 +106,26 @@ def test_features_without_a_penalty_may_be_equal():
         assert np.abs(model.theta).max() < 100
 
 
+def test_a_one_hot_code_without_a_penalty_stands_beside_a_feature_with_one():
+    """The codes sum to 1, and the rounding errors of that sum are no weights of the feature."""
+    rng = np.random.default_rng(0)
+    kinds, y = rng.integers(0, 3, 90), rng.integers(0, 3, 90)
+    X = np.vstack([np.eye(3)[:, kinds], 100 * (kinds + rng.standard_normal(90))])
+    model = SoftmaxRegression(4, 3, dtype=np.float64)
+    optimum = fit(model, X, y, l2=1.0, penalty_factor=[0, 0, 0, 1e4])
+    assert optimum.converged and np.abs(model.theta).max() < 10
+    expected = smallest_objective(X / [[1], [1], [1], [100]], y, 3, np.array([0, 0, 0, 1e8]))
+    assert abs(optimum.objective - expected) < 1e-9
+
+
+@pytest.mark.parametrize("l2", [1e-9, 1e-13])
+def test_a_feature_with_a_tiny_penalty_does_not_separate(l2):
+    X, y = drawn(2, 60, 2)
+    X[1] = np.where(y == 1, 1, -1) * (1 + np.abs(X[1]))
+    model = SoftmaxRegression(2, 2, dtype=np.float64)
+    assert fit(model, X, y, l2=l2, penalty_factor=[0, 1]).reason == "converged"
+
+
 def check_tables(seeds):
     """An optimum exists if the features without a penalty, by themselves, separate no classes."""
     outcomes = set()
