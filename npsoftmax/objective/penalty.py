@@ -99,7 +99,8 @@ def divided_squares(G: NDArray[np.float64], penalty: Penalty) -> float:
     if isinstance(penalty, np.ndarray):
         with np.errstate(all="ignore"):
             return float((np.einsum("ij,ij->j", G, G) / (2 * penalty)).sum())
-    return float(np.vdot(G, G)) / (2 * penalty)
+    flat = G.ravel(order="K")  # a view
+    return float(np.vdot(flat, flat)) / (2 * penalty)
 
 
 def digest(penalty: NDArray[np.float64]) -> str:
