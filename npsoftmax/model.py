@@ -19,6 +19,7 @@ from npsoftmax._checks import (
     as_size,
     check_pixels,
 )
+from npsoftmax._names import as_feature_names, join_names, split_names, strongest
 from npsoftmax._products import memory_order
 from npsoftmax.calibration import fit_temperature
 from npsoftmax.doubt import evidence, fit_evidence_limit
@@ -65,6 +66,9 @@ class SoftmaxRegression:
     features : FeatureMap, optional
         A fixed map of the samples, from :mod:`npsoftmax.features`, which stands before ``W``:
         ``W`` then has a column for each of its ``num_outputs`` features in place of ``d``.
+    feature_names : sequence of str, optional
+        Different names of the ``d`` numbers of a sample, such as the columns of a table or the
+        words of a vocabulary. They are stored, and do not change a prediction.
 
     Attributes
     ----------
@@ -102,6 +106,7 @@ class SoftmaxRegression:
         pixel_scale: float | None = None,
         framing: str | None = None,
         features: FeatureMap | None = None,
+        feature_names: Sequence[str] | None = None,
     ) -> None:
         width = as_count(num_inputs, "num_inputs")
         if features is not None:
@@ -122,6 +127,7 @@ class SoftmaxRegression:
         self.pixel_scale = _as_pixel_scale(pixel_scale)
         self.framing = _as_framing(framing)
         self.features = features
+        self.feature_names = as_feature_names(feature_names, self.num_inputs)
         self.temperature = 1.0
         self.class_means: ClassMeans | None = None
         self.evidence_limit: float | None = None
@@ -282,6 +288,50 @@ class SoftmaxRegression:
         best = np.argsort(-P, axis=0, kind="stable")[:k]
         return [
             [(self.classes[i], float(P[i, j])) for i in column] for j, column in enumerate(best.T)
+        ]
+
+    def top_features(self, k: int = 10) -> list[list[tuple[str, float]]]:
+        r"""Return the names and weights of the ``k`` strongest features of each class.
+
+        The strongest are those that speak most for the class: they have the largest
+
+        .. math:: w_{ci} - \frac1k \sum_{c'} w_{c'i} .
+
+        Relative to the mean over the classes, because a number that is added to the weights of all
+        classes changes no probability. What speaks against a class speaks for others, and stands
+        there. Features without names have their number as name. Weights of features of different
+        units cannot be compared; scale the features before the training, for instance to a
+        standard deviation of 1.
+
+        Parameters
+        ----------
+        k : int
+            Features of each class, at most ``d``.
+
+        Returns
+        -------
+        list of list
+            For each class its features, the strongest first, on a tie the lower feature.
+
+        Examples
+        --------
+        >>> model = SoftmaxRegression(3, 2, feature_names=["meow", "tail", "bark"])
+        >>> model.W[:] = [[2, 5, 0], [0, 5, 3]]
+        >>> model.top_features(2)
+        [[('meow', 1.0), ('tail', 0.0)], [('bark', 1.5), ('tail', 0.0)]]
+        """
+        if self.features is not None and not self.features.is_one_by_one:
+            raise InputError(
+                f"top_features: expected weights of the samples themselves, got those of "
+                f"{type(self.features).__name__}, which mixes them; fit a model without features"
+            )
+        if as_count(k, "k") > self.num_inputs:
+            raise InputError(f"k: expected at most {self.num_inputs} features, got {k}")
+        names = as_feature_names(self.feature_names, self.num_inputs)
+        names = names or tuple(map(str, range(self.num_inputs)))
+        return [
+            [(names[i], float(value)) for i, value in zip(columns, values, strict=True)]
+            for columns, values in zip(*strongest(self.W, k), strict=True)
         ]
 
     def decide(self, X: ArrayLike, costs: ArrayLike) -> NDArray[np.intp]:
@@ -461,6 +511,9 @@ class SoftmaxRegression:
         if not np.isfinite(self.theta).all():
             raise InputError("theta: expected finite parameters, got NaN or infinity; train again")
         arrays = {"theta": np.asfortranarray(self.theta)}  # the same file on every machine
+        names = as_feature_names(self.feature_names, self.num_inputs)
+        if names is not None:
+            arrays["feature_names"] = join_names(names)
         if self.class_means is not None:
             self._check_class_means(self.class_means)
             arrays |= {"means": self.class_means.means, "radii": self.class_means.radii}
@@ -502,6 +555,9 @@ class SoftmaxRegression:
             )
             model.theta[...] = theta
             # Older files have none of these.
+            if "feature_names" in arrays:
+                names = split_names(arrays.pop("feature_names"))
+                model.feature_names = as_feature_names(names, num_inputs)
             model.framing = _as_framing(metadata.pop("framing", None))
             model.temperature = _as_stored_float(metadata.pop("temperature", 1.0), "temperature")
             if "evidence_limit" in metadata:

@@ -1,7 +1,7 @@
 """What ``train.py`` and ``sweep.py`` share: the images to train on, and the features of images."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,17 @@ def choose_l2(args: argparse.Namespace, num_images: int) -> float:
     if args.l2 is not None:
         return float(args.l2)
     return float(f"{PRIOR[args.features] / num_images:.2g}")
+
+
+def weights(
+    args: argparse.Namespace, y: "NDArray[Any]", classes: Sequence[str]
+) -> "NDArray[Any] | None":
+    """Return the weights of images with these labels; None if all are 1."""
+    if args.class_weight is None:
+        return None
+    from npsoftmax._checks import weights_of_classes
+
+    return weights_of_classes(args.class_weight, y, classes)
 
 
 def extract(

@@ -18,7 +18,7 @@ REPOSITORY = ROOT.parent
 # A module imports from its own layer or from lower ones, without a circle. A folder stands for all
 # modules in it. docs/architecture.md has the same table in words.
 LAYERS = [
-    {"errors", "history", "_checks", "_threads", "_products", "_sparse", "files"},
+    {"errors", "history", "_checks", "_names", "_threads", "_products", "_sparse", "files"},
     {"functional", "features", "optimisers", "lbfgs", "storage", "data"},
     {"objective", "metrics", "calibration", "novelty", "doubt"},
     {"model", "checkpoint"},

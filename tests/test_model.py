@@ -28,6 +28,7 @@ from npsoftmax.errors import (
     LabelError,
     ShapeError,
 )
+from npsoftmax.features import RandomFourier
 from npsoftmax.novelty import ClassMeans
 from npsoftmax.objective import FullBatch
 
@@ -214,6 +215,55 @@ def test_file_round_trip(tmp_path, dtype):
     np.testing.assert_array_equal(twin.novelty([[6, 0]]), [2, 1])
 
 
+def test_names_of_features_are_stored_as_bytes_that_numpy_reads(tmp_path):
+    names = ["", "größe", "日本\n", "'; DROP", "trailing "]
+    model = SoftmaxRegression(5, 2, feature_names=names)
+    model.save(tmp_path / "m.npz")
+    assert SoftmaxRegression.load(tmp_path / "m.npz").feature_names == tuple(names)
+    with np.load(tmp_path / "m.npz") as arrays:
+        assert bytes(arrays["feature_names"]).decode().split("\0") == [*names, ""]
+
+
+def test_a_vocabulary_of_130107_words_takes_little_in_a_file(tmp_path):
+    model = SoftmaxRegression(130_107, 2, sigma=0, feature_names=map(str, range(130_107)))
+    model.save(tmp_path / "m.npz")
+    assert SoftmaxRegression.load(tmp_path / "m.npz").feature_names[-1] == "130106"
+    bytes_of_names = (tmp_path / "m.npz").stat().st_size - model.theta.nbytes
+    assert bytes_of_names < 8 * 130_107
+
+
+def test_the_strongest_features_are_relative_to_the_mean_over_the_classes():
+    model = SoftmaxRegression(3, 3, feature_names=["tail", "legs", "wings"])
+    model.W[:] = [[3, 9, 0], [0, 9, 0], [0, 9, 6]]
+    names = [[name for name, _ in features] for features in model.top_features(2)]
+    assert names == [["tail", "legs"], ["legs", "tail"], ["wings", "legs"]]
+    assert model.top_features(1)[2] == [("wings", 4.0)]
+    model.feature_names = None
+    assert model.top_features(1)[0] == [("0", 2.0)]
+
+
+@given(st.integers(0, 99), st.integers(1, 5), st.integers(2, 4))
+def test_a_number_added_to_all_classes_changes_no_strongest_feature(seed, d, k):
+    model = SoftmaxRegression(d, k, sigma=0, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    model.W[:] = rng.integers(-3, 4, (k, d)) * k  # so that the mean is exact
+    before = model.top_features(d)
+    model.W[:] += rng.integers(-3, 4, d)
+    assert model.top_features(d) == before
+    totals = np.zeros(d)
+    for features in before:
+        for name, value in features:
+            totals[int(name)] += value
+    np.testing.assert_array_equal(totals, 0)
+
+
+def test_features_that_mix_the_samples_have_no_names(rng):
+    cosines = RandomFourier.fit(rng.normal(size=(2, 9)).astype(np.float32), num_features=2)
+    model = SoftmaxRegression(2, 2, features=cosines, feature_names=["a", "b"])
+    with pytest.raises(InputError, match="got those of RandomFourier, which mixes them"):
+        model.top_features(1)
+
+
 def test_a_model_of_other_features_has_neither_a_pixel_scale_nor_a_framing(tmp_path, model):
     model.save(tmp_path / "m.npz")
     twin = SoftmaxRegression.load(tmp_path / "m.npz")
@@ -353,6 +403,17 @@ BAD_CLASS_MEANS = [
     {"means": np.zeros((2, 2)), "radii": np.ones(2), "more": np.ones(2)},
 ]
 
+BAD_NAMES = [
+    np.frombuffer(b"a\0b", np.uint8),
+    np.frombuffer(b"a\0", np.uint8),
+    np.frombuffer(b"a\0b\0c\0", np.uint8),
+    np.frombuffer(b"a\0a\0", np.uint8),
+    np.frombuffer(b"a\0\xff\0", np.uint8),
+    np.array([[97, 0], [98, 0]], np.uint8),
+    np.array([97, 0, 98, 0], np.int16),
+    np.zeros(0, np.uint8),
+]
+
 
 @pytest.mark.parametrize(
     ("arrays", "metadata"),
@@ -361,6 +422,7 @@ BAD_CLASS_MEANS = [
         *((ARRAYS, {**METADATA, "evidence_limit": e}) for e in (-1.0, np.inf, 1, "1", None)),
         *((ARRAYS, {**METADATA, "framing": framing}) for framing in ("tight", 1, [])),
         *(({**ARRAYS, **more}, METADATA) for more in BAD_CLASS_MEANS),
+        *(({**ARRAYS, "feature_names": names}, METADATA) for names in BAD_NAMES),
     ],
 )
 def test_a_file_with_bad_metadata_or_bad_class_means_is_refused(tmp_path, arrays, metadata):
@@ -400,6 +462,12 @@ def test_a_file_with_bad_metadata_or_bad_class_means_is_refused(tmp_path, arrays
         (lambda m: SoftmaxRegression(3, 2, seed=-1), InputError, "seed"),
         (lambda m: SoftmaxRegression(3, 2, dtype=int), InputError, "float32 or float64"),
         (lambda m: SoftmaxRegression(3, 2, classes=["a"]), ShapeError, "expected 2 names"),
+        (lambda m: SoftmaxRegression(2, 2, feature_names=["a"]), ShapeError, "expected 2 names"),
+        (lambda m: SoftmaxRegression(2, 2, feature_names=["a", "a"]), InputError, "'a' 2 times"),
+        (lambda m: SoftmaxRegression(1, 2, feature_names=["a\0"]), InputError, "zero character"),
+        (lambda m: SoftmaxRegression(1, 2, feature_names=["\ud800"]), InputError, "surrogates"),
+        (lambda m: m.top_features(3), InputError, "at most 2 features"),
+        (lambda m: m.top_features(0), InputError, "at least 1"),
     ],
 )
 def test_refusals(model, call, error, message):
