@@ -20,7 +20,7 @@ K, D, N = 3, 4, 15
 TIERS = {
     "block per class": {},
     "one block": {"MAX_BLOCK_NUMBERS": K * (D + 1) ** 2 - 1},
-    "one block at zeros": {"MAX_BLOCK_ROWS": D},
+    "one block at zeros": {"MAX_BLOCK_ROWS": D, "DIRECTIONS_SAVE": 1e-9},
     "diagonal": {"MAX_BLOCK_ROWS": D, "MAX_SHARED_ROWS": D},
     "identity": {"MAX_PRECONDITIONED_CLASSES": K - 1},
 }
@@ -393,7 +393,7 @@ def test_sample_counts_samples(k, rows, n, samples, candidates):
         (5_000, 500, 10, 36, {1e-4: "blocks", 1e-1: "none"}),
         # Features of images.
         (60_000, 1_600, 10, 2, {1e-6: "blocks", 1e-1: "none"}),
-        (60_000, 4_096, 10, 2, {1e-6: "one block", 1e-1: "none"}),
+        (60_000, 4_096, 10, 2, {1e-6: "one block", 1e-4: "directions", 1e-1: "none"}),
         # Above 4,096 classes there is none.
         (1_000, 10, 5_000, 11, {0.0: "none", 1e-9: "none"}),
     ],
@@ -401,8 +401,9 @@ def test_sample_counts_samples(k, rows, n, samples, candidates):
 def test_choice_of_the_preconditioner(n, d, k, mean_square, by_l2):
     found = {}
     for l2 in by_l2:
-        passes, is_shared, *_ = choose(n, d, k, l2, mean_square)
-        found[l2] = "none" if passes else "one block" if is_shared else "blocks"
+        passes, is_shared, _, is_low_rank = choose(n, d, k, l2, mean_square)
+        block = "directions" if is_low_rank else "one block" if is_shared else "blocks"
+        found[l2] = "none" if passes else block
     assert found == by_l2
 
 
@@ -485,9 +486,8 @@ def test_blocks_of_many_features(d):
     np.testing.assert_allclose(found(V).ravel(), expected @ V.ravel(), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("d", "few"), [(2048, False), (3071, False), (3072, True), (8192, True), (8193, False)]
-)
+@pytest.mark.parametrize(("d", "few"), [(2047, False), (4096, True), (8192, True), (8193, False)])
 def test_a_few_directions_take_the_place_of_large_blocks(d, few):
-    for k in (2, 10, 100):
-        assert choose(60_000, d, k, 1e-4, 1.0).is_low_rank == few
+    assert choose(60_000, d, 10, 1e-4, 1.0).is_low_rank == few
+    assert not choose(60_000, d, 10, 0.0, 0.0).is_low_rank  # nobody knows how many passes they save
+    assert choose(60_000, d, 10, 0.0, 0.0, is_sparse=True).is_low_rank == (d > 2047)

@@ -215,9 +215,9 @@ class FullBatch:
         classes have in common. Large data sets estimate the blocks from a few thousand samples. The
         classes share one if there are two, or if blocks would cost too much or need more than 64
         million numbers. Above 2,047 features they share one at zeros, a bound for every ``theta``.
-        From 3,072 to 8,192 features, and of sparse samples above 2,047, it inverts a few directions
-        (:mod:`npsoftmax.objective.low_rank`); above, or where features outnumber the samples, the
-        diagonals. Above 4,096 classes it is the identity.
+        Above 8,192 features, or the number of samples, it inverts the diagonals. Above 2,047, of
+        sparse samples and where that saves more than a block, it inverts a few directions
+        (:mod:`npsoftmax.objective.low_rank`). Above 4,096 classes it is the identity.
         Squares of features must not overflow. Derivation:
         :mod:`npsoftmax.objective.preconditioner`.
 

@@ -78,11 +78,12 @@ MIN_CURVATURE = 1e-3
 MAX_PRECONDITIONED_CLASSES = MAX_BLOCK_LOGITS // MIN_BLOCK_SAMPLES
 # A larger block takes longer to invert than it saves, if there is one for each class.
 MAX_BLOCK_ROWS = 2048
-# The same for one block that all classes share; making it takes 300 MB in float32. Of 4,097 rows it
-# took 520 MB, and longer than the way to within 1e-3 of the optimum with a few directions.
-MAX_SHARED_ROWS = 3072
-# A few directions take their place here. Beyond, a diagonal is better where units differ.
-ROWS_OF_DIRECTIONS = range(3073, 8194)
+# The same for one block that all classes share; it takes 256 MB in float32, and as much again while
+# it is made.
+MAX_SHARED_ROWS = 8193
+# With a few directions there are ten passes, and so much fewer than without, or less: on text 85
+# became 14. They cost much less than a large block, and serve where the penalty is not tiny.
+PASSES_OF_DIRECTIONS, DIRECTIONS_SAVE = 10, 5
 # Numbers in all blocks: 256 MB in float32. Above this the classes share one block.
 MAX_BLOCK_NUMBERS = 64 * 1024 * 1024
 
@@ -138,12 +139,17 @@ def choose(
     # Two classes have the same block.
     blocks_are_large = rows > MAX_BLOCK_ROWS or k * rows**2 > MAX_BLOCK_NUMBERS
     is_shared = k == 2 or blocks_are_large or blocks_are_dear
-    if rows > MAX_BLOCK_ROWS if is_sparse else rows in ROWS_OF_DIRECTIONS:
-        passes_with = PASSES_OF_VECTOR * VECTORS / (k + CLASSES_TO_READ) + PASSES_WITH
-        return Choice(passes_with if plain <= passes_with else 0.0, True, True, True)
     is_diagonal = rows > _most_rows(n, rows, is_shared)
     cost = 1.0 if is_diagonal else block * (1 if is_shared else k)
     passes_with = cost + PASSES_WITH
+    if rows > MAX_BLOCK_ROWS:
+        directions = PASSES_OF_VECTOR * VECTORS / (k + CLASSES_TO_READ)
+        through_directions = directions + PASSES_OF_DIRECTIONS + plain / DIRECTIONS_SAVE
+        if is_sparse or (not is_diagonal and through_directions < passes_with):
+            through_directions = min(through_directions, directions + PASSES_WITH)
+            return Choice(
+                through_directions if plain <= through_directions else 0.0, True, True, True
+            )
     # The mean curvature at a point describes no class well. At zeros the block is a bound for all
     # of them. For 2,500 cosines of patches it took 180 passes in place of 310.
     is_at_zeros = k > 2 and rows > MAX_BLOCK_ROWS and not is_diagonal
