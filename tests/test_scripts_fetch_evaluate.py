@@ -116,8 +116,8 @@ def photographs(tmp_path, model):
 def write_summary(model, folder):
     from npsoftmax.ext.folders import load_folder
 
-    data = load_folder(folder, held_out=0.2, seed=1)
-    settings = {"data": str(folder), "held_out": 0.2, "seed": 1}
+    data = load_folder(folder, test_part=0.2, seed=1)
+    settings = {"data": str(folder), "test_part": 0.2, "seed": 1}
     summary = {"dataset": "sky", "sha256": data.sha256, "settings": settings}
     model.with_name("summary.json").write_text(json.dumps(summary))
 

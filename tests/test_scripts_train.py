@@ -385,7 +385,7 @@ def test_whole_run_on_photographs(train, pets, tmp_path):
         (["--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments, got 'cifar'"),
         (["--dataset", ""], "got ''"),
         ([*SMALL, "--lr", "-1"], "expected a finite eta >= 0, got -1.0"),
-        ([*SMALL, "--held-out", "0.2"], "--held-out: expected it with --data"),
+        ([*SMALL, "--test-part", "0.2"], "--test-part: expected it with --data"),
         ([*SMALL, "--data", "x"], "--data: expected it without --dataset"),
         ([*SMALL, "--mirror"], "--mirror: expected it with --features patches, got pixels"),
         (["--data", "none"], "cannot read none: No such file or directory"),
