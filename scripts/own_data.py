@@ -204,12 +204,17 @@ def read_like(
     label: str | None,
     text: str | None,
     program: str = "train.py",
+    expected: str | None = None,
 ) -> "Labelled":
-    """Read samples of the features of a model, with labels if they are named or in the file."""
+    """Read samples of the features of a model, with labels if they are named or in the file.
+
+    A note says which columns are not used, except an expected one.
+    """
     kind = kind_of(path)
     if kind == "table":
         tables = command_line.import_extra("npsoftmax.ext.tables")
         samples, unused = tables.read_table(path, label, text=text, feature_names=feature_names)
+        unused = [name for name in unused if name != expected]
         if unused and text is None:
             command_line.note(program, f"{quoted(path)}: not used: {', '.join(unused)}")
     elif kind == "svmlight":
@@ -221,6 +226,48 @@ def read_like(
     else:
         raise InputError(f"expected {KINDS}, got {quoted(path)}; name one of these")
     return samples
+
+
+def load_like(
+    args: argparse.Namespace, model: "SoftmaxRegression", settings: dict[str, Any]
+) -> "Dataset":
+    """Read all samples of ``--data``, or its test part, to evaluate a model on them."""
+    from npsoftmax import Dataset
+    from npsoftmax.data.labelled import number_labels
+
+    label = args.label or (settings.get("label") if kind_of(args.data) == "table" else None)
+    X, samples = read_for(model, args.data, label, args.text, settings, "evaluate.py")
+    _, y = number_labels(samples, _source(args.data, label), model.classes)
+    name = Path(args.data).name.partition(".")[0]
+    return Dataset(
+        name, model.classes, X[:, :0], y[:0], X, y,
+        pixel_scale=model.pixel_scale, feature_names=model.feature_names,
+    )  # fmt: skip
+
+
+def read_for(
+    model: "SoftmaxRegression",
+    path: str,
+    label: str | None,
+    text: str | None,
+    settings: dict[str, Any],
+    program: str,
+) -> "tuple[Any, Labelled]":
+    """Return the columns that a model takes, and what else the file has.
+
+    The settings are those of the training, empty if nobody knows them.
+    """
+    from npsoftmax.features import Tfidf
+
+    if not isinstance(model.features, Tfidf):
+        samples = read_like(path, model.feature_names, label, None, program, settings.get("label"))
+        return samples.X, samples
+    text = text or settings.get("text")
+    if text is None:
+        raise InputError("--text: expected the column that has the texts, got none; name it")
+    samples = read_like(path, None, label, text, program)
+    words = model.feature_names or ()
+    return command_line.import_extra("npsoftmax.ext.text").count_words(samples.X, words), samples
 
 
 def scaling(args: argparse.Namespace, X: Any) -> "FeatureMap | None":

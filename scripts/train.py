@@ -413,12 +413,13 @@ def introduce(solver: Solver, say: Say) -> None:
 
 def describe_features(solver: Solver) -> str:
     """Return what was computed from the samples, how long that took, and how large it is."""
-    args, size = solver.args, (solver.X.nbytes + solver.test[0].nbytes) / 1e6
+    args = solver.args
     if args.text is not None:
         return f"{solver.model.num_features} words of {args.text}, weighted by their rarity (TF-IDF)"
     if args.standardise:
         return f"{solver.model.num_features} columns, scaled to mean 0 and standard deviation 1"
     mirrored = ", of images and their mirror images" if args.mirror else ""
+    size = (solver.X.nbytes + solver.test[0].nbytes) / 1e6
     return (
         f"{args.features}: {solver.model.num_features} for each image{mirrored}; "
         f"{solver.features_seconds:.1f} s, {size:.0f} MB"

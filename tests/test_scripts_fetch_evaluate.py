@@ -135,7 +135,7 @@ def test_photographs_that_have_changed_since_training_are_refused(model, photogr
     write_summary(model, photographs)
     (photographs / "day" / "0.png").unlink()
     line = one_line(run("evaluate", model, "--no-pictures"), 2)
-    assert "expected the photographs of training, got others" in line
+    assert "expected the data of the training, got others" in line
 
 
 def test_a_model_of_a_data_set_takes_no_photographs(model, tmp_path):
