@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_SUMMARY_BYTES = 2**20
 PIXELS = 28 * 28  # of an image, in every data set
+MAX_CONFUSIONS = 20  # classes whose confusions are printed
 ROWS, COLUMNS = 3, 6  # of images in one picture
 
 
@@ -233,12 +234,14 @@ def show(report: dict[str, Any]) -> None:
         share, right = report["without_doubt"], report["right_without_doubt"]
         print(f"{'without a doubt':27}{share:.4f}, of these {right:.4f} right")
     width = max(len(name) for name in report["classes"])
-    print(f"\n{'class':{width}}  precision  recall      f1   predicted as class 0, 1, ...")
+    few = len(report["classes"]) <= MAX_CONFUSIONS
+    heading = "   predicted as class 0, 1, ..." if few else ""
+    print(f"\n{'class':{width}}  precision  recall      f1{heading}")
     for i, name in enumerate(report["classes"]):
-        row = " ".join(f"{count:4d}" for count in report["confusion"][i])
+        row = " ".join(f"{count:4d}" for count in report["confusion"][i]) if few else ""
         print(
             f"{name:{width}}  {report['precision'][i]:9.4f}  {report['recall'][i]:.4f}"
-            f"  {report['f1'][i]:.4f}   {row}"
+            f"  {report['f1'][i]:.4f}   {row}".rstrip()
         )
 
 

@@ -101,6 +101,15 @@ def learn(
     return Chain((patches, fourier))
 
 
+def describe(args: argparse.Namespace) -> str:
+    """Return what the model sees of a sample, in a few words."""
+    if args.data is None or args.features != "pixels":
+        return str(args.features)
+    if args.text is not None:
+        return f"words of {args.text}"
+    return "standardised features" if args.standardise else "features as they are"
+
+
 def choose_l2(args: argparse.Namespace, X: "NDArray[Any]", scale: float) -> float:
     """Return the penalty of ``--l2``, or the default for features and for data of your own."""
     if args.l2 is not None:

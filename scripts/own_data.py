@@ -60,7 +60,7 @@ def add_data_flag(group: Any) -> None:
 def kind_of(path: str | os.PathLike[str]) -> str:
     """Return what a path is: photographs, table, npz, pair or svmlight; "" if nothing known."""
     name = os.fspath(path).lower()
-    if os.path.isdir(path) or not os.path.exists(path):  # that reader says what is missing
+    if os.path.isdir(path):
         return "photographs"
     if name.endswith(TABLE):
         return "table"
@@ -90,7 +90,7 @@ def complete(args: argparse.Namespace) -> None:
         if args.data is None and getattr(args, name) is not None:
             raise InputError(
                 f"--{name.replace('_', '-')}: expected it with --data, got it alone; a data set "
-                "has test images"
+                "has labels and test images"
             )
     if args.data is None:
         return
@@ -98,6 +98,9 @@ def complete(args: argparse.Namespace) -> None:
         raise InputError(
             "--data: expected it without --dataset, got both; leave out the one you do not mean"
         )
+    for path in filter(None, (args.data, args.test)):
+        if not os.path.exists(path):
+            raise InputError(f"cannot read {quoted(path)}: No such file or directory; check the name")
     if args.test is not None and args.test_part is not None:
         raise InputError(
             "--test-part: expected it without --test, got both; leave out the one you do not mean"
@@ -235,6 +238,14 @@ def load_like(
     from npsoftmax import Dataset
     from npsoftmax.data.labelled import number_labels
 
+    seen = settings.get("data")
+    is_known = isinstance(seen, str) and os.path.isfile(seen) and os.path.isfile(args.data)
+    if is_known and os.path.samefile(seen, args.data) and kind_of(seen) != "npz":
+        command_line.warn(
+            "evaluate.py",
+            f"the model was trained on most of {quoted(args.data)}, so the figures say little about "
+            "others; leave out --data to evaluate it on what was held out",
+        )
     label = args.label or (settings.get("label") if kind_of(args.data) == "table" else None)
     X, samples = read_for(model, args.data, label, args.text, settings, "evaluate.py")
     _, y = number_labels(samples, _source(args.data, label), model.classes)

@@ -206,7 +206,7 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
         confused = list(confusions(solver))
         if data.pixel_scale is not None:
             trainer.model.fit_class_means(solver.samples, solver.y)
-            if args.data or trainer.model.features is not None:
+            if data.framing == "square" or trainer.model.features is not None:
                 choose_doubt(solver)
         if args.data and solver.uses_held_out:
             train_on_all(solver, say)

@@ -64,8 +64,8 @@ def read_table(
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise InputError(
-            f"{quoted(path)}: expected columns {listed(needed)}, got no {listed(missing)}; its "
-            f"columns are {listed(frame.columns)}"
+            f"{quoted(path)}: expected columns that are called {listed(missing)}, got "
+            f"{listed(frame.columns)}; name a column that is there, or add what is missing"
         )
     y = None if label is None else _labels(frame, label, path)
     unused = [name for name in frame.columns if name not in needed]
@@ -127,11 +127,12 @@ def _numbers(frame: Any, names: Sequence[str], path: Path) -> NDArray[np.float64
     kinds = {name: frame.schema[name] for name in names}
     other = [name for name, kind in kinds.items() if not (kind.is_numeric() or _is_empty(kind))]
     if other:
+        kind = "text" if kinds[other[0]] == polars.String else str(kinds[other[0]]).lower()
         raise InputError(
-            f"{quoted(path)}: expected numbers in every column but the label, got "
-            f"{str(kinds[other[0]]).lower()} in {listed(other)}; make columns of 0 and 1, "
-            f"for instance polars.read_csv(path).to_dummies({other[0]!r}), or remove them; a "
-            "column of texts can be the only feature, with --text"
+            f"{quoted(path)}: expected numbers in every column but the label, got {kind} in "
+            f"{listed(other)}; make columns of 0 and 1 of a few kinds, polars.read_csv(path)"
+            f".to_dummies([{other[0]!r}]).write_csv(new), and remove what differs in every row, "
+            f".drop([{other[-1]!r}]); or learn from one column of texts with --text"
         )
     some = frame.select(polars.col(list(names)).cast(polars.Float64))
     counts = some.select(
@@ -142,7 +143,8 @@ def _numbers(frame: Any, names: Sequence[str], path: Path) -> NDArray[np.float64
         raise InputError(
             f"{quoted(path)}: expected a number in every row, got missing or infinite values in "
             f"{listed(missing)}; fill them in, for instance "
-            "polars.read_csv(path).fill_null(strategy='mean'), or remove the rows or columns"
+            "polars.read_csv(path).fill_null(strategy='mean').write_csv(new), or remove the rows or "
+            "columns"
         )
     X: NDArray[np.float64] = some.to_numpy(order="c").T
     return X
