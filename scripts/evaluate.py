@@ -30,9 +30,7 @@ ROWS, COLUMNS = 3, 6  # of images in one picture
 
 def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
-    flags = command_line.Parser(
-        prog="evaluate.py", description="Evaluate a model on test data."
-    )
+    flags = command_line.Parser(prog="evaluate.py", description="Evaluate a model on test data.")
     flags.add_argument("model", metavar="MODEL", type=command_line.model_path,
         help="a model.npz that train.py wrote, or its run folder")  # fmt: skip
     flags.add_argument("--dataset", metavar="NAME",
@@ -134,8 +132,8 @@ def held_out(
         data = own_data.load(argparse.Namespace(**settings))
     if data.sha256 != summary.get("sha256"):
         raise InputError(
-            f"{quoted(given)}: expected the data of the training, got others, so nobody knows which "
-            "were held out; name data that the model has not seen with --data"
+            f"{quoted(given)}: expected the data of the training, got others, so nobody knows "
+            "which were held out; name data that the model has not seen with --data"
         )
     return data
 

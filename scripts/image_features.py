@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 RECIPES = ("pixels", "patches", "patches+fourier")
 # l2 = PRIOR * (mean square length) / n is the same prior of the logits for any number n of samples.
-# On held-out images of Fashion-MNIST and on photographs, whose features have length 1, the best were
-# 0.015 and 0.008 to 0.02; on tables, digits, sentence embeddings and texts 0.003 to 0.1.
+# On held-out images of Fashion-MNIST and on photographs, whose features have length 1, the best
+# were 0.015 and 0.008 to 0.02; on tables, digits, embeddings and texts 0.003 to 0.1.
 PRIOR = 0.015
 FOURIER_IMAGES = 2_000  # whose mean and spread the Fourier features are fitted to
 
@@ -33,7 +33,8 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
         help="what the model sees of an image: its pixels (default), random patches in it (default "
         "for photographs), or a kernel on these")  # fmt: skip
     group.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=None,
-        help="features that an image and its mirror image share; default for photographs")  # fmt: skip
+        help="features that an image and its mirror image share; default for "
+        "photographs")  # fmt: skip
 
 
 def complete(args: argparse.Namespace) -> None:
@@ -88,9 +89,7 @@ def learn(
     if args.features == "pixels":
         return own_data.scaling(args, X)
     if args.data is not None and shape is None:
-        raise InputError(
-            "--features: expected images, got numbers of other kinds; leave it out"
-        )
+        raise InputError("--features: expected images, got numbers of other kinds; leave it out")
     shape = shape or (28, 28)
     size = round(6 / 28 * shape[0])  # of a patch: 10 pixels of 48
     patches = Patches.fit(X, shape, size=size, mirror=args.mirror, seed=args.seed)
@@ -108,6 +107,21 @@ def describe(args: argparse.Namespace) -> str:
     if args.text is not None:
         return f"words of {args.text}"
     return "standardised features" if args.standardise else "features as they are"
+
+
+def say(
+    args: argparse.Namespace, model: "npsoftmax.SoftmaxRegression", seconds: float, nbytes: int
+) -> str:
+    """Return what was computed from the samples, how long that took, and how large it is."""
+    if args.text is not None:
+        return f"{model.num_features} words of {args.text}, weighted by their rarity (TF-IDF)"
+    if args.standardise:
+        return f"{model.num_features} columns, scaled to mean 0 and standard deviation 1"
+    mirrored = ", of images and their mirror images" if args.mirror else ""
+    return (
+        f"{args.features}: {model.num_features} for each image{mirrored}; "
+        f"{seconds:.1f} s, {nbytes / 1e6:.0f} MB"
+    )
 
 
 def choose_l2(args: argparse.Namespace, X: "NDArray[Any]", scale: float) -> float:

@@ -15,8 +15,6 @@ from npsoftmax.errors import InputError
 from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from npsoftmax import Dataset, SoftmaxRegression
     from npsoftmax.data.labelled import Labelled
     from npsoftmax.features import FeatureMap
@@ -25,9 +23,7 @@ BLOCK = 1024  # columns that become float64 at a time
 TEST_PART, TEST_PART_OF_PHOTOGRAPHS = 0.2, 0.1
 TABLE = (".csv", ".csv.gz", ".csv.zst", ".parquet", ".pq")
 SVMLIGHT = re.compile(rb"(\s*#[^\n]*\n)*\s*[-+.\w]+( [\w]+:[^\s:]+)+\s*(\n|#|$)")
-KINDS = (
-    "a folder of class folders, a table (.csv, .parquet), arrays (.npz, .npy), IDX or svmlight files"
-)
+KINDS = "class folders, a table (.csv, .parquet), arrays (.npz, .npy), IDX or svmlight files"
 
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
@@ -42,7 +38,8 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
         help="without --test: fraction of each class to test on, chosen by --seed; default 0.2, "
         "and 0.1 of photographs")  # fmt: skip
     group.add_argument("--standardise", action=argparse.BooleanOptionalAction, default=None,
-        help="give each feature the mean 0 and the standard deviation 1; default for tables")  # fmt: skip
+        help="give each feature the mean 0 and the standard deviation 1; default for "
+        "tables")  # fmt: skip
 
 
 def add_data_flag(group: Any) -> None:
@@ -100,7 +97,9 @@ def complete(args: argparse.Namespace) -> None:
         )
     for path in filter(None, (args.data, args.test)):
         if not os.path.exists(path):
-            raise InputError(f"cannot read {quoted(path)}: No such file or directory; check the name")
+            raise InputError(
+                f"cannot read {quoted(path)}: No such file or directory; check the name"
+            )
     if args.test is not None and args.test_part is not None:
         raise InputError(
             "--test-part: expected it without --test, got both; leave out the one you do not mean"
@@ -173,13 +172,9 @@ def _source(path: str | None, label: str | None) -> str:
 
 def _read_both(args: argparse.Namespace, kind: str) -> "tuple[Labelled, Labelled | None]":
     """Return the samples to train on, and those to test on, if there are any."""
+    require_label(args.data, args.label)
     if kind == "table":
         tables = command_line.import_extra("npsoftmax.ext.tables", "--data: ")
-        if args.label is None:
-            raise InputError(
-                "--label: expected the column that has the labels, got none; name one of "
-                f"{', '.join(tables.column_names(args.data))}"
-            )
         samples, _ = tables.read_table(args.data, args.label, text=args.text)
         if args.test is None:
             return samples, None
@@ -195,10 +190,26 @@ def _read_both(args: argparse.Namespace, kind: str) -> "tuple[Labelled, Labelled
     return samples, test
 
 
+def require_label(path: str, label: str | None) -> None:
+    """Raise InputError if the labels of a table, or of one of two files, are not named."""
+    kind = kind_of(path)
+    if label is not None or kind not in ("table", "pair"):
+        return
+    if kind == "pair":
+        raise InputError("--label: expected the file that has the labels, got none; name it")
+    columns = command_line.import_extra("npsoftmax.ext.tables", "--data: ").column_names(path)
+    raise InputError(
+        "--label: expected the column that has the labels, got none; name one of "
+        f"{', '.join(columns)}"
+    )
+
+
 def _read_arrays(path: str, label: str | None) -> "tuple[Labelled, Labelled | None]":
     from npsoftmax.ext import arrays
 
-    return arrays.read_npz(path) if kind_of(path) == "npz" else (arrays.read_pair(path, label), None)
+    return (
+        arrays.read_npz(path) if kind_of(path) == "npz" else (arrays.read_pair(path, label), None)
+    )
 
 
 def read_like(
@@ -216,6 +227,7 @@ def read_like(
     kind = kind_of(path)
     if kind == "table":
         tables = command_line.import_extra("npsoftmax.ext.tables")
+        samples: Labelled
         samples, unused = tables.read_table(path, label, text=text, feature_names=feature_names)
         unused = [name for name in unused if name != expected]
         if unused and text is None:
@@ -238,15 +250,15 @@ def load_like(
     from npsoftmax import Dataset
     from npsoftmax.data.labelled import number_labels
 
-    seen = settings.get("data")
-    is_known = isinstance(seen, str) and os.path.isfile(seen) and os.path.isfile(args.data)
-    if is_known and os.path.samefile(seen, args.data) and kind_of(seen) != "npz":
+    seen = str(settings.get("data"))
+    if os.path.isfile(seen) and os.path.samefile(seen, args.data) and kind_of(seen) != "npz":
         command_line.warn(
             "evaluate.py",
-            f"the model was trained on most of {quoted(args.data)}, so the figures say little about "
-            "others; leave out --data to evaluate it on what was held out",
+            f"the model was trained on most of {quoted(args.data)}, so the figures say little "
+            "about others; leave out --data to evaluate it on what was held out",
         )
     label = args.label or (settings.get("label") if kind_of(args.data) == "table" else None)
+    require_label(args.data, label)
     X, samples = read_for(model, args.data, label, args.text, settings, "evaluate.py")
     _, y = number_labels(samples, _source(args.data, label), model.classes)
     name = Path(args.data).name.partition(".")[0]

@@ -43,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
         help="a model.npz that train.py wrote, or its run folder")  # fmt: skip
     flags.add_argument(
         "images", metavar="IMAGE", nargs="+", type=command_line.path,
-        help="a photo (JPEG, PNG, GIF, WebP, TIFF, ...), a folder of photos, or one file of rows")  # fmt: skip
+        help="a photo (JPEG, PNG, GIF, WebP, TIFF, ...), a folder of photos, or one file of "
+        "rows")  # fmt: skip
     flags.add_argument("--show", metavar="FILE", type=command_line.path,
         help="draw the first 90 photos, the inputs of the model and its guesses into this .png, "
         ".pdf or .svg file; a picture from an earlier call is replaced")  # fmt: skip

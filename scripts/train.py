@@ -402,28 +402,15 @@ def introduce(solver: Solver, say: Say) -> None:
     """Print the data set, the model and the settings."""
     data = solver.data
     say(
-        f"data set  {data.name}: {solver.y.size} training and {data.y_test.size} test {solver.unit}, "
-        f"{len(data.classes)} classes\n          {data.origin}"
+        f"data set  {data.name}: {solver.y.size} training and {data.y_test.size} test "
+        f"{solver.unit}, {len(data.classes)} classes\n          {data.origin}"
     )
     if solver.model.features is not None:
-        say(f"features  {describe_features(solver)}")
+        nbytes = sum(getattr(X, "nbytes", 0) for X in (solver.X, solver.test[0]))
+        seconds = solver.features_seconds
+        say(f"features  {image_features.say(solver.args, solver.model, seconds, nbytes)}")
     say(f"model     {solver.model!r}{solver.start}")
     say(f"training  {solver.introduction}")
-
-
-def describe_features(solver: Solver) -> str:
-    """Return what was computed from the samples, how long that took, and how large it is."""
-    args = solver.args
-    if args.text is not None:
-        return f"{solver.model.num_features} words of {args.text}, weighted by their rarity (TF-IDF)"
-    if args.standardise:
-        return f"{solver.model.num_features} columns, scaled to mean 0 and standard deviation 1"
-    mirrored = ", of images and their mirror images" if args.mirror else ""
-    size = (solver.X.nbytes + solver.test[0].nbytes) / 1e6
-    return (
-        f"{args.features}: {solver.model.num_features} for each image{mirrored}; "
-        f"{solver.features_seconds:.1f} s, {size:.0f} MB"
-    )
 
 
 def say_beginning(solver: Solver, folder: Path, automatic: bool, say: Say) -> None:

@@ -179,9 +179,7 @@ def split(
             raise InputError(f"test part: expected a fraction between 0 and 1, got {test_part}")
         rng = np.random.default_rng(seed)
         places = np.arange(y.size)
-        chosen, rest = splitobs(
-            places, at=float(test_part), shuffle=True, stratified=y, rng=rng
-        )
+        chosen, rest = splitobs(places, at=float(test_part), shuffle=True, stratified=y, rng=rng)
         left = np.setdiff1d(y, y[rest])
         if left.size or chosen.size == 0:
             whom = f"train on {listed([classes[i] for i in left])}" if left.size else "test on"

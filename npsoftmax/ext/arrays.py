@@ -18,7 +18,7 @@ from npsoftmax.data import idx
 from npsoftmax.data.labelled import Labelled, listed
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.ext import extra
-from npsoftmax.files import quoted
+from npsoftmax.files import quoted, readable
 
 __all__ = ["read_npz", "read_pair"]
 
@@ -30,9 +30,9 @@ def read_npz(path: Path) -> tuple[Labelled, Labelled | None]:
 
     The arrays are ``X_train`` and ``y_train``, or ``X`` and ``y``, and optionally ``X_test`` and
     ``y_test``; capital letters do not matter. Sparse samples are the four parts of a SciPy CSR
-    array, ``train_data``, ``train_indices``, ``train_indptr`` and ``train_shape``, and ``test_...``.
-    ``classes`` are the names of label 0, 1, ..., ``feature_names`` or ``vocabulary`` those of the
-    features.
+    array, ``train_data``, ``train_indices``, ``train_indptr`` and ``train_shape``, and
+    ``test_data`` and so on. ``classes`` are the names of label 0, 1, ..., ``feature_names`` or
+    ``vocabulary`` those of the features.
 
     Parameters
     ----------
@@ -108,10 +108,10 @@ def _load(path: Path) -> Any:
     try:
         if not is_npz:
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        with np.load(path, allow_pickle=False) as file:
+        with readable(path) as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise InputError(f"cannot read {quoted(path)}: no such file; check the name") from error
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {quoted(path)}: {error}; check the file") from error
     except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
@@ -125,12 +125,12 @@ def _load(path: Path) -> Any:
 
 def _samples(arrays: dict[str, NDArray[Any]], part: str) -> Any:
     """Return the rows of a part, dense or sparse, or None."""
-    pieces = [arrays.get(f"{part}_{name}") for name in ("data", "indices", "indptr", "shape")]
-    if any(piece is None for piece in pieces):
+    names = [f"{part}_{name}" for name in ("data", "indices", "indptr", "shape")]
+    if not arrays.keys() >= set(names):
         return arrays.get(f"x_{part}")
     with extra("sparse"):
         from scipy import sparse
-    data, indices, indptr, shape = pieces
+    data, indices, indptr, shape = (arrays[name] for name in names)
     try:
         return sparse.csr_array((data, indices, indptr), tuple(map(int, shape)))
     except (ValueError, TypeError) as error:

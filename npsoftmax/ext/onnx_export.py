@@ -9,7 +9,8 @@ depend on the order in which a runtime sums: in float32, 784 products leave an e
 probability.
 
 The features of a model are nodes in front of this, in float32 as in :mod:`npsoftmax.features`:
-convolutions with the filters, matrix products with the windows, cosines.
+convolutions with the filters, matrix products with the windows, cosines. Columns are standardised
+in float64.
 """
 
 from __future__ import annotations
@@ -201,8 +202,9 @@ def _extract(add: _Nodes, numbers: str, features: FeatureMap) -> str:
             numbers = add("Cast", scaled, to=onnx.TensorProto.FLOAT)
         else:
             raise InputError(
-                f"features: expected Patches, RandomFourier or Standardise, got {type(part).__name__}; export "
-                "a model without features, and compute them outside of the graph"
+                f"features: expected Patches, RandomFourier or Standardise, got "
+                f"{type(part).__name__}; export a model without features, and compute them outside "
+                "of the graph"
             )
     return numbers
 

@@ -32,7 +32,7 @@ def read_table(
     text: str | None = None,
     feature_names: Sequence[str] | None = None,
 ) -> tuple[Labelled, list[str]]:
-    """Read the features and the labels of a table, and return the names of the unused columns too.
+    r"""Read the features and the labels of a table, and return the names of the unused columns too.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def read_table(
 
 
 def column_names(path: Path) -> list[str]:
-    """Return the names of the columns of a table.
+    r"""Return the names of the columns of a table.
 
     Examples
     --------
@@ -93,10 +93,10 @@ def _read(path: Path) -> Any:
         if not os.path.isfile(path):
             raise InputError(f"cannot read {quoted(path)}: no such file; check the name")
         if os.fspath(path).lower().endswith((".parquet", ".pq")):
-            frame = polars.read_parquet(path)
+            frame = polars.read_parquet(os.fspath(path))
         else:
             # The type of a column is that of all its rows, not of the first hundred.
-            frame = polars.read_csv(path, infer_schema_length=None)
+            frame = polars.read_csv(os.fspath(path), infer_schema_length=None)
     except (polars.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CorruptFileError(
@@ -124,10 +124,9 @@ def _numbers(frame: Any, names: Sequence[str], path: Path) -> NDArray[np.float64
         raise InputError(
             f"{quoted(path)}: expected columns of numbers next to the labels, got none; add some"
         )
-    kinds = {name: frame.schema[name] for name in names}
-    other = [name for name, kind in kinds.items() if not (kind.is_numeric() or _is_empty(kind))]
+    other = [name for name in names if not _is_numeric(frame[name])]
     if other:
-        kind = "text" if kinds[other[0]] == polars.String else str(kinds[other[0]]).lower()
+        kind = str(frame[other[0]].dtype).lower().replace("string", "text")
         raise InputError(
             f"{quoted(path)}: expected numbers in every column but the label, got {kind} in "
             f"{listed(other)}; make columns of 0 and 1 of a few kinds, polars.read_csv(path)"
@@ -143,16 +142,17 @@ def _numbers(frame: Any, names: Sequence[str], path: Path) -> NDArray[np.float64
         raise InputError(
             f"{quoted(path)}: expected a number in every row, got missing or infinite values in "
             f"{listed(missing)}; fill them in, for instance "
-            "polars.read_csv(path).fill_null(strategy='mean').write_csv(new), or remove the rows or "
-            "columns"
+            "polars.read_csv(path).fill_null(strategy='mean').write_csv(new), or remove the rows "
+            "or columns"
         )
     X: NDArray[np.float64] = some.to_numpy(order="c").T
     return X
 
 
-def _is_empty(kind: Any) -> bool:
-    """Return whether a column counts as one of numbers: of Booleans, or without any value."""
-    return bool(kind in (polars.Boolean, polars.Null))
+def _is_numeric(column: Any) -> bool:
+    """Return whether a column has numbers, Booleans, or no value at all."""
+    kind = column.dtype
+    return bool(kind.is_numeric() or kind == polars.Boolean or column.null_count() == column.len())
 
 
 def _labels(frame: Any, name: str, path: Path) -> NDArray[Any]:
@@ -160,8 +160,8 @@ def _labels(frame: Any, name: str, path: Path) -> NDArray[Any]:
     column = frame[name]
     if column.null_count():
         raise InputError(
-            f"{quoted(path)}: expected a label in every row, got {column.null_count()} rows without "
-            f"{name}; remove these rows, polars.read_csv(path).drop_nulls({name!r})"
+            f"{quoted(path)}: expected a label in every row, got {column.null_count()} rows "
+            f"without {name}; remove these rows, polars.read_csv(path).drop_nulls({name!r})"
         )
     if column.dtype.is_nested() or column.dtype == polars.Binary:
         raise InputError(

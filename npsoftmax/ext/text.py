@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax.data.labelled import Labelled
@@ -71,7 +70,7 @@ def count_words(texts: Sequence[str] | NDArray[Any], words: Sequence[str]) -> An
 def read_svmlight(
     *paths: str | os.PathLike[str], feature_names: Sequence[str] | None = None
 ) -> list[Labelled]:
-    """Read text files in the format of svmlight and LIBSVM, which belong together.
+    r"""Read text files in the format of svmlight and LIBSVM, which belong together.
 
     A line is a label, and ``index:value`` for each number that is not 0. Indices count from 1, or
     from 0 if one of the files has a 0. They are the names of the features.

@@ -47,4 +47,14 @@ from npsoftmax.features.maps import Chain, FeatureMap, RandomFourier
 from npsoftmax.features.packing import digest, pack, unpack
 from npsoftmax.features.patches import Patches
 
-__all__ = ["Chain", "FeatureMap", "Patches", "RandomFourier", "Standardise", "Tfidf", "digest", "pack", "unpack"]
+__all__ = [
+    "Chain",
+    "FeatureMap",
+    "Patches",
+    "RandomFourier",
+    "Standardise",
+    "Tfidf",
+    "digest",
+    "pack",
+    "unpack",
+]

@@ -28,7 +28,7 @@ class FeatureMap:
     num_inputs: int
     num_outputs: int
     is_one_by_one = False  # whether feature i is made of number i of the sample alone
-    precision = np.dtype(np.float32)  # that its inputs are converted to
+    precision: np.dtype[Any] = np.dtype(np.float32)  # that its inputs are converted to
     integer_scale = 1.0  # the factor of integers if none is given; floats are used as they are
 
     def __call__(
