@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.typing import ArrayLike, NDArray
 
+from npsoftmax._sparse import as_compressed, is_sparse
 from npsoftmax.errors import InputError, InputWarning, LabelError, ShapeError
 
 
@@ -133,10 +134,17 @@ def as_out(out: NDArray[Any] | None, shape: tuple[int, ...], like: NDArray[Any])
 
 
 def as_columns(
-    X: ArrayLike, num_inputs: int | None = None, name: str = "X", finite: bool = True
+    X: ArrayLike,
+    num_inputs: int | None = None,
+    name: str = "X",
+    finite: bool = True,
+    sparse: bool = False,
 ) -> NDArray[Any]:
-    """Return ``X`` as a ``(d, n)`` array whose columns are the samples, checked to be finite."""
-    array = as_array(X, name)
+    """Return ``X`` as a ``(d, n)`` array whose columns are the samples, checked to be finite.
+
+    With ``sparse``, a sparse one is welcome too, and becomes a ``scipy.sparse.csc_array``.
+    """
+    array = as_compressed(X, name) if sparse and is_sparse(X) else as_array(X, name)
     floating_dtype(array.dtype, name)
     if array.ndim != 2:
         raise ShapeError(
@@ -146,7 +154,7 @@ def as_columns(
     if num_inputs is not None and array.shape[0] != num_inputs:
         hint = "samples are columns"
         if array.shape[1] == num_inputs:
-            hint = "pass np.asarray(X).T"
+            hint = "pass X.T" if is_sparse(array) else "pass np.asarray(X).T"
         elif array.size == num_inputs:
             hint = "a single sample is np.asarray(X).reshape(-1, 1)"
         raise ShapeError(
@@ -168,17 +176,27 @@ def _way_to_columns(shape: tuple[int, ...], name: str) -> str:
     return f"images are np.asarray({name}).reshape({shape[0] if shape else 1}, -1).T"
 
 
-def _check_finite(X: NDArray[Any], name: str) -> None:
+def _check_finite(X: Any, name: str) -> None:
     """Raise InputError at the first sample that holds a NaN or an infinity."""
+    if is_sparse(X):
+        place = int(np.argmin(np.isfinite(X.data))) if X.data.size else 0
+        if X.data.size and not np.isfinite(X.data[place]):
+            sample = int(np.searchsorted(X.indptr, place, side="right")) - 1
+            raise _not_finite(X.data[place], X.indices[place], sample, name)
+        return
     # Column blocks keep the Boolean mask small next to a large X.
     for start in range(0, X.shape[1] if X.size else 0, 4096):
         finite = np.isfinite(X[:, start : start + 4096])
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
-            raise InputError(
-                f"{name}: expected finite numbers, got {X[row, start + column]} in feature {row} "
-                f"of sample {start + column}; drop or repair such samples first"
-            )
+            raise _not_finite(X[row, start + column], row, start + column, name)
+
+
+def _not_finite(number: Any, feature: int, sample: int, name: str) -> InputError:
+    return InputError(
+        f"{name}: expected finite numbers, got {number} in feature {feature} of sample {sample}; "
+        "drop or repair such samples first"
+    )
 
 
 class Range(NamedTuple):
@@ -189,11 +207,12 @@ class Range(NamedTuple):
     high: float  # the largest
 
     @classmethod
-    def of(cls, X: NDArray[Any]) -> Range:
+    def of(cls, X: Any) -> Range:
         """Return the range of an array."""
-        high = X.max().item() if X.size else 0
+        numbers = X.data if is_sparse(X) else X
+        high = numbers.max().item() if numbers.size else 0
         signed = X.dtype.kind == "i" or (X.dtype.kind == "f" and high > 2)
-        return cls(X.dtype, X.min().item() if X.size and signed else 0, high)
+        return cls(X.dtype, numbers.min().item() if numbers.size and signed else 0, high)
 
     def merge(self, other: Range) -> Range:
         """Return the range of these numbers and others."""
@@ -335,7 +354,8 @@ def same_samples(X: NDArray[Any], y: NDArray[Any], name: str = "X") -> None:
     """Raise ShapeError unless ``X`` and ``y`` hold the same number of samples, at least one."""
     if X.shape[-1] != y.shape[-1]:
         rows = X.shape[0] == y.shape[-1]
-        hint = f"pass np.asarray({name}).T" if rows else "samples are columns"
+        array = name if is_sparse(X) else f"np.asarray({name})"
+        hint = f"pass {array}.T" if rows else "samples are columns"
         raise ShapeError(
             f"{name} and y: expected as many labels as samples, got {name} {X.shape} and y "
             f"{y.shape}; {hint}"
@@ -377,7 +397,7 @@ def as_samples(
     X: ArrayLike, y: ArrayLike, num_inputs: int, num_outputs: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return samples and labels that fit a model and each other."""
-    columns, labels = as_columns(X, num_inputs), as_labels(y, num_outputs)
+    columns, labels = as_columns(X, num_inputs, sparse=True), as_labels(y, num_outputs)
     same_samples(columns, labels)
     return columns, labels
 

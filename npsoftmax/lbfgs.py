@@ -36,7 +36,8 @@ ValueAndGrad = Callable[[Array], tuple[Any, ...]]
 Preconditioner = Callable[[Array], Array]
 Reason = Literal["converged", "iterations", "rounding", "separated", "stopped"]
 
-MEMORY = 10
+# Pairs, and the numbers in them: 64 MB in float32, unless two pairs have more.
+MEMORY, MIN_MEMORY, MAX_NUMBERS = 10, 2, 16 * 1024 * 1024
 # After this number of iterations without a lower value or gradient, only rounding errors are left.
 PATIENCE = 20
 
@@ -228,12 +229,16 @@ def _advance(state: State, value_and_grad: ValueAndGrad, solve: Preconditioner |
         return False
     pair = found.x - state.x, found.grad - state.grad
     if is_usable(*pair):
-        state.pairs = [*state.pairs, pair][-MEMORY:]
+        state.pairs = [*state.pairs, pair][-_memory(state.x.size) :]
     state.x, state.grad, state.aux = found.x, found.grad, found.aux
     last = state.history[-1]
     number, evaluations = last.iteration + 1, last.evaluations + evaluations
     state.history.append(Iteration(number, found.value, _largest(found.grad), found.t, evaluations))
     return True
+
+
+def _memory(size: int) -> int:
+    return max(MIN_MEMORY, min(MEMORY, MAX_NUMBERS // (2 * size)))
 
 
 def is_usable(step: Array, change: Array) -> bool:
@@ -358,11 +363,21 @@ def _between(low: _Point, high: _Point) -> float:
     return min(max(t, low.t + 0.1 * width), high.t - 0.1 * width)
 
 
+# Numbers to convert to float64 at a time.
+MAX_AT_ONCE = 1024 * 1024
+
+
 def _dot(a: Array, b: Array) -> float:
     """Return the scalar product in float64, in any memory order."""
     order: Any = "F" if a.flags.f_contiguous else "C"
     a, b = a.ravel(order), b.ravel(order)  # views, as a rule
-    return float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))
+    total = 0.0
+    for start in range(0, a.size, MAX_AT_ONCE):
+        left, right = (part[start : start + MAX_AT_ONCE] for part in (a, b))
+        total += float(
+            np.dot(left.astype(np.float64, copy=False), right.astype(np.float64, copy=False))
+        )
+    return total
 
 
 def _match_order(array: Array, like: Array) -> Array:

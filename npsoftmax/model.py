@@ -199,8 +199,8 @@ class SoftmaxRegression:
         Parameters
         ----------
         X : array_like
-            Samples, shape ``(d, n)``; finite numbers. Integers are pixels from 0 to 255 if the
-            model has a pixel scale.
+            Samples, shape ``(d, n)``; finite numbers, or a sparse array of SciPy. Integers are
+            pixels from 0 to 255 if the model has a pixel scale.
 
         Returns
         -------
@@ -573,7 +573,8 @@ class SoftmaxRegression:
         return model
 
     def _as_input(self, X: ArrayLike) -> NDArray[Any]:
-        columns = as_columns(X, self.num_inputs)
+        sparse = self.features is None or self.features.takes_sparse
+        columns = as_columns(X, self.num_inputs, sparse=sparse)
         check_pixels(self, Range.of(columns))
         return columns
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax._checks import as_columns, as_float
+from npsoftmax._sparse import is_sparse, square
 from npsoftmax.errors import InputError, ShapeError
 
 __all__ = ["ClassMeans"]
@@ -74,9 +75,13 @@ class ClassMeans:
         for label in np.unique(y):
             own = X.T[y == label]
             mean = own.mean(axis=0, dtype=np.float64)
-            distances = np.empty(len(own))
-            for block in _blocks(X.shape[0], len(own)):
-                distances[block] = np.linalg.norm(own[block] - mean, axis=1)
+            distances = np.empty(own.shape[0])
+            for block in _blocks(X, distances.size):
+                if is_sparse(X):
+                    squares = _squared_distances(own[block].T, mean[:, None])[0]
+                    distances[block] = np.sqrt(squares)
+                else:
+                    distances[block] = np.linalg.norm(own[block] - mean, axis=1)
             means[:, label], radii[label] = scale * mean, scale * _quantile(distances, 0.99)
         return cls(means, radii)
 
@@ -85,12 +90,14 @@ class ClassMeans:
 
         .. math:: \min_c \frac{\|s x - m_c\|}{r_c}
         """
-        # Centred, the squares lose no digits to an offset that all samples share.
         centre, radii = self.means.mean(axis=1, keepdims=True), self.radii[:, None]
         novelty = np.empty(X.shape[1])
-        for block in _blocks(X.shape[0], novelty.size):
-            centred = X[:, block] * np.float64(scale) - centre
-            distances = np.sqrt(_squared_distances(centred, self.means - centre))
+        for block in _blocks(X, novelty.size):
+            samples, means = X[:, block] * np.float64(scale), self.means
+            if not is_sparse(X):
+                # Centred, the squares lose no digits to an offset that all samples share.
+                samples, means = samples - centre, means - centre
+            distances = np.sqrt(_squared_distances(samples, means))
             ratios = np.full(distances.shape, np.inf)
             np.divide(distances, radii, out=ratios, where=radii > 0)
             novelty[block] = ratios.min(axis=0)
@@ -114,9 +121,10 @@ def choose_evenly(y: NDArray[Any], count: int = 10_000) -> NDArray[np.intp]:
     return np.sort(np.concatenate([own[:: -(-own.size // most)] for own in classes]))
 
 
-def _blocks(num_features: int, num_samples: int) -> Iterator[slice]:
+def _blocks(X: Any, num_samples: int) -> Iterator[slice]:
     """Yield slices of samples whose float64 copies, of 2 MB, stay in a cache."""
-    step = max(1, 2**18 // max(num_features, 1))
+    # Of sparse samples, `size` counts the numbers that are stored.
+    step = max(1, 2**18 // max(X.size // max(X.shape[1], 1), 1))
     for start in range(0, num_samples, step):
         yield slice(start, start + step)
 
@@ -127,8 +135,8 @@ def _quantile(values: NDArray[np.float64], q: float) -> float:
 
 
 @np.errstate(all="ignore")
-def _squared_distances(X: NDArray[np.float64], means: NDArray[Any]) -> NDArray[np.float64]:
+def _squared_distances(X: Any, means: NDArray[Any]) -> NDArray[np.float64]:
     r"""Return :math:`\|x\|^2 - 2 m \cdot x + \|m\|^2` for every mean (row) and sample (column)."""
-    squares = np.square(means).sum(axis=0)[:, None] - 2 * (means.T @ X) + np.square(X).sum(axis=0)
+    squares = np.square(means).sum(axis=0)[:, None] - 2 * (means.T @ X) + square(X).sum(axis=0)
     # Numbers whose squares overflow are far from every mean.
     return np.where(np.isfinite(squares), np.maximum(squares, 0.0), np.inf)

@@ -25,6 +25,7 @@ from npsoftmax._checks import (
     check_pixels,
     check_trainable,
 )
+from npsoftmax._sparse import is_sparse
 from npsoftmax._threads import blas_threads
 from npsoftmax.checkpoint import (
     SolverCheckpoint,
@@ -109,8 +110,11 @@ def fit(
     """
     check_model(model)
     labels = as_labels(y, model.num_outputs)
-    X = as_array(X, "X") if model.features is None else model.extract(X, threads)
-    scale = model.input_scale(X.dtype)
+    if model.features is not None:
+        X = model.extract(X, threads)
+    elif not is_sparse(X):
+        X = as_array(X, "X")
+    scale = model.input_scale(X.dtype)  # type: ignore[union-attr]
     problem = FullBatch(X, labels, l2, sample_weight, scale=scale, threads=threads)
     return FullBatchTrainer(model, problem, tol=tol).fit(max_iterations)
 

@@ -58,7 +58,7 @@ def test_a_text_without_a_known_word_has_no_features():
     assert Tfidf.fit(counts)(counts).toarray()[:, 1].tolist() == [0, 0]
     explicit = sparse.csc_array((np.zeros(1), [0], [0, 0, 1]), (2, 2))
     assert Tfidf.fit(counts)(explicit).toarray().tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(ShapeError, match="expected counts of 2 words along axis 0"):
+    with pytest.raises(ShapeError, match="expected 2 features along axis 0"):
         Tfidf.fit(counts)(counts[:1])
 
 

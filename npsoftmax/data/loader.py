@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_columns, as_count, as_labels, same_samples
+from npsoftmax._sparse import is_sparse
 
 __all__ = ["DataLoader"]
 
@@ -29,7 +30,8 @@ class DataLoader:
     X : array_like
         Samples, shape ``(d, n)``. The dtype is kept, so ``uint8`` images stay ``uint8``.
         Fortran order, which the images of an IDX file have, is used as it is: each sample is then
-        contiguous in memory. Other orders are copied into it once.
+        contiguous in memory. Other orders are copied into it once. Sparse arrays of SciPy give
+        sparse batches, in the format CSC.
     y : array_like
         Integer labels, shape ``(n,)``; copied.
     batch_size : int
@@ -69,8 +71,10 @@ class DataLoader:
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
-        # np.take copies the whole of an array that is not aligned, each time.
-        self.X = np.require(as_columns(X), requirements=["F", "A"])
+        self.X = as_columns(X, sparse=True)
+        if not is_sparse(self.X):
+            # np.take copies the whole of an array that is not aligned, each time.
+            self.X = np.require(self.X, requirements=["F", "A"])
         self.y = as_labels(y, None).copy()
         self.y.flags.writeable = False  # trainers check the labels once
         same_samples(self.X, self.y)
@@ -109,17 +113,23 @@ class DataLoader:
         start = as_count(start, "start", minimum=0)
         order = self.permutation(as_count(epoch, "epoch", minimum=0))
         stop = min(len(self) * self.batch_size, self.num_samples)
-        sample_bytes = max(1, self.X.shape[0] * self.X.itemsize)
+        # Of sparse samples, `size` counts the numbers that are stored.
+        sample_bytes = max(1, self.X.size * self.X.dtype.itemsize // self.num_samples)
         size = max(1, CHUNK_BYTES // (sample_bytes * self.batch_size)) * self.batch_size
         for first in range(start * self.batch_size, stop, size):
             chunk = order[first : min(first + size, stop)]
-            # Samples are contiguous rows of the transposed view; to take columns of X itself,
-            # NumPy would copy the whole array first. mode="clip" saves a check of the indices,
-            # which are in range already.
-            X, y = np.take(self.X.T, chunk, axis=0, mode="clip").T, self.y[chunk]
+            X, y = self._take(chunk), self.y[chunk]
             for column in range(0, y.size, self.batch_size):
                 batch = slice(column, column + self.batch_size)
                 yield X[:, batch], y[batch]
+
+    def _take(self, chunk: NDArray[np.int64]) -> Any:
+        if is_sparse(self.X):
+            return self.X.T[chunk].T
+        # Samples are contiguous rows of the transposed view; to take columns of X itself, NumPy
+        # would copy the whole array first. mode="clip" saves a check of the indices, which are in
+        # range already.
+        return np.take(self.X.T, chunk, axis=0, mode="clip").T
 
     def permutation(self, epoch: int) -> NDArray[np.int64]:
         """Return the order of the samples in an epoch, ``0, 1, 2, ...`` without ``shuffle``.

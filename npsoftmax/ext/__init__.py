@@ -10,6 +10,7 @@ __all__ = ["EXTRAS", "advice", "extra"]
 EXTRAS = {
     "plot": "matplotlib>=3.9",
     "image": "pillow>=12.3.0",
+    "sparse": "scipy>=1.11",
     "table": "polars>=1.0",
     "sklearn": "scikit-learn>=1.6",
     "onnx": "onnx>=1.21.0",

@@ -119,6 +119,7 @@ class Tfidf(FeatureMap):
 
     idf: NDArray[np.float64]
     is_one_by_one = True
+    takes_sparse = True
 
     def __post_init__(self) -> None:
         if self.idf.ndim != 1:
@@ -153,17 +154,13 @@ class Tfidf(FeatureMap):
 
         The parameters are those of :class:`FeatureMap`; only ``dtype`` has an effect.
         """
-        columns = X.tocsc()
-        if columns.shape[0] != self.num_inputs:
-            raise ShapeError(
-                f"X: expected counts of {self.num_inputs} words along axis 0, got shape "
-                f"{columns.shape}; samples are columns"
-            )
+        from scipy.sparse import csc_array
+
+        columns = csc_array(as_columns(X, self.num_inputs, sparse=True))
         data = columns.data * self.idf[columns.indices]
         text = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
         lengths = np.sqrt(np.bincount(text, np.square(data), columns.shape[1]))
         data /= np.where(lengths > 0, lengths, 1)[text]
         if on_block is not None:
             on_block(columns.shape[1])
-        kind = type(columns)
-        return kind((data.astype(dtype), columns.indices, columns.indptr), columns.shape)
+        return csc_array((data.astype(dtype), columns.indices, columns.indptr), columns.shape)

@@ -29,6 +29,7 @@ class FeatureMap:
     num_outputs: int
     is_one_by_one = False  # whether feature i is made of number i of the sample alone
     precision: np.dtype[Any] = np.dtype(np.float32)  # that its inputs are converted to
+    takes_sparse = False
     integer_scale = 1.0  # the factor of integers if none is given; floats are used as they are
 
     def __call__(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from npsoftmax._checks import as_array, as_float
 from npsoftmax._products import piece_columns
+from npsoftmax._sparse import is_sparse, multiply, multiply_back
 from npsoftmax.errors import ShapeError
 
 __all__ = ["affine", "affine_grad"]
@@ -31,8 +32,8 @@ def affine(
     theta : ndarray
         ``[W b]``, shape ``(k, d+1)``, float32 or float64.
     X : ndarray
-        Samples, shape ``(d, n)``. If their dtype is not ``theta``'s (``uint8`` pixels), they are
-        converted a block of columns at a time.
+        Samples, shape ``(d, n)``, or a sparse array of SciPy. If their dtype is not ``theta``'s
+        (``uint8`` pixels), they are converted a block of columns at a time.
     scale : float
         ``s``, which multiplies ``W`` (k x d numbers) instead of ``X`` (d x n numbers).
     out : ndarray, optional
@@ -44,7 +45,7 @@ def affine(
     >>> affine(theta, np.array([[1.0, 0.0], [0.0, 1.0]]))
     array([[11., 12.]])
     """
-    theta, X = as_float(theta, "affine: theta"), as_array(X, "affine: X")
+    theta, X = as_float(theta, "affine: theta"), _as_samples(X, "affine: X")
     if X.ndim != 2 or theta.ndim != 2 or theta.shape[1] != X.shape[0] + 1:
         raise ShapeError(
             f"affine: expected theta (k, d+1) and X (d, n), got theta {theta.shape} and "
@@ -58,12 +59,18 @@ def affine(
     W, b = theta[:, :-1], theta[:, -1:]
     if scale != 1.0:
         W = W * theta.dtype.type(scale)
-    if X.dtype == theta.dtype:
+    if is_sparse(X):
+        out[...] = multiply(W, X)
+    elif X.dtype == theta.dtype:
         _matmul(W, X, out)
     else:
         _matmul_in_blocks(W, X, out)
     out += b
     return out
+
+
+def _as_samples(X: Any, name: str) -> Any:
+    return X if is_sparse(X) else as_array(X, name)
 
 
 def _matmul(W: NDArray[Any], X: NDArray[Any], out: NDArray[Any]) -> None:
@@ -105,7 +112,7 @@ def affine_grad(
     dZ : ndarray
         The upstream gradient, shape ``(k, n)``.
     X : ndarray
-        The samples, shape ``(d, n)``, of ``dZ``'s dtype.
+        The samples, shape ``(d, n)``, of ``dZ``'s dtype, or a sparse array of SciPy.
     scale : float
         ``s`` of :func:`affine`.
     out : ndarray, optional
@@ -116,7 +123,7 @@ def affine_grad(
     >>> affine_grad(np.array([[1.0, 1.0]]), np.array([[1.0, 2.0], [3.0, 4.0]]))
     array([[3., 7., 2.]])
     """
-    dZ, X = as_float(dZ, "affine_grad: dZ"), as_array(X, "affine_grad: X")
+    dZ, X = as_float(dZ, "affine_grad: dZ"), _as_samples(X, "affine_grad: X")
     if dZ.ndim != 2 or X.ndim != 2 or dZ.shape[1] != X.shape[1]:
         raise ShapeError(
             f"affine_grad: expected dZ (k, n) and X (d, n), got dZ {dZ.shape} and X {X.shape}"
@@ -126,7 +133,10 @@ def affine_grad(
         out = np.empty(shape, dtype=dZ.dtype, order="F")
     elif out.shape != shape:
         raise ShapeError(f"affine_grad: expected out of shape {shape}, got {out.shape}")
-    np.matmul(dZ, X.T, out=out[:, :-1])
+    if is_sparse(X):
+        out[:, :-1] = multiply_back(dZ, X)
+    else:
+        np.matmul(dZ, X.T, out=out[:, :-1])
     if scale != 1.0:
         out[:, :-1] *= dZ.dtype.type(scale)
     np.add.reduce(dZ, axis=1, out=out[:, -1])

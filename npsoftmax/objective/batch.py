@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_array, as_float, as_labels, floating_dtype
 from npsoftmax._products import memory_order
+from npsoftmax._sparse import as_compressed, is_sparse
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.functional import (
     affine,
@@ -43,6 +44,7 @@ __all__ = [
     "loss_and_grad",
     "penalty_and_grad",
     "sample_losses",
+    "sum_losses",
 ]
 
 INTP = np.dtype(np.intp)
@@ -95,8 +97,8 @@ def loss_and_grad(
     theta : ndarray
         ``[W b]``, shape ``(k, d+1)``, float32 or float64.
     X : ndarray
-        The batch, shape ``(d, n)``, of any real dtype. With labels it is converted to ``theta``'s
-        dtype in blocks, so it may be a whole data set.
+        The batch, shape ``(d, n)``, of any real dtype, or a sparse array of SciPy. With labels it
+        is converted to ``theta``'s dtype in blocks, so it may be a whole data set.
     y : array_like
         Integer labels ``(n,)``, or one-hot or soft targets ``(k, n)``.
     l2, scale : float
@@ -176,12 +178,15 @@ def accumulate(
     workspace: Workspace,
     weights: NDArray[np.float64] | None = None,
     predicted: NDArray[np.intp] | None = None,
+    grad: NDArray[Any] | None = None,
 ) -> tuple[float, NDArray[Any], NDArray[np.bool_]]:
     """Return the weighted loss divided by ``total``, its gradient, and which labels are predicted.
 
-    There is no penalty, and nothing is checked. The arrays belong to the workspace.
+    There is no penalty, and nothing is checked. The arrays belong to the workspace, except
+    ``grad`` if the gradient is to be written there.
     """
-    batch = workspace.batch(theta, labels.size)
+    batch = workspace.batch(theta, X)
+    grad = batch.grad if grad is None else grad
     loss_sum, part = 0.0, None
     divisor: Any = total
     for columns, block in batch.blocks:
@@ -196,9 +201,27 @@ def accumulate(
         block.compare(y, out=batch.hits[columns])
         if predicted is not None:
             predicted[columns] = block.predict()
-        block.gradient(theta, divisor, batch.grad, part)
+        block.gradient(theta, divisor, grad, part)
         part = batch.part
-    return loss_sum / total, batch.grad, batch.hits
+    return loss_sum / total, grad, batch.hits
+
+
+def sum_losses(
+    theta: NDArray[Any],
+    X: NDArray[Any],
+    labels: NDArray[Any],
+    scale: float,
+    workspace: Workspace,
+    weights: NDArray[np.float64] | None = None,
+) -> float:
+    """Return the weighted sum of the losses. Nothing is checked."""
+    found = 0.0
+    for columns in block_columns(theta, X):
+        block = workspace.block(theta, columns, is_sparse(X))
+        block.read(X[:, columns], scale)
+        losses = block.losses(theta, labels[columns]).astype(np.float64)
+        found += float(losses.sum() if weights is None else np.vdot(losses, weights[columns]))
+    return found
 
 
 def _check(
@@ -217,7 +240,8 @@ def _check(
 
 def _as_arguments(theta: NDArray[Any], X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return ``theta`` and ``X`` as arrays of fitting shapes and usable dtypes."""
-    theta, X = as_float(theta, "theta"), as_array(X, "X")
+    theta = as_float(theta, "theta")
+    X = as_compressed(X, "X") if is_sparse(X) else as_array(X, "X")
     fits = X.ndim == theta.ndim == 2 and theta.shape[1] == X.shape[0] + 1 and theta.shape[0] > 0
     if not fits:
         raise ShapeError(
@@ -266,8 +290,8 @@ def sample_losses(
         return logitcrossentropy(logits, targets, agg="none"), logits.argmax(axis=0)
     losses, predicted = np.empty(labels.size, theta.dtype), np.empty(labels.size, INTP)
     workspace = Workspace()
-    for columns in block_columns(theta, labels.size):
-        block = workspace.block(theta, columns)
+    for columns in block_columns(theta, X):
+        block = workspace.block(theta, columns, is_sparse(X))
         block.read(X[:, columns], scale)
         losses[columns] = block.losses(theta, labels[columns])
         predicted[columns] = block.predict()
@@ -331,8 +355,8 @@ def accumulate_product(
     """Return ``H V`` without the penalty, for weights divided by ``total``. Nothing is checked."""
     product = np.zeros_like(theta)
     divisor: Any = total
-    for columns in block_columns(theta, X.shape[1]):
-        block = workspace.whole_block(theta, columns)
+    for columns in block_columns(theta, X):
+        block = workspace.whole_block(theta, columns, is_sparse(X))
         block.read(X[:, columns], scale)
         if weights is not None:
             divisor = total / weights[columns]

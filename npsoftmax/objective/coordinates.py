@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._sparse import is_sparse, to_dense
 from npsoftmax.errors import InputError
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
 from npsoftmax.objective.samples import Samples, SampleStore, add
@@ -123,6 +124,8 @@ def _squares_overflow() -> InputError:
 
 def _ranges(samples: Samples, workspace: Workspace, scale: float, centre: Floats) -> Ranges:
     d = samples.X.shape[0]
+    if is_sparse(samples.X):
+        return _ranges_of_sparse(samples, scale, centre)
     found = Ranges(np.zeros(d), np.full(d, np.inf), np.full(d, -np.inf), 0)
     for block in blocks_of(samples, workspace):
         scaled = block.X * np.float64(scale)
@@ -132,15 +135,25 @@ def _ranges(samples: Samples, workspace: Workspace, scale: float, centre: Floats
     return found
 
 
+def _ranges_of_sparse(samples: Samples, scale: float, centre: Floats) -> Ranges:
+    X: Any = samples.X if samples.weights is None else samples.X[:, samples.weights > 0]
+    number = X.shape[1]
+    if number == 0:
+        return Ranges(0 * centre, np.full(centre.size, np.inf), np.full(centre.size, -np.inf), 0)
+    ends = [scale * end.toarray().astype(np.float64) for end in (X.min(axis=1), X.max(axis=1))]
+    excess = scale * X.sum(axis=1, dtype=np.float64) - number * centre
+    return Ranges(excess, np.minimum(*ends), np.maximum(*ends), number)
+
+
 def blocks_of(samples: Samples, workspace: Workspace, fewest: int = 0) -> Iterator[Samples]:
-    """Yield the samples that have a weight in blocks, of ``fewest`` if there are so many."""
+    """Yield the samples that have a weight in dense blocks, of ``fewest`` if there are so many."""
     step = max(samples_per_block(np.empty((1, samples.X.shape[0] + 1))), fewest)
     for start in range(0, samples.y.size, step):
         block = samples.columns(slice(start, min(start + step, samples.y.size)))
         if block.weights is not None and not block.weights.all():
             block = block.take(block.start + np.flatnonzero(block.weights), block.start)
         if block.y.size:
-            yield block
+            yield block._replace(X=to_dense(block.X))
 
 
 class Coordinates(NamedTuple):

@@ -43,6 +43,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._sparse import is_sparse, multiply_back
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
 from npsoftmax.objective.samples import Samples, SampleStore, add
@@ -59,7 +60,7 @@ def dual_value(theta: Floats, store: SampleStore, l2: float, scale: float) -> fl
     """
     summary = store.summary
     present = np.flatnonzero(summary.class_totals)
-    rows = np.asfortranarray(theta[present])
+    rows = theta if present.size == len(theta) else np.asfortranarray(theta[present])
     moments = partial(_moments, theta=rows, total=summary.total, scale=scale)
     total = store.map_reduce(moments, add)
     delta = _bias_change(total, total.mean - summary.class_totals[present] / summary.total)
@@ -71,7 +72,7 @@ def dual_value(theta: Floats, store: SampleStore, l2: float, scale: float) -> fl
     entropy, G, min_factor = store.map_reduce(part, _add_parts)
     if min_factor < 0:
         return -np.inf
-    value = entropy - float(np.square(G).sum()) / (2 * l2)
+    value = entropy - float(np.vdot(G, G)) / (2 * l2)
     return value if math.isfinite(value) else -np.inf
 
 
@@ -131,7 +132,7 @@ def _dual_part(
     # A class whose samples all have weight 0 has no row; any other will do for them.
     labels = np.minimum(np.searchsorted(present, samples.y), present.size - 1)
     entropy, min_factor = 0.0, np.inf
-    G = np.zeros((theta.shape[0], theta.shape[1] - 1))
+    G: Floats | float = 0.0
     for columns, X, P in _probabilities(samples, workspace, theta, scale):
         factors = 1.0 + delta[:, None] - delta @ P
         min_factor = min(min_factor, float(factors.min()))
@@ -140,8 +141,8 @@ def _dual_part(
         entropy -= float((Q * logarithms).sum(axis=0) @ shares[columns])
         Q[labels[columns], np.arange(Q.shape[1])] -= 1.0
         Q *= shares[columns] * scale
-        G += Q @ X.T
-    return DualPart(entropy, G, min_factor)
+        G = G + multiply_back(Q, X)
+    return DualPart(entropy, G, min_factor)  # type: ignore[arg-type]
 
 
 def _add_parts(left: DualPart, right: DualPart) -> DualPart:
@@ -153,7 +154,7 @@ def _probabilities(
     samples: Samples, workspace: Workspace, theta: Floats, scale: float
 ) -> Iterator[tuple[slice, Floats, Floats]]:
     """Yield columns, their samples as floats and their probabilities, one block at a time."""
-    step = samples_per_block(theta)
+    step = samples_per_block(theta, is_sparse(samples.X))
     for start in range(0, samples.y.size, step):
         columns = slice(start, start + step)
         X = workspace.floats(samples.X[:, columns], theta.dtype)

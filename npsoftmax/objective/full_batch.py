@@ -11,6 +11,7 @@ Everything but the penalty is a sum over the samples.
 from __future__ import annotations
 
 import math
+import operator
 from functools import cached_property, partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from npsoftmax._checks import (
     unusable_weights,
 )
 from npsoftmax._products import memory_order
+from npsoftmax._sparse import is_sparse
 from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.objective.batch import (
     Evaluation,
@@ -35,6 +37,7 @@ from npsoftmax.objective.batch import (
     as_scale,
     check_dtype,
     penalty_and_grad,
+    sum_losses,
 )
 from npsoftmax.objective.coordinates import MAX_COLUMNS, Span, Units, smallest_weights
 from npsoftmax.objective.duality import dual_value
@@ -66,6 +69,7 @@ class FullBatch:
     X : array_like
         Samples, shape ``(d, n)``, of any real dtype. Fortran order, as in ``rows.T``, is used in
         place: bytes stay bytes, and memory-mapped files stay on disk. Another order is copied.
+        Sparse arrays of SciPy stay sparse; CSC is used in place, and the transpose of CSR is one.
     y : array_like
         Integer labels, shape ``(n,)``.
     l2 : float
@@ -108,8 +112,10 @@ class FullBatch:
         scale: float = 1.0,
         threads: int | None = None,
     ) -> None:
-        # Fortran order, or the products would take twice as long.
-        columns = np.require(as_columns(X), requirements=["F", "A"])
+        columns = as_columns(X, sparse=True)
+        if not is_sparse(columns):
+            # Fortran order, or the products would take twice as long.
+            columns = np.require(columns, requirements=["F", "A"])
         labels = as_labels(y, None)
         same_samples(columns, labels)
         weights = None if sample_weight is None else as_weights(sample_weight, labels.size)
@@ -186,7 +192,8 @@ class FullBatch:
         classes have in common. Large data sets estimate the blocks from a few thousand samples. The
         classes share one if there are two, or if blocks would cost too much or need more than 64
         million numbers. Above 2,047 features they share one at zeros, a bound for every ``theta``.
-        Above 8,192 features, or the number of samples, it inverts the diagonals, and above 4,096
+        Above 8,192 features, or the number of samples, it inverts the diagonals; of sparse samples
+        above 2,047 features a few directions (:mod:`npsoftmax.objective.low_rank`). Above 4,096
         classes it is the identity.
         Squares of features must not overflow. Derivation:
         :mod:`npsoftmax.objective.preconditioner`.
@@ -216,12 +223,13 @@ class FullBatch:
         choice = self.choose_preconditioner(len(theta))
         if choice.is_at_zeros:
             theta = np.zeros_like(theta)
-        return preconditioner_at(theta, self._store, self.l2, self.scale, choice.is_shared)
+        return preconditioner_at(theta, self._store, self.l2, self.scale, choice)
 
     def choose_preconditioner(self, k: int) -> Choice:
         """Return which :meth:`preconditioner` costs least for ``k`` classes, and when it does."""
         n, d = self.summary.num_samples, self.summary.num_inputs
-        return choose(n, d, k, self.l2, self._mean_square if self.l2 > 0 else 0.0)
+        mean_square = self._mean_square if self.l2 > 0 else 0.0
+        return choose(n, d, k, self.l2, mean_square, self.summary.is_sparse)
 
     @cached_property
     def _mean_square(self) -> float:
@@ -294,7 +302,8 @@ class FullBatch:
         """Return the smallest weights with the same logits on all samples, and biases for them.
 
         If features are collinear, or outnumber the samples, many weights have the same logits. For
-        the rows of an optimum these are the limit of a vanishing penalty.
+        the rows of an optimum these are the limit of a vanishing penalty. Weights of more than
+        1,024 sparse features stay as they are.
 
         Examples
         --------
@@ -305,6 +314,8 @@ class FullBatch:
                [-1., -2.,  0.]])
         """
         theta, summary = self._check(theta), self.summary
+        if summary.is_sparse and summary.num_inputs > MAX_COLUMNS:
+            return theta  # the others would be dense
         if summary.num_samples <= summary.num_inputs > MAX_COLUMNS:
             return self._span.project(theta, self._store, self.scale)
         return smallest_weights(theta, self._store, self.scale)
@@ -330,7 +341,10 @@ class FullBatch:
         """
         theta = self._check(theta).astype(np.float64)
         _check_finite(theta)
-        loss = self.loss_and_grad(theta).loss
+        part = partial(_loss, theta=theta, scale=self.scale)
+        losses: float = self._store.map_reduce(part, operator.add)
+        loss = losses / self.summary.total
+        loss += self.l2 / 2 * float(np.vdot(theta[:, :-1], theta[:, :-1]))
         # The dual value solves a system of one equation for each class.
         if self.l2 == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
             return loss
@@ -353,9 +367,16 @@ def _loss_and_grad(
 ) -> tuple[float, NDArray[Any], float]:
     """Return the loss and gradient of some samples, and the weight of the misclassified ones."""
     _, X, y, weights = samples
-    loss, grad, hits = accumulate(theta, X, y, total, scale, workspace, weights)
+    grad = np.empty_like(theta)
+    loss, _, hits = accumulate(theta, X, y, total, scale, workspace, weights, grad=grad)
     missed = y.size - np.count_nonzero(hits) if weights is None else weights[~hits].sum()
-    return loss, grad.copy(order="K"), float(missed)
+    return loss, grad, float(missed)
+
+
+def _loss(samples: Samples, workspace: Workspace, theta: NDArray[Any], scale: float) -> float:
+    """Return the sum of the losses of some samples."""
+    _, X, y, weights = samples
+    return sum_losses(theta, X, y, scale, workspace, weights)
 
 
 def _product(

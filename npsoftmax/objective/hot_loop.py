@@ -14,17 +14,20 @@ of a batch is ``accumulate`` in :mod:`npsoftmax.objective.batch`; the loop over 
 - The scale s multiplies the logits (k numbers per sample); on the way back the divisor includes it.
   So ``X`` itself is never scaled. Samples that have to be converted get one more row, ``1 / s``:
   ``W X + b`` and ``[dW db]`` are then one product each.
+- Sparse samples are one piece, and SciPy multiplies them.
 - With classes as rows, every operation on d and e runs along contiguous samples.
 """
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax._products import piece_columns
+from npsoftmax._sparse import is_sparse, multiply, multiply_back
 from npsoftmax.functional._compensated import C_ORDER_MAX_ROWS, resolve_infinities
 
 __all__ = ["AnyBlock", "Workspace", "block_columns", "samples_per_block"]
@@ -37,18 +40,22 @@ BLOCK_BYTES = 1024 * 784 * 4
 MIN_BLOCK_SAMPLES, MAX_BLOCK_SAMPLES = 128, 4096
 # Where MIN_BLOCK_SAMPLES samples have more logits than this, classes are cut into blocks too.
 MAX_BLOCK_LOGITS = 512 * 1024
+# The gradient of sparse samples takes as long to add as hundreds of them, so their blocks are long.
+MAX_SPARSE_SAMPLES = 16 * 1024
 
 
-def samples_per_block(theta: Floats) -> int:
+def samples_per_block(theta: Floats, sparse: bool = False) -> int:
     """Return the number of samples to compute on at a time."""
     k, d = theta.shape[0], theta.shape[1] - 1
+    if sparse:
+        return int(max(MIN_BLOCK_SAMPLES, min(MAX_BLOCK_LOGITS // k, MAX_SPARSE_SAMPLES)))
     fitting = BLOCK_BYTES // (max(1, d) * theta.itemsize)
     return int(max(MIN_BLOCK_SAMPLES, min(fitting, MAX_BLOCK_LOGITS // k, MAX_BLOCK_SAMPLES)))
 
 
-def block_columns(theta: Floats, samples: int) -> Iterator[slice]:
+def block_columns(theta: Floats, X: Any) -> Iterator[slice]:
     """Cut samples into columns of blocks."""
-    step = samples_per_block(theta)
+    step, samples = samples_per_block(theta, is_sparse(X)), X.shape[1]
     for start in range(0, samples, step):
         yield slice(start, min(start + step, samples))
 
@@ -87,10 +94,13 @@ class _Stack:
 
     def multiply(self, theta: Floats, product: Floats, out: Floats) -> None:
         """Write the logits ``s W X + b`` to ``out``, by way of ``product``."""
-        columns = self.X.transpose(0, 2, 1)
         if self.is_pair and np.isfinite(difference := theta[1:] - theta[:1]).all():
             out[:, 0] = 0.0
             theta, product, out = difference, product[:, 1:], out[:, 1:]
+        self._map(theta, product, out)
+
+    def _map(self, theta: Floats, product: Floats, out: Floats) -> None:
+        columns = self.X.transpose(0, 2, 1)
         if self.has_ones:
             np.matmul(theta, columns, out=product)
             np.multiply(product, self.scale, out=out)
@@ -102,25 +112,45 @@ class _Stack:
         """Write ``[dW db]`` of each piece from ``s dZ``."""
         if self.is_pair:
             scaled_dZ, of_both, out = scaled_dZ[:, 1:], out, out[:, 1:]
+        self._pull_back(scaled_dZ, out)
+        if self.is_pair:
+            np.subtract(0.0, out, out=of_both[:, :1])  # not -out, which makes -0.0 of 0.0
+
+    def _pull_back(self, scaled_dZ: Floats, out: Floats) -> None:
         if self.has_ones:
             np.matmul(scaled_dZ, self.X, out=out)
         else:
             np.matmul(scaled_dZ, self.X, out=out[:, :, :-1])
             np.add.reduce(scaled_dZ, axis=2, out=out[:, :, -1])
-        if self.is_pair:
-            np.subtract(0.0, out, out=of_both[:, :1])  # not -out, which makes -0.0 of 0.0
+
+
+class _SparseStack(_Stack):
+    """Sparse samples, as one piece."""
+
+    def read(self, X: Any, scale: float) -> None:
+        self.X, self.scale = X.astype(self.dtype, copy=False), scale
+
+    def _map(self, theta: Floats, product: Floats, out: Floats) -> None:
+        np.multiply(multiply(theta[:, :-1], self.X), self.scale, out=out[0])
+        np.add(out[0], theta[:, -1:], out=out[0])
+
+    def _pull_back(self, scaled_dZ: Floats, out: Floats) -> None:
+        out[0, :, :-1] = multiply_back(scaled_dZ[0], self.X)
+        np.add.reduce(scaled_dZ[0], axis=1, out=out[0, :, -1])
+        out[0, :, -1] /= self.scale
 
 
 class Block:
     """Losses, predictions and gradient of some samples; call the methods in this order."""
 
-    def __init__(self, theta: Floats, samples: int) -> None:
+    def __init__(self, theta: Floats, samples: int, sparse: bool = False) -> None:
         (k, rows), dtype = theta.shape, theta.dtype
-        piece = piece_columns(k, rows, samples)
+        piece = None if sparse else piece_columns(k, rows, samples)
         q = piece or samples
         p = samples // q
         self.classes = k
-        self._samples = _Stack(p, q, rows, dtype, is_pair=k == 2)
+        stack = _SparseStack if sparse else _Stack
+        self._samples = stack(p, q, rows, dtype, is_pair=k == 2)
         self._d = _empty((p, k, q), dtype, by_class=k <= C_ORDER_MAX_ROWS)
         self._e, self._is_top = np.empty_like(self._d), np.empty_like(self._d, np.bool_)
         # Large products are fastest if the logits of a sample are next to each other.
@@ -235,10 +265,11 @@ class BlockOfManyClasses:
     the logits a second time. There is one piece.
     """
 
-    def __init__(self, theta: Floats, samples: int) -> None:
+    def __init__(self, theta: Floats, samples: int, sparse: bool = False) -> None:
         self.classes = MAX_BLOCK_LOGITS // MIN_BLOCK_SAMPLES
         self._memory = np.empty(self.classes * samples, theta.dtype)
-        self._samples = _Stack(1, samples, theta.shape[1], theta.dtype)
+        stack = _SparseStack if sparse else _Stack
+        self._samples = stack(1, samples, theta.shape[1], theta.dtype)
 
     def read(self, X: NDArray[Any], scale: float) -> None:
         """Take the samples, ``(d, n)``, and their scale."""
@@ -323,10 +354,14 @@ class Batch:
     """The blocks of a batch, with their columns, and the arrays of its results."""
 
     def __init__(self, theta: Floats, samples: int, blocks: list[tuple[slice, AnyBlock]]) -> None:
-        self.blocks = blocks
-        self.grad = np.empty_like(theta)
+        self.blocks, self._theta = blocks, theta
         self.part = np.empty_like(theta[: blocks[0][1].classes]) if len(blocks) > 1 else None
         self.hits = np.empty(samples, np.bool_)
+
+    @cached_property
+    def grad(self) -> Floats:
+        """Where the gradient is written, unless the caller has an array for it."""
+        return np.empty_like(self._theta)
 
 
 def _widen(X: NDArray[np.float16], out: NDArray[np.float32]) -> None:
@@ -355,32 +390,36 @@ class Workspace:
         """Copy and pickle as an empty one: copied arrays would not share memory as blocks need."""
         return Workspace, ()
 
-    def batch(self, theta: Floats, samples: int) -> Batch:
-        """Return what is needed for parameters like ``theta`` and this number of samples."""
-        key = theta.shape, theta.strides, theta.dtype.char, samples
+    def batch(self, theta: Floats, X: Any) -> Batch:
+        """Return what is needed for parameters like ``theta`` and a batch like ``X``."""
+        samples, sparse = X.shape[1], is_sparse(X)
+        key = theta.shape, theta.strides, theta.dtype.char, samples, sparse
         batch: Batch | None = self._kept.get(key)
         if batch is None:
-            blocks = [(part, self.block(theta, part)) for part in block_columns(theta, samples)]
+            cut = block_columns(theta, X)
+            blocks = [(part, self.block(theta, part, sparse)) for part in cut]
             batch = Batch(theta, samples, blocks)
             self._keep(key, batch)
         return batch
 
-    def block(self, theta: Floats, columns: slice) -> AnyBlock:
+    def block(self, theta: Floats, columns: slice, sparse: bool = False) -> AnyBlock:
         """Return the block for parameters like ``theta`` and this number of columns."""
         fits = theta.shape[0] * MIN_BLOCK_SAMPLES <= MAX_BLOCK_LOGITS
         kind = Block if fits else BlockOfManyClasses
         samples = columns.stop - columns.start
-        key = kind, theta.shape, theta.dtype, samples
+        key = kind, theta.shape, theta.dtype, samples, sparse
         block: AnyBlock | None = self._kept.get(key)
         if block is None:
-            block = kind(theta, samples)
+            block = kind(theta, samples, sparse)
             self._keep(key, block)
         return block
 
-    def whole_block(self, theta: Floats, columns: slice) -> Block:
+    def whole_block(self, theta: Floats, columns: slice, sparse: bool = False) -> Block:
         """Return a block that computes all classes at once, however many there are."""
-        block = self.block(theta, columns)
-        return block if isinstance(block, Block) else Block(theta, columns.stop - columns.start)
+        block = self.block(theta, columns, sparse)
+        if isinstance(block, Block):
+            return block
+        return Block(theta, columns.stop - columns.start, sparse)
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Floats:
         """Return the Fortran-ordered array of this name, with its previous contents."""
@@ -392,9 +431,14 @@ class Workspace:
         return array
 
     def floats(self, X: NDArray[Any], dtype: np.dtype[Any]) -> Floats:
-        """Return ``X`` in ``dtype``, converted into an array of this workspace if necessary."""
+        """Return ``X`` in ``dtype``, converted into an array of this workspace if necessary.
+
+        Of sparse samples the numbers are converted, in an array of their own.
+        """
         if X.dtype == dtype:
             return X
+        if is_sparse(X):
+            return X.astype(dtype)
         converted = self.take("X", X.shape, dtype)
         if X.dtype == np.float16 and dtype == np.float32:
             _widen(X, converted)

@@ -81,6 +81,8 @@ def suits_span(k: int, store: SampleStore, l2: float, to_finish: bool) -> bool:
     """Whether the span of the samples saves more than it costs, or Newton's method can finish."""
     n, d = store.summary.num_samples, store.summary.num_inputs
     saves = 2 * n <= d and n <= MAX_SPAN_SAMPLES
+    if store.summary.is_sparse:  # their span is dense
+        return False
     return l2 > 0 and n <= d and (saves or _is_quick(k, n, n, to_finish))
 
 

@@ -40,6 +40,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._sparse import is_sparse, multiply_back, square, to_dense
 from npsoftmax._threads import blas_threads
 from npsoftmax.errors import InputError
 from npsoftmax.functional import affine, softmax
@@ -50,6 +51,7 @@ from npsoftmax.objective.hot_loop import (
     Workspace,
     samples_per_block,
 )
+from npsoftmax.objective.low_rank import PASSES_OF_VECTOR, VECTORS, few_directions
 from npsoftmax.objective.samples import Draw, Samples, SampleStore, Summary, draw_evenly, draws_in
 
 __all__ = [
@@ -103,9 +105,12 @@ class Choice(NamedTuple):
     passes_without: float  # before one is made
     is_shared: bool  # by all classes, if it consists of blocks
     is_at_zeros: bool = False  # rather than at the parameters
+    is_low_rank: bool = False  # of a few directions, rather than of blocks
 
 
-def choose(n: int, d: int, k: int, l2: float, mean_square: float) -> Choice:
+def choose(
+    n: int, d: int, k: int, l2: float, mean_square: float, is_sparse: bool = False
+) -> Choice:
     r"""Choose the preconditioner that costs least, for ``n`` samples of length ``mean_square``.
 
     Without one, conjugate gradients need about :math:`\sqrt\kappa / 2` products with a Hessian of
@@ -127,6 +132,9 @@ def choose(n: int, d: int, k: int, l2: float, mean_square: float) -> Choice:
     # Two classes have the same block.
     blocks_are_large = rows > MAX_BLOCK_ROWS or k * rows**2 > MAX_BLOCK_NUMBERS
     is_shared = k == 2 or blocks_are_large or blocks_are_dear
+    if is_sparse and rows > MAX_BLOCK_ROWS:
+        passes_with = PASSES_OF_VECTOR * VECTORS / (k + CLASSES_TO_READ) + PASSES_WITH
+        return Choice(passes_with if plain <= passes_with else 0.0, True, True, True)
     is_diagonal = rows > _most_rows(n, rows, is_shared)
     cost = 1.0 if is_diagonal else block * (1 if is_shared else k)
     passes_with = cost + PASSES_WITH
@@ -160,21 +168,29 @@ def mean_square_length(store: SampleStore, scale: float) -> float:
 
 def _sum_squares(samples: Samples, workspace: Workspace, total: float) -> float:
     shares, dtype = samples.shares(total), np.dtype(np.float32)
-    step, found = samples_per_block(np.empty((1, samples.X.shape[0] + 1), dtype)), 0.0
+    like = np.empty((1, samples.X.shape[0] + 1), dtype)
+    step, found = samples_per_block(like, is_sparse(samples.X)), 0.0
     for start in range(0, shares.size, step):
         columns = slice(start, start + step)
         X_block = workspace.floats(samples.X[:, columns], dtype)
-        found += float(np.einsum("ij,ij->j", X_block, X_block) @ shares[columns])
+        if is_sparse(X_block):
+            squares = square(X_block).sum(axis=0)
+        else:
+            squares = np.einsum("ij,ij->j", X_block, X_block)
+        found += float(squares @ shares[columns])
     return found
 
 
 def preconditioner_at(
-    theta: Floats, store: SampleStore, l2: float, scale: float, is_shared: bool
+    theta: Floats, store: SampleStore, l2: float, scale: float, choice: Choice
 ) -> Solve:
     """Return the approximate inverse at ``theta`` as a function. Nothing is checked."""
     k, rows = theta.shape
     if k > MAX_PRECONDITIONED_CLASSES:
         return _identity
+    if choice.is_low_rank:
+        mean_curvature = np.full(rows - 1, l2 if l2 > 0 else np.inf, theta.dtype)
+        return _project(few_directions(k, theta.dtype, store, l2, scale), mean_curvature)
     num_samples = store.summary.num_samples
     count, num_candidates = _sample_counts(k, rows, num_samples)
     part = partial(
@@ -192,9 +208,9 @@ def preconditioner_at(
         )
     diagonals[:, :-1] += theta.dtype.type(l2)
     mean_curvature = _mean_curvature(diagonals, l2)
-    if rows > _most_rows(num_samples, rows, is_shared):
+    if rows > _most_rows(num_samples, rows, choice.is_shared):
         return _project(_invert_diagonals(diagonals), mean_curvature)
-    if is_shared:
+    if choice.is_shared:
         curvatures = curvatures.mean(axis=0, keepdims=True)
         diagonals = diagonals.mean(axis=0, keepdims=True)
     # The candidates stand for all samples.
@@ -238,7 +254,7 @@ def _curvatures_and_diagonals(
     shares = samples.shares(summary.total)
     curvatures = np.empty((k, here.size), dtype)
     diagonals = np.zeros(theta.shape, dtype)
-    step = samples_per_block(theta)
+    step = samples_per_block(theta, is_sparse(samples.X))
     for start in range(0, shares.size, step):
         columns = slice(start, start + step)
         X_block = workspace.floats(samples.X[:, columns], dtype)
@@ -247,7 +263,7 @@ def _curvatures_and_diagonals(
         u = u.astype(dtype, copy=False)
         first, end = np.searchsorted(here, (start, start + step))
         curvatures[:, first:end] = u[:, here[first:end] - start]
-        diagonals[:, :-1] += u @ np.square(X_block * dtype.type(scale)).T
+        diagonals[:, :-1] += multiply_back(u, square(X_block * dtype.type(scale)))
         diagonals[:, -1] += u.sum(axis=1)
     return curvatures, diagonals
 
@@ -347,7 +363,9 @@ def _sum_block(roots: Floats, rows: Floats, drawn: NDArray[np.intp], scale: floa
     for start in range(0, drawn.size, len(gathered)):
         part = slice(start, start + len(gathered))
         scaled_rows = gathered[: drawn[part].size]
-        np.multiply(rows[drawn[part]], roots[part] * dtype.type(scale), out=scaled_rows[:, :-1])
+        np.multiply(
+            to_dense(rows[drawn[part]]), roots[part] * dtype.type(scale), out=scaled_rows[:, :-1]
+        )
         scaled_rows[:, -1:] = roots[part]
         block += scaled_rows.T @ scaled_rows
     return block

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax._checks import Range, as_count
+from npsoftmax._sparse import is_sparse
 from npsoftmax._threads import blas_threads, default_threads
 from npsoftmax.objective.hot_loop import Workspace
 
@@ -49,7 +50,7 @@ class Samples(NamedTuple):
     """A run of ``m`` consecutive samples."""
 
     start: int  # index of the first one among all samples
-    X: NDArray[Any]  # (d, m), Fortran-ordered
+    X: NDArray[Any]  # (d, m), Fortran-ordered, or a csc_array
     y: NDArray[Any]  # labels, (m,)
     weights: NDArray[np.float64] | None  # (m,); None if all are 1
 
@@ -83,6 +84,7 @@ class Summary:
     range: Range  # of the samples
     total: float  # sum of the weights
     class_totals: NDArray[np.float64]  # sums of the weights by class, up to the largest label
+    is_sparse: bool = False
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -96,7 +98,7 @@ class Summary:
         with np.errstate(over="ignore"):
             total = y.size if weights is None else float(weights.sum())
         class_totals = np.bincount(y, weights).astype(np.float64)
-        return cls(y.size, X.shape[0], Range.of(X), total, class_totals)
+        return cls(y.size, X.shape[0], Range.of(X), total, class_totals, is_sparse(X))
 
     def merge(self, other: Summary) -> Summary:
         """Summarise these samples and others of the same kind."""
@@ -105,7 +107,7 @@ class Summary:
             totals[: part.size] += part
         num_samples, total = self.num_samples + other.num_samples, self.total + other.total
         numbers = self.range.merge(other.range)
-        return Summary(num_samples, self.num_inputs, numbers, total, totals)
+        return Summary(num_samples, self.num_inputs, numbers, total, totals, self.is_sparse)
 
     def missing_classes(self, num_outputs: int) -> list[int]:
         """Return the classes in ``0..num_outputs-1`` without samples of positive weight."""
@@ -187,7 +189,8 @@ class LocalSamples:
     def _parts(self) -> list[slice]:
         """Cut the samples into as many parts as threads are worth starting."""
         num_samples = self.samples.y.size
-        work = self.samples.X.shape[0] * self.summary.class_totals.size
+        # Of sparse samples, `size` counts the numbers that are stored.
+        work = self.samples.X.size // num_samples * self.summary.class_totals.size
         count = 1
         if work >= MIN_WORK_OF_SAMPLE:
             count = max(1, min(self.threads, num_samples * work // MIN_WORK_OF_PART))

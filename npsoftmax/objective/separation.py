@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._sparse import is_sparse, to_dense
 from npsoftmax.objective.coordinates import Coordinates, Units, blocks_of
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.samples import Samples, SampleStore, draw_evenly
@@ -79,7 +80,7 @@ def _hides_most_values(store: SampleStore, units: Units) -> Flags:
 
 
 def _values(samples: Samples, workspace: Workspace) -> Floats:
-    return samples.X.astype(np.float64)
+    return to_dense(samples.X).astype(np.float64)
 
 
 def _join(left: Floats, right: Floats) -> Floats:
@@ -156,6 +157,12 @@ def _ranges_by_class(samples: Samples, workspace: Workspace, k: int) -> tuple[An
     """Return the smallest and largest values of each feature by class, ``(k, d)``."""
     shape = k, samples.X.shape[0]
     lowest, highest = np.full(shape, np.inf), np.full(shape, -np.inf)
+    if is_sparse(samples.X):
+        present = samples.shares(1) > 0
+        for c in np.unique(samples.y[present]):
+            X: Any = samples.X[:, present & (samples.y == c)]
+            lowest[c], highest[c] = X.min(axis=1).toarray(), X.max(axis=1).toarray()
+        return lowest, highest
     for block in blocks_of(samples, workspace):
         order = np.argsort(block.y, kind="stable")
         classes, starts = np.unique(block.y[order], return_index=True)
