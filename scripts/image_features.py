@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 RECIPES = ("pixels", "patches", "patches+fourier")
 # l2 = PRIOR * (mean square length) / n is the same prior of the logits for any number n of samples.
 # On held-out images of Fashion-MNIST and on photographs, whose features have length 1, the best
-# were 0.015 and 0.008 to 0.02; on tables, digits, embeddings and texts 0.003 to 0.1.
-PRIOR = 0.015
+# were 0.015 and 0.008 to 0.02. Of data of your own, docs/own_data.md has them.
+PRIOR, OWN_PRIOR = 0.015, 0.03
 FOURIER_IMAGES = 2_000  # whose mean and spread the Fourier features are fitted to
 
 
@@ -130,8 +130,10 @@ def choose_l2(args: argparse.Namespace, X: "NDArray[Any]", scale: float) -> floa
         return float(args.l2)
     if args.data is None and args.features == "pixels":
         return 0.0
-    length = 1.0 if args.features != "pixels" else own_data.mean_square_length(X, scale)
-    return float(f"{PRIOR * length / X.shape[1]:.2g}")
+    prior = PRIOR
+    if args.features == "pixels":
+        prior = OWN_PRIOR * own_data.mean_square_length(X, scale)
+    return float(f"{prior / X.shape[1]:.2g}")
 
 
 def extract(
