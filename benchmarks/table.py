@@ -2,8 +2,8 @@
 
 Each contestant reads a CSV table of 50,000 rows with named columns, drawn like a census,
 standardises the columns, fits with the same penalty, tells its accuracy on a second table, and
-writes the classes and probabilities of all its rows as CSV. Processes are measured whole, one after the other;
-the probabilities are compared first.
+writes the classes and probabilities of all its rows as CSV. Processes are measured whole, one after
+the other; the probabilities are compared first.
 
     python benchmarks/table.py             # prints the table, writes results
     python benchmarks/table.py --docs      # and puts the table into benchmarks/README.md

@@ -299,6 +299,11 @@ def scaling(args: argparse.Namespace, X: Any) -> "FeatureMap | None":
 
     if args.text is not None:
         return Tfidf.fit(X)
+    if args.standardise and hasattr(X, "tocsc"):
+        raise InputError(
+            "--standardise: expected dense features, got sparse ones, which it would fill; leave "
+            "it out"
+        )
     return Standardise.fit(X) if args.standardise else None
 
 

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         "(lbfgs, default for features and for --data)")  # fmt: skip
     training.add_argument("--l2", type=float,
         help="weight of the penalty on W; default 0 for a data set, 0.015 / n for features of n "
-        "images, 0.03 * s / n for other --data, with the mean square length s of its rows")  # fmt: skip
+        "images, 0.03 * s / n for other --data, with the mean square length s of rows")  # fmt: skip
     training.add_argument("--seed", type=command_line.natural, default=0, metavar="N",
         help="seed of the initial weights, of the batch order, of the features and of the part of "
         "--data that is held out; default 0")  # fmt: skip

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from running import SCRIPTS, one_line, run_here
 from scipy import sparse
+from sklearn.datasets import dump_svmlight_file
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -126,6 +128,60 @@ def test_every_kind_of_file_is_taken(run, kind, tmp_path):
     assert run("sweep", "l2", "--data", data, *flags, "--run-dir", "sweep").returncode == 0
     report = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert len(report["outcomes"]) == 8
+
+
+def test_texts_are_learned_as_scikit_learn_does(run, tmp_path):
+    rng = np.random.default_rng(0)
+    words = np.array(["tea", "milk", "cake", "rain", "wind", "day"])
+    kinds = np.array(["in", "out"] * 20)
+    texts = [
+        " ".join(rng.choice(words[[0, 1, 2, 5] if k == "in" else [3, 4, 5]], 5)) for k in kinds
+    ]
+    frame = polars.DataFrame({"kind": kinds, "stars": 1, "text": texts})
+    frame.write_csv(tmp_path / "texts.csv"), frame[:7].write_csv(tmp_path / "test.csv")
+    process = run("train", "--data", "texts.csv", "--label", "kind", "--text", "text", "--test",
+                  "test.csv", "--l2", "0.01", "--tol", "1e-8", "--run-dir", "run")  # fmt: skip
+    assert "features  6 words of text, weighted by their rarity (TF-IDF)" in process.stdout
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    assert model.feature_names == tuple(sorted(words)) and model.top_features(1)[1][0][0] in words
+    # Of two classes scikit-learn has one row of weights, which is twice as long.
+    theirs = make_pipeline(TfidfVectorizer(), LogisticRegression(C=2 / (40 * 0.01), tol=1e-8))
+    expected = theirs.fit(texts, kinds).predict_proba(frame["text"][:7].to_list())
+    process = run("predict", "run", "test.csv")
+    np.testing.assert_allclose(predictions(process)[2], expected, rtol=1e-4)
+    assert process.stderr == ""
+    report = json.loads(run("evaluate", "run", "--json", "--no-pictures").stdout)
+    assert report["samples"] == 7
+    named = run("evaluate", "run", "--json", "--no-pictures", "--data", "test.csv").stdout
+    assert json.loads(named)["accuracy"] == report["accuracy"]
+    (tmp_path / "run" / "summary.json").unlink()
+    assert "--text: expected the column" in one_line(run("predict", "run", "test.csv"), 2)
+    assert predictions(run("predict", "run", "test.csv", "--text", "text"))[2].shape == (7, 2)
+
+
+@pytest.mark.parametrize("kind", ["svmlight", "npz"])
+def test_sparse_samples_are_taken(run, kind, tmp_path):
+    rows, kinds = points()
+    rows = sparse.csr_array((rows - rows.mean(axis=0)) / rows.std(axis=0))
+    y = np.unique(kinds, return_inverse=True)[1]
+    data = "pets.svm" if kind == "svmlight" else "pets.npz"
+    if kind == "svmlight":
+        dump_svmlight_file(rows, y, str(tmp_path / data), zero_based=False)
+    else:
+        names = ("data", "indices", "indptr", "shape")
+        parts = {f"train_{name}": getattr(rows, name) for name in names}
+        np.savez(tmp_path / data, **parts, y_train=kinds, vocabulary=["a", "b", "c"])
+    process = run("train", "--data", data, "--run-dir", "run", "--l2", "0.01")
+    assert process.returncode == 0, process.stderr
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    assert model.feature_names == (tuple("abc") if kind == "npz" else tuple("123"))
+    report = json.loads(run("evaluate", "run", "--json", "--no-pictures").stdout)
+    assert report["samples"] == 12 and report["accuracy"] > 0.5
+    found = predictions(run("predict", "run", data))[2]
+    np.testing.assert_allclose(found, model(rows.toarray().T).T, rtol=1e-5)
+    assert run("sweep", "l2", "--data", data, "--run-dir", "sweep").returncode == 0
+    line = one_line(run("train", "--data", data, "--standardise", "--run-dir", "other"), 2)
+    assert "standardise" in line
 
 
 def test_test_files_of_another_dtype_and_order_are_taken(run, table, tmp_path):

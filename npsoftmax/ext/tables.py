@@ -49,7 +49,7 @@ def read_table(
     Examples
     --------
     >>> with open("pets.csv", "w") as file:
-    ...     _ = file.write("weight,height,kind\\n4,25,cat\\n30,60,dog\\n5,23,cat\\n")
+    ...     _ = file.write("weight,height,kind\n4,25,cat\n30,60,dog\n5,23,cat\n")
     >>> pets, unused = read_table("pets.csv", "kind")
     >>> pets.feature_names, pets.X.tolist(), pets.y.tolist()
     (('weight', 'height'), [[4.0, 30.0, 5.0], [25.0, 60.0, 23.0]], ['cat', 'dog', 'cat'])
@@ -80,7 +80,7 @@ def column_names(path: Path) -> list[str]:
     Examples
     --------
     >>> with open("pets.csv", "w") as file:
-    ...     _ = file.write("weight,kind\\n4,cat\\n")
+    ...     _ = file.write("weight,kind\n4,cat\n")
     >>> column_names("pets.csv")
     ['weight', 'kind']
     """

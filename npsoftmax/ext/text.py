@@ -85,7 +85,7 @@ def read_svmlight(
     Examples
     --------
     >>> with open("points.svm", "w") as file:
-    ...     _ = file.write("1 1:0.5 3:2\\n-1 2:1\\n")
+    ...     _ = file.write("1 1:0.5 3:2\n-1 2:1\n")
     >>> points, = read_svmlight("points.svm")
     >>> points.feature_names, points.X.toarray().tolist(), points.y.tolist()
     (('1', '2', '3'), [[0.5, 0.0], [0.0, 1.0], [2.0, 0.0]], [1.0, -1.0])
