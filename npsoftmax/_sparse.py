@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from npsoftmax.errors import InputError, ShapeError
 
-__all__ = ["as_compressed", "is_sparse", "multiply", "multiply_back", "square", "to_dense"]
+__all__ = [
+    "as_compressed",
+    "columns",
+    "is_sparse",
+    "multiply",
+    "multiply_back",
+    "square",
+    "to_dense",
+]
 
 
 def is_sparse(X: object) -> bool:
@@ -42,6 +50,19 @@ def as_compressed(X: Any, name: str) -> Any:
         compressed = compressed.copy()
         compressed.sum_duplicates()
     return compressed
+
+
+def columns(X: Any, part: slice) -> Any:
+    """Return a run of columns of dense or sparse samples; only a short one of these is a copy."""
+    if not is_sparse(X):
+        return X[:, part]
+    start, stop, _ = part.indices(X.shape[1])
+    if (start, stop) == (0, X.shape[1]):
+        return X
+    ends = X.indptr[start : stop + 1]
+    numbers = slice(int(ends[0]), int(ends[-1]))
+    parts = X.data[numbers], X.indices[numbers], ends - ends[0]
+    return type(X)(parts, shape=(X.shape[0], stop - start))
 
 
 def multiply(W: NDArray[Any], X: Any) -> NDArray[Any]:

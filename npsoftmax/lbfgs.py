@@ -363,8 +363,8 @@ def _between(low: _Point, high: _Point) -> float:
     return min(max(t, low.t + 0.1 * width), high.t - 0.1 * width)
 
 
-# Numbers to convert to float64 at a time.
-MAX_AT_ONCE = 1024 * 1024
+# Numbers to convert to float64 at a time, so that they stay in a cache.
+MAX_AT_ONCE = 64 * 1024
 
 
 def _dot(a: Array, b: Array) -> float:

@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import StandardScaler
 
 from npsoftmax import SoftmaxRegression
-from npsoftmax.errors import CorruptFileError, ShapeError
+from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.features import Chain, RandomFourier, Standardise, Tfidf, digest, pack, unpack
 
 
@@ -60,6 +60,10 @@ def test_a_text_without_a_known_word_has_no_features():
     assert Tfidf.fit(counts)(explicit).toarray().tolist() == [[0, 0], [0, 0]]
     with pytest.raises(ShapeError, match="expected 2 features along axis 0"):
         Tfidf.fit(counts)(counts[:1])
+    model = SoftmaxRegression(2, 2, features=Tfidf.fit(counts))
+    assert model(counts).shape == (2, 2)
+    with pytest.raises(InputError, match="expected a sparse array of counts, got ndarray; pass"):
+        model(counts.toarray())
 
 
 @pytest.mark.parametrize("features", [Standardise(np.ones(3), np.full(3, 2.0)), Tfidf(np.ones(3))])

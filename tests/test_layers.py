@@ -18,7 +18,7 @@ REPOSITORY = ROOT.parent
 # A module imports from its own layer or from lower ones, without a circle. A folder stands for all
 # modules in it. docs/architecture.md has the same table in words.
 LAYERS = [
-    {"errors", "history", "_checks", "_names", "_threads", "_products", "files"},
+    {"errors", "history", "_checks", "_names", "_threads", "_products", "_sparse", "files"},
     {"functional", "features", "optimisers", "lbfgs", "storage", "data"},
     {"objective", "metrics", "calibration", "novelty", "doubt"},
     {"model", "checkpoint"},
@@ -37,6 +37,7 @@ LAZY = {
     "data.download": {"tqdm"},
     "data.datasets": {"platformdirs"},
     "_threads": {"threadpoolctl"},
+    "_sparse": {"scipy"},
 }
 # A command at the end of the module, not part of what it is imported for.
 COMMANDS = {("storage", "checkpoint")}

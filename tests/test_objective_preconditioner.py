@@ -401,7 +401,7 @@ def test_sample_counts_samples(k, rows, n, samples, candidates):
 def test_choice_of_the_preconditioner(n, d, k, mean_square, by_l2):
     found = {}
     for l2 in by_l2:
-        passes, is_shared, _ = choose(n, d, k, l2, mean_square)
+        passes, is_shared, *_ = choose(n, d, k, l2, mean_square)
         found[l2] = "none" if passes else "one block" if is_shared else "blocks"
     assert found == by_l2
 
@@ -413,7 +413,7 @@ def test_a_large_block_takes_as_many_samples(n, is_at_zeros):
 
 def test_passes_without_end_when_they_have_cost_as_much():
     one_block = 385 * (1000 / 2 + 385) / (2 * (20 + 12) * 1000)
-    passes, is_shared, _ = choose(1_000, 384, 20, 1e-3, 2)
+    passes, is_shared, *_ = choose(1_000, 384, 20, 1e-3, 2)
     assert is_shared and passes == pytest.approx(one_block + 25)
 
 

@@ -107,7 +107,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Everything is computed and returned in float64; rows of float32 stay float32 in memory. A row of
     weight 0 counts as absent. A class that only such rows have stays in ``classes_``, and
     :meth:`fit` gives it a probability of at most 2e-16 everywhere. If several ``coef_`` are
-    optimal, as for collinear features without a penalty, lbfgs returns the smallest.
+    optimal, as for collinear features without a penalty, lbfgs returns the smallest, unless the
+    rows are sparse and have more than 1,024 features.
 
     Examples
     --------
@@ -150,7 +151,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array_like
+        X : array_like or sparse array
             Shape ``(n, d)``.
         y : array_like
             Labels of two classes or more, shape ``(n,)``.
@@ -280,8 +281,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return one logit for each class, 0 for the first of two; InputError on overflow."""
         check_is_fitted(self, "coef_")
         _refuse_other_arrays(X=X)
-        rows: NDArray[Any] = validate_data(self, X, dtype=DTYPES, reset=False)
-        logits = np.zeros((len(rows), self.classes_.size))
+        rows = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
+        logits = np.zeros((rows.shape[0], self.classes_.size))
         affine(self._rows(), rows.T, out=logits[:, -len(self.coef_) :].T)
         if not np.isfinite(logits).all():
             raise InputError(
@@ -306,7 +307,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _validated(self, X: Any, y: Any, first: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         _refuse_other_arrays(X=X, y=y)
-        X, y = validate_data(self, X, y, dtype=DTYPES, order="C", reset=first)
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, order="C", reset=first)
         check_classification_targets(y)
         return X, y
 
@@ -362,6 +363,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.converged_ = optimum is not None and optimum.converged
         self.suboptimality_ = np.inf if optimum is None else optimum.suboptimality
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_npsoftmax_version": __version__}

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npsoftmax._checks import as_columns
-from npsoftmax.errors import ShapeError
+from npsoftmax._sparse import is_sparse
+from npsoftmax.errors import InputError, ShapeError
 from npsoftmax.features.maps import FeatureMap
 
 __all__ = ["Standardise", "Tfidf"]
@@ -137,7 +138,7 @@ class Tfidf(FeatureMap):
     @classmethod
     def fit(cls, X: Any) -> Tfidf:
         """Compute the weights for counts in a SciPy sparse array, shape ``(d, n)``."""
-        columns = X.tocsc()
+        columns = _as_counts(X)
         texts = np.bincount(columns.indices[columns.data != 0], minlength=columns.shape[0])
         return cls(1 + np.log((1 + columns.shape[1]) / (1 + texts)))
 
@@ -154,13 +155,22 @@ class Tfidf(FeatureMap):
 
         The parameters are those of :class:`FeatureMap`; only ``dtype`` has an effect.
         """
-        from scipy.sparse import csc_array
-
-        columns = csc_array(as_columns(X, self.num_inputs, sparse=True))
+        columns = _as_counts(X, self.num_inputs)
         data = columns.data * self.idf[columns.indices]
         text = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
         lengths = np.sqrt(np.bincount(text, np.square(data), columns.shape[1]))
         data /= np.where(lengths > 0, lengths, 1)[text]
         if on_block is not None:
             on_block(columns.shape[1])
-        return csc_array((data.astype(dtype), columns.indices, columns.indptr), columns.shape)
+        kind = type(columns)
+        return kind((data.astype(dtype), columns.indices, columns.indptr), columns.shape)
+
+
+def _as_counts(X: Any, num_inputs: int | None = None) -> Any:
+    """Return sparse counts as a ``csc_array``."""
+    if not is_sparse(X):
+        raise InputError(
+            f"X: expected a sparse array of counts, got {type(X).__name__}; pass "
+            "scipy.sparse.csc_array(X)"
+        )
+    return as_columns(X, num_inputs, sparse=True)

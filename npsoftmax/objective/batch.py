@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npsoftmax import _sparse
 from npsoftmax._checks import as_array, as_float, as_labels, floating_dtype
 from npsoftmax._products import memory_order
 from npsoftmax._sparse import as_compressed, is_sparse
@@ -166,7 +167,8 @@ def penalty_and_grad(theta: NDArray[Any], l2: float, grad: NDArray[Any]) -> floa
         return 0.0
     W = theta[:, :-1]
     grad[:, :-1] += theta.dtype.type(l2) * W
-    return l2 / 2 * float(np.vdot(W, W))
+    flat = W.ravel(order="K")  # a view, if theta is Fortran-ordered
+    return l2 / 2 * float(np.vdot(flat, flat))
 
 
 def accumulate(
@@ -191,7 +193,7 @@ def accumulate(
     divisor: Any = total
     for columns, block in batch.blocks:
         y = labels[columns]
-        block.read(X[:, columns], scale)
+        block.read(_sparse.columns(X, columns), scale)
         losses = block.losses(theta, y)
         if weights is None:
             loss_sum += float(np.add.reduce(losses, dtype=np.float64))
@@ -218,7 +220,7 @@ def sum_losses(
     found = 0.0
     for columns in block_columns(theta, X):
         block = workspace.block(theta, columns, is_sparse(X))
-        block.read(X[:, columns], scale)
+        block.read(_sparse.columns(X, columns), scale)
         losses = block.losses(theta, labels[columns]).astype(np.float64)
         found += float(losses.sum() if weights is None else np.vdot(losses, weights[columns]))
     return found
@@ -292,7 +294,7 @@ def sample_losses(
     workspace = Workspace()
     for columns in block_columns(theta, X):
         block = workspace.block(theta, columns, is_sparse(X))
-        block.read(X[:, columns], scale)
+        block.read(_sparse.columns(X, columns), scale)
         losses[columns] = block.losses(theta, labels[columns])
         predicted[columns] = block.predict()
     return losses, predicted
@@ -357,7 +359,7 @@ def accumulate_product(
     divisor: Any = total
     for columns in block_columns(theta, X):
         block = workspace.whole_block(theta, columns, is_sparse(X))
-        block.read(X[:, columns], scale)
+        block.read(_sparse.columns(X, columns), scale)
         if weights is not None:
             divisor = total / weights[columns]
         block.hessian_product(theta, V, divisor, product)

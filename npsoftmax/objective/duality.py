@@ -132,7 +132,7 @@ def _dual_part(
     # A class whose samples all have weight 0 has no row; any other will do for them.
     labels = np.minimum(np.searchsorted(present, samples.y), present.size - 1)
     entropy, min_factor = 0.0, np.inf
-    G: Floats | float = 0.0
+    G: Floats | None = None
     for columns, X, P in _probabilities(samples, workspace, theta, scale):
         factors = 1.0 + delta[:, None] - delta @ P
         min_factor = min(min_factor, float(factors.min()))
@@ -141,8 +141,11 @@ def _dual_part(
         entropy -= float((Q * logarithms).sum(axis=0) @ shares[columns])
         Q[labels[columns], np.arange(Q.shape[1])] -= 1.0
         Q *= shares[columns] * scale
-        G = G + multiply_back(Q, X)
-    return DualPart(entropy, G, min_factor)  # type: ignore[arg-type]
+        part = multiply_back(Q, X)
+        G = part if G is None else np.add(G, part, out=G)
+    if G is None:  # there are no samples here
+        G = np.zeros((theta.shape[0], theta.shape[1] - 1))
+    return DualPart(entropy, G, min_factor)
 
 
 def _add_parts(left: DualPart, right: DualPart) -> DualPart:
@@ -157,5 +160,5 @@ def _probabilities(
     step = samples_per_block(theta, is_sparse(samples.X))
     for start in range(0, samples.y.size, step):
         columns = slice(start, start + step)
-        X = workspace.floats(samples.X[:, columns], theta.dtype)
+        X = workspace.floats(samples.columns(columns).X, theta.dtype)
         yield columns, X, softmax(affine(theta, X, scale))

@@ -20,7 +20,7 @@ of a batch is ``accumulate`` in :mod:`npsoftmax.objective.batch`; the loop over 
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,7 @@ class _SparseStack(_Stack):
     """Sparse samples, as one piece."""
 
     def read(self, X: Any, scale: float) -> None:
+        """Refer to samples, or convert their numbers."""
         self.X, self.scale = X.astype(self.dtype, copy=False), scale
 
     def _map(self, theta: Floats, product: Floats, out: Floats) -> None:
@@ -354,14 +355,16 @@ class Batch:
     """The blocks of a batch, with their columns, and the arrays of its results."""
 
     def __init__(self, theta: Floats, samples: int, blocks: list[tuple[slice, AnyBlock]]) -> None:
-        self.blocks, self._theta = blocks, theta
+        self.blocks = blocks
+        order = "C" if theta.flags.c_contiguous else "F"
+        self._empty_like_theta = partial(np.empty, theta.shape, theta.dtype, order)
         self.part = np.empty_like(theta[: blocks[0][1].classes]) if len(blocks) > 1 else None
         self.hits = np.empty(samples, np.bool_)
 
     @cached_property
     def grad(self) -> Floats:
         """Where the gradient is written, unless the caller has an array for it."""
-        return np.empty_like(self._theta)
+        return self._empty_like_theta()
 
 
 def _widen(X: NDArray[np.float16], out: NDArray[np.float32]) -> None:

@@ -172,7 +172,7 @@ def _sum_squares(samples: Samples, workspace: Workspace, total: float) -> float:
     step, found = samples_per_block(like, is_sparse(samples.X)), 0.0
     for start in range(0, shares.size, step):
         columns = slice(start, start + step)
-        X_block = workspace.floats(samples.X[:, columns], dtype)
+        X_block = workspace.floats(samples.columns(columns).X, dtype)
         if is_sparse(X_block):
             squares = square(X_block).sum(axis=0)
         else:
@@ -257,7 +257,7 @@ def _curvatures_and_diagonals(
     step = samples_per_block(theta, is_sparse(samples.X))
     for start in range(0, shares.size, step):
         columns = slice(start, start + step)
-        X_block = workspace.floats(samples.X[:, columns], dtype)
+        X_block = workspace.floats(samples.columns(columns).X, dtype)
         P = softmax(affine(theta, X_block, scale))
         u = (P - P * P + MIN_CURVATURE) * (shares[columns] * (k / max(1, k - 1)))
         u = u.astype(dtype, copy=False)

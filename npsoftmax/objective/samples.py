@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax import _sparse
 from npsoftmax._checks import Range, as_count
-from npsoftmax._sparse import is_sparse
 from npsoftmax._threads import blas_threads, default_threads
 from npsoftmax.objective.hot_loop import Workspace
 
@@ -62,7 +62,8 @@ class Samples(NamedTuple):
     def columns(self, columns: slice) -> Samples:
         """Slice by local column index."""
         weights = None if self.weights is None else self.weights[columns]
-        return Samples(self.start + columns.start, self.X[:, columns], self.y[columns], weights)
+        X = _sparse.columns(self.X, columns)
+        return Samples(self.start + columns.start, X, self.y[columns], weights)
 
     def take(self, indices: NDArray[np.intp], start: int) -> Samples:
         """Copy the samples at ascending global indices, and number the copies from ``start``."""
@@ -98,7 +99,7 @@ class Summary:
         with np.errstate(over="ignore"):
             total = y.size if weights is None else float(weights.sum())
         class_totals = np.bincount(y, weights).astype(np.float64)
-        return cls(y.size, X.shape[0], Range.of(X), total, class_totals, is_sparse(X))
+        return cls(y.size, X.shape[0], Range.of(X), total, class_totals, _sparse.is_sparse(X))
 
     def merge(self, other: Summary) -> Summary:
         """Summarise these samples and others of the same kind."""
