@@ -155,7 +155,7 @@ def load(args: argparse.Namespace) -> "Dataset":
         test_part=args.test_part, seed=args.seed,
         source=_source(args.data, args.label), test_source=_source(args.test, args.test_label),
     )  # fmt: skip
-    tested = data.origin or (f"tested on {quoted(args.test)}" if args.test else "tested on its own")
+    tested = data.origin or (f"tested on {quoted(args.test)}" if args.test else "tested on its X_test")
     data = replace(data, origin=f"{quoted(args.data)}; {tested}")
     if args.text is None:
         return data
