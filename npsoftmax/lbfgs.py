@@ -36,8 +36,8 @@ ValueAndGrad = Callable[[Array], tuple[Any, ...]]
 Preconditioner = Callable[[Array], Array]
 Reason = Literal["converged", "iterations", "rounding", "separated", "stopped"]
 
-# Pairs, and the numbers in them: 64 MB in float32, unless two pairs have more.
-MEMORY, MIN_MEMORY, MAX_NUMBERS = 10, 2, 16 * 1024 * 1024
+# Pairs, and the numbers in them: 48 MB in float32, unless two pairs have more.
+MEMORY, MIN_MEMORY, MAX_NUMBERS = 10, 2, 12 * 1024 * 1024
 # After this number of iterations without a lower value or gradient, only rounding errors are left.
 PATIENCE = 20
 

@@ -13,6 +13,7 @@ from dask import delayed
 from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from npsoftmax import FullBatchTrainer, SoftmaxRegression, fit, load, metrics
 from npsoftmax.data import idx
@@ -298,6 +299,7 @@ def with_block(number, block, dtype=np.float64):
         (np.zeros((5, 2)), r"expected 4 rows of 2 float64.*got shape \(5, 2\)"),
         (np.full((4, 2), np.nan), "expected finite numbers, got nan in feature 0 of sample 0"),
         (np.ma.masked_less(np.zeros((4, 2)), 1), "expected plain numbers, got a masked array"),
+        (sparse.csr_array((4, 2)), "expected dense rows, got a sparse array"),
     ],
 )
 def test_a_chunk_that_is_not_as_described_is_refused_with_its_number(client, block, message):

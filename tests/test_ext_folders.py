@@ -135,3 +135,19 @@ def test_progress_counts_every_photograph(pets):
     counts = []
     folders.load_folder(pets, on_photo=counts.append)
     assert counts == [1] * 20
+
+
+def test_three_photographs_are_too_few_to_hold_some_out(tmp_path):
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        write(tmp_path / "few" / name, 100)
+    (tmp_path / "few" / "dog" / "notes.txt").write_text("no photograph")
+    with pytest.raises(InputError, match="got 3 in 2 classes, none of them left to test on; take"):
+        folders.load_folder(tmp_path / "few")
+    data = folders.load_folder(tmp_path / "few", side=8, test_part=0.3)
+    assert data.y_train.size == 2 and data.y_test.tolist() == [0]
+
+
+def test_photographs_to_test_on_are_named(pets, tmp_path):
+    write(tmp_path / "others" / "dog" / "a.png", 250)
+    data = folders.load_folder(pets, side=8, test=tmp_path / "others")
+    assert data.y_train.size == 20 and data.y_test.tolist() == [1] and data.X_test[0, 0] == 250

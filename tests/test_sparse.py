@@ -208,6 +208,16 @@ def test_predictions_of_a_model():
     assert model.calibrate(X, y) == pytest.approx(model.temperature)
 
 
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"stratified": np.arange(N) % K}])
+def test_a_split_is_that_of_the_dense_samples(options):
+    dense, y, _ = draw()
+    pieces = nps.splitobs((sp.csr_array(dense), y), at=0.7, rng=1, **options)
+    for (X, labels), (expected, same) in zip(
+        pieces, nps.splitobs((dense, y), at=0.7, rng=1, **options), strict=True
+    ):
+        assert (X.toarray() == expected).all() and (labels == same).all()
+
+
 def test_a_sample_without_features_has_the_biases_as_logits():
     model = nps.SoftmaxRegression(D, K, dtype=np.float64)
     model.b[:] = [[1], [2], [3]]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import as_array, as_count
+from npsoftmax._sparse import as_compressed, is_sparse
 from npsoftmax.errors import InputError, ShapeError
 
 __all__ = ["splitobs"]
@@ -34,7 +35,7 @@ def splitobs(
     Parameters
     ----------
     data : array_like or tuple of array_like
-        For instance ``X (d, n)``, or ``(X, y)``.
+        For instance ``X (d, n)``, or ``(X, y)``. Sparse arrays of SciPy stay sparse.
     at : float, int, or tuple of either
         The sizes of all pieces except the last: fractions of ``n``, or counts. ``1.0`` is all
         observations, ``1`` is one.
@@ -66,7 +67,11 @@ def splitobs(
     >>> splitobs(y, at=(1, 2))
     (array([0]), array([1, 0]), array([1, 0]))
     """
-    arrays = [as_array(array, "data") for array in (data if isinstance(data, tuple) else (data,))]
+    given = data if isinstance(data, tuple) else (data,)
+    arrays = [
+        as_compressed(array, "data") if is_sparse(array) else as_array(array, "data")
+        for array in given
+    ]
     n = _num_observations(arrays)
     sizes = _as_sizes(at, n)
     order = np.arange(n)
@@ -159,7 +164,9 @@ def _runs(n: int, sizes: Sizes) -> list[slice]:
     return [slice(*ends) for ends in pairwise(accumulate([*lengths, n], initial=0))]
 
 
-def _take(array: NDArray[Any], places: slice | NDArray[np.int64]) -> NDArray[Any]:
+def _take(array: Any, places: slice | NDArray[np.int64]) -> Any:
+    if is_sparse(array):
+        return array.T[places].T
     if isinstance(places, slice):
         return array[..., places]
     # Rows of the transposed view are contiguous if the array is Fortran-ordered, and their copies

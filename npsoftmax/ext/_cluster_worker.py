@@ -151,6 +151,11 @@ def check_chunk(
     with errors_name_chunk(name):
         if np.ma.isMaskedArray(rows):
             raise InputError("expected plain numbers, got a masked array; fill it, or drop rows")
+        if hasattr(rows, "tocsc"):
+            raise InputError(
+                "expected dense rows, got a sparse array; fit it on one machine with "
+                "npsoftmax.objective.FullBatch, or pass X.map_blocks(lambda rows: rows.toarray())"
+            )
         X = np.asarray(rows)
         if X.shape != layout[:2] or X.dtype != layout.dtype:
             raise ShapeError(

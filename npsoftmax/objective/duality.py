@@ -72,7 +72,8 @@ def dual_value(theta: Floats, store: SampleStore, l2: float, scale: float) -> fl
     entropy, G, min_factor = store.map_reduce(part, _add_parts)
     if min_factor < 0:
         return -np.inf
-    value = entropy - float(np.vdot(G, G)) / (2 * l2)
+    flat = G.ravel(order="K")  # a view
+    value = entropy - float(np.vdot(flat, flat)) / (2 * l2)
     return value if math.isfinite(value) else -np.inf
 
 

@@ -344,7 +344,8 @@ class FullBatch:
         part = partial(_loss, theta=theta, scale=self.scale)
         losses: float = self._store.map_reduce(part, operator.add)
         loss = losses / self.summary.total
-        loss += self.l2 / 2 * float(np.vdot(theta[:, :-1], theta[:, :-1]))
+        W = theta[:, :-1].ravel(order="K")
+        loss += self.l2 / 2 * float(np.vdot(W, W))
         # The dual value solves a system of one equation for each class.
         if self.l2 == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
             return loss
