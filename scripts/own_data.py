@@ -97,9 +97,7 @@ def complete(args: argparse.Namespace) -> None:
         )
     for path in filter(None, (args.data, args.test)):
         if not os.path.exists(path):
-            raise InputError(
-                f"cannot read {quoted(path)}: No such file or directory; check the name"
-            )
+            raise InputError(f"cannot read {quoted(path)}: no such file; check the name")
     if args.test is not None and args.test_part is not None:
         raise InputError(
             "--test-part: expected it without --test, got both; leave out the one you do not mean"
@@ -155,7 +153,8 @@ def load(args: argparse.Namespace) -> "Dataset":
         test_part=args.test_part, seed=args.seed,
         source=_source(args.data, args.label), test_source=_source(args.test, args.test_label),
     )  # fmt: skip
-    tested = data.origin or (f"tested on {quoted(args.test)}" if args.test else "tested on its X_test")
+    named = quoted(args.test) if args.test else "its X_test"
+    tested = data.origin or f"tested on {named}"
     data = replace(data, origin=f"{quoted(args.data)}; {tested}")
     if args.text is None:
         return data
@@ -207,9 +206,9 @@ def require_label(path: str, label: str | None) -> None:
 def _read_arrays(path: str, label: str | None) -> "tuple[Labelled, Labelled | None]":
     from npsoftmax.ext import arrays
 
-    return (
-        arrays.read_npz(path) if kind_of(path) == "npz" else (arrays.read_pair(path, label), None)
-    )
+    if kind_of(path) == "npz":
+        return arrays.read_npz(path)
+    return arrays.read_pair(path, label), None
 
 
 def read_like(
@@ -251,6 +250,8 @@ def load_like(
     from npsoftmax.data.labelled import number_labels
 
     seen = str(settings.get("data"))
+    if not os.path.exists(args.data):
+        raise InputError(f"cannot read {quoted(args.data)}: no such file; check the name")
     if os.path.isfile(seen) and os.path.samefile(seen, args.data) and kind_of(seen) != "npz":
         command_line.warn(
             "evaluate.py",

@@ -70,3 +70,8 @@ def test_what_scikit_learn_writes_is_read(tmp_path, rng):
 def test_a_damaged_file_is_refused(write, text):
     with pytest.raises(CorruptFileError, match=r"expected lines such as 1 3:0\.5 7:2, got"):
         read_svmlight(write(text))
+
+
+def test_a_model_of_other_features_cannot_take_indices(write):
+    with pytest.raises(InputError, match=r"whose features are called 1, 2, .* a feature 'tea'"):
+        read_svmlight(write("1 1:1\n"), feature_names=("tea", "x"))

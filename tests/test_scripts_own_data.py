@@ -223,6 +223,8 @@ def test_what_is_evaluated_must_be_known_to_the_model(run, table, tmp_path):
     frame.drop("b").write_csv(tmp_path / "less.csv")
     line = one_line(run("predict", "run", "less.csv"), 2)
     assert "expected columns that are called b, got a, kind, c" in line
+    line = one_line(run("evaluate", "run", "--data", "none.csv"), 2)
+    assert "cannot read none.csv: no such file; check the name" in line
     (tmp_path / "run" / "summary.json").unlink()
     line = one_line(run("evaluate", "run", "--data", "pets.csv"), 2)
     assert "--label: expected the column that has the labels, got none" in line
@@ -235,7 +237,7 @@ def test_what_is_evaluated_must_be_known_to_the_model(run, table, tmp_path):
          "one of a, kind, b, c"),
         (["--data", "pets.csv", "--label", "sort"], "columns that are called sort, got a, kind"),
         (["--data", "pets.csv", "--label", "a"], "got text in kind; make columns of 0 and 1"),
-        (["--data", "none.csv", "--label", "a"], "cannot read none.csv: No such file or directory"),
+        (["--data", "none.csv", "--label", "a"], "cannot read none.csv: no such file; check"),
         (["--data", "pets.csv", "--label", "kind", "--test-label", "y"],
          "--test-label: expected it with other data than pets.csv, got it with a table"),
         (["--data", "pets.csv", "--label", "kind", "--test", "pets.csv", "--test-part", "0.1"],

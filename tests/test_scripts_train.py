@@ -388,7 +388,7 @@ def test_whole_run_on_photographs(train, pets, tmp_path):
         ([*SMALL, "--test-part", "0.2"], "--test-part: expected it with --data"),
         ([*SMALL, "--data", "x"], "--data: expected it without --dataset"),
         ([*SMALL, "--mirror"], "--mirror: expected it with --features patches, got pixels"),
-        (["--data", "none"], "cannot read none: No such file or directory"),
+        (["--data", "none"], "cannot read none: no such file; check"),
         ([*PATCHES, "--workers", "2"], "--workers and --scheduler: expected the pixels of a data"),
         ([*SMALL, "--l2", "nan"], "l2: expected a number of at least 0"),
         ([*CONVEX, "--tol", "nan"], "tol: expected a number of at least 0"),

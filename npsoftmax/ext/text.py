@@ -103,6 +103,12 @@ def read_svmlight(
     if feature_names is None:
         first = int(not any((X.indices == 0).any() for X in rows))
         feature_names = tuple(map(str, range(first, rows[0].shape[1])))
+    if not (feature_names[0] in ("0", "1") and feature_names[-1].isdecimal()):
+        raise InputError(
+            f"{', '.join(map(quoted, paths))}: expected a model of such files, whose features are "
+            f"called 1, 2, and so on, got one with a feature {feature_names[0]!r:.80}; name data "
+            "like those of its training"
+        )
     first, end = int(feature_names[0]), int(feature_names[-1]) + 1
     for X in rows:
         X.resize(X.shape[0], end)
