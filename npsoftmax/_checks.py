@@ -10,6 +10,7 @@ import math
 import operator
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -383,6 +384,59 @@ def as_weights(sample_weight: ArrayLike, num_samples: int) -> NDArray[np.float64
     if wrong.any():
         raise unusable_weights(f"{weights[wrong][0]} for sample {wrong.argmax()}")
     return weights
+
+
+def weights_of_classes(
+    class_weight: Mapping[Any, float] | str,
+    y: NDArray[Any],
+    classes: Sequence[str],
+    sample_weight: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Return the weights of samples with valid labels, times a factor for each class.
+
+    "balanced" gives all classes that occur the same total, and leaves the sum as it is.
+    """
+    weights = np.ones(y.size) if sample_weight is None else as_weights(sample_weight, y.size)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        totals = np.bincount(y, weights, minlength=len(classes))
+        totals[totals == 0] = np.inf
+        factors = weights.sum() / np.isfinite(totals).sum() / totals
+    elif isinstance(class_weight, Mapping):
+        factors = _class_factors(class_weight, classes)
+    else:
+        raise InputError(
+            f"class_weight: expected 'balanced', or numbers by class, got {class_weight!r:.80}; "
+            f"pass for instance {{{classes[0]!r}: 2}}"
+        )
+    weights *= factors[y]
+    if not weights.any():
+        raise InputError(
+            "class_weight: expected a positive weight for some sample, got 0 for all; leave it out"
+        )
+    return weights
+
+
+def _class_factors(
+    class_weight: Mapping[Any, float], classes: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return the factor of each class: 1 unless its name or its number is a key."""
+    factors = np.ones(len(classes))
+    numbers: dict[Any, int] = {name: number for number, name in enumerate(classes)}
+    numbers |= {number: number for number in range(len(classes))}
+    unknown = [key for key in class_weight if isinstance(key, bool) or key not in numbers]
+    if unknown:
+        raise InputError(
+            f"class_weight: expected names among {', '.join(classes):.200}, or numbers "
+            f"0..{len(classes) - 1}, got {unknown[0]!r:.80}; correct it"
+        )
+    if len({numbers[key] for key in class_weight}) < len(class_weight):
+        raise InputError(
+            "class_weight: expected each class once, got one by its name and by its number; leave "
+            "one out"
+        )
+    for key, value in class_weight.items():
+        factors[numbers[key]] = as_size(value, f"class_weight[{key!r}]")
+    return factors
 
 
 def unusable_weights(got: str) -> InputError:

@@ -24,6 +24,7 @@ from npsoftmax._checks import (
     check_model,
     check_pixels,
     check_trainable,
+    weights_of_classes,
 )
 from npsoftmax._sparse import is_sparse
 from npsoftmax._threads import blas_threads
@@ -40,6 +41,7 @@ from npsoftmax.errors import ClusterError, InputError, LabelError, ShapeError
 from npsoftmax.history import IterationRecord
 from npsoftmax.lbfgs import Reason
 from npsoftmax.objective import Evaluation, FullBatch, sample_losses
+from npsoftmax.objective.penalty import digest
 from npsoftmax.objective.samples import draw_evenly
 from npsoftmax.objective.separation import Separation
 from npsoftmax.solver import Solver
@@ -64,6 +66,8 @@ def fit(
     *,
     l2: float = 0.0,
     sample_weight: ArrayLike | None = None,
+    class_weight: Mapping[Any, float] | str | None = None,
+    penalty_factor: ArrayLike | None = None,
     tol: float = 1e-5,
     max_iterations: int = 1000,
     threads: int | None = None,
@@ -71,7 +75,7 @@ def fit(
     r"""Train a model on all samples, to the optimum of its convex objective.
 
     .. math:: J(\theta) = \frac{1}{\bar w} \sum_j w_j \, \ell(s W x_j + b, y_j)
-        + \frac{\lambda}{2} \|W\|_F^2
+        + \frac{\lambda}{2} \sum_i f_i \|W_i\|^2
 
     It needs no learning rate, no seed and no number of epochs. Within the tolerance the result does
     not depend on where ``model.theta`` starts.
@@ -80,8 +84,11 @@ def fit(
     ----------
     model : SoftmaxRegression
         Its ``theta`` is changed in place; everything is computed in its dtype.
-    X, y, l2, sample_weight, threads
+    X, y, l2, sample_weight, penalty_factor, threads
         The data and the penalty, as for :class:`npsoftmax.objective.FullBatch`.
+    class_weight : mapping or "balanced", optional
+        Factors for the weights of the samples of each class, by its name or its number; 1 for
+        classes that are not in the mapping. "balanced" gives all classes the same total weight.
     tol : float
         Stop when the largest entry of the gradient, in magnitude, is at most this, and the
         objective close to its smallest value. Small problems, which Newton's method solves, end
@@ -115,7 +122,17 @@ def fit(
     elif not is_sparse(X):
         X = as_array(X, "X")
     scale = model.input_scale(X.dtype)  # type: ignore[union-attr]
-    problem = FullBatch(X, labels, l2, sample_weight, scale=scale, threads=threads)
+    if class_weight is not None:
+        sample_weight = weights_of_classes(class_weight, labels, model.classes, sample_weight)
+    problem = FullBatch(
+        X,
+        labels,
+        l2,
+        sample_weight,
+        scale=scale,
+        threads=threads,
+        penalty_factor=penalty_factor,
+    )
     return FullBatchTrainer(model, problem, tol=tol).fit(max_iterations)
 
 
@@ -315,7 +332,7 @@ class FullBatchTrainer:
         iteration, value, max_gradient, _, evaluations = state.history[-1]
         problem, solver, names = self.problem, self._solver, self.model.classes
         reason = self.reason or solver.assess(state) or "stopped"
-        complete = state.aux[1] == 1
+        complete = solver.is_complete(state)
         if (complete or reason != "converged") and solver.is_separated(state):
             reason = "separated"
         separation = solver.separation if reason == "separated" else None
@@ -325,6 +342,7 @@ class FullBatchTrainer:
             small=solver.uses_newton,
             max_iterations=self._max_iterations,
             dtype=self.model.theta.dtype,
+            penalised=bool(np.any(problem.penalty)),
             missing=[names[label] for label in problem.summary.missing_classes(len(names))],
         )
         bound = problem.suboptimality(state.x)
@@ -382,7 +400,12 @@ class FullBatchTrainer:
         summary = self.problem.summary
         shape = summary.num_inputs, summary.num_samples
         settings = model_settings(self.model, summary.dtype, shape)
-        return as_settings({**settings, "l2": self.problem.l2, **self.identity})
+        penalty = self.problem.penalty
+        if isinstance(penalty, np.ndarray):
+            settings |= {"l2": self.problem.l2, "penalties": digest(penalty)}
+        else:
+            settings["l2"] = penalty
+        return as_settings({**settings, **self.identity})
 
     def _environment(self) -> dict[str, Any]:
         return {**environment(self.problem.threads), "samples": self.problem.place}
@@ -461,8 +484,8 @@ class Optimum:
         The largest entry of the objective's gradient in magnitude, and the tolerance for it.
     suboptimality : float
         Upper bound on the distance of the objective from its smallest value
-        (:meth:`npsoftmax.objective.FullBatch.suboptimality`). Without a penalty it is the objective
-        itself, and says nothing.
+        (:meth:`npsoftmax.objective.FullBatch.suboptimality`). If a feature has no penalty it is the
+        objective itself, and says nothing.
     advice : str
         A hint if something needs attention, else empty.
     features : tuple of int
@@ -531,13 +554,17 @@ def _advice(
     small: bool,
     max_iterations: int,
     dtype: np.dtype[Any],
+    penalised: bool,
     missing: Sequence[str],
 ) -> str:
     """Return what a user should know, or the one change that helps; empty if all is well."""
     if reason == "separated":
+        cause, way = "l2 is 0", "set l2 > 0"
+        if penalised:
+            cause, way = "some features have no penalty", "give them a penalty_factor > 0"
         return (
-            f"{separation} and l2 is 0, so the optimum is at infinity and the weights depend on "
-            "where this stopped: set l2 > 0"
+            f"{separation} and {cause}, so the optimum is at infinity and the weights depend on "
+            f"where this stopped: {way}"
         )
     if reason == "iterations":
         return f"raise max_iterations, now {max_iterations}"

@@ -53,7 +53,7 @@ class Solver:
         # A Hessian of k (d+1) rows costs about k (d+1) / 4 gradients.
         self._patience = max(MAX_LBFGS_ITERATIONS, k * (problem.summary.num_inputs + 1) // 4)
         # With a penalty a smaller gradient may prove what Newton's method would, at less cost.
-        self._enough = tol / 100 if problem.l2 > 0 else tol
+        self._enough = tol / 100 if problem.least_penalty > 0 else tol
         self._newton: Newton | None = None
         self._inner: Solver | None = None  # in the span of the samples
         self._inner_end: Reason | None = None
@@ -117,7 +117,7 @@ class Solver:
     def _solve_in_span(self, theta: NDArray[Any]) -> tuple[NDArray[Any], Reason | None]:
         """Return a solution from these parameters, and why it ends; None if it is a long way."""
         span, problem = self._in_span
-        curvatures = span.squares() / (self.k * problem.summary.num_samples) + problem.l2
+        curvatures = span.squares() / (self.k * problem.summary.num_samples) + problem.least_penalty
         # Where they are alike, L-BFGS needs no preconditioner, and Newton's method costs more.
         alike = curvatures.max(initial=0.0) <= MAX_RATIO * curvatures.min(initial=np.inf)
         preconditioned = not alike or self.k * curvatures.size <= MIN_ROWS
@@ -192,9 +192,15 @@ class Solver:
 
     def is_separated(self, state: lbfgs.State) -> bool:
         """Whether it is known that no optimum exists."""
-        if self.problem.l2 > 0 or self.k == 1:
+        if self.problem.least_penalty > 0 or self.k == 1:
             return False
-        return state.aux[1] == 1 or self._separating_features is not None
+        return self.is_complete(state) or self._separating_features is not None
+
+    def is_complete(self, state: lbfgs.State) -> bool:
+        """Whether weights without a penalty classify all samples correctly."""
+        if self.problem.least_penalty > 0 or state.aux[1] != 1:
+            return False
+        return not np.any(self.problem.penalty) or self.problem.separates(state.x)
 
     @property
     def separation(self) -> Separation | None:
@@ -222,8 +228,7 @@ class Solver:
 
     def _has_small_bound(self, state: lbfgs.State) -> bool:
         """Whether gradient and penalty prove that the objective is close to its smallest value."""
-        weights = state.grad[:, :-1].astype(np.float64)
-        return float(np.vdot(weights, weights)) <= 2 * self.problem.l2 * self._gap(state)
+        return self.problem.has_small_gap(state.grad, self._gap(state))
 
     def _is_near(self, state: lbfgs.State) -> bool:
         """Whether the objective is close to its smallest value by the estimated decrement."""

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,17 @@ def choose_l2(args: argparse.Namespace, X: "NDArray[Any]", scale: float) -> floa
     if args.features == "pixels":
         prior = OWN_PRIOR * own_data.mean_square_length(X, scale)
     return float(f"{prior / X.shape[1]:.2g}")
+
+
+def weights(
+    args: argparse.Namespace, y: "NDArray[Any]", classes: Sequence[str]
+) -> "NDArray[Any] | None":
+    """Return the weights of images with these labels; None if all are 1."""
+    if args.class_weight is None:
+        return None
+    from npsoftmax._checks import weights_of_classes
+
+    return weights_of_classes(args.class_weight, y, classes)
 
 
 def extract(

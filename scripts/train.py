@@ -42,7 +42,8 @@ OPTIMISERS = {name.lower(): name for name in ("Descent", "Momentum", "Nesterov",
 # Of the flags that belong to one solver.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "sgd": {"epochs": 10, "batch_size": 256, "lr": None, "optimiser": "descent"},
-    "lbfgs": {"max_iterations": 1000, "tol": 1e-5, "scheduler": None, "workers": None},
+    "lbfgs": {"max_iterations": 1000, "tol": 1e-5, "class_weight": None}
+    | {"scheduler": None, "workers": None},
 }
 Say = Callable[[str], None]
 
@@ -101,6 +102,8 @@ def add_solver_flags(flags: argparse.ArgumentParser) -> None:
         help="stop when the largest entry of the gradient is at most G; default 1e-5")  # fmt: skip
     lbfgs.add_argument("--max-iterations", type=command_line.natural, metavar="N",
         help="total iterations, including those before --resume; default 1000")  # fmt: skip
+    lbfgs.add_argument("--class-weight", choices=("balanced",),
+        help="give all classes the same total weight, however many images they have")  # fmt: skip
     lbfgs.add_argument("--workers", type=command_line.threads, metavar="N",
         help="distribute the images over N Dask processes on this machine")  # fmt: skip
     lbfgs.add_argument("--scheduler", metavar="ADDRESS",
@@ -319,6 +322,8 @@ class ExactOptimum(Task):
         import npsoftmax
 
         super().__init__(args, data)
+        if args.class_weight is not None:  # other checkpoints stay as they were
+            self.identity["class_weight"] = args.class_weight
         problem = self.problem(client)
         self.trainer = npsoftmax.FullBatchTrainer(
             self.model,
@@ -332,7 +337,7 @@ class ExactOptimum(Task):
         self.title = f"L-BFGS, l2={self.l2:g}"
         self.introduction = (
             f"L-BFGS on all samples until max|gradient| <= {args.tol:g}, l2={self.l2:g}, "
-            f"threads={problem.threads}"
+            f"{'balanced classes, ' if args.class_weight else ''}threads={problem.threads}"
         )
         self.start = ""  # the optimum does not depend on the initial weights
         self.outcome["cluster"] = client and local_cluster.describe(client)
@@ -340,17 +345,18 @@ class ExactOptimum(Task):
     def problem(self, client: "Client | None") -> "FullBatch":
         """Return the objective on the training images, here or on the workers of a cluster."""
         args, scale = self.args, self.model.input_scale(self.X.dtype)
+        weights = image_features.weights(args, self.y, self.model.classes)
         if client is None:
             from npsoftmax.objective import FullBatch
 
             threads = image_features.threads(args)
-            return FullBatch(self.X, self.y, self.l2, scale=scale, threads=threads)
+            return FullBatch(self.X, self.y, self.l2, weights, scale=scale, threads=threads)
         from npsoftmax.ext import cluster
 
         rows, labels = cluster.training_rows(
             self.data, client, limit=args.limit, data_dir=args.data_dir, offline=args.offline
         )
-        return cluster.FullBatch(rows, labels, self.l2, client, scale=scale)
+        return cluster.FullBatch(rows, labels, self.l2, client, weights, scale=scale)
 
     @property
     def done(self) -> int:
@@ -556,7 +562,8 @@ def train_on_all(solver: Solver, say: Say) -> None:
     X, y = np.concatenate([solver.X, X_test], axis=1), np.concatenate([solver.y, y_test])
     scale, threads = model.input_scale(X.dtype), image_features.threads(args)
     l2 = image_features.choose_l2(args, X, scale)
-    problem = FullBatch(X, y, l2, scale=scale, threads=threads)
+    weights = image_features.weights(args, y, model.classes)
+    problem = FullBatch(X, y, l2, weights, scale=scale, threads=threads)
     optimum = FullBatchTrainer(model, problem, tol=args.tol).fit(args.max_iterations)
     say(f"all       trained on the {y_test.size} held-out photographs too: {optimum}")
 

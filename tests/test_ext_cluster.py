@@ -86,8 +86,9 @@ def test_it_equals_the_objective_of_one_machine_for_any_chunks(
     rows = rng.integers(0, 50, size=(n, d)).astype(dtype)
     y, theta = rng.integers(k, size=n), rng.standard_normal((k, d + 1))
     weights = rng.uniform(0.1, 3, n) if weighted else None
-    there = cluster.FullBatch(cut(rows, sizes), y, 0.1, client, weights, scale=0.1)
-    here = FullBatch(rows.T, y, 0.1, weights, scale=0.1)
+    more = {"scale": 0.1, "penalty_factor": rng.uniform(0.1, 3, d) if weighted else None}
+    there = cluster.FullBatch(cut(rows, sizes), y, 0.1, client, weights, **more)
+    here = FullBatch(rows.T, y, 0.1, weights, **more)
     check_same(there, here, theta, atol=1e-12)
     assert there.summary.dtype == dtype and there.summary.num_samples == n
     np.testing.assert_allclose(there.summary.class_totals, here.summary.class_totals, rtol=1e-14)

@@ -817,6 +817,34 @@ def test_features_that_separate_are_named():
     )
 
 
+@pytest.mark.parametrize("alpha", [1e-1, 1e-3])
+@pytest.mark.parametrize("k", [2, 3])
+def test_without_an_intercept_the_optimum_is_scikit_learns(k, alpha):
+    X, y = noisy()
+    X, y = X[y < k] + 3, y[y < k]  # far from the origin
+    ours = SoftmaxClassifier(alpha, fit_intercept=False).fit(X, y)
+    theirs = LogisticRegression(
+        C=1 / (alpha * y.size), fit_intercept=False, tol=1e-12, max_iter=5000
+    ).fit(X, y)
+    assert ours.converged_ and ours.suboptimality_ < 1e-12
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(ours.intercept_, np.zeros(k if k > 2 else 1))
+    np.testing.assert_allclose(ours.to_model()(X.T).T, theirs.predict_proba(X), atol=1e-6)
+
+
+def test_every_way_to_train_leaves_an_intercept_out():
+    X, y = noisy()
+    by_steps = SoftmaxClassifier(0.1, "sgd", fit_intercept=False, epochs=3, random_state=0)
+    again = SoftmaxClassifier(0.1, warm_start=True).fit(X, y)
+    again.set_params(fit_intercept=False).fit(X, y)
+    part = SoftmaxClassifier(0.1, fit_intercept=False, random_state=0)
+    for classifier in (by_steps.fit(X, y), again, part.partial_fit(X, y, classes=np.unique(y))):
+        assert classifier.coef_.any() and not classifier.intercept_.any()
+    assert by_steps.suboptimality_ == np.inf
+    with pytest.raises(InputError, match="fit_intercept: expected True or False, got 'no'"):
+        SoftmaxClassifier(fit_intercept="no").fit(X, y)
+
+
 @pytest.mark.parametrize("package", ["pandas", "polars"])
 def test_the_columns_of_a_table_keep_their_names(package, tmp_path):
     frames = pytest.importorskip(package)

@@ -241,6 +241,30 @@ class TestWeights:
         assert figure.axes[-1].bbox.x0 > max(ax.bbox.x1 for ax in images)
 
 
+class TestTopFeatures:
+    def test_are_bars_from_the_strongest_on_one_scale(self):
+        model = SoftmaxRegression(
+            3, 2, classes=["cat", "$d_g$"], feature_names=["meow", "$t_l$", "bark"]
+        )
+        model.W[:] = [[2, 5, 0], [0, 5, 4]]
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        grid = figure.subplots(1, 3)
+        assert plots.top_features(model, grid, k=3) is grid
+        cat, dog, spare = grid
+        assert texts_of(cat.get_yticklabels()) == ["meow", "$t_l$", "bark"]
+        assert texts_of(dog.get_yticklabels()) == ["bark", "$t_l$", "meow"]
+        assert [bar.get_width() for bar in dog.patches] == [2, 0, -1]
+        assert cat.get_xlim() == dog.get_xlim() and cat.get_ylim() == (2.5, -0.5)
+        assert [ax.get_title() for ax in grid] == ["cat", "$d_g$", ""] and not spare.axison
+        places = dict(drawn_texts(figure))  # names as they are, beside the bars of their class
+        assert places["$t_l$"].x0 > cat.bbox.x1 and places["bark"].y0 > places["meow"].y1
+
+    def test_of_zero_are_drawn_too(self):
+        ax, _ = plots.top_features(SoftmaxRegression(1, 2, sigma=0), axes(1, 2), k=1)
+        assert ax.get_xlim() == (0, 1)
+        pixels(ax.figure)
+
+
 IMAGES = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 3, 0], [0, 0, 2, 0]], float).T
 
 

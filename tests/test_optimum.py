@@ -128,6 +128,57 @@ def test_with_weights_the_optimum_is_scikit_learns():
     check_same(model, optimum, *by_scipy(X, y, K, 1e-2, weights))
 
 
+@pytest.mark.parametrize("class_weight", ["balanced", {"1": 3.0, "2": 0.5}])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_with_weights_of_classes_the_optimum_is_scikit_learns(class_weight, weighted):
+    X, y = overlapping()
+    y[:60] = 0  # so that classes differ in size
+    weights = np.random.default_rng(1).uniform(0, 3, N) if weighted else np.ones(N)
+    if class_weight == "balanced":
+        factors = weights.sum() / (K * np.bincount(y, weights))
+        given = class_weight
+    else:
+        factors = np.array([1, 3.0, 0.5])
+        given = {int(name): value for name, value in class_weight.items()}
+    model, optimum = fitted(
+        X, y, l2=1e-2, tol=1e-10, class_weight=class_weight, sample_weight=weights
+    )
+    check_same(model, optimum, *by_scipy(X, y, K, 1e-2, weights * factors[y]))
+    C = 1 / (1e-2 * (weights * factors[y]).sum())
+    theirs = LogisticRegression(C=C, class_weight=given, tol=1e-12, max_iter=1000)
+    if not weighted:  # there "balanced" counts samples, whatever their weights are
+        np.testing.assert_allclose(model.W, theirs.fit(X.T, y).coef_, rtol=0, atol=1e-5)
+
+
+def test_balanced_classes_are_predicted_equally_often():
+    """The bias is free, so the mean probability of each class is its share of the weight."""
+    X, y = overlapping(n=90)
+    y[:70] = 1
+    model, _ = fitted(X, y, k=4, l2=0.1, tol=1e-12, class_weight="balanced")  # no sample is of 3
+    shares = (1 / np.bincount(y))[y] / 3
+    np.testing.assert_allclose(model(X) @ shares, [1 / 3, 1 / 3, 1 / 3, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "message"),
+    [
+        ("equal", "got 'equal'; pass for instance {'cat': 2}"),
+        ([1, 2], r"got \[1, 2\]"),
+        ({"cow": 1}, "expected names among cat, dog, or numbers 0..1, got 'cow'"),
+        ({2: 1}, "got 2; correct it"),
+        ({True: 1}, "got True"),
+        ({"cat": 1, 0: 2}, "got one by its name and by its number"),
+        ({"cat": -1}, r"class_weight\['cat'\]: expected a number of at least 0, got -1"),
+        ({"cat": np.inf}, "got inf"),
+        ({"cat": 0, "dog": 0}, "got 0 for all"),
+    ],
+)
+def test_weights_of_classes_that_are_refused(class_weight, message):
+    model = new_model(1, 2, classes=["cat", "dog"])
+    with pytest.raises(InputError, match=message):
+        fit(model, [[1.0, 2.0]], [0, 1], class_weight=class_weight)
+
+
 @settings(max_examples=25)
 @given(
     st.integers(2, 5), st.integers(1, 6), st.integers(1, 40), st.integers(0, 10**6),
@@ -318,7 +369,7 @@ def test_the_report_of_a_good_end_has_no_advice():
 
 def test_advice_names_one_change_that_helps():
     known = {"max_iterations": 8, "dtype": np.dtype("f8"), "missing": []}
-    known |= {"separation": "", "small": False}
+    known |= {"separation": "", "small": False, "penalised": False}
     assert _advice("converged", **known) == ""
     assert "float64" not in _advice("rounding", **known)
     assert "use float64, " in _advice("rounding", **{**known, "dtype": np.dtype("f4")})

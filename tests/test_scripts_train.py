@@ -237,6 +237,25 @@ def test_whole_run_to_the_optimum(train, tmp_path):
     assert set(written) == {path.name for path in (tmp_path / "run").iterdir()}
 
 
+def test_balanced_classes(train, tmp_path):
+    """Also on resuming: the weights belong to the run."""
+    flags = [*CONVEX, "--limit", "300", "--run-dir", "run"]
+    assert train(*flags, "--class-weight", "balanced", "--max-iterations", "2").returncode == 0
+    process = train(*flags, "--resume")
+    assert "'class_weight' 'balanced' there, None here" in one_line(process, 2)
+    process = train(*flags, "--class-weight", "balanced", "--resume")
+    assert process.returncode == 0, process.stderr
+    assert "l2=0.001, balanced classes, threads=" in process.stdout
+    assert "optimum   converged" in process.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["settings"]["class_weight"] == "balanced"
+    data = datasets.load("garments")
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    y = data.y_train[:300]
+    shares = (1 / np.bincount(y))[y]
+    np.testing.assert_allclose(model(data.X_train[:, :300]) @ shares, 1, atol=1e-3)
+
+
 def test_a_result_that_has_not_converged_is_a_warning_with_advice(train, tmp_path):
     process = train(*CONVEX, "--max-iterations", "2", "--run-dir", "run", "--json")
     assert process.returncode == 0

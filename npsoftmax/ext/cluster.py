@@ -24,7 +24,7 @@ from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 import npsoftmax
 from npsoftmax import SoftmaxRegression, metrics, objective, softmax
@@ -84,6 +84,8 @@ class FullBatch(objective.FullBatch):
     block_size : int, optional
         For files: the largest number of rows in a chunk. By default there is one chunk for each
         thread of the cluster, or smaller ones that fit its memory. A Dask array has its own chunks.
+    penalty_factor : array_like, optional
+        Shape ``(d,)``, as in :class:`npsoftmax.objective.FullBatch`.
 
     Raises
     ------
@@ -121,6 +123,7 @@ class FullBatch(objective.FullBatch):
         *,
         scale: float = 1.0,
         block_size: int | None = None,
+        penalty_factor: ArrayLike | None = None,
     ) -> None:
         l2 = as_size(l2, "l2")  # before anything is loaded
         threads, address = check_workers(client), client.scheduler.address
@@ -139,7 +142,8 @@ class FullBatch(objective.FullBatch):
         errors = partial(errors_as_ours, client, address, names, advice)
         with errors():
             shards, stops = place_on_workers(client, chunks, threads)
-        self._set_samples(ClusterSamples(client, shards, stops, threads.total, errors), l2, scale)
+        store = ClusterSamples(client, shards, stops, threads.total, errors)
+        self._set_samples(store, l2, scale, penalty_factor)
         if not 0 < self.summary.total < np.inf:
             raise unusable_weights(f"numbers that sum to {self.summary.total:g}")
 

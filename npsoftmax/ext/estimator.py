@@ -20,7 +20,7 @@ from npsoftmax._threads import blas_threads
 from npsoftmax.errors import DivergedError, InputError, LabelError
 from npsoftmax.ext import extra
 from npsoftmax.functional import affine, logsoftmax, softmax
-from npsoftmax.objective import FullBatch, loss_and_grad
+from npsoftmax.objective import FullBatch, ThroughOrigin, loss_and_grad
 
 with extra("sklearn"):
     from sklearn import get_config
@@ -58,8 +58,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         z_j = \mathtt{coef\_} \, x_j + \mathtt{intercept\_},
 
     with the cross-entropy :math:`\ell`. For two classes ``coef_`` is one row, and the logits are 0
-    and :math:`z_j`. The intercept is not penalised. This is the objective of scikit-learn's
-    ``LogisticRegression`` where :math:`C = 1 / (\alpha \sum_j w_j)`.
+    and :math:`z_j`. The intercept is not penalised, or 0 with ``fit_intercept=False``. This is the
+    objective of scikit-learn's ``LogisticRegression`` where :math:`C = 1 / (\alpha \sum_j w_j)`.
 
     Parameters
     ----------
@@ -71,6 +71,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     tol, max_iter : float, int
         lbfgs: as ``tol`` and ``max_iterations`` of :func:`npsoftmax.fit`. Small problems end when
         no logit changes any more.
+    fit_intercept : bool
+        Whether there is an intercept.
     learning_rate, batch_size : float, int
         sgd: the step size, and the number of rows for each step.
     epochs : int
@@ -91,7 +93,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     coef_ : ndarray
         Weights, shape ``(k, d)``, for two classes ``(1, d)``.
     intercept_ : ndarray
-        Biases, shape ``(k,)``, for two classes ``(1,)``.
+        Biases, shape ``(k,)``, for two classes ``(1,)``; without an intercept they are 0.
     n_iter_ : int
         Number of iterations of lbfgs, or of passes over the rows.
     converged_ : bool
@@ -106,9 +108,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     -----
     Everything is computed and returned in float64; rows of float32 stay float32 in memory. A row of
     weight 0 counts as absent. A class that only such rows have stays in ``classes_``, and
-    :meth:`fit` gives it a probability of at most 2e-16 everywhere. If several ``coef_`` are
-    optimal, as for collinear features without a penalty, lbfgs returns the smallest, unless the
-    rows are sparse and have more than 1,024 features.
+    :meth:`fit` gives it a probability of at most 2e-16 everywhere, by its intercept. If several
+    ``coef_`` are optimal, as for collinear features without a penalty, lbfgs returns the smallest,
+    unless there is no intercept, or the rows are sparse and have more than 1,024 features.
 
     Examples
     --------
@@ -126,6 +128,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         tol: float = 1e-9,
         max_iter: int = 2000,
+        fit_intercept: bool = True,
         learning_rate: float = 0.01,
         batch_size: int = 256,
         epochs: int = 100,
@@ -137,6 +140,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
+        self.fit_intercept = fit_intercept
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.epochs = epochs
@@ -185,8 +189,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rule, n_iter, optimum = Adam(), self.epochs, None
         if self.solver == "lbfgs":
             names = samples.classes[present], getattr(self, "feature_names_in_", None)
-            l2 = self._l2(samples)
-            n_iter, optimum = _minimise(part, samples, *names, l2, self.tol, self.max_iter)
+            problem = self._problem(samples)
+            n_iter, optimum = _minimise(part, samples, *names, problem, self.tol, self.max_iter)
         else:
             self._descend(part, samples, range(n_iter), rule)
         if len(part) < len(theta):
@@ -296,6 +300,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             as_size(getattr(self, name), name)
         for name in ("max_iter", "batch_size", "epochs"):
             as_count(getattr(self, name), name)
+        if not isinstance(self.fit_intercept, bool | np.bool_):
+            raise InputError(f"fit_intercept: expected True or False, got {self.fit_intercept!r}")
         # As text, because arrays are compared elementwise.
         if str(self.solver) not in ("lbfgs", "sgd"):
             raise InputError(f"solver: expected 'lbfgs' or 'sgd', got {self.solver!r}")
@@ -319,11 +325,17 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if resume and fits and self.coef_.shape[1] == d:
             rows = self._rows()
             theta[...] = np.vstack([-rows, rows]) / 2 if k == 2 else rows
+        if not self.fit_intercept:
+            theta[:, -1] = 0
         return theta
 
     def _l2(self, samples: _Rows) -> float:
         """Return the weight of the penalty; two rows, -w/2 and w/2, have half the square of w."""
         return float(self.alpha) * (2 if samples.classes.size == 2 else 1)
+
+    def _problem(self, samples: _Rows) -> FullBatch:
+        objective = FullBatch if self.fit_intercept else ThroughOrigin
+        return objective(samples.X.T, samples.labels, self._l2(samples), samples.weights)
 
     @np.errstate(all="ignore")
     @blas_threads(1)
@@ -340,7 +352,10 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 # Soft targets that sum to its weight make a sample count by its weight.
                 targets = np.zeros((len(theta), rows.size))
                 targets[samples.labels[rows], np.arange(rows.size)] = samples.weights[rows]
-                rule.update(theta, loss_and_grad(theta, X, targets, self._l2(samples)).grad)
+                grad = loss_and_grad(theta, X, targets, self._l2(samples)).grad
+                if not self.fit_intercept:
+                    grad[:, -1] = 0
+                rule.update(theta, grad)
             # The mean over the classes changes no probability, and costs a penalty.
             theta -= theta.mean(axis=0)
             if not np.isfinite(theta).all():
@@ -517,7 +532,7 @@ def _minimise(
     samples: _Rows,
     classes: NDArray[Any],
     features: NDArray[Any] | None,
-    l2: float,
+    problem: FullBatch,
     tol: float,
     max_iter: int,
 ) -> tuple[int, Optimum]:
@@ -531,7 +546,6 @@ def _minimise(
         samples.X.shape[1], len(theta), sigma=0.0, dtype=np.float64, classes=names
     )
     model.theta = theta
-    problem = FullBatch(samples.X.T, samples.labels, l2, samples.weights)
     done, limit = 0, ITERATIONS_PER_PRECONDITIONER
     while True:
         limit = min(limit, max_iter - done)
@@ -540,7 +554,7 @@ def _minimise(
         if optimum.reason != "iterations" or done == max_iter:
             break
         limit *= 2
-    if l2 == 0:
+    if problem.l2 == 0:
         theta[...] = problem.smallest_weights(theta)
     if optimum.advice:
         state = "not converged: " if optimum.reason == "iterations" else ""

@@ -53,6 +53,7 @@ __all__ = [
     "misclassified",
     "prediction_grid",
     "reliability",
+    "top_features",
     "top_k_bars",
     "validation_curve",
     "weights",
@@ -389,6 +390,47 @@ def weights(model: SoftmaxRegression, axes: Grid) -> Grid:
     for ax, name in zip(grid, model.classes, strict=False):
         title = _shorten(name, _title_letters(ax))
         ax.set_title(title, fontsize=TITLE_POINTS, **LITERALLY)
+    return axes
+
+
+def top_features(model: SoftmaxRegression, axes: Grid, k: int = 10) -> Grid:
+    """Draw the strongest features of each class as bars, the first on top.
+
+    They and their weights are those of :meth:`npsoftmax.SoftmaxRegression.top_features`. All
+    classes share one scale.
+
+    Parameters
+    ----------
+    model : SoftmaxRegression
+    axes : Axes, or array or sequence of them
+        At least one for each class, as ``Figure.subplots(rows, columns)`` returns them. The rest
+        is switched off. Names of features need space: use ``Figure(layout="constrained")``.
+    k : int
+        Features of each class.
+
+    Examples
+    --------
+    >>> from npsoftmax import SoftmaxRegression
+    >>> model = SoftmaxRegression(2, 2, classes=["cat", "dog"], feature_names=["meow", "bark"])
+    >>> model.W[:] = [[2, 0], [0, 3]]
+    >>> cat, dog = top_features(model, Figure(layout="constrained").subplots(1, 2), k=1)
+    >>> [label.get_text() for label in dog.get_yticklabels()], float(dog.patches[0].get_width())
+    (['bark'], 1.5)
+    """
+    grid = _as_grid(axes, model.num_outputs)
+    strongest = model.top_features(k)
+    weights = [weight for features in strongest for _, weight in features]
+    ends = 1.05 * min(0.0, *weights), 1.05 * max(0.0, *weights)
+    for ax, name, features in zip(grid, model.classes, strongest, strict=False):
+        ax.barh(range(k), [weight for _, weight in features], height=0.7, color=BLUE)
+        labels = [_shorten(feature) for feature, _ in features]
+        ax.set_yticks(range(k), labels, fontsize=TITLE_POINTS, **LITERALLY)
+        ax.set(xlim=ends if ends[0] < ends[1] else (0, 1), ylim=(k - 0.5, -0.5))
+        ax.set_title(_shorten(name, _title_letters(ax)), fontsize=TITLE_POINTS, **LITERALLY)
+        ax.tick_params(axis="y", length=0)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in grid[model.num_outputs :]:
+        ax.set_axis_off()
     return axes
 
 

@@ -38,10 +38,12 @@ from npsoftmax.objective.batch import (
 )
 from npsoftmax.objective.full_batch import FullBatch
 from npsoftmax.objective.hot_loop import Workspace
+from npsoftmax.objective.through_origin import ThroughOrigin
 
 __all__ = [
     "Evaluation",
     "FullBatch",
+    "ThroughOrigin",
     "Workspace",
     "hessian_vector_product",
     "loss_and_grad",

@@ -32,6 +32,7 @@ from npsoftmax.functional import (
 )
 from npsoftmax.functional.losses import as_targets, one_hot_labels
 from npsoftmax.objective.hot_loop import Workspace, block_columns
+from npsoftmax.objective.penalty import penalty_and_grad
 
 __all__ = [
     "Evaluation",
@@ -43,7 +44,6 @@ __all__ = [
     "unchecked_loss_and_grad",
     "hessian_vector_product",
     "loss_and_grad",
-    "penalty_and_grad",
     "sample_losses",
     "sum_losses",
 ]
@@ -159,16 +159,6 @@ def _add_penalty(
     penalty = penalty_and_grad(theta, l2, grad)
     accuracy = np.count_nonzero(hits) / hits.size
     return Evaluation(crossentropy + penalty, grad, crossentropy, accuracy, predicted)
-
-
-def penalty_and_grad(theta: NDArray[Any], l2: float, grad: NDArray[Any]) -> float:
-    """Return the penalty, and add its gradient to ``grad``."""
-    if not l2:
-        return 0.0
-    W = theta[:, :-1]
-    grad[:, :-1] += theta.dtype.type(l2) * W
-    flat = W.ravel(order="K")  # a view, if theta is Fortran-ordered
-    return l2 / 2 * float(np.vdot(flat, flat))
 
 
 def accumulate(

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from npsoftmax._sparse import is_sparse, to_dense
 from npsoftmax.errors import InputError
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
+from npsoftmax.objective.penalty import Penalty
 from npsoftmax.objective.samples import Samples, SampleStore, add
 
 __all__ = ["Coordinates", "Span", "Units", "blocks_of", "smallest_weights"]
@@ -217,10 +218,18 @@ class Coordinates(NamedTuple):
         result[:, -1] = grad[:, -1]
         return result
 
-    def metric(self) -> Floats:
-        """Return G with the squares of the weights ``eta_W G eta_W'``."""
+    def metric(self, penalty: Penalty = 1.0) -> Floats:
+        """Return G with ``eta_W G eta_W'`` the squares of the weights, times the penalty."""
         scaled = self.inverse / self.units.unit[:, None]
-        products: Floats = scaled.T @ scaled
+        products: Floats
+        if not isinstance(penalty, np.ndarray):
+            products = penalty * (scaled.T @ scaled)
+            return products
+        # Where weights change no logit, rounding errors must not look like weights with a penalty.
+        sizes = np.abs(self.inverse)
+        scaled[self.depends & (sizes < MAX_CHANGE * sizes.max(axis=0))] = 0.0
+        scaled *= np.sqrt(penalty)[:, None]
+        products = scaled.T @ scaled
         return products
 
 

@@ -15,6 +15,9 @@ If r = 0, b drops out, the right side is smallest at :math:`W = -G / \lambda`, a
 
 .. math:: \min J \;\ge\; D(Q) = \sum_j v_j H(q_j) - \frac{1}{2 \lambda} \|G\|_F^2 .
 
+If the weights of the features differ, :math:`W_i = -G_i / \lambda_i` in each column, and the last
+term is :math:`\sum_i \|G_i\|^2 / (2 \lambda_i)`. Where a :math:`\lambda_i` is 0 there is no bound.
+
 **The gradient.** For :math:`Q = P` at :math:`(W, b)`, r is the gradient with respect to b and
 :math:`G = \partial J / \partial W - \lambda W`; if r = 0 then
 
@@ -46,6 +49,7 @@ from numpy.typing import NDArray
 from npsoftmax._sparse import is_sparse, multiply_back
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
+from npsoftmax.objective.penalty import Penalty, divided_squares
 from npsoftmax.objective.samples import Samples, SampleStore, add
 
 __all__ = ["dual_value"]
@@ -53,10 +57,10 @@ __all__ = ["dual_value"]
 Floats = NDArray[np.float64]
 
 
-def dual_value(theta: Floats, store: SampleStore, l2: float, scale: float) -> float:
+def dual_value(theta: Floats, store: SampleStore, penalty: Penalty, scale: float) -> float:
     """Return ``D(Q)`` for a Q close to the probabilities at ``theta``, or -inf if none is found.
 
-    Nothing is checked.
+    Each feature must have a penalty. Nothing is checked.
     """
     summary = store.summary
     present = np.flatnonzero(summary.class_totals)
@@ -72,8 +76,7 @@ def dual_value(theta: Floats, store: SampleStore, l2: float, scale: float) -> fl
     entropy, G, min_factor = store.map_reduce(part, _add_parts)
     if min_factor < 0:
         return -np.inf
-    flat = G.ravel(order="K")  # a view
-    value = entropy - float(np.vdot(flat, flat)) / (2 * l2)
+    value = entropy - divided_squares(G, penalty)
     return value if math.isfinite(value) else -np.inf
 
 

@@ -3,9 +3,10 @@ r"""The full-batch objective, on one machine or a cluster.
 .. math::
 
     J(\theta) = \frac{1}{\bar w} \sum_{j=1}^n w_j \, \ell(s W x_j + b, y_j)
-        + \frac{\lambda}{2} \|W\|_F^2, \qquad \bar w = \sum_j w_j
+        + \frac{\lambda}{2} \sum_i f_i \|W_i\|^2, \qquad \bar w = \sum_j w_j
 
-Everything but the penalty is a sum over the samples.
+with the column :math:`W_i` of feature i and its penalty factor :math:`f_i`, usually 1. Everything
+but the penalty is a sum over the samples.
 """
 
 from __future__ import annotations
@@ -36,13 +37,21 @@ from npsoftmax.objective.batch import (
     as_direction,
     as_scale,
     check_dtype,
-    penalty_and_grad,
     sum_losses,
 )
 from npsoftmax.objective.coordinates import MAX_COLUMNS, Span, Units, smallest_weights
 from npsoftmax.objective.duality import dual_value
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.newton import Newton, estimate_decrement, suits, suits_span
+from npsoftmax.objective.penalty import (
+    Penalty,
+    as_penalty,
+    divided_squares,
+    penalty_and_grad,
+    penalty_at,
+    smallest,
+    unpenalised,
+)
 from npsoftmax.objective.preconditioner import (
     MAX_PRECONDITIONED_CLASSES,
     Choice,
@@ -85,6 +94,10 @@ class FullBatch:
         the BLAS has: ``OMP_NUM_THREADS`` and the like, threadpoolctl and joblib limit both. Small
         problems use one thread, and the BLAS as it is. The last digits of the result depend on it,
         and on the BLAS.
+    penalty_factor : array_like, optional
+        Shape ``(d,)``, numbers of at least 0; all 1 by default. The penalty of feature i is
+        ``l2`` times its factor. A feature of factor 0 has none; if there are such features, there
+        may be no optimum, and :meth:`suboptimality` is the objective itself.
 
     Attributes
     ----------
@@ -111,6 +124,7 @@ class FullBatch:
         *,
         scale: float = 1.0,
         threads: int | None = None,
+        penalty_factor: ArrayLike | None = None,
     ) -> None:
         columns = as_columns(X, sparse=True)
         if not is_sparse(columns):
@@ -119,13 +133,21 @@ class FullBatch:
         labels = as_labels(y, None)
         same_samples(columns, labels)
         weights = None if sample_weight is None else as_weights(sample_weight, labels.size)
-        self._set_samples(LocalSamples(Samples(0, columns, labels, weights), threads), l2, scale)
+        store = LocalSamples(Samples(0, columns, labels, weights), threads)
+        self._set_samples(store, l2, scale, penalty_factor)
         if not 0 < self.summary.total < np.inf:
             raise unusable_weights(f"numbers that sum to {self.summary.total:g}")
 
-    def _set_samples(self, store: SampleStore, l2: float, scale: float) -> None:
+    def _set_samples(
+        self,
+        store: SampleStore,
+        l2: float,
+        scale: float,
+        penalty_factor: ArrayLike | None = None,
+    ) -> None:
         """Set the samples and the settings; constructors of all kinds end here."""
         self.l2, self.scale = as_size(l2, "l2"), as_scale(scale)
+        self.penalty: Penalty = as_penalty(self.l2, penalty_factor, store.summary.num_inputs)
         self.summary, self.threads, self.place = store.summary, store.threads, store.place
         self._store = store
 
@@ -136,8 +158,9 @@ class FullBatch:
         """
         if indices.size == 0:
             raise InputError("indices: expected at least one sample, got none")
-        part = FullBatch.__new__(FullBatch)
+        part = FullBatch.__new__(type(self))
         part._set_samples(self._store.subset(indices), self.l2, self.scale)
+        part.penalty = self.penalty
         return part
 
     @np.errstate(all="ignore")
@@ -160,7 +183,7 @@ class FullBatch:
         part = partial(_loss_and_grad, theta=theta, total=total, scale=self.scale)
         crossentropy, grad, missed = self._store.map_reduce(part, add)
         grad = np.asfortranarray(grad)
-        penalty = penalty_and_grad(theta, self.l2, grad)
+        penalty = penalty_and_grad(theta, self.penalty, grad)
         accuracy = (total - missed) / total  # 1 if none is missed, however the weights round
         return Evaluation(crossentropy + penalty, grad, crossentropy, accuracy, None)
 
@@ -181,7 +204,7 @@ class FullBatch:
         V = as_direction(V, theta)
         part = partial(_product, theta=theta, V=V, total=self.summary.total, scale=self.scale)
         product = np.asfortranarray(self._store.map_reduce(part, np.add))
-        product[:, :-1] += theta.dtype.type(self.l2) * V[:, :-1]
+        product[:, :-1] += np.asarray(self.penalty, theta.dtype) * V[:, :-1]
         return product
 
     @np.errstate(all="ignore")
@@ -223,13 +246,18 @@ class FullBatch:
         choice = self.choose_preconditioner(len(theta))
         if choice.is_at_zeros:
             theta = np.zeros_like(theta)
-        return preconditioner_at(theta, self._store, self.l2, self.scale, choice)
+        return preconditioner_at(theta, self._store, self.penalty, self.scale, choice)
 
     def choose_preconditioner(self, k: int) -> Choice:
         """Return which :meth:`preconditioner` costs least for ``k`` classes, and when it does."""
         n, d = self.summary.num_samples, self.summary.num_inputs
         mean_square = self._mean_square if self.l2 > 0 else 0.0
-        return choose(n, d, k, self.l2, mean_square, self.summary.is_sparse)
+        return choose(n, d, k, self.least_penalty, mean_square, self.summary.is_sparse)
+
+    @property
+    def least_penalty(self) -> float:
+        """The smallest weight of the penalty of a feature; above 0 an optimum exists."""
+        return smallest(self.penalty)
 
     @cached_property
     def _mean_square(self) -> float:
@@ -238,29 +266,33 @@ class FullBatch:
 
     def suits_newton(self, k: int, to_finish: bool = False) -> bool:
         """Whether :meth:`newton` is quick for ``k`` classes, or can at least finish."""
-        return isinstance(self._store, LocalSamples) and suits(k, self._store, self.l2, to_finish)
+        return isinstance(self._store, LocalSamples) and suits(
+            k, self._store, self.penalty, to_finish
+        )
 
     def suits_span(self, k: int, to_finish: bool = False) -> bool:
         """Whether :meth:`in_span` is quick for ``k`` classes, or can at least finish."""
         return isinstance(self._store, LocalSamples) and suits_span(
-            k, self._store, self.l2, to_finish
+            k, self._store, self.penalty, to_finish
         )
 
     @np.errstate(all="ignore")
     def in_span(self) -> tuple[Span, FullBatch]:
         """Return coordinates in the span of the samples, and the objective in these coordinates.
 
-        See :class:`npsoftmax.objective.coordinates.Span`. It takes samples in memory.
+        See :class:`npsoftmax.objective.coordinates.Span`. It takes samples in memory, and the same
+        penalty for all features.
         """
         _, _, labels, weights = self._store.samples  # type: ignore[attr-defined]
         if weights is not None:
             labels, weights = labels[weights > 0], weights[weights > 0]
         span = self._span
-        return span, FullBatch(span.samples, labels, self.l2, weights, threads=self.threads)
+        problem = FullBatch(span.samples, labels, self.least_penalty, weights, threads=self.threads)
+        return span, problem
 
     @cached_property
     def _span(self) -> Span:
-        return Span.of(self._store, self.scale, self.l2)
+        return Span.of(self._store, self.scale, self.least_penalty)
 
     @np.errstate(all="ignore")
     def newton(self, theta: NDArray[Any]) -> Newton:
@@ -268,7 +300,7 @@ class FullBatch:
 
         See :mod:`npsoftmax.objective.newton`. It takes samples in memory.
         """
-        return Newton(self._check(theta), self._store, self.l2, self.scale)
+        return Newton(self._check(theta), self._store, self.penalty, self.scale)
 
     @np.errstate(all="ignore")
     def decrement(
@@ -293,9 +325,32 @@ class FullBatch:
     def separating_features(self, k: int) -> Separation | None:
         """Return features that separate some of ``k`` classes, each by itself, if there are any.
 
-        See :mod:`npsoftmax.objective.separation`.
+        Only features without a penalty count. See :mod:`npsoftmax.objective.separation`.
         """
-        return separating_features(self._store, k)
+        return separating_features(self._store, k, self._unpenalised)
+
+    @property
+    def _unpenalised(self) -> NDArray[np.bool_]:
+        return unpenalised(self.penalty, self.summary.num_inputs)
+
+    def separates(self, theta: NDArray[Any]) -> bool:
+        """Whether weights without a penalty classify all samples correctly.
+
+        There is no optimum then: the loss falls for ever as they grow.
+        """
+        rows = self._check(theta).copy(order="K")
+        rows[:, :-1][:, ~self._unpenalised] = 0
+        return self.loss_and_grad(rows).accuracy == 1
+
+    def has_small_gap(self, grad: NDArray[Any], gap: float) -> bool:
+        """Whether gradient and penalty prove that the objective is so close to its smallest value.
+
+        The gradient with respect to the bias must be small.
+        """
+        weights = grad[:, :-1].astype(np.float64)
+        if isinstance(self.penalty, np.ndarray):
+            return divided_squares(weights, self.penalty) <= gap
+        return float(np.vdot(weights, weights)) <= 2 * self.penalty * gap
 
     @np.errstate(all="ignore")
     def smallest_weights(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -328,8 +383,8 @@ class FullBatch:
 
         D is the value of the dual problem at probabilities Q close to those at ``theta``. Where the
         gradient with respect to the bias is 0, the bound is
-        :math:`\|\partial J / \partial W\|_F^2 / (2 \lambda)`. Without a penalty, far from the
-        optimum, and above 4,096 classes it is the objective itself, which is never negative.
+        :math:`\|\partial J / \partial W\|_F^2 / (2 \lambda)`. If a feature has no penalty, far from
+        the optimum, and above 4,096 classes it is the objective itself, which is never negative.
         It is computed in float64, and proven up to its rounding errors. ``theta`` must be finite.
         Derivation: :mod:`npsoftmax.objective.duality`.
 
@@ -344,12 +399,11 @@ class FullBatch:
         part = partial(_loss, theta=theta, scale=self.scale)
         losses: float = self._store.map_reduce(part, operator.add)
         loss = losses / self.summary.total
-        W = theta[:, :-1].ravel(order="K")
-        loss += self.l2 / 2 * float(np.vdot(W, W))
+        loss += penalty_at(theta, self.penalty)
         # The dual value solves a system of one equation for each class.
-        if self.l2 == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
+        if self.least_penalty == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
             return loss
-        return min(loss, max(0.0, loss - dual_value(theta, self._store, self.l2, self.scale)))
+        return min(loss, max(0.0, loss - dual_value(theta, self._store, self.penalty, self.scale)))
 
     def _check(self, theta: NDArray[Any]) -> NDArray[Any]:
         theta = np.asarray(theta)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from npsoftmax._sparse import is_sparse
 from npsoftmax.functional import affine, affine_grad
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
+from npsoftmax.objective.penalty import Penalty
 from npsoftmax.objective.samples import Samples, SampleStore
 
 __all__ = ["PASSES_OF_VECTOR", "VECTORS", "few_directions"]
@@ -44,12 +45,12 @@ MIN_RATIO = 1e-6
 
 
 def few_directions(
-    k: int, dtype: np.dtype[Any], store: SampleStore, l2: float, scale: float
+    k: int, dtype: np.dtype[Any], store: SampleStore, penalty: Penalty, scale: float
 ) -> Callable[[Floats], Floats]:
     """Return the approximate inverse for gradients that sum to zero over the ``k`` classes."""
     V, eigenvalues = _largest(dtype, store, scale)
     base = np.full(V.shape[1], eigenvalues[0] / (2 * k), dtype)
-    base[:-1] += dtype.type(l2)
+    base[:-1] += np.asarray(penalty, dtype)
     V_base = np.asfortranarray(V / base)
     core = np.linalg.inv(np.diag(k / eigenvalues) + V_base @ V.T).astype(dtype)
 

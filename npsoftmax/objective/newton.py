@@ -2,7 +2,7 @@ r"""Newton's method with the whole Hessian, for problems that are small enough f
 
 In the coordinates :math:`\eta` of :mod:`npsoftmax.objective.coordinates`, with :math:`u_j` the
 coordinates of sample j and a 1, :math:`v_j` its share of the weight, :math:`p_j` its probabilities
-and G the metric of the penalty,
+and G the metric of the penalty, :math:`\mathrm{diag}(\lambda_i) / \lambda` in the coordinates,
 
 .. math:: g = \sum_j v_j (p_j - y_j) u_j^\top + \lambda \, \eta_W G, \qquad
     H = \sum_j v_j \bigl(\mathrm{diag}(p_j) - p_j p_j^\top\bigr) \otimes u_j u_j^\top
@@ -35,6 +35,7 @@ from npsoftmax import lbfgs
 from npsoftmax._threads import blas_threads
 from npsoftmax.objective.coordinates import Coordinates, blocks_of
 from npsoftmax.objective.hot_loop import Workspace
+from npsoftmax.objective.penalty import Penalty, unpenalised
 from npsoftmax.objective.preconditioner import factor_inverse
 from npsoftmax.objective.samples import Samples, SampleStore, add
 from npsoftmax.objective.separation import Separation, separating_features, separation_along
@@ -71,19 +72,24 @@ MAX_KEPT = 4_000_000
 MAX_PRODUCTS, MAX_ERROR_OF_STEP = 30, 1e-2
 
 
-def suits(k: int, store: SampleStore, l2: float, to_finish: bool) -> bool:
+def suits(k: int, store: SampleStore, penalty: Penalty, to_finish: bool) -> bool:
     """Whether Newton's method is the quickest way for ``k`` classes, or can at least finish."""
     n, d = store.summary.num_samples, store.summary.num_inputs
-    return (n > d or l2 == 0) and _is_quick(k, n, d + 1, to_finish)
+    return (n > d or not _has_span(penalty)) and _is_quick(k, n, d + 1, to_finish)
 
 
-def suits_span(k: int, store: SampleStore, l2: float, to_finish: bool) -> bool:
+def suits_span(k: int, store: SampleStore, penalty: Penalty, to_finish: bool) -> bool:
     """Whether the span of the samples saves more than it costs, or Newton's method can finish."""
     n, d = store.summary.num_samples, store.summary.num_inputs
     saves = 2 * n <= d and n <= MAX_SPAN_SAMPLES
     if store.summary.is_sparse:  # their span is dense
         return False
-    return l2 > 0 and n <= d and (saves or _is_quick(k, n, n, to_finish))
+    return _has_span(penalty) and n <= d and (saves or _is_quick(k, n, n, to_finish))
+
+
+def _has_span(penalty: Penalty) -> bool:
+    """Whether the penalty keeps the weights in the span of the samples."""
+    return not isinstance(penalty, np.ndarray) and penalty > 0
 
 
 def _is_quick(k: int, n: int, rows: int, to_finish: bool) -> bool:
@@ -106,7 +112,7 @@ class Point(NamedTuple):
     # Largest changes of a logit and of a probability by the step, inf where the decrement is large.
     change: float
     shift: float
-    # Without a penalty, the smallest change of a margin, at most 0, and the largest margin.
+    # If there may be no optimum, the smallest change of a margin, at most 0, and the largest one.
     lowest: float
     spread: float
 
@@ -125,19 +131,26 @@ class Newton:
     ``end`` is the reason to stop at the newest point, or None.
     """
 
-    def __init__(self, theta: NDArray[Any], store: SampleStore, l2: float, scale: float) -> None:
+    def __init__(
+        self, theta: NDArray[Any], store: SampleStore, penalty: Penalty, scale: float
+    ) -> None:
         self.k, self.dtype = len(theta), theta.dtype
-        self.store, self.l2 = store, l2
-        self.coordinates = Coordinates.of(store, scale)
-        # Without a penalty nothing depends on these.
-        self.used = np.append(~self.coordinates.depends | (l2 > 0), True)
+        self.store, self.coordinates = store, Coordinates.of(store, scale)
+        self.unpenalised = unpenalised(penalty, store.summary.num_inputs)
+        self.has_optimum = not self.unpenalised.any()  # whatever the samples are
+        metric = None if self.unpenalised.all() else self.coordinates.metric(penalty)
+        # Without a penalty nothing depends on the others.
+        bound = False if metric is None else metric.diagonal() > 0
+        self.used = np.append(~self.coordinates.depends | bound, True)
         self.present = np.flatnonzero(store.summary.class_totals)
         self.missing = np.delete(np.arange(self.k), self.present)
         self.end: lbfgs.Reason | None = None
         self.separation: Separation | None = None
-        if l2 > 0:
-            self._penalty = np.zeros((self.used.size, self.used.size))
-            self._penalty[:-1, :-1] = l2 * self.coordinates.metric()
+        self._penalty: Floats | None = None
+        if metric is not None:
+            size = np.count_nonzero(self.used)
+            self._penalty = np.zeros((size, size))
+            self._penalty[:-1, :-1] = metric[self.used[:-1]][:, self.used[:-1]]
             self._curvature = np.kron(np.eye(self.k - 1) - 1 / self.k, self._penalty)
         self._kept: dict[int, list[Block]] = {}
         self._whole: list[Block] | None = None  # all of these, if they are one part
@@ -202,13 +215,13 @@ class Newton:
 
         loss, grad, hessian, missed = self._reduce(part, add)
         penalty, pull = self._penalise(eta)
-        if self.l2 > 0 and with_hessian:
+        if self._penalty is not None and with_hessian:
             hessian += self._curvature
         return loss + penalty, grad + pull, hessian, 1.0 - missed
 
     def _penalise(self, eta: Floats) -> tuple[float, Floats | float]:
         """Return the penalty, and its gradient."""
-        if self.l2 == 0:
+        if self._penalty is None:
             return 0.0, 0.0
         pull = eta @ self._penalty
         return float(np.vdot(eta, pull)) / 2, pull
@@ -255,7 +268,7 @@ class Newton:
                 change -= change[self.present].sum(axis=0) / self.present.size
                 change[self.missing] = shift[self.missing]
                 found = [np.abs(change), np.abs(shift)]
-                if self.l2 == 0:
+                if not self.has_optimum:
                     fall = change[block.label] - change
                     found += [-fall[self.present], np.ptp(z[self.present], axis=0)]
                 here = [float(values.max()) for values in found]
@@ -268,9 +281,9 @@ class Newton:
     @np.errstate(all="ignore")
     def _confirm(self, point: Point) -> lbfgs.Reason:
         """Look again from 0, if a separation would not show where probabilities are 0."""
-        if self.l2 > 0 or not point.spread > MAX_SPREAD:
+        if self.has_optimum or not point.spread > MAX_SPREAD:
             return "converged"
-        self.separation = separating_features(self.store, self.k)
+        self.separation = separating_features(self.store, self.k, self.unpenalised)
         found = (self.at(np.zeros_like(point.theta)), 0.0, 0)
         for _ in range(MAX_LOOKS if self.separation is None else 0):
             if self.assess(found[0]) is not None:
@@ -285,18 +298,29 @@ class Newton:
         """Return the reason to stop at a point, if there is one."""
         rounding = self.coordinates.units.rounding_of_logits(point.theta)
         # Penalised weights may also move without changing a logit.
-        at_rest = self.l2 == 0 or point.decrement <= MAX_DECREMENT * point.loss
+        at_rest = self._penalty is None or point.decrement <= MAX_DECREMENT * point.loss
         if at_rest and point.change <= max(MAX_CHANGE, rounding):
             return "converged" if rounding <= MAX_ROUNDING[self.dtype] else "rounding"
         moving = point.change >= SEPARATED_CHANGE and point.decrement <= SEPARATED_DECREMENT
-        if self.l2 == 0 and moving:
+        if moving and not self.has_optimum:
             for direction in (point.eta, point.step):
                 self.separation = separation_along(
-                    self._all(direction), self.store, self.coordinates, np.clip(rounding, *ERRORS)
+                    self._without_penalty(self._all(direction)),
+                    self.store,
+                    self.coordinates,
+                    np.clip(rounding, *ERRORS),
                 )
                 if self.separation is not None:
                     return "separated"
         return None
+
+    def _without_penalty(self, direction: Floats) -> Floats:
+        """Return the part of a direction along which the penalty stays the same."""
+        if self._penalty is None:
+            return direction
+        weights = self.coordinates.leave(direction)
+        weights[:, :-1][:, ~self.unpenalised] = 0.0
+        return self.coordinates.enter(weights)
 
     @np.errstate(all="ignore")
     @blas_threads(1)

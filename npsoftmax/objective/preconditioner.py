@@ -52,6 +52,7 @@ from npsoftmax.objective.hot_loop import (
     samples_per_block,
 )
 from npsoftmax.objective.low_rank import PASSES_OF_VECTOR, VECTORS, few_directions
+from npsoftmax.objective.penalty import Penalty
 from npsoftmax.objective.samples import Draw, Samples, SampleStore, Summary, draw_evenly, draws_in
 
 __all__ = [
@@ -182,15 +183,15 @@ def _sum_squares(samples: Samples, workspace: Workspace, total: float) -> float:
 
 
 def preconditioner_at(
-    theta: Floats, store: SampleStore, l2: float, scale: float, choice: Choice
+    theta: Floats, store: SampleStore, penalty: Penalty, scale: float, choice: Choice
 ) -> Solve:
     """Return the approximate inverse at ``theta`` as a function. Nothing is checked."""
     k, rows = theta.shape
     if k > MAX_PRECONDITIONED_CLASSES:
         return _identity
     if choice.is_low_rank:
-        mean_curvature = np.full(rows - 1, l2 if l2 > 0 else np.inf, theta.dtype)
-        return _project(few_directions(k, theta.dtype, store, l2, scale), mean_curvature)
+        mean_curvature = _mean_curvature(np.zeros((1, rows), theta.dtype), penalty)
+        return _project(few_directions(k, theta.dtype, store, penalty, scale), mean_curvature)
     num_samples = store.summary.num_samples
     count, num_candidates = _sample_counts(k, rows, num_samples)
     part = partial(
@@ -206,8 +207,8 @@ def preconditioner_at(
             f"X: expected features whose squares fit {diagonals.dtype}, got larger ones; divide "
             "them by their standard deviation, or use float64"
         )
-    diagonals[:, :-1] += theta.dtype.type(l2)
-    mean_curvature = _mean_curvature(diagonals, l2)
+    diagonals[:, :-1] += np.asarray(penalty, theta.dtype)
+    mean_curvature = _mean_curvature(diagonals, penalty)
     if rows > _most_rows(num_samples, rows, choice.is_shared):
         return _project(_invert_diagonals(diagonals), mean_curvature)
     if choice.is_shared:
@@ -445,14 +446,16 @@ def _invert_diagonals(diagonals: Floats) -> Solve:
     return solve
 
 
-def _mean_curvature(diagonals: Floats, l2: float) -> Floats:
+def _mean_curvature(diagonals: Floats, penalty: Penalty) -> Floats:
     """Return the divisor for the mean of each weight's gradient over the classes.
 
     It is the penalty, or the rounding error of the curvature if that is larger. Without a penalty
     the mean has no gradient except rounding errors, and stays.
     """
     errors = float(np.finfo(diagonals.dtype).eps) * diagonals[:, :-1].mean(axis=0)
-    return np.maximum(errors, l2) if l2 > 0 else np.full_like(errors, np.inf)
+    least: Floats = np.maximum(errors, np.asarray(penalty, errors.dtype))
+    least[np.equal(penalty, 0) & np.ones(least.shape, np.bool_)] = np.inf
+    return least
 
 
 def _project(solve: Solve, mean_curvature: Floats) -> Solve:

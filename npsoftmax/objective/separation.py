@@ -8,8 +8,9 @@ there is no direction V with
 
 and more than 0 for some of them: along such a V the loss falls for ever (Albert and Anderson,
 Biometrika 71, 1984: complete separation if all are more than 0, otherwise quasi-complete). Any V
-that passes this test is a proof. Two kinds are tried here: single features, and directions that a
-solver still moves along when everything else has come to rest.
+that passes this test is a proof. If some features have a penalty, V must be 0 there. Two kinds are
+tried here: single features, and directions that a solver still moves along when everything else has
+come to rest.
 """
 
 from __future__ import annotations
@@ -129,12 +130,18 @@ def _groups(separated: Flags, classes: list[int]) -> tuple[tuple[int, ...], ...]
     return tuple((c,) for c in classes if separated[c].any())
 
 
-def separating_features(store: SampleStore, k: int) -> Separation | None:
+def separating_features(
+    store: SampleStore, k: int, unpenalised: Flags | None = None
+) -> Separation | None:
     """Return what single features separate: the classes of the first, and all that do the same.
+
+    Only those without a penalty count; by default these are all.
 
     The values of a feature in some classes are all at most those in the other classes.
     """
     lowest, highest = store.map_reduce(partial(_ranges_by_class, k=k), _merge_ranges)
+    if unpenalised is not None:
+        lowest[:, ~unpenalised], highest[:, ~unpenalised] = -np.inf, np.inf
     present = np.flatnonzero(store.summary.class_totals > 0)
     lowest, highest = lowest[present], highest[present]
     order = np.lexsort((highest.T, lowest.T)).T  # by the lowest value, then by the highest
