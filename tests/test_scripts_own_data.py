@@ -82,6 +82,19 @@ def test_a_table_is_learned_evaluated_and_predicted(run, table, tmp_path):
     assert run("predict", "run", "pets.csv").stderr == ""  # the label is expected
 
 
+def test_a_model_of_a_table_is_exported_with_its_scaling(run, table, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run("train", "--data", "pets.csv", "--label", "kind", "--run-dir", "run")
+    process = run("export", "run", "--onnx")
+    assert "input    features: float64 (N, 3)" in process.stdout
+    rows = points()[0]
+    session = onnxruntime.InferenceSession(tmp_path / "run" / "model.onnx")
+    label, probabilities = session.run(None, {"features": rows})
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    np.testing.assert_allclose(probabilities, model(rows.T).T, atol=1e-6)
+    assert label.tolist() == model.predict(rows.T).tolist()
+
+
 def test_a_table_gives_the_model_of_scikit_learn(run, table, tmp_path):
     table.write_csv(tmp_path / "same.csv")
     run("train", "--data", "pets.csv", "--label", "kind", "--test", "same.csv", "--l2", "0.01",
