@@ -573,7 +573,8 @@ class SoftmaxRegression:
         return model
 
     def _as_input(self, X: ArrayLike) -> NDArray[Any]:
-        columns = as_columns(X, self.num_inputs, sparse=self.features is None)
+        sparse = self.features is None or self.features.takes_sparse
+        columns = as_columns(X, self.num_inputs, sparse=sparse)
         check_pixels(self, Range.of(columns))
         return columns
 

@@ -279,6 +279,11 @@ def warn(program: str, text: str) -> None:
     print(f"{program}: warning: {one_line(text)}", file=sys.stderr)
 
 
+def note(program: str, text: str) -> None:
+    """Print in one line on stderr what was done and need not be a mistake."""
+    print(f"{program}: note: {one_line(text)}", file=sys.stderr)
+
+
 def choose_threads(count: int | None) -> int | None:
     """Return the number of BLAS threads from the flag or the environment, None if neither has one.
 

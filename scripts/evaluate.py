@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import command_line
+import own_data
 
 from npsoftmax.errors import InputError
 from npsoftmax.files import quoted
@@ -23,22 +24,20 @@ if TYPE_CHECKING:
 
 MAX_SUMMARY_BYTES = 2**20
 PIXELS = 28 * 28  # of an image, in every data set
+MAX_CONFUSIONS = 20  # classes whose confusions are printed
 ROWS, COLUMNS = 3, 6  # of images in one picture
 
 
 def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
-    flags = command_line.Parser(
-        prog="evaluate.py", description="Evaluate a model on the test images of a data set."
-    )
+    flags = command_line.Parser(prog="evaluate.py", description="Evaluate a model on test data.")
     flags.add_argument("model", metavar="MODEL", type=command_line.model_path,
         help="a model.npz that train.py wrote, or its run folder")  # fmt: skip
     flags.add_argument("--dataset", metavar="NAME",
         help="fashion-mnist, mnist or garments; default: the one in summary.json next to the "
         "model, else fashion-mnist")  # fmt: skip
-    flags.add_argument("--data", metavar="FOLDER", type=command_line.path,
-        help="photographs in class folders to evaluate on; default: the test photographs of "
-        "train.py --data")  # fmt: skip
+    own = flags.add_argument_group("data of your own")
+    own_data.add_data_flag(own)
     command_line.add_data_flags(flags)
     pictures = flags.add_argument_group("pictures").add_mutually_exclusive_group()
     pictures.add_argument("--pictures", metavar="DIR", type=command_line.path,
@@ -79,9 +78,12 @@ def load(
     if args.data is not None and args.dataset is not None:
         raise InputError("--data: expected it without --dataset, got both; leave one out")
     settings = summary.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
     if args.data is not None:
-        return photographs(args, model, settings if isinstance(settings, dict) else {})
-    if args.dataset is None and isinstance(settings, dict) and settings.get("data"):
+        if own_data.kind_of(args.data) == "photographs":
+            return photographs(args, model, settings)
+        return own_data.load_like(args, model, settings)
+    if args.dataset is None and settings.get("data"):
         return held_out(model, settings, summary)
     name = str(args.dataset or summary.get("dataset", "fashion-mnist"))[:80]
     check_fit(model, name, args.model)
@@ -113,20 +115,25 @@ def photographs(
 def held_out(
     model: "SoftmaxRegression", settings: dict[str, Any], summary: dict[str, Any]
 ) -> "Dataset":
-    """Read the photographs that train.py held out."""
-    folder = str(settings["data"])
+    """Read the test data of the training."""
+    given = str(settings["data"])
     if summary.get("trained_on_held_out"):
         raise InputError(
-            f"{quoted(folder)}: expected photographs that the model has not seen, got all those of "
+            f"{quoted(given)}: expected photographs that the model has not seen, got all those of "
             "its training: summary.json has the accuracy on the held-out ones, on which it was "
             "trained in the end; name others with --data"
         )
-    folders, side = folders_for(model, folder)
-    data: Dataset = folders.load_folder(folder, side, settings["held_out"], settings["seed"])
+    if own_data.kind_of(given) == "photographs":
+        folders, side = folders_for(model, given)
+        data: Dataset = folders.load_folder(
+            given, side, settings["test_part"], settings["seed"], test=settings.get("test")
+        )
+    else:
+        data = own_data.load(argparse.Namespace(**settings))
     if data.sha256 != summary.get("sha256"):
         raise InputError(
-            f"{quoted(folder)}: expected the photographs of training, got others, so nobody knows "
-            "which were held out; name photographs that the model has not seen with --data"
+            f"{quoted(given)}: expected the data of the training, got others, so nobody knows "
+            "which were held out; name data that the model has not seen with --data"
         )
     return data
 
@@ -178,6 +185,7 @@ def measure(model: "SoftmaxRegression", data: "Dataset") -> dict[str, Any]:
     classes = metrics.per_class(confusion)
     return {
         "dataset": data.name,
+        "unit": "rows" if data.pixel_scale is None and model.pixel_scale is None else "images",
         "samples": int(y.size),
         "temperature": model.temperature,
         **measure_doubt(model, logits, y),
@@ -212,7 +220,7 @@ def measure_doubt(
 
 def show(report: dict[str, Any]) -> None:
     """Print a report as tables."""
-    print(f"data set           {report['dataset']}, {report['samples']} test images")
+    print(f"data set           {report['dataset']}, {report['samples']} test {report['unit']}")
     if report["temperature"] != 1:
         print(f"{'temperature':27}{report['temperature']:.4f}")
     for key in (
@@ -224,12 +232,14 @@ def show(report: dict[str, Any]) -> None:
         share, right = report["without_doubt"], report["right_without_doubt"]
         print(f"{'without a doubt':27}{share:.4f}, of these {right:.4f} right")
     width = max(len(name) for name in report["classes"])
-    print(f"\n{'class':{width}}  precision  recall      f1   predicted as class 0, 1, ...")
+    few = len(report["classes"]) <= MAX_CONFUSIONS
+    heading = "   predicted as class 0, 1, ..." if few else ""
+    print(f"\n{'class':{width}}  precision  recall      f1{heading}")
     for i, name in enumerate(report["classes"]):
-        row = " ".join(f"{count:4d}" for count in report["confusion"][i])
+        row = " ".join(f"{count:4d}" for count in report["confusion"][i]) if few else ""
         print(
             f"{name:{width}}  {report['precision'][i]:9.4f}  {report['recall'][i]:.4f}"
-            f"  {report['f1'][i]:.4f}   {row}"
+            f"  {report['f1'][i]:.4f}   {row}".rstrip()
         )
 
 
@@ -241,7 +251,7 @@ def write_pictures(
     from npsoftmax.files import publish
 
     folder = Path(args.model).parent if args.pictures is None else Path(args.pictures)
-    square = math.isqrt(model.num_inputs) ** 2 == model.num_inputs
+    square = data.pixel_scale is not None and math.isqrt(model.num_inputs) ** 2 == model.num_inputs
     has_weights = square and model.features is None
     written: list[Path] = []
     try:
@@ -296,7 +306,7 @@ def confusion(figure: "Figure", model: "SoftmaxRegression", data: "Dataset") -> 
     counts = confusion_matrix(model.predict(data.X_test), data.y_test, model.num_outputs)
     figure.set_size_inches(7, 6.2)
     ax = plots.confusion(counts, data.classes, figure.subplots())
-    ax.set_title(f"{data.name}: {data.y_test.size} test images", pad=10)
+    ax.set_title(f"{data.name}: {data.y_test.size} test samples", pad=10)
     for _ in range(2):  # the length of slanted names depends on the size that the first call finds
         figure.tight_layout()
 

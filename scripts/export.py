@@ -114,9 +114,12 @@ def about(model: "npsoftmax.SoftmaxRegression") -> dict[str, Any]:
 
 def uses(model: "npsoftmax.SoftmaxRegression") -> dict[str, list[str]]:
     """Return lines that say how to use each format."""
+    from npsoftmax.features import Standardise
+
     d, k, dtype = model.num_inputs, model.num_outputs, model.theta.dtype
-    m = model.num_features
-    graph_input, scaling = f"features: {dtype} (N, {d})", "features, as they are"
+    m, standardised = model.num_features, isinstance(model.features, Standardise)
+    taken = "float64" if standardised else dtype
+    graph_input, scaling = f"features: {taken} (N, {d})", "features, as they are"
     if model.pixel_scale is not None:
         scaling = f"pixels times {model.pixel_scale!r}"
         graph_input = (

@@ -1,11 +1,13 @@
-"""What ``train.py`` and ``sweep.py`` share: the images to train on, and the features of images."""
+"""What ``train.py`` and ``sweep.py`` share: the samples to train on, and their features."""
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import command_line
+import own_data
 
 from npsoftmax.errors import InputError
 
@@ -16,67 +18,62 @@ if TYPE_CHECKING:
     from npsoftmax.features import FeatureMap
 
 RECIPES = ("pixels", "patches", "patches+fourier")
-# l2 = PRIOR / n is the same prior of the weights for any number n of images. On held-out training
-# images of Fashion-MNIST and of photographs, the best of l2 n were 0.015 and 0.008 to 0.02.
-PRIOR = {"pixels": 0.0, "patches": 0.015, "patches+fourier": 0.015}
+# l2 = PRIOR * (mean square length) / n is the same prior of the logits for any number n of samples.
+# On held-out images of Fashion-MNIST and on photographs, whose features have length 1, the best
+# were 0.015 and 0.008 to 0.02. Of data of your own, docs/own_data.md has them.
+PRIOR, OWN_PRIOR = 0.015, 0.03
 FOURIER_IMAGES = 2_000  # whose mean and spread the Fourier features are fitted to
 
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
-    """Add the flags of the images and their features."""
+    """Add the flags of data of your own, and of the features of images."""
+    own_data.add_flags(flags)
     group = flags.add_argument_group("images")
-    group.add_argument("--data", metavar="FOLDER", type=command_line.path,
-        help="photographs in class folders, such as FOLDER/cat/1.jpg, in place of a data set; "
-        "needs Pillow")  # fmt: skip
-    group.add_argument("--held-out", metavar="F", type=float,
-        help="with --data: fraction of each class to test on, default 0.1; a folder with folders "
-        "train and validation, val or test is split by these")  # fmt: skip
     group.add_argument("--features", choices=RECIPES,
         help="what the model sees of an image: its pixels (default), random patches in it (default "
-        "with --data), or a kernel on these")  # fmt: skip
+        "for photographs), or a kernel on these")  # fmt: skip
     group.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=None,
-        help="features that an image and its mirror image share; default with --data")  # fmt: skip
+        help="features that an image and its mirror image share; default for "
+        "photographs")  # fmt: skip
 
 
 def complete(args: argparse.Namespace) -> None:
     """Fill in the defaults, and reject flags that do not belong together."""
-    if args.data is None and args.held_out is not None:
-        raise InputError(
-            "--held-out: expected it with --data, got it alone; a data set has test images"
-        )
-    if args.data is not None and args.dataset is not None:
-        raise InputError(
-            "--data: expected it without --dataset, got both; leave out the one you do not mean"
-        )
-    photographs = args.data is not None
-    args.held_out = 0.1 if photographs and args.held_out is None else args.held_out
+    own_data.complete(args)
+    photographs = args.data is not None and own_data.kind_of(args.data) == "photographs"
     if args.features is None:
         args.features = "patches" if photographs else "pixels"
     if args.features == "pixels" and args.mirror:
         raise InputError("--mirror: expected it with --features patches, got pixels; leave it out")
     distributed = getattr(args, "workers", None) or getattr(args, "scheduler", None)
-    if distributed and (photographs or args.features != "pixels"):
+    if distributed and (args.data is not None or args.features != "pixels"):
         raise InputError(
-            "--workers and --scheduler: expected the pixels of a data set, got photographs or "
-            "other features; leave the cluster out, one machine takes less than a minute"
+            "--workers and --scheduler: expected the pixels of a data set, got data of your "
+            "own or other features; leave the cluster out, one machine takes less than a minute"
         )
     if args.mirror is None:
         args.mirror = photographs and args.features != "pixels"
 
 
-def load_photographs(args: argparse.Namespace) -> "npsoftmax.Dataset":
-    """Read the class folders of ``--data``."""
+def load(args: argparse.Namespace) -> "npsoftmax.Dataset":
+    """Read the data of ``--data``."""
+    if own_data.kind_of(args.data) != "photographs":
+        return own_data.load(args)
     folders = command_line.import_extra("npsoftmax.ext.folders", "--data: ")
     with progress(args, None, "photographs") as on_photo:
         data: npsoftmax.Dataset = folders.load_folder(
-            args.data, held_out=args.held_out, seed=args.seed, on_photo=on_photo
+            args.data,
+            test_part=args.test_part,
+            seed=args.seed,
+            on_photo=on_photo,
+            test=args.test,
         )
     return data
 
 
 def holds_out(args: argparse.Namespace) -> bool:
     """Return whether the test photographs are a part of those to train on."""
-    if args.data is None:
+    if args.data is None or args.test is not None or not os.path.isdir(args.data):
         return False
     from npsoftmax.ext import folders
 
@@ -90,7 +87,9 @@ def learn(
     from npsoftmax.features import Chain, Patches, RandomFourier
 
     if args.features == "pixels":
-        return None
+        return own_data.scaling(args, X)
+    if args.data is not None and shape is None:
+        raise InputError("--features: expected images, got numbers of other kinds; leave it out")
     shape = shape or (28, 28)
     size = round(6 / 28 * shape[0])  # of a patch: 10 pixels of 48
     patches = Patches.fit(X, shape, size=size, mirror=args.mirror, seed=args.seed)
@@ -101,11 +100,40 @@ def learn(
     return Chain((patches, fourier))
 
 
-def choose_l2(args: argparse.Namespace, num_images: int) -> float:
-    """Return the penalty of ``--l2``, or the recipe's."""
+def describe(args: argparse.Namespace) -> str:
+    """Return what the model sees of a sample, in a few words."""
+    if args.data is None or args.features != "pixels":
+        return str(args.features)
+    if args.text is not None:
+        return f"words of {args.text}"
+    return "standardised features" if args.standardise else "features as they are"
+
+
+def say(
+    args: argparse.Namespace, model: "npsoftmax.SoftmaxRegression", seconds: float, nbytes: int
+) -> str:
+    """Return what was computed from the samples, how long that took, and how large it is."""
+    if args.text is not None:
+        return f"{model.num_features} words of {args.text}, weighted by their rarity (TF-IDF)"
+    if args.standardise:
+        return f"{model.num_features} columns, scaled to mean 0 and standard deviation 1"
+    mirrored = ", of images and their mirror images" if args.mirror else ""
+    return (
+        f"{args.features}: {model.num_features} for each image{mirrored}; "
+        f"{seconds:.1f} s, {nbytes / 1e6:.0f} MB"
+    )
+
+
+def choose_l2(args: argparse.Namespace, X: "NDArray[Any]", scale: float) -> float:
+    """Return the penalty of ``--l2``, or the default for features and for data of your own."""
     if args.l2 is not None:
         return float(args.l2)
-    return float(f"{PRIOR[args.features] / num_images:.2g}")
+    if args.data is None and args.features == "pixels":
+        return 0.0
+    prior = PRIOR
+    if args.features == "pixels":
+        prior = OWN_PRIOR * own_data.mean_square_length(X, scale)
+    return float(f"{prior / X.shape[1]:.2g}")
 
 
 def weights(
@@ -126,7 +154,8 @@ def extract(
     if model.features is None:
         return X
     with progress(args, X.shape[1], "features") as on_block:
-        return model.extract(X, threads(args), on_block, dtype="float16")
+        dtype = "float32" if args.features == "pixels" else "float16"
+        return model.extract(X, threads(args), on_block, dtype=dtype)
 
 
 def threads(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
-"""Classify photos of single items: `python scripts/predict.py MODEL IMAGE...`."""
+"""Classify photos, or the rows of a table: `python scripts/predict.py MODEL IMAGE...|TABLE`."""
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -11,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import command_line
+import own_data
+from evaluate import read_summary
 
 from npsoftmax.errors import CorruptFileError, InputError, NpsoftmaxError, ShapeError
 from npsoftmax.files import quoted
@@ -31,15 +34,23 @@ MAX_DRAWN = 90  # a page of a PDF is at most 200 inches high
 
 def parser() -> argparse.ArgumentParser:
     """Declare the flags."""
-    flags = command_line.Parser(prog="predict.py", description="Classify photos of single items.")
+    flags = command_line.Parser(
+        prog="predict.py",
+        description="Classify photos of single items, or the rows of a file: a table, arrays, "
+        "svmlight or IDX; for these, classes and probabilities are printed as CSV.",
+    )
     flags.add_argument("model", metavar="MODEL", type=command_line.model_path,
         help="a model.npz that train.py wrote, or its run folder")  # fmt: skip
     flags.add_argument(
         "images", metavar="IMAGE", nargs="+", type=command_line.path,
-        help="a photo (JPEG, PNG, GIF, WebP, TIFF, ...), or a folder of photos")  # fmt: skip
+        help="a photo (JPEG, PNG, GIF, WebP, TIFF, ...), a folder of photos, or one file of "
+        "rows")  # fmt: skip
     flags.add_argument("--show", metavar="FILE", type=command_line.path,
         help="draw the first 90 photos, the inputs of the model and its guesses into this .png, "
         ".pdf or .svg file; a picture from an earlier call is replaced")  # fmt: skip
+    flags.add_argument("--text", metavar="COLUMN",
+        help="for a model of texts: the column that has them; default: as in the training, by the "
+        "summary.json next to the model")  # fmt: skip
     command_line.add_output_flags(flags)
     return flags
 
@@ -48,6 +59,9 @@ def predict(args: argparse.Namespace) -> None:
     """Print the most likely classes and the warnings of each image; continue after a bad one."""
     import npsoftmax
 
+    if len(args.images) == 1 and own_data.kind_of(args.images[0]) not in ("photographs", ""):
+        predict_rows(args)
+        return
     command_line.import_extra("npsoftmax.ext.photos")
     if args.show is not None:
         command_line.import_extra("npsoftmax.ext.plots")
@@ -81,6 +95,26 @@ def predict(args: argparse.Namespace) -> None:
     if any("error" in report for report in reports):
         sys.stdout.flush()  # here, so that run() handles a broken pipe
         raise SystemExit(CorruptFileError.exit_code)
+
+
+def predict_rows(args: argparse.Namespace) -> None:
+    """Print the class of each row of a file, and the probability of every class, as CSV."""
+    import npsoftmax
+
+    model, (path,) = npsoftmax.SoftmaxRegression.load(args.model), args.images
+    settings = read_summary(args.model).get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    X, _ = own_data.read_for(model, path, None, args.text, settings, "predict.py")
+    probabilities = model(X).T
+    names = [model.classes[i] for i in probabilities.argmax(axis=1)]
+    if args.json:
+        columns = {"class": names, "probabilities": probabilities.tolist()}
+        print(json.dumps({"model": args.model, "classes": model.classes, **columns}))
+    elif not args.quiet:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["class", *(f"p({name})" for name in model.classes)])
+        rows = zip(names, probabilities.tolist(), strict=True)
+        writer.writerows([name, *(f"{p:.6g}" for p in row)] for name, row in rows)
 
 
 def check_pixels(model: "npsoftmax.SoftmaxRegression", path: str) -> None:

@@ -46,6 +46,7 @@ SETTINGS = {
     "batch_size": Setting("batch size", 256, (32, 64, 256, 1024, 4096, 16384)),
     "l2": Setting("l2", 0, (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)),
 }
+AROUND = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
             help=f"to compare, default {listed}; or a single one, default {usual}")  # fmt: skip
     penalties = " ".join(f"{value:g}" for value in SETTINGS["l2"].compared)
     training.add_argument("--l2", type=partial(command_line.positive_float, name="l2"), nargs="+",
-        metavar="VALUE", help=f"to compare, default {penalties}")  # fmt: skip
+        metavar="VALUE", help=f"to compare, default {penalties}; with --data "
+        "0.01 to 30 times the l2 of train.py")  # fmt: skip
     for flag, whole, default, text in (
         ("epochs", command_line.positive, 10, "default 10"),
         ("repeats", command_line.positive, 3,
@@ -94,13 +96,19 @@ def sweep(args: argparse.Namespace) -> None:
     """Do the whole job: data, a table that grows, the best value, files."""
     values = complete(args)
     say: Say = (lambda _: None) if args.quiet or args.json else partial(print, flush=True)
-    data = extract(args, hold_out(load(args), args.seed))
+    data = hold_out(load(args), args.seed)
+    unit = "rows" if data.pixel_scale is None else "images"
+    data = extract(args, data)
+    if args.setting == "l2" and args.data is not None and not args.l2:
+        scale = 1.0 if data.pixel_scale is None else data.pixel_scale
+        usual = image_features.choose_l2(args, data.X_train, scale)
+        values = [float(f"{factor * usual:.1g}") for factor in AROUND]
     setting = args.setting.replace("_", "-")
     folder = Path(args.run_dir or f"runs/sweep-{setting}-{run_folder.timestamp()}")
     with run_folder.os_errors_as_ours(folder):
         folder.mkdir(parents=True)  # before any time is spent
     say(
-        f"data set   {data.name}: {data.y_train.size} training images, and {data.y_test.size} more "
+        f"data set   {data.name}: {data.y_train.size} training {unit}, and {data.y_test.size} more "
         f"held out for validation\n           {data.origin}\n"
         f"training   {describe(args)}, repeats={args.repeats}\n\n"
         f"{setting.replace('-', ' '):>10}  {HEADER}{'s/fit' if setting == 'l2' else 's/epoch'}"
@@ -162,21 +170,25 @@ def complete(args: argparse.Namespace) -> list[float]:
 def load(args: argparse.Namespace) -> "npsoftmax.Dataset":
     """Load the photographs or the data set that the flags name."""
     if args.data is not None:
-        return image_features.load_photographs(args)
+        return image_features.load(args)
     return command_line.load(args, args.dataset or "fashion-mnist")
 
 
 def hold_out(data: "npsoftmax.Dataset", seed: int) -> "npsoftmax.Dataset":
-    """Replace the test images by a sixth of the training images."""
-    from npsoftmax import splitobs
+    """Replace the test samples by a sixth of the training samples."""
+    import numpy as np
 
-    whole = (data.X_train, data.y_train)
-    (X, y), (X_held_out, y_held_out) = splitobs(whole, at=5 / 6, shuffle=True, rng=seed)
-    return replace(data, X_train=X, y_train=y, X_test=X_held_out, y_test=y_held_out)
+    from npsoftmax import splitobs
+    from npsoftmax.data.labelled import take
+
+    X, y = data.X_train, data.y_train
+    rest, held = splitobs(np.arange(y.size), at=5 / 6, shuffle=True, rng=seed)
+    parts = {"X_train": take(X, rest), "X_test": take(X, held)}
+    return replace(data, y_train=y[rest], y_test=y[held], **parts)
 
 
 def extract(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.Dataset":
-    """Replace the images by their features, which are learned from the training images."""
+    """Replace the samples by their features, which are learned from the training samples."""
     import npsoftmax
 
     features = image_features.learn(args, data.shape, data.X_train)
@@ -198,7 +210,7 @@ def extract(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.D
 def describe(args: argparse.Namespace) -> str:
     """Return the settings that all values share."""
     if args.setting == "l2":
-        return f"L-BFGS to the optimum, {args.features}"
+        return f"L-BFGS to the optimum, {image_features.describe(args)}"
     other = f"batches of {args.batch_size}" if args.setting == "lr" else f"Descent({args.lr:g})"
     return f"{args.epochs} epochs, {other}"
 

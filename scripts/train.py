@@ -58,18 +58,18 @@ def parser() -> argparse.ArgumentParser:
     image_features.add_flags(flags)
     training = flags.add_argument_group("training")
     training.add_argument("--solver", choices=DEFAULTS,
-        help="minibatches (sgd, default for pixels), or all samples to the exact optimum (lbfgs, "
-        "default for other features)")  # fmt: skip
+        help="minibatches (sgd, default for a data set), or all samples to the exact optimum "
+        "(lbfgs, default for features and for --data)")  # fmt: skip
     training.add_argument("--l2", type=float,
-        help="weight of the penalty on W; default 0 for pixels, 0.015 / number of training images "
-        "for other features")  # fmt: skip
+        help="weight of the penalty on W; default 0 for a data set, 0.015 / n for features of n "
+        "images, 0.03 * s / n for other --data, with the mean square length s of rows")  # fmt: skip
     training.add_argument("--seed", type=command_line.natural, default=0, metavar="N",
         help="seed of the initial weights, of the batch order, of the features and of the part of "
         "--data that is held out; default 0")  # fmt: skip
     training.add_argument("--dtype", choices=("float32", "float64"), default="float32",
         help="default float32")  # fmt: skip
     training.add_argument("--limit", type=command_line.positive, metavar="N",
-        help="train on the first N images only")  # fmt: skip
+        help="train on the first N samples only")  # fmt: skip
     training.add_argument("--threads", type=command_line.threads, metavar="N",
         help="BLAS threads; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1, "
         "with --solver lbfgs one for each core; each worker has one")  # fmt: skip
@@ -137,7 +137,8 @@ def train(args: argparse.Namespace) -> None:
 def complete(args: argparse.Namespace) -> None:
     """Fill in the solver and its defaults, and reject the flags of the other one."""
     if args.solver is None:
-        args.solver = "sgd" if args.features == "pixels" else "lbfgs"
+        is_data_set = args.data is None and args.features == "pixels"
+        args.solver = "sgd" if is_data_set else "lbfgs"
     for name, defaults in DEFAULTS.items():
         for flag, default in defaults.items():
             given = getattr(args, flag)
@@ -165,7 +166,7 @@ def check_numbers(args: argparse.Namespace) -> None:
 def choose_data(args: argparse.Namespace) -> "npsoftmax.Dataset":
     """Load the data; if neither they nor a place were named, fall back to the drawn ones."""
     if args.data is not None:
-        return image_features.load_photographs(args)
+        return image_features.load(args)
     named = args.data_dir, args.dataset, args.offline, os.environ.get("NPSOFTMAX_DATA") or None
     try:
         return command_line.load(args, "fashion-mnist" if args.dataset is None else args.dataset)
@@ -206,9 +207,10 @@ def train_with(solver: "Solver", say: Say, started: float) -> None:
             if isinstance(solver, ExactOptimum):
                 assess(solver, say)
         confused = list(confusions(solver))
-        trainer.model.fit_class_means(solver.images, solver.y)
-        if args.data or trainer.model.features is not None:
-            choose_doubt(solver)
+        if data.pixel_scale is not None:
+            trainer.model.fit_class_means(solver.samples, solver.y)
+            if data.framing == "square" or trainer.model.features is not None:
+                choose_doubt(solver)
         if args.data and solver.uses_held_out:
             train_on_all(solver, say)
         trainer.model.save(folder / "model.npz")
@@ -233,8 +235,7 @@ class Task:
         import npsoftmax
 
         self.args, self.data = args, data
-        self.images, self.y = data.X_train[:, : args.limit], data.y_train[: args.limit]
-        self.l2 = image_features.choose_l2(args, self.y.size)
+        self.samples, self.y = data.X_train[:, : args.limit], data.y_train[: args.limit]
         started = perf_counter()
         self.model = npsoftmax.SoftmaxRegression(
             data.X_train.shape[0],
@@ -244,18 +245,22 @@ class Task:
             classes=data.classes,
             pixel_scale=data.pixel_scale,
             framing=data.framing,
-            features=image_features.learn(args, data.shape, self.images),
+            features=image_features.learn(args, data.shape, self.samples),
+            feature_names=data.feature_names,
         )
         # What W multiplies.
-        self.X = image_features.extract(args, self.model, self.images)
+        self.X = image_features.extract(args, self.model, self.samples)
         self.test = image_features.extract(args, self.model, data.X_test), data.y_test
         self.features_seconds = perf_counter() - started
+        scale = self.model.input_scale(self.X.dtype)
+        self.l2 = image_features.choose_l2(args, self.X, scale)
         self.identity = {"dataset": data.name, "sha256": data.sha256}
         self.settings: dict[str, Any] = {"l2": self.l2}
         # Once they have judged the model. Others hold nothing out, or train on as much as was said.
         self.uses_held_out = (
             args.solver == "lbfgs" and args.limit is None and image_features.holds_out(args)
         )
+        self.unit = "rows" if data.pixel_scale is None else "images"
         self.outcome: dict[str, Any] = {}
 
 
@@ -403,23 +408,15 @@ def introduce(solver: Solver, say: Say) -> None:
     """Print the data set, the model and the settings."""
     data = solver.data
     say(
-        f"data set  {data.name}: {solver.y.size} training and {data.y_test.size} test images, "
-        f"{len(data.classes)} classes\n          {data.origin}"
+        f"data set  {data.name}: {solver.y.size} training and {data.y_test.size} test "
+        f"{solver.unit}, {len(data.classes)} classes\n          {data.origin}"
     )
     if solver.model.features is not None:
-        say(f"features  {describe_features(solver)}")
+        nbytes = sum(getattr(X, "nbytes", 0) for X in (solver.X, solver.test[0]))
+        seconds = solver.features_seconds
+        say(f"features  {image_features.say(solver.args, solver.model, seconds, nbytes)}")
     say(f"model     {solver.model!r}{solver.start}")
     say(f"training  {solver.introduction}")
-
-
-def describe_features(solver: Solver) -> str:
-    """Return what was computed from the images, how long that took, and how large it is."""
-    args, size = solver.args, (solver.X.nbytes + solver.test[0].nbytes) / 1e6
-    mirrored = ", of images and their mirror images" if args.mirror else ""
-    return (
-        f"{args.features}: {solver.model.num_features} for each image{mirrored}; "
-        f"{solver.features_seconds:.1f} s, {size:.0f} MB"
-    )
 
 
 def say_beginning(solver: Solver, folder: Path, automatic: bool, say: Say) -> None:
@@ -562,15 +559,11 @@ def train_on_all(solver: Solver, say: Say) -> None:
     from npsoftmax.objective import FullBatch
 
     args, model, (X_test, y_test) = solver.args, solver.model, solver.test
-    y = np.concatenate([solver.y, y_test])
-    problem = FullBatch(
-        np.concatenate([solver.X, X_test], axis=1),
-        y,
-        image_features.choose_l2(args, y.size),
-        image_features.weights(args, y, model.classes),
-        scale=model.input_scale(X_test.dtype),
-        threads=image_features.threads(args),
-    )
+    X, y = np.concatenate([solver.X, X_test], axis=1), np.concatenate([solver.y, y_test])
+    scale, threads = model.input_scale(X.dtype), image_features.threads(args)
+    l2 = image_features.choose_l2(args, X, scale)
+    weights = image_features.weights(args, y, model.classes)
+    problem = FullBatch(X, y, l2, weights, scale=scale, threads=threads)
     optimum = FullBatchTrainer(model, problem, tol=args.tol).fit(args.max_iterations)
     say(f"all       trained on the {y_test.size} held-out photographs too: {optimum}")
 

@@ -41,14 +41,14 @@ def test_classes_and_photographs_are_in_the_order_of_their_names(pets):
 
 
 def test_a_part_of_each_class_is_held_out_by_the_seed(pets):
-    data = folders.load_folder(pets, side=8, held_out=0.2, seed=1)
+    data = folders.load_folder(pets, side=8, test_part=0.2, seed=1)
     assert data.y_test.tolist() == [0, 0, 1, 1] and np.bincount(data.y_train).tolist() == [8, 8]
     assert len({*greys(data.X_train), *greys(data.X_test)}) == 20
     assert (data.y_train[:-1] != data.y_train[1:]).any()  # shuffled, for --limit
     assert (data.name, data.framing, data.shape) == ("pets", "square", (8, 8))
-    again = folders.load_folder(pets, side=8, held_out=0.2, seed=1)
+    again = folders.load_folder(pets, side=8, test_part=0.2, seed=1)
     assert again.sha256 == data.sha256 and (again.X_train == data.X_train).all()
-    other = folders.load_folder(pets, side=8, held_out=0.2, seed=2)
+    other = folders.load_folder(pets, side=8, test_part=0.2, seed=2)
     assert greys(other.X_test) != greys(data.X_test) and other.sha256 != data.sha256
 
 
@@ -106,21 +106,21 @@ def test_other_folders_are_refused(pets, inside, message):
         folders.load_folder(pets / inside)
 
 
-@pytest.mark.parametrize("held_out", [0, 1, 1.5, float("nan")])
-def test_a_part_that_is_no_part_is_refused(pets, held_out):
-    with pytest.raises(InputError, match="held_out: expected a fraction between 0 and 1"):
-        folders.load_folder(pets, held_out=held_out)
+@pytest.mark.parametrize("test_part", [0, 1, 1.5, float("nan")])
+def test_a_part_that_is_no_part_is_refused(pets, test_part):
+    with pytest.raises(InputError, match="test part: expected a fraction between 0 and 1"):
+        folders.load_folder(pets, test_part=test_part)
     with pytest.raises(InputError, match=r"hold out 1% of each class.*test on.*hold out more"):
-        folders.load_folder(pets, held_out=0.01)
+        folders.load_folder(pets, test_part=0.01)
 
 
-@pytest.mark.parametrize("held_out", [0.6, 0.9])
-def test_every_class_is_trained_on(pets, held_out):
+@pytest.mark.parametrize("test_part", [0.6, 0.9])
+def test_every_class_is_trained_on(pets, test_part):
     for number in range(2, 10):
         os.remove(pets / "cat" / f"{number}.jpg")
     os.remove(pets / "cat" / "1.jpg")
     with pytest.raises(InputError, match=r"left to train on cat; take more .* hold out less"):
-        folders.load_folder(pets, held_out=held_out)
+        folders.load_folder(pets, test_part=test_part)
 
 
 def test_links_to_folders_within_a_class_are_not_followed(pets):
@@ -135,3 +135,19 @@ def test_progress_counts_every_photograph(pets):
     counts = []
     folders.load_folder(pets, on_photo=counts.append)
     assert counts == [1] * 20
+
+
+def test_three_photographs_are_too_few_to_hold_some_out(tmp_path):
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        write(tmp_path / "few" / name, 100)
+    (tmp_path / "few" / "dog" / "notes.txt").write_text("no photograph")
+    with pytest.raises(InputError, match="got 3 in 2 classes, none of them left to test on; take"):
+        folders.load_folder(tmp_path / "few")
+    data = folders.load_folder(tmp_path / "few", side=8, test_part=0.3)
+    assert data.y_train.size == 2 and data.y_test.tolist() == [0]
+
+
+def test_photographs_to_test_on_are_named(pets, tmp_path):
+    write(tmp_path / "others" / "dog" / "a.png", 250)
+    data = folders.load_folder(pets, side=8, test=tmp_path / "others")
+    assert data.y_train.size == 20 and data.y_test.tolist() == [1] and data.X_test[0, 0] == 250

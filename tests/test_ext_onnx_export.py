@@ -107,7 +107,9 @@ def test_other_features_are_refused(rng):
     class Other(FeatureMap):
         num_inputs = num_outputs = 4
 
-    with pytest.raises(InputError, match="expected Patches and RandomFourier, got Other; export"):
+    with pytest.raises(
+        InputError, match="expected Patches, RandomFourier or Standardise, got Other; export"
+    ):
         onnx_export.save(SoftmaxRegression(4, 3, features=Other()), "model.onnx")
 
 

@@ -116,8 +116,8 @@ def photographs(tmp_path, model):
 def write_summary(model, folder):
     from npsoftmax.ext.folders import load_folder
 
-    data = load_folder(folder, held_out=0.2, seed=1)
-    settings = {"data": str(folder), "held_out": 0.2, "seed": 1}
+    data = load_folder(folder, test_part=0.2, seed=1)
+    settings = {"data": str(folder), "test_part": 0.2, "seed": 1}
     summary = {"dataset": "sky", "sha256": data.sha256, "settings": settings}
     model.with_name("summary.json").write_text(json.dumps(summary))
 
@@ -135,7 +135,7 @@ def test_photographs_that_have_changed_since_training_are_refused(model, photogr
     write_summary(model, photographs)
     (photographs / "day" / "0.png").unlink()
     line = one_line(run("evaluate", model, "--no-pictures"), 2)
-    assert "expected the photographs of training, got others" in line
+    assert "expected the data of the training, got others" in line
 
 
 def test_a_model_of_a_data_set_takes_no_photographs(model, tmp_path):

@@ -187,6 +187,8 @@ class Dataset:
         placed in the images. None if the samples are not images.
     shape : tuple of int or None
         Height and width of the images, for :meth:`npsoftmax.features.Patches.fit`.
+    feature_names : tuple of str or None
+        The names of the ``d`` numbers of a sample, such as the columns of a table.
 
     Examples
     --------
@@ -209,6 +211,7 @@ class Dataset:
     pixel_scale: float | None = None
     framing: str | None = None
     shape: tuple[int, ...] | None = None
+    feature_names: tuple[str, ...] | None = field(default=None, repr=False)
 
 
 def load(

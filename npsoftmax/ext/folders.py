@@ -34,9 +34,10 @@ TRAINING, HELD_OUT = ("train", "training"), ("validation", "valid", "val", "test
 def load_folder(
     path: str | os.PathLike[str],
     side: int = SIDE,
-    held_out: float = 0.1,
+    test_part: float = 0.1,
     seed: int = 0,
     on_photo: Callable[[int], None] | None = None,
+    test: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Read photographs in class folders, and hold a part of them out for testing.
 
@@ -52,12 +53,14 @@ def load_folder(
         A folder with one folder for each class.
     side : int
         Height and width of the images.
-    held_out : float
+    test_part : float
         The fraction of each class that is held out.
     seed : int
         Seed of the choice and of the order.
     on_photo : callable, optional
         Called with 1 for each photograph, for a progress bar.
+    test : path, optional
+        A folder with the photographs to test on, in class folders.
 
     Examples
     --------
@@ -66,21 +69,21 @@ def load_folder(
     ...     os.makedirs(f"photos/{kind}")
     ...     for number in range(5):
     ...         Image.new("L", (40, 30), grey + number).save(f"photos/{kind}/{number}.png")
-    >>> data = load_folder("photos", held_out=0.2)
+    >>> data = load_folder("photos", test_part=0.2)
     >>> data.classes, data.X_train.shape, data.y_test
     (('day', 'night'), (2304, 8), array([0, 1]))
     """
-    training, testing = find_parts(path)
+    training, testing = find_parts(path) if test is None else (os.fspath(path), os.fspath(test))
     classes, X, y = read_folder(training, side, on_photo=on_photo)
     rng = np.random.default_rng(seed)
     if testing is None:
-        if not 0 < held_out < 1:
-            raise InputError(f"held_out: expected a fraction between 0 and 1, got {held_out}")
+        if not 0 < test_part < 1:
+            raise InputError(f"test part: expected a fraction between 0 and 1, got {test_part}")
         (X_test, y_test), (X, y) = splitobs(
-            (X, y), at=float(held_out), shuffle=True, stratified=y, rng=rng
+            (X, y), at=float(test_part), shuffle=True, stratified=y, rng=rng
         )
-        _check_split(path, classes, y, y_test, held_out)
-        held = f"{held_out:.0%} of each class held out, seed {seed}"
+        _check_split(path, classes, y, y_test, test_part)
+        held = f"{test_part:.0%} of each class held out, seed {seed}"
     else:
         _, X_test, y_test = read_folder(testing, side, classes, on_photo)
         held = f"tested on {quoted(testing)}"
@@ -223,14 +226,14 @@ def _check_split(
     classes: Sequence[str],
     y: NDArray[np.int64],
     y_test: NDArray[np.int64],
-    held_out: float,
+    test_part: float,
 ) -> None:
     """Raise InputError unless all classes are trained on, and something is tested."""
     left = [name for label, name in enumerate(classes) if label not in y]
     if left or y_test.size == 0:
         whom = f"train on {', '.join(left)}" if left else "test on"
         raise InputError(
-            f"{quoted(path)}: expected enough photographs to hold out {held_out:.0%} of each "
+            f"{quoted(path)}: expected enough photographs to hold out {test_part:.0%} of each "
             f"class, got {y.size + y_test.size} in {len(classes)} classes, none of them left to "
             f"{whom}; take more photographs, or hold out {'less' if left else 'more'}"
         )

@@ -9,7 +9,8 @@ depend on the order in which a runtime sums: in float32, 784 products leave an e
 probability.
 
 The features of a model are nodes in front of this, in float32 as in :mod:`npsoftmax.features`:
-convolutions with the filters, matrix products with the windows, cosines.
+convolutions with the filters, matrix products with the windows, cosines. Columns are standardised
+in float64.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from npsoftmax import __version__
 from npsoftmax._checks import check_model
 from npsoftmax.errors import InputError, OutputError
 from npsoftmax.ext import extra
-from npsoftmax.features import FeatureMap, Patches, RandomFourier, pack
+from npsoftmax.features import FeatureMap, Patches, RandomFourier, Standardise, pack
 from npsoftmax.features.maps import parts_of
 from npsoftmax.features.patches import EPSILON, PADDING, moving_means
 from npsoftmax.files import publish
@@ -124,9 +125,11 @@ def save(
 
 
 def _as_input_dtype(dtype: DTypeLike | None, model: SoftmaxRegression) -> np.dtype[Any]:
-    takes_pixels = model.pixel_scale is not None
+    takes_pixels, features = model.pixel_scale is not None, model.features
     if dtype is None:
-        return np.dtype(np.uint8) if takes_pixels else model.theta.dtype
+        if takes_pixels:
+            return np.dtype(np.uint8)
+        return np.result_type(model.theta, np.float32 if features is None else features.precision)
     found = np.dtype(dtype)
     if found not in INPUT_NAMES:
         raise InputError(f"dtype: expected uint8, float32 or float64 for the input, got {found}")
@@ -144,7 +147,7 @@ def _graph(model: SoftmaxRegression, input_dtype: np.dtype[Any]) -> onnx.GraphPr
         helper.np_dtype_to_tensor_dtype, (theta.dtype, input_dtype, model.theta.dtype)
     )
     add = _Nodes()
-    own = theta.dtype if model.features is None else np.dtype(np.float32)
+    own = theta.dtype if model.features is None else model.features.precision
     numbers = add("Cast", name, to=helper.np_dtype_to_tensor_dtype(own))
     scaled = add("Mul", numbers, np.asarray(model.input_scale(input_dtype), own))
     if model.features is not None:
@@ -194,10 +197,14 @@ def _extract(add: _Nodes, numbers: str, features: FeatureMap) -> str:
         elif isinstance(part, RandomFourier):
             cosines = add("Cos", add("Gemm", numbers, part.weights, part.offsets, transB=1))
             numbers = add("Mul", cosines, np.sqrt(np.float32(2 / part.num_outputs)))
+        elif isinstance(part, Standardise):
+            scaled = add("Div", add("Sub", numbers, part.mean), part.deviation)
+            numbers = add("Cast", scaled, to=onnx.TensorProto.FLOAT)
         else:
             raise InputError(
-                f"features: expected Patches and RandomFourier, got {type(part).__name__}; export "
-                "a model without features, and compute them outside of the graph"
+                f"features: expected Patches, RandomFourier or Standardise, got "
+                f"{type(part).__name__}; export a model without features, and compute them outside "
+                "of the graph"
             )
     return numbers
 

@@ -1,10 +1,11 @@
-r"""Fixed maps from images to features, on which a linear model is accurate.
+r"""Fixed maps from samples to features, on which a linear model is accurate.
 
 A linear model of pixels cannot tell a bent line from a straight one. On fixed features it can, and
 its objective stays convex: the features are learned from images without labels, and never change
 afterwards. :class:`Patches` compares each place of an image with a few dozen patches of training
 images, and sums the similarities over parts of the image. :class:`RandomFourier` approximates a
 Gaussian kernel on top of other features. :class:`Chain` applies one map after the other.
+:class:`Standardise` gives the columns of a table the same unit, :class:`Tfidf` weighs words.
 
 **Patches.** A patch :math:`p` of :math:`q \times q` pixels is normalised, which removes brightness
 and contrast, and whitened, which removes what neighbouring pixels have in common:
@@ -41,8 +42,19 @@ learned ones. Hyvärinen, Hurri, Hoyer, "Natural Image Statistics", 2009, chapte
 Rahimi, Recht, "Random features for large-scale kernel machines", NIPS 2007: the Fourier features.
 """
 
+from npsoftmax.features.columns import Standardise, Tfidf
 from npsoftmax.features.maps import Chain, FeatureMap, RandomFourier
 from npsoftmax.features.packing import digest, pack, unpack
 from npsoftmax.features.patches import Patches
 
-__all__ = ["Chain", "FeatureMap", "Patches", "RandomFourier", "digest", "pack", "unpack"]
+__all__ = [
+    "Chain",
+    "FeatureMap",
+    "Patches",
+    "RandomFourier",
+    "Standardise",
+    "Tfidf",
+    "digest",
+    "pack",
+    "unpack",
+]

@@ -28,6 +28,8 @@ class FeatureMap:
     num_inputs: int
     num_outputs: int
     is_one_by_one = False  # whether feature i is made of number i of the sample alone
+    precision: np.dtype[Any] = np.dtype(np.float32)  # that its inputs are converted to
+    takes_sparse = False
     integer_scale = 1.0  # the factor of integers if none is given; floats are used as they are
 
     def __call__(
@@ -69,8 +71,8 @@ class FeatureMap:
 
         def compute(start: int) -> int:
             block = slice(start, start + BLOCK_COLUMNS)
-            columns: Floats = X[:, block].astype(np.float32)
-            columns *= np.float32(scale)
+            columns: Floats = X[:, block].astype(self.precision)
+            columns *= self.precision.type(scale)
             out[:, block] = self._transform(columns)
             return int(columns.shape[1])
 
@@ -175,10 +177,11 @@ class Chain(FeatureMap):
             raise ShapeError(f"maps: expected each to take what the one before gives, got {sizes}")
         self.num_inputs, self.num_outputs = self.maps[0].num_inputs, self.maps[-1].num_outputs
         self.integer_scale = self.maps[0].integer_scale
+        self.precision = self.maps[0].precision
 
     def _transform(self, X: Floats) -> Floats:
         for transform in self.maps:
-            X = transform._transform(X)
+            X = transform._transform(X.astype(transform.precision, copy=False))
         return X
 
 

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax._checks import as_count
+from npsoftmax.features.columns import Standardise, Tfidf
 from npsoftmax.features.maps import Chain, FeatureMap, RandomFourier, parts_of
 from npsoftmax.features.patches import Patches
 
 __all__ = ["digest", "pack", "unpack"]
+
+COLUMN_BY_COLUMN: dict[str, type[FeatureMap]] = {"Standardise": Standardise, "Tfidf": Tfidf}
 
 
 def pack(features: FeatureMap) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
@@ -70,9 +73,12 @@ def digest(features: FeatureMap) -> str:
 
 def _restore(arrays: dict[str, NDArray[Any]], kind: str, **settings: Any) -> FeatureMap:
     """Return one map; a file can hold anything."""
+    dtype = np.float64 if kind in COLUMN_BY_COLUMN else np.float32
     for name, array in arrays.items():
-        if array.dtype != np.float32 or not np.isfinite(array).all():
-            raise ValueError(f"{name} of {array.dtype} that are not finite float32")
+        if array.dtype != dtype or not np.isfinite(array).all():
+            raise ValueError(f"{name} of {array.dtype} that are not finite {np.dtype(dtype)}")
+    if kind in COLUMN_BY_COLUMN:
+        return COLUMN_BY_COLUMN[kind](**arrays, **settings)
     if kind == "RandomFourier":
         return RandomFourier(**arrays, **settings)
     if kind != "Patches":
