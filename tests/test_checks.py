@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from npsoftmax._checks import (
     Range,
@@ -348,3 +351,9 @@ def test_probabilities_may_leave_0_and_1_by_rounding(dtype):
     for outside in (1.01, -0.01, 2.0, 100.0, np.nan):
         with pytest.raises(InputError, match="P: expected numbers from 0 to 1"):
             as_probabilities(np.array([outside]), "P")
+
+
+@given(hnp.arrays(np.float16, (3, 4), elements=st.floats(-60000, 60000, width=16)))
+def test_half_floats_have_the_range_of_their_numbers(X):
+    high = X.max().item()
+    assert Range.of(X) == (X.dtype, X.min().item() if high > 2 else 0, high)
