@@ -37,7 +37,7 @@ Floats = NDArray[Any]
 
 # Directions, further vectors that make them accurate, and products with M. On TF-IDF of
 # 20 Newsgroups 5 and 20 directions took 14 and 16 passes to within 1e-4, and none 85.
-DIRECTIONS, OTHERS, PRODUCTS = 6, 4, 4
+DIRECTIONS, OTHERS, PRODUCTS = 6, 4, 3
 VECTORS = DIRECTIONS + OTHERS
 PASSES_OF_VECTOR = PRODUCTS
 # An eigenvalue that is smaller, in relation to the largest, is a rounding error.
