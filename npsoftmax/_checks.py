@@ -44,7 +44,8 @@ def as_array(given: object, name: str) -> NDArray[Any]:
     except (ValueError, TypeError, RuntimeError, BufferError, ImportError) as error:
         way = "give rows of equal length"
         if hasattr(given, "detach"):
-            way = f"pass {name}.detach().cpu().float().numpy()"
+            dense = ".to_dense()" * bool(getattr(given, "is_sparse", False))
+            way = f"pass {name}.detach().cpu(){dense}.float().numpy()"
         elif hasattr(given, "__dlpack__"):
             way = "move it to the memory of the CPU, as float32"
         raise InputError(
@@ -557,8 +558,13 @@ def check_model(model: object) -> None:
         raise InputError(f"model: expected a SoftmaxRegression, got {type(model).__name__}; {way}")
 
 
-def check_extracted(model: Any, num_features: int) -> None:
-    """Raise ShapeError for images in place of the features that a model extracts from them."""
+def check_extracted(model: Any, num_features: int, dtype: np.dtype[Any]) -> None:
+    """Raise for samples in place of the features that a model extracts from them, if it shows."""
+    if model.features is not None and dtype.kind in "iu":
+        raise InputError(
+            f"X: expected the features that the model extracts from samples, which are floats, got "
+            f"{dtype}; pass model.extract(X)"
+        )
     if model.features is not None and num_features == model.num_inputs != model.num_features:
         raise ShapeError(
             f"X: expected the {model.num_features} features that the model extracts from an image, "

@@ -37,7 +37,10 @@ def as_compressed(X: Any, name: str) -> Any:
     from scipy.sparse import csc_array
 
     if X.ndim != 2:
-        raise ShapeError(f"{name}: expected shape (features, samples), got {X.shape}")
+        raise ShapeError(
+            f"{name}: expected shape (features, samples), got {X.shape}; a single sample is "
+            f"{name}.reshape(-1, 1)"
+        )
     compressed = csc_array(X.tocsc())
     try:
         compressed.check_format()

@@ -78,7 +78,8 @@ class ClassMeans:
             distances = np.empty(own.shape[0])
             for block in _blocks(X, distances.size):
                 if is_sparse(X):
-                    squares = _squared_distances(own[block].T, mean[:, None])[0]
+                    some = own[block].T.astype(np.float64)  # small integers would overflow
+                    squares = _squared_distances(some, mean[:, None])[0]
                     distances[block] = np.sqrt(squares)
                 else:
                     distances[block] = np.linalg.norm(own[block] - mean, axis=1)

@@ -420,7 +420,7 @@ def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
             "npsoftmax.objective.FullBatch(X, y, l2)"
         )
     summary = problem.summary
-    check_extracted(model, summary.num_inputs)
+    check_extracted(model, summary.num_inputs, summary.dtype)
     if summary.num_inputs != model.num_features:
         hint = "; pass X.T" if summary.num_samples == model.num_features else ""
         raise ShapeError(

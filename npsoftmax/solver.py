@@ -228,7 +228,11 @@ class Solver:
 
     def _has_small_bound(self, state: lbfgs.State) -> bool:
         """Whether gradient and penalty prove that the objective is close to its smallest value."""
-        return self.problem.has_small_gap(state.grad, self._gap(state))
+        gap, bias = self._gap(state), state.grad[:, -1].astype(np.float64)
+        # Of tiny losses, a gradient within the tolerance may be large. Their curvature with respect
+        # to the biases, the sum of p (1 - p), is about the loss itself.
+        is_small = float(bias @ bias) <= 2 * gap * state.aux[0]
+        return is_small and self.problem.has_small_gap(state.grad, gap)
 
     def _is_near(self, state: lbfgs.State) -> bool:
         """Whether the objective is close to its smallest value by the estimated decrement."""

@@ -127,7 +127,7 @@ class Trainer:
                 f"loader: expected a DataLoader, got {type(loader).__name__}; pass "
                 "npsoftmax.DataLoader(X, y, batch_size=256, shuffle=True)"
             )
-        check_extracted(model, loader.X.shape[0])
+        check_extracted(model, loader.X.shape[0], loader.X.dtype)
         as_columns(loader.X, model.num_features, finite=False, sparse=True)
         as_labels(loader.y, model.num_outputs)
         if len(loader) == 0:

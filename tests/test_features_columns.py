@@ -97,3 +97,17 @@ def test_a_chain_computes_each_part_in_its_precision():
     chain = Chain([standardise, RandomFourier.fit(standardise(X), num_features=4)])
     np.testing.assert_array_equal(chain(X), chain.maps[1](standardise(X)))
     assert chain.is_one_by_one is False
+
+
+def test_what_cannot_be_standardised_is_refused():
+    with pytest.raises(ShapeError, match="at least one sample"):
+        Standardise.fit(np.zeros((3, 0)))
+    with pytest.raises(InputError, match="squares fit float64"):
+        Standardise.fit([[1e200, -1e200, 3]])
+
+
+def test_integers_are_no_standardised_features():
+    X = np.arange(20).reshape(2, 10)
+    model = SoftmaxRegression(2, 2, features=Standardise.fit(X))
+    with pytest.raises(InputError, match=r"got int64; pass model.extract\(X\)"):
+        FullBatchTrainer(model, FullBatch(X, np.arange(10) % 2, 0.1))

@@ -734,3 +734,16 @@ def test_labels_that_count_from_1_have_a_way_to_0():
     model = SoftmaxRegression(1, 2)
     with pytest.raises(LabelError, match=r"labels from 1 to 2; .*pass np.asarray\(y\) - 1"):
         fit(model, np.eye(1, 3), [1, 2, 1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tiny_loss_is_no_reason_to_stop_far_above_the_smallest(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((2000, 60)) * 10.0 ** rng.integers(-2, 3, (2000, 1))
+    y = rng.integers(0, 3, 60)
+    found = [
+        fit(SoftmaxRegression(2000, 3, dtype=np.float64), X, y, l2=1e-2, tol=tol)
+        for tol in (1e-5, 1e-9)
+    ]
+    assert found[0].converged
+    assert found[0].objective <= (1 + 2e-3) * found[1].objective

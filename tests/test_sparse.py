@@ -218,6 +218,30 @@ def test_a_split_is_that_of_the_dense_samples(options):
         assert (X.toarray() == expected).all() and (labels == same).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, np.float32])
+def test_squares_of_small_integers_do_not_overflow(dtype):
+    dense = np.array([[100, 110, 0, 0], [0, 0, 100, 120]], dtype)
+    y, model = np.array([0, 0, 1, 1]), nps.SoftmaxRegression(2, 2)
+    model.fit_class_means(sp.csc_array(dense), y)
+    assert model.novelty(sp.csc_array(dense)) == pytest.approx(np.ones(4))
+
+
+@pytest.mark.parametrize(("n", "d", "l2"), [(14, 19, 1e-8), (30, 40, 1e-6), (50, 200, 1e-6)])
+def test_few_samples_are_solved_in_their_span(n, d, l2):
+    rng = np.random.default_rng(0)
+    dense = rng.standard_normal((d, n)) * 10.0 ** rng.integers(-2, 3, (d, 1))
+    y = rng.integers(0, K, n)
+    found, expected = (fitted(X, y, l2)[1] for X in (sp.csc_array(dense), dense))
+    assert found.converged and found.objective == pytest.approx(expected.objective, rel=1e-3)
+
+
+def test_a_block_of_sparse_samples_is_that_of_the_dense_ones():
+    dense, y, theta = draw(n=200)
+    solves = [FullBatch(X, y, 0.1).preconditioner(theta) for X in (sp.csc_array(dense), dense)]
+    grad = np.random.default_rng(0).standard_normal(theta.shape)
+    np.testing.assert_allclose(*(solve(grad) for solve in solves), rtol=1e-9, atol=1e-12)
+
+
 def test_a_sample_without_features_has_the_biases_as_logits():
     model = nps.SoftmaxRegression(D, K, dtype=np.float64)
     model.b[:] = [[1], [2], [3]]

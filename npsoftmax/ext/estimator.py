@@ -72,7 +72,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         lbfgs: as ``tol`` and ``max_iterations`` of :func:`npsoftmax.fit`. Small problems end when
         no logit changes any more.
     fit_intercept : bool
-        Whether there is an intercept.
+        Whether there is an intercept. Without one, offsets of the features matter, and make lbfgs
+        slow: scale them.
     learning_rate, batch_size : float, int
         sgd: the step size, and the number of rows for each step.
     epochs : int

@@ -29,7 +29,8 @@ class Standardise(FeatureMap):
 
     A penalty then means the same for every feature, whatever its unit. A feature that is constant
     has :math:`\sigma_i = 1`. The difference is computed in float64, so that numbers such as dates
-    in seconds keep what distinguishes them.
+    in seconds keep what distinguishes them. :class:`~npsoftmax.Trainer` and
+    :class:`~npsoftmax.objective.FullBatch` take ``model.extract(X)``, and cannot tell it from ``X``.
 
     Attributes
     ----------
@@ -69,9 +70,12 @@ class Standardise(FeatureMap):
     num_outputs = num_inputs
 
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")
     def fit(cls, X: ArrayLike) -> Standardise:
         """Compute the moments of samples, shape ``(d, n)``."""
         X = as_columns(X)
+        if X.shape[1] == 0:
+            raise ShapeError(f"X: expected at least one sample, got shape {X.shape}")
         mean, deviation = np.empty(X.shape[0]), np.empty(X.shape[0])
         for start in range(0, X.shape[0], MEAN_ROWS):  # little memory next to a large X
             some = slice(start, start + MEAN_ROWS)
@@ -83,6 +87,11 @@ class Standardise(FeatureMap):
             rows -= mean[some, None]
             spread = np.sqrt(np.square(rows).mean(axis=1))
             deviation[some] = np.where(varies & (spread > 0), spread, 1.0)
+        if not np.isfinite(deviation).all():
+            raise InputError(
+                "X: expected features whose squares fit float64, got larger ones; divide them by a "
+                "power of ten"
+            )
         return cls(mean, deviation)
 
     def _transform(self, X: NDArray[Any]) -> NDArray[Any]:
@@ -99,7 +108,8 @@ class Tfidf(FeatureMap):
         g_i = 1 + \log \frac{1 + n}{1 + n_i}
 
     where :math:`n_i` of :math:`n` training texts contain word :math:`i`. This is
-    ``TfidfTransformer()`` of scikit-learn. Counts are sparse, and stay so.
+    ``TfidfTransformer()`` of scikit-learn. Counts are sparse, and stay so. What takes
+    ``model.extract(X)`` refuses integer counts.
 
     Attributes
     ----------

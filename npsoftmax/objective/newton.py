@@ -82,7 +82,7 @@ def suits_span(k: int, store: SampleStore, penalty: Penalty, to_finish: bool) ->
     """Whether the span of the samples saves more than it costs, or Newton's method can finish."""
     n, d = store.summary.num_samples, store.summary.num_inputs
     saves = 2 * n <= d and n <= MAX_SPAN_SAMPLES
-    if store.summary.is_sparse:  # their span is dense
+    if store.summary.is_sparse and n * d > MAX_KEPT:  # the span is dense
         return False
     return _has_span(penalty) and n <= d and (saves or _is_quick(k, n, n, to_finish))
 

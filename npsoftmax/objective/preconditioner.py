@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._sparse import is_sparse, multiply_back, square, to_dense
+from npsoftmax._sparse import is_sparse, multiply_back, square
 from npsoftmax._threads import blas_threads
 from npsoftmax.errors import InputError
 from npsoftmax.functional import affine, softmax
@@ -369,16 +369,28 @@ def _sum_block(roots: Floats, rows: Floats, drawn: NDArray[np.intp], scale: floa
     """Return the sum of ``u a a'`` over the rows drawn, with u the squares of ``roots``."""
     roots, dtype = roots[:, None], roots.dtype
     size = rows.shape[1] + 1
+    if is_sparse(rows):
+        return _sum_sparse_block(roots, rows[drawn], scale)
     block = np.zeros((size, size), dtype)
     # Small enough to stay in cache from the gathering to the product.
     gathered = np.empty((max(256, BLOCK_BYTES // (size * dtype.itemsize)), size), dtype)
     for start in range(0, drawn.size, len(gathered)):
         part = slice(start, start + len(gathered))
         scaled_rows = gathered[: drawn[part].size]
-        convert(to_dense(rows[drawn[part]]), scaled_rows[:, :-1])
+        convert(rows[drawn[part]], scaled_rows[:, :-1])
         scaled_rows[:, :-1] *= roots[part] * dtype.type(scale)
         scaled_rows[:, -1:] = roots[part]
         block += scaled_rows.T @ scaled_rows
+    return block
+
+
+def _sum_sparse_block(roots: Floats, rows: Any, scale: float) -> Floats:
+    """Do the same for sparse rows, of which the products are few."""
+    scaled_rows = rows.multiply(roots * roots.dtype.type(scale)).tocsr()
+    block = np.empty((rows.shape[1] + 1,) * 2, roots.dtype)
+    block[:-1, :-1] = (scaled_rows.T @ scaled_rows).toarray()
+    block[-1, :-1] = block[:-1, -1] = (scaled_rows.T @ roots)[:, 0]
+    block[-1, -1] = np.square(roots).sum()
     return block
 
 
