@@ -9,9 +9,10 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import StandardScaler
 
-from npsoftmax import SoftmaxRegression
+from npsoftmax import FullBatchTrainer, SoftmaxRegression
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.features import Chain, RandomFourier, Standardise, Tfidf, digest, pack, unpack
+from npsoftmax.objective import FullBatch
 
 
 def test_standardised_features_are_those_of_scikit_learn(rng):

@@ -30,7 +30,8 @@ class Standardise(FeatureMap):
     A penalty then means the same for every feature, whatever its unit. A feature that is constant
     has :math:`\sigma_i = 1`. The difference is computed in float64, so that numbers such as dates
     in seconds keep what distinguishes them. :class:`~npsoftmax.Trainer` and
-    :class:`~npsoftmax.objective.FullBatch` take ``model.extract(X)``, and cannot tell it from ``X``.
+    :class:`~npsoftmax.objective.FullBatch` take ``model.extract(X)``, which they cannot tell from
+    ``X``.
 
     Attributes
     ----------
