@@ -257,7 +257,7 @@ def _refuse_words(frame: Any, names: Sequence[str], path: Path) -> None:
                 steps, flags = f"{cast}, strict=False))", ""
             advice = (
                 f"take it for missing, {_rewritten(frame, path, steps, flags)}, and fill in what "
-                "is missing then, or correct it"
+                "is missing then, or correct it, or remove the column"
             )
         row = wrong.arg_true()[0]
         raise InputError(
