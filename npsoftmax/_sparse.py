@@ -41,8 +41,10 @@ def as_compressed(X: Any, name: str) -> Any:
             f"{name}: expected shape (features, samples), got {X.shape}; a single sample is "
             f"{name}.reshape(-1, 1)"
         )
-    compressed = csc_array(X.tocsc())
     try:
+        if getattr(X, "format", "") in ("csc", "csr"):
+            X.check_format(full_check=True)  # compiled code would run over the end of its arrays
+        compressed = csc_array(X.tocsc())
         compressed.check_format()
     except ValueError as error:
         raise InputError(

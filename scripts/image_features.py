@@ -87,7 +87,7 @@ def learn(
     from npsoftmax.features import Chain, Patches, RandomFourier
 
     if args.features == "pixels":
-        return own_data.scaling(args, X)
+        return own_data.scaling(args, X, 1.0 if shape is None else 1 / 255)
     if args.data is not None and shape is None:
         raise InputError("--features: expected images, got numbers of other kinds; leave it out")
     shape = shape or (28, 28)
@@ -132,6 +132,8 @@ def choose_l2(args: argparse.Namespace, X: "NDArray[Any]", scale: float) -> floa
         return 0.0
     prior = PRIOR
     if args.features == "pixels":
+        # Standardised features are scaled already.
+        scale = 1.0 if args.standardise else scale
         prior = OWN_PRIOR * own_data.mean_square_length(X, scale)
     return float(f"{prior / X.shape[1]:.2g}")
 

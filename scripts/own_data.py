@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 BLOCK = 1024  # columns that become float64 at a time
 TEST_PART, TEST_PART_OF_PHOTOGRAPHS = 0.2, 0.1
 TABLE = (".csv", ".csv.gz", ".csv.zst", ".parquet", ".pq")
-SVMLIGHT = re.compile(rb"(\s*#[^\n]*\n)*\s*[-+.\w]+( [\w]+:[^\s:]+)+\s*(\n|#|$)")
+HEAD = 2**16  # bytes of a file that tell its kind
+ONLY_LABEL = re.compile(rb"\s*[-+.\w]+\s*(#|$)")
+SVMLIGHT = re.compile(rb"\s*[-+.\w]+(\s+\w+:[^\s:]+)+\s*(#|$)")
+FIRST_LINES = 10  # one of which has more than a label
+SUFFIXES = re.compile(
+    r"(\.(csv|parquet|pq|npz|npy|svm|svmlight|libsvm|txt|dat|idx\d?(-ubyte)?))?"
+    r"(\.(gz|bz2|zst))?$",
+    re.IGNORECASE,
+)
 KINDS = "class folders, a table (.csv, .parquet), arrays (.npz, .npy), IDX or svmlight files"
 
 
@@ -66,7 +74,25 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     head = _head(path)
     if head[:2] == b"\0\0" and head[2:3] in b"\x08\x09\x0b\x0c\x0d\x0e":
         return "pair"
-    return "svmlight" if SVMLIGHT.match(head) else ""
+    return "svmlight" if _is_svmlight(head) else ""
+
+
+def _is_svmlight(head: bytes) -> bool:
+    """Whether the first lines have a label each, and one of them numbers."""
+    if len(head) == HEAD:
+        head = head[: max(head.rfind(mark) for mark in (b" ", b"\t", b"\n"))]  # the end is cut
+    lines = [line for line in head.splitlines() if line.partition(b"#")[0].strip()]
+    for line in lines[:FIRST_LINES]:
+        if SVMLIGHT.match(line):
+            return True
+        if not ONLY_LABEL.match(line):
+            return False
+    return False
+
+
+def name_of(path: str) -> str:
+    """Return the name of the data set in a file."""
+    return SUFFIXES.sub("", Path(path).name).lstrip(".") or "data"
 
 
 def _head(path: str | os.PathLike[str]) -> bytes:
@@ -74,7 +100,7 @@ def _head(path: str | os.PathLike[str]) -> bytes:
     for opened in (gzip.open, bz2.open, open):
         try:
             with opened(path, "rb") as file:
-                return bytes(file.read(2**16))
+                return bytes(file.read(HEAD))
         except (OSError, EOFError):
             continue
     return b""
@@ -130,6 +156,16 @@ def _check_flags(args: argparse.Namespace, kind: str) -> None:
                 f"--{name.replace('_', '-')}: expected it with other data than "
                 f"{quoted(args.data)}, got it with {DESCRIPTIONS[kind]}; leave it out"
             )
+    if args.test is not None and (other := kind_of(args.test)) != kind:
+        raise InputError(
+            f"--test: expected data of the same kind as --data, {_in_words(kind)}, got "
+            f"{_in_words(other)}; write {quoted(args.test)} as the other, or leave it out"
+        )
+    if args.text is not None and args.text == args.label:
+        raise InputError(
+            f"--text: expected another column than --label, got {quoted(args.text)} for both; "
+            "name the column that has the texts"
+        )
     if args.text is not None and args.standardise:
         raise InputError("--standardise: expected it without --text, got both; leave it out")
 
@@ -143,13 +179,17 @@ DESCRIPTIONS = {
 }
 
 
+def _in_words(kind: str) -> str:
+    return DESCRIPTIONS[kind].partition(",")[0] if kind else "a file of no kind that is known"
+
+
 def load(args: argparse.Namespace) -> "Dataset":
     """Read the data of ``--data`` and ``--test``, or hold out a part of them."""
     from npsoftmax.data.labelled import split
 
     samples, test = _read_both(args, kind_of(args.data))
     data = split(
-        Path(args.data).name.partition(".")[0], samples, test,
+        name_of(args.data), samples, test,
         test_part=args.test_part, seed=args.seed,
         source=_source(args.data, args.label), test_source=_source(args.test, args.test_label),
     )  # fmt: skip
@@ -185,7 +225,7 @@ def _read_both(args: argparse.Namespace, kind: str) -> "tuple[Labelled, Labelled
     samples, test = _read_arrays(args.data, args.label)
     if args.test is not None:
         test, later = _read_arrays(args.test, args.test_label)
-        test = later or test
+        test = in_order(later or test, samples.feature_names, args.test, "train.py")
     return samples, test
 
 
@@ -236,10 +276,44 @@ def read_like(
         (samples,) = reader(path, feature_names=feature_names)
     elif kind in ("npz", "pair"):
         samples, test = _read_arrays(path, label)
-        samples = test or samples
+        samples = in_order(test or samples, feature_names, path, program)
     else:
         raise InputError(f"expected {KINDS}, got {quoted(path)}; name one of these")
     return samples
+
+
+def in_order(
+    samples: "Labelled", wanted: tuple[str, ...] | None, path: str, program: str
+) -> "Labelled":
+    """Return arrays whose features have names with those of a model, in its order.
+
+    A note says which are not used.
+    """
+    import numpy as np
+
+    from npsoftmax.data.labelled import listed
+
+    names, X = samples.feature_names, samples.X
+    if names is None or wanted is None or names == wanted:
+        return samples
+    place = {name: number for number, name in enumerate(names)}
+    if not len(place) == len(names) == X.shape[0]:
+        raise InputError(
+            f"{quoted(path)}: expected a name of its own for each of {X.shape[0]} features, got "
+            f"{len(place)} different of {len(names)}; correct feature_names, or leave them out"
+        )
+    missing = [name for name in wanted if name not in place]
+    if missing:
+        raise InputError(
+            f"{quoted(path)}: expected features that are called {listed(missing)}, got "
+            f"{listed(names)}; add what is missing"
+        )
+    unused = sorted(place.keys() - set(wanted), key=place.__getitem__)
+    if unused:
+        command_line.note(program, f"{quoted(path)}: not used: {listed(unused)}")
+    places = [place[name] for name in wanted]
+    X = np.take(X.T, places, axis=1).T if isinstance(X, np.ndarray) else X.T[:, places].T
+    return samples._replace(X=X, feature_names=wanted)
 
 
 def load_like(
@@ -262,9 +336,8 @@ def load_like(
     require_label(args.data, label)
     X, samples = read_for(model, args.data, label, args.text, settings, "evaluate.py")
     _, y = number_labels(samples, _source(args.data, label), model.classes)
-    name = Path(args.data).name.partition(".")[0]
     return Dataset(
-        name, model.classes, X[:, :0], y[:0], X, y,
+        name_of(args.data), model.classes, X[:, :0], y[:0], X, y,
         pixel_scale=model.pixel_scale, feature_names=model.feature_names,
     )  # fmt: skip
 
@@ -294,8 +367,8 @@ def read_for(
     return command_line.import_extra("npsoftmax.ext.text").count_words(samples.X, words), samples
 
 
-def scaling(args: argparse.Namespace, X: Any) -> "FeatureMap | None":
-    """Return the map of features that ``--standardise`` or ``--text`` asks for."""
+def scaling(args: argparse.Namespace, X: Any, scale: float) -> "FeatureMap | None":
+    """Return the map that ``--standardise`` or ``--text`` asks for, of samples times a scale."""
     from npsoftmax.features import Standardise, Tfidf
 
     if args.text is not None:
@@ -305,7 +378,11 @@ def scaling(args: argparse.Namespace, X: Any) -> "FeatureMap | None":
             "--standardise: expected dense features, got sparse ones, which it would fill; leave "
             "it out"
         )
-    return Standardise.fit(X) if args.standardise else None
+    if not args.standardise:
+        return None
+    fitted = Standardise.fit(X)
+    # So a pixel has the same feature as a byte and as a fraction.
+    return Standardise(fitted.mean * scale, fitted.deviation * scale)
 
 
 def mean_square_length(X: Any, scale: float) -> float:

@@ -117,3 +117,21 @@ def test_a_digest_depends_on_samples_and_labels(X):
 def test_a_dozen_names_are_listed():
     assert listed(["a"] * 12) == ", ".join("a" * 12)
     assert listed(["a"] * 14).endswith("a and 2 more")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([2.0**53, 2.0**53 + 2]),
+        np.array([1e300, 1.0]),
+        np.array([0.0, -(2.0**63)]),
+        np.array([1, 2**24], np.float32),
+        np.array([1, 2**11], np.float16),
+    ],
+)
+def test_floats_that_are_not_told_apart_are_no_labels(labels):
+    with pytest.raises(LabelError, match="write them as text"):
+        number_labels(Labelled(np.zeros((1, 2)), labels), "y")
+    text = labels.astype(str)
+    assert number_labels(Labelled(np.zeros((1, 2)), text), "y")[1].size == 2
+    assert number_labels(of(2.0**53 - 1, 1.0), "y")[0] == ("1", "9007199254740991")

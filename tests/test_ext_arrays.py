@@ -102,3 +102,63 @@ def test_a_damaged_file_is_refused(path, content):
         read_npz(path)
     with pytest.raises(InputError, match="cannot read"):
         read_npz(path.with_name("none.npz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("indices", [10**6, 1]),
+        ("indices", [-1, 1]),
+        ("indptr", [0, 10**6, 2]),
+        ("shape", [2**80, 3]),
+    ],
+)
+def test_a_damaged_sparse_array_is_refused(path, name, value):
+    parts = {"data": [1.0, 2.0], "indices": [0, 1], "indptr": [0, 1, 2], "shape": [2, 64]}
+    if name == "shape":
+        value = np.array([2.0**80, 3])
+    parts = {f"train_{part}": numbers for part, numbers in {**parts, name: value}.items()}
+    np.savez(path, **parts, y_train=[0, 1])
+    with pytest.raises(CorruptFileError, match="expected the parts of a CSR array"):
+        read_npz(path)
+
+
+def test_more_features_than_names_are_refused(path):
+    for d in (10**15, 2**24 + 1):
+        np.savez(path, train_data=[1.0], train_indices=[0], train_indptr=[0, 1],
+                 train_shape=[1, d], y_train=[0])  # fmt: skip
+        with pytest.raises(InputError, match=f"expected at most 16777216 features, got {d}"):
+            read_npz(path)
+
+
+@pytest.mark.parametrize(
+    ("X", "way"),
+    [
+        (np.array([["1", "2"]] * 4), r"got dtype <U1; save X\.astype\(float\)"),
+        (np.ones((4, 2), complex), r"got dtype complex128; save X\.real"),
+        (np.ones((4, 2), "M8[s]"), r"got dtype datetime64\[s\]; save X\.astype\(float\)"),
+    ],
+)
+def test_samples_are_numbers(path, X, way):
+    np.savez(path, X=X, y=LABELS)
+    with pytest.raises(InputError, match=way):
+        read_npz(path)
+
+
+def test_names_occur_once(path):
+    np.savez(path, X=ROWS, x=ROWS, y=LABELS)
+    with pytest.raises(InputError, match="differ in more than capital letters, got X twice"):
+        read_npz(path)
+    np.savez(path, X=ROWS, y=LABELS, classes=["cat", "cat", "dog"])
+    with pytest.raises(InputError, match="expected classes that differ, got cat more than once"):
+        read_npz(path)
+
+
+def test_a_file_of_scipy_is_saved_with_its_labels(path, tmp_path):
+    sparse.save_npz(path, sparse.csc_array(ROWS))
+    with pytest.raises(InputError, match=r"take X = .*, and save it") as caught:
+        read_npz(path)
+    way = str(caught.value).partition("np.savez(new, ")[2].rstrip(")")
+    X, new = sparse.load_npz(path).tocsr(), tmp_path / "new.npz"
+    eval(f"np.savez(new, {way})", {"np": np, "X": X, "new": new, "y": LABELS})
+    assert read_npz(new)[0].X.toarray().tolist() == ROWS.T.tolist()

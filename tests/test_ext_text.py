@@ -75,3 +75,23 @@ def test_a_damaged_file_is_refused(write, text):
 def test_a_model_of_other_features_cannot_take_indices(write):
     with pytest.raises(InputError, match=r"whose features are called 1, 2, .* a feature 'tea'"):
         read_svmlight(write("1 1:1\n"), feature_names=("tea", "x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("1 2000000000:1\n", InputError, "expected at most 16777216 features, got 2000000000"),
+        ("1 99999999999:1\n", CorruptFileError, "expected lines such as"),
+        ("1\n2\n", InputError, "got labels only"),
+    ],
+)
+def test_indices_have_a_limit(write, text, error, message):
+    with pytest.raises(error, match=message):
+        read_svmlight(write(text))
+
+
+def test_a_zero_does_not_shift_the_features_of_a_model(write):
+    with pytest.raises(InputError, match=r"count from 1, as in the training, got an index 0"):
+        read_svmlight(write("1 0:5 2:6\n"), feature_names=("1", "2", "3"))
+    (later,) = read_svmlight(write("1 2:6 2000000000:5\n"), feature_names=("1", "2"))
+    assert later.X.toarray().ravel().tolist() == [0, 6]

@@ -276,6 +276,11 @@ def test_wrong_flags_are_named(run, table, flags, message, tmp_path):
         (b"1 3:0.5 7:1\n", "svmlight"),
         (b"# from somewhere\n-1 1:1e-3\n", "svmlight"),
         (b"+1 qid:3 1:2 # note\n", "svmlight"),
+        (b"1\t1:2\t3:4\n", "svmlight"),
+        (b"1   1:2  3:4 \r\n", "svmlight"),
+        (b"\n1\n-1 # nothing\n1 2:3\n", "svmlight"),
+        (b"1\n2\n3\n", ""),
+        (b"Dear diary\n1 2:3\n", ""),
         (b"\0\0\x08\x03\0\0\0\1", "pair"),
         (b"a,b\n1,2\n", ""),
         (b"", ""),
@@ -318,3 +323,92 @@ class Missing:
     def __call__(self, module, prefix=""):
         self.asked.append(module)
         raise InputError(f"{prefix}no polars")
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
+def test_named_features_of_arrays_are_put_in_the_order_of_the_model(run, form, tmp_path):
+    rows, kinds = points()
+    rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+
+    def save(name, rows, names):
+        rows = form(rows)
+        arrays = {"X_train": rows}
+        if sparse.issparse(rows):
+            parts = ("data", "indices", "indptr", "shape")
+            arrays = {f"train_{part}": getattr(rows, part) for part in parts}
+        np.savez(tmp_path / name, **arrays, y_train=kinds, feature_names=names)
+
+    save("pets.npz", rows, ["a", "b", "c"])
+    save("other.npz", np.c_[rows[:, 2], np.ones(60), rows[:, :2]], ["c", "extra", "a", "b"])
+    save("less.npz", rows, ["a", "b", "z"])
+    save("twice.npz", rows, ["a", "b", "b"])
+    flags = "train", "--data", "pets.npz", "--run-dir", "run", "--force", "--test"
+    accuracies = []
+    for test in ("pets.npz", "other.npz"):
+        process = run(*flags, test)
+        assert process.returncode == 0, process.stderr
+        accuracies.append(json.loads((tmp_path / "run" / "summary.json").read_text())["test_loss"])
+    assert accuracies[0] == pytest.approx(accuracies[1])
+    assert process.stderr == "train.py: note: other.npz: not used: extra\n"
+    expected = predictions(run("predict", "run", "pets.npz"))[2]
+    np.testing.assert_allclose(predictions(run("predict", "run", "other.npz"))[2], expected)
+    line = one_line(run("predict", "run", "less.npz"), 2)
+    assert "expected features that are called c, got a, b, z" in line
+    line = one_line(run("predict", "run", "twice.npz"), 2)
+    assert "expected a name of its own for each of 3 features, got 2 different of 3" in line
+
+
+def test_standardised_bytes_give_the_model_of_scikit_learn(run, rng, tmp_path):
+    y = np.arange(40) % 2
+    images = (rng.integers(0, 150, (40, 8, 8)) + 40 * y[:, None, None]).astype(np.uint8)
+    images[:, 0, 0] = 7
+    np.savez(tmp_path / "pets.npz", X_train=images, y_train=y, X_test=images, y_test=y)
+    process = run("train", "--data", "pets.npz", "--standardise", "--tol", "1e-9",
+                  "--run-dir", "run")  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    l2 = json.loads((tmp_path / "run" / "summary.json").read_text())["settings"]["l2"]
+    assert l2 == pytest.approx(0.03 * 63 / 40, rel=0.02)
+    rows = images.reshape(40, -1)
+    # Of two classes scikit-learn has one row of weights, which is twice as long.
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=2 / (40 * l2), tol=1e-10))
+    expected = theirs.fit(rows, y).predict_proba(rows)
+    found = predictions(run("predict", "run", "pets.npz"))[2]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    model = SoftmaxRegression.load(tmp_path / "run" / "model.npz")
+    np.testing.assert_allclose(model(rows.T / 255).T, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_test_data_are_of_the_kind_of_the_data(run, table, tmp_path):
+    np.savez(tmp_path / "pets.npz", X=points()[0], y=points()[1])
+    (tmp_path / "folder").mkdir(), (tmp_path / "notes.txt").write_text("Dear diary\n")
+    for test, words in [("pets.npz", "an .npz file"), ("folder", "photographs"),
+                        ("notes.txt", "a file of no kind")]:  # fmt: skip
+        line = one_line(run("train", "--data", "pets.csv", "--label", "kind", "--test", test), 2)
+        assert f"expected data of the same kind as --data, a table, got {words}" in line
+    line = one_line(run("train", "--data", "pets.csv", "--label", "kind", "--text", "kind"), 2)
+    assert "--text: expected another column than --label, got kind for both" in line
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/pets.csv", "pets"),
+        ("v1.2 of data.csv", "v1.2 of data"),
+        ("v1.2", "v1.2"),
+        (".hidden.csv", "hidden"),
+        (".csv", "data"),
+        ("Pets.CSV.GZ", "Pets"),
+        ("a.b.svm.bz2", "a.b"),
+        ("train-images.idx3-ubyte", "train-images"),
+        ("train-images-idx3-ubyte.gz", "train-images-idx3-ubyte"),
+    ],
+)
+def test_a_data_set_is_called_as_its_file_without_the_suffix(path, name):
+    assert own_data.name_of(path) == name
+
+
+def test_a_long_first_line_of_svmlight_is_known(tmp_path):
+    for separator in (" ", "\t"):
+        line = separator.join(["1", *(f"{i}:0.5" for i in range(1, 9000))])
+        (tmp_path / "long").write_text(line + "\n")
+        assert len(line) > own_data.HEAD and own_data.kind_of(tmp_path / "long") == "svmlight"

@@ -338,3 +338,12 @@ def test_separation_by_a_feature_is_found(seed):
     problems = [FullBatch(X, y) for X in (sp.csc_array(dense), dense)]
     of_sparse, of_dense = (problem.separating_features(K) for problem in problems)
     assert of_sparse == of_dense and 2 in of_sparse.features
+
+
+@pytest.mark.parametrize("make", [sp.csc_array, sp.csr_array])
+@pytest.mark.parametrize("part", ["indices", "indptr"])
+def test_damaged_indices_are_found_before_compiled_code_uses_them(make, part):
+    X = make(np.eye(4))
+    getattr(X, part)[1] = 10**6
+    with pytest.raises(InputError, match="damaged"):
+        _sparse.as_compressed(X, "X")

@@ -16,6 +16,7 @@ from npsoftmax.errors import InputError, LabelError
 __all__ = ["Labelled", "number_labels", "split"]
 
 MAX_LISTED = 12  # names in a message
+MAX_FEATURES = 2**24  # each has a name
 
 
 class Labelled(NamedTuple):
@@ -97,6 +98,13 @@ def _as_discrete(y: NDArray[Any] | None, source: str) -> NDArray[Any]:
                 "missing value or a number of a scale; remove missing ones, and make classes of "
                 "numbers, for instance low and high"
             )
+        whole = float(2 ** min(53, np.finfo(y.dtype).nmant + 1))
+        if (large := np.abs(y) >= whole).any():
+            raise LabelError(
+                f"{source}: expected labels that {y.dtype} tells apart, below {whole:.0f}, got "
+                f"{y[large][0]:.0f} in row {large.argmax() + 1}; number the classes 0, 1, ..., or "
+                "write them as text, for instance id1 in place of 1"
+            )
         return y.astype(np.int64)
     if y.dtype.kind not in "iubU":
         raise LabelError(
@@ -121,6 +129,20 @@ def _translate(
             f"{listed(found)} in {unknown.sum()} rows; remove these rows, or train with such ones"
         )
     return labels
+
+
+def check_number(d: int, source: str) -> None:
+    """Raise InputError for more features than can have names.
+
+    Examples
+    --------
+    >>> check_number(2**24, "X")
+    """
+    if d > MAX_FEATURES:
+        raise InputError(
+            f"{source}: expected at most {MAX_FEATURES} features, got {d}; keep those that "
+            "occur, numbered without gaps"
+        )
 
 
 def listed(names: Sequence[str]) -> str:

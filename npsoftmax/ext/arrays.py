@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npsoftmax._checks import is_bfloat16
 from npsoftmax.data import idx
-from npsoftmax.data.labelled import Labelled, listed
+from npsoftmax.data.labelled import Labelled, check_number, listed
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.ext import extra
 from npsoftmax.files import quoted, readable
@@ -23,6 +24,7 @@ from npsoftmax.files import quoted, readable
 __all__ = ["read_npz", "read_pair"]
 
 Path = str | os.PathLike[str]
+PARTS = "data", "indices", "indptr", "shape"  # of a sparse array
 
 
 def read_npz(path: Path) -> tuple[Labelled, Labelled | None]:
@@ -49,9 +51,10 @@ def read_npz(path: Path) -> tuple[Labelled, Labelled | None]:
     >>> test is None
     True
     """
-    arrays = {name.lower(): array for name, array in _load(path).items()}
+    arrays = _lower(_load(path), path)
     names = _strings(arrays, "feature_names") or _strings(arrays, "vocabulary")
     classes = _strings(arrays, "classes")
+    _check_classes(classes, path)
     parts: list[Labelled | None] = []
     for part in ("train", "test"):
         X, y = _samples(arrays, part), arrays.get(f"y_{part}")
@@ -62,9 +65,16 @@ def read_npz(path: Path) -> tuple[Labelled, Labelled | None]:
             continue
         parts.append(_labelled(X, y, path, classes)._replace(feature_names=names))
     if parts[0] is None:
+        way = "save them with np.savez(path, X=X, y=y)"
+        if arrays.keys() >= set(PARTS):
+            named = ", ".join(f"train_{name}=X.{name}" for name in PARTS)
+            way = (
+                "take X = scipy.sparse.load_npz(path).tocsr(), and save it with its labels, "
+                f"np.savez(new, {named}, y_train=y)"
+            )
         raise InputError(
             f"{quoted(path)}: expected arrays X_train and y_train, or X and y, got "
-            f"{listed(list(arrays))}; save them with np.savez(path, X=X, y=y)"
+            f"{listed(list(arrays))}; {way}"
         )
     return parts[0], parts[1]
 
@@ -123,17 +133,46 @@ def _load(path: Path) -> Any:
         ) from error
 
 
+def _lower(arrays: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays by their names in small letters."""
+    lower = {name.lower(): array for name, array in arrays.items()}
+    if len(lower) < len(arrays):
+        twice = [name for name in arrays if name not in lower and name.lower() in arrays]
+        raise InputError(
+            f"{quoted(path)}: expected names that differ in more than capital letters, got "
+            f"{listed(twice or list(arrays))} twice; save one of each, np.savez(path, X=X, y=y)"
+        )
+    return lower
+
+
+def _check_classes(classes: tuple[str, ...] | None, path: Path) -> None:
+    """Raise InputError if two classes have the same name."""
+    twice = sorted({name for name in classes or () if (classes or ()).count(name) > 1})
+    if twice:
+        raise InputError(
+            f"{quoted(path)}: expected classes that differ, got {listed(twice)} more than once; "
+            "name each class once"
+        )
+
+
 def _samples(arrays: dict[str, NDArray[Any]], part: str) -> Any:
     """Return the rows of a part, dense or sparse, or None."""
-    names = [f"{part}_{name}" for name in ("data", "indices", "indptr", "shape")]
+    names = [f"{part}_{name}" for name in PARTS]
     if not arrays.keys() >= set(names):
         return arrays.get(f"x_{part}")
     with extra("sparse"):
         from scipy import sparse
     data, indices, indptr, shape = (arrays[name] for name in names)
     try:
-        return sparse.csr_array((data, indices, indptr), tuple(map(int, shape)))
-    except (ValueError, TypeError) as error:
+        numbers = tuple(map(int, shape))
+        if len(numbers) == 2:
+            check_number(numbers[1], f"{part}_shape")
+        rows = sparse.csr_array((data, indices, indptr), numbers)
+        rows.check_format(full_check=True)  # compiled code would run over the end of its arrays
+        return rows
+    except InputError:
+        raise
+    except (ValueError, TypeError, OverflowError) as error:
         raise CorruptFileError(
             f"{part}_data: expected the parts of a CSR array, got {error}; save those of "
             "scipy.sparse.csr_array"
@@ -155,6 +194,12 @@ def _labelled(
         raise ShapeError(
             f"{quoted(path)}: expected samples along the first axis, shape (n, d), and n labels, "
             f"got {got}; {'save X.T' if turned else 'check which arrays they are'}"
+        )
+    if rows.dtype.kind not in "biuf" and not is_bfloat16(rows.dtype):
+        raise InputError(
+            f"{quoted(path)}: expected samples of numbers, got dtype {rows.dtype}; "
+            f"save {'X.real' if rows.dtype.kind == 'c' else 'X.astype(float)'}, without columns "
+            "of text"
         )
     if y is not None and y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from npsoftmax.data.labelled import Labelled
+from npsoftmax.data.labelled import Labelled, check_number
 from npsoftmax.errors import CorruptFileError, InputError
 from npsoftmax.ext import extra
 from npsoftmax.files import quoted
@@ -94,21 +94,16 @@ def read_svmlight(
 
     try:
         loaded = load_svmlight_files([os.fspath(path) for path in paths], zero_based=True)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OverflowError) as error:
         raise CorruptFileError(
             f"{', '.join(map(quoted, paths))}: expected lines such as 1 3:0.5 7:2, got "
             f"{error!s:.150}; repair the file"
         ) from error
     rows = [sparse.csr_array(X) for X in loaded[::2]]
+    has_zero = any((X.indices == 0).any() for X in rows)
     if feature_names is None:
-        first = int(not any((X.indices == 0).any() for X in rows))
-        feature_names = tuple(map(str, range(first, rows[0].shape[1])))
-    if not (feature_names[0] in ("0", "1") and feature_names[-1].isdecimal()):
-        raise InputError(
-            f"{', '.join(map(quoted, paths))}: expected a model of such files, whose features are "
-            f"called 1, 2, and so on, got one with a feature {feature_names[0]!r:.80}; name data "
-            "like those of its training"
-        )
+        feature_names = _number(paths, int(not has_zero), rows[0].shape[1])
+    _check_names(paths, feature_names, has_zero)
     first, end = int(feature_names[0]), int(feature_names[-1]) + 1
     for X in rows:
         X.resize(X.shape[0], end)
@@ -116,3 +111,29 @@ def read_svmlight(
         Labelled(X[:, first:].T, y, tuple(feature_names))
         for X, y in zip(rows, loaded[1::2], strict=True)
     ]
+
+
+def _number(paths: Sequence[str | os.PathLike[str]], first: int, end: int) -> tuple[str, ...]:
+    """Return the names of the features of files."""
+    files = ", ".join(map(quoted, paths))
+    if end <= first:
+        raise InputError(f"{files}: expected lines such as 1 3:0.5 7:2, got labels only; add some")
+    check_number(end - first, files)
+    return tuple(map(str, range(first, end)))
+
+
+def _check_names(
+    paths: Sequence[str | os.PathLike[str]], feature_names: Sequence[str], has_zero: bool
+) -> None:
+    """Raise InputError if features are not called as indices are."""
+    if not (feature_names[0] in ("0", "1") and feature_names[-1].isdecimal()):
+        raise InputError(
+            f"{', '.join(map(quoted, paths))}: expected a model of such files, whose features are "
+            f"called 1, 2, and so on, got one with a feature {feature_names[0]!r:.80}; name data "
+            "like those of its training"
+        )
+    if has_zero and feature_names[0] == "1":
+        raise InputError(
+            f"{', '.join(map(quoted, paths))}: expected indices that count from 1, as in the "
+            "training, got an index 0; add 1 to every index"
+        )
