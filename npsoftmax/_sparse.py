@@ -16,6 +16,7 @@ from npsoftmax.errors import InputError, ShapeError
 __all__ = [
     "as_compressed",
     "columns",
+    "ends_of_features",
     "is_sparse",
     "multiply",
     "multiply_back",
@@ -88,6 +89,12 @@ def multiply_back(dZ: NDArray[Any], X: Any) -> NDArray[Any]:
 def square(X: Any) -> Any:
     """Return the squares of all numbers, dense or sparse."""
     return X.power(2) if is_sparse(X) else np.square(X)
+
+
+def ends_of_features(X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the smallest and the largest number of each feature of sparse samples."""
+    lowest, highest = (end.toarray().ravel() for end in (X.min(axis=1), X.max(axis=1)))
+    return lowest, highest
 
 
 def to_dense(X: Any) -> NDArray[Any]:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._sparse import is_sparse, to_dense
+from npsoftmax._sparse import ends_of_features, is_sparse, to_dense
 from npsoftmax.errors import InputError
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
 from npsoftmax.objective.penalty import Penalty
@@ -141,7 +141,7 @@ def _ranges_of_sparse(samples: Samples, scale: float, centre: Floats) -> Ranges:
     number = X.shape[1]
     if number == 0:
         return Ranges(0 * centre, np.full(centre.size, np.inf), np.full(centre.size, -np.inf), 0)
-    ends = [scale * end.toarray().astype(np.float64) for end in (X.min(axis=1), X.max(axis=1))]
+    ends = [scale * end.astype(np.float64) for end in ends_of_features(X)]
     excess = scale * X.sum(axis=1, dtype=np.float64) - number * centre
     return Ranges(excess, np.minimum(*ends), np.maximum(*ends), number)
 

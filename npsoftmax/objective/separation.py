@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._sparse import is_sparse, to_dense
+from npsoftmax._sparse import ends_of_features, is_sparse, to_dense
 from npsoftmax.objective.coordinates import Coordinates, Units, blocks_of
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.samples import Samples, SampleStore, draw_evenly
@@ -168,7 +168,7 @@ def _ranges_by_class(samples: Samples, workspace: Workspace, k: int) -> tuple[An
         present = samples.shares(1) > 0
         for c in np.unique(samples.y[present]):
             X: Any = samples.X[:, present & (samples.y == c)]
-            lowest[c], highest[c] = X.min(axis=1).toarray(), X.max(axis=1).toarray()
+            lowest[c], highest[c] = ends_of_features(X)
         return lowest, highest
     for block in blocks_of(samples, workspace):
         order = np.argsort(block.y, kind="stable")
