@@ -560,15 +560,15 @@ def check_model(model: object) -> None:
 
 def check_extracted(model: Any, num_features: int, dtype: np.dtype[Any]) -> None:
     """Raise for samples in place of the features that a model extracts from them, if it shows."""
-    if model.features is not None and dtype.kind in "iu":
-        raise InputError(
-            f"X: expected the features that the model extracts from samples, which are floats, got "
-            f"{dtype}; pass model.extract(X)"
-        )
     if model.features is not None and num_features == model.num_inputs != model.num_features:
         raise ShapeError(
             f"X: expected the {model.num_features} features that the model extracts from an image, "
             f"got {num_features} pixels; pass model.extract(X)"
+        )
+    if model.features is not None and dtype.kind in "iu":
+        raise InputError(
+            f"X: expected the features that the model extracts from samples, which are floats, got "
+            f"{dtype}; pass model.extract(X)"
         )
 
 
