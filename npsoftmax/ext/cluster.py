@@ -730,7 +730,8 @@ def evaluate(model: SoftmaxRegression, X: da.Array, y: Any) -> Quality:
     >>> model = SoftmaxRegression(1, 2)
     >>> model.theta[:] = [[1, 0], [-1, 0]]
     >>> X = da.from_array(np.array([[3.0], [-3.0], [1.0]]), chunks=2)
-    >>> quality = evaluate(model, X, [0, 1, 1])
+    >>> with dask.config.set(scheduler="threads"):  # of this process, whatever clients it has
+    ...     quality = evaluate(model, X, [0, 1, 1])
     >>> round(quality.accuracy, 3), quality.confusion.tolist()
     (0.667, [[1, 0], [1, 1]])
     """
