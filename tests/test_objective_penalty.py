@@ -150,7 +150,7 @@ def test_small_tables_are_told_apart_as_by_linear_programming():
     check_tables(range(60))
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_many_small_tables_are_told_apart_as_by_linear_programming():
     check_tables(range(60, 1500))
 

@@ -315,7 +315,9 @@ def test_nothing_as_large_as_the_dense_samples_is_made():
     # Dense, the samples would take 4 GB.
     code = """if True:
         import json, resource, numpy as np, scipy.sparse as sp, npsoftmax as nps
-        X = sp.csc_array(sp.random(100_000, 5_000, 2e-4, "csc", random_state=0))
+        rng, many = np.random.default_rng(0), 100_000
+        places = rng.integers(0, 100_000, many), rng.integers(0, 5_000, many)
+        X = sp.csc_array(sp.coo_array((rng.random(many), places), (100_000, 5_000)))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         model = nps.SoftmaxRegression(100_000, 2, sigma=0)
         nps.fit(model, X, np.arange(5_000) % 2, l2=1e-3, threads=1)
