@@ -38,8 +38,8 @@ and r becomes 0 exactly at
 .. math:: \delta = -C^+ r, \qquad C = \sum_j v_j \, (\mathrm{diag}(p_j) - p_j p_j^\top).
 
 With :math:`e_{cj} = \delta_c - p_j^\top \delta`, :math:`q_{cj} = p_{cj} (1 + e_{cj})`. Entries stay
-positive while :math:`e_{cj} > -1`. A class without samples must have q = 0, so P is computed without
-these classes, and the gap is that without them; J itself is larger with them.
+positive while :math:`e_{cj} > -1`. A class without samples must have q = 0, so P is computed
+without these classes, and the gap is that without them; J itself is larger with them.
 
 Source: Shalev-Shwartz and Zhang, "Stochastic dual coordinate ascent methods for regularized loss
 minimization", Journal of Machine Learning Research 14, 2013, section 1, without a bias.
