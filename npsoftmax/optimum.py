@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax import lbfgs
 from npsoftmax._checks import (
     as_array,
+    as_columns,
     as_count,
     as_labels,
     as_size,
@@ -28,6 +29,7 @@ from npsoftmax._checks import (
 )
 from npsoftmax._sparse import is_sparse
 from npsoftmax._threads import blas_threads
+from npsoftmax.certify import Certificate, check_penalised, train_until_final
 from npsoftmax.checkpoint import (
     SolverCheckpoint,
     as_settings,
@@ -71,6 +73,7 @@ def fit(
     tol: float = 1e-5,
     max_iterations: int = 1000,
     threads: int | None = None,
+    until_final: tuple[ArrayLike, float] | None = None,
 ) -> Optimum:
     r"""Train a model on all samples, to the optimum of its convex objective.
 
@@ -96,6 +99,10 @@ def fit(
         the gradient is that in centred coordinates.
     max_iterations : int
         Stop after this number of iterations, whatever the gradient is.
+    until_final : (array_like, float), optional
+        Samples ``X_new (d, m)``, and the share of their predictions that must be proved to be those
+        of the exact optimum, for instance 0.999. The tolerance falls until they are. Each feature
+        must have a penalty. See :func:`npsoftmax.certify`.
 
     Returns
     -------
@@ -133,7 +140,40 @@ def fit(
         threads=threads,
         penalty_factor=penalty_factor,
     )
-    return FullBatchTrainer(model, problem, tol=tol).fit(max_iterations)
+    trainer = FullBatchTrainer(model, problem, tol=tol)
+    if until_final is None:
+        return trainer.fit(max_iterations)
+    return _fit_until_final(trainer, *until_final, max_iterations, threads)
+
+
+def _fit_until_final(
+    trainer: FullBatchTrainer,
+    samples: ArrayLike,
+    share: float,
+    max_iterations: int,
+    threads: int | None,
+) -> Optimum:
+    """Train until a share of the predictions for some samples is final."""
+    check_penalised(trainer.problem)
+    if not 0 < as_size(share, "until_final") <= 1:
+        raise InputError(
+            f"until_final: expected a share above 0 and at most 1, got {share}; 0.999 leaves one "
+            "prediction of a thousand"
+        )
+    model = trainer.model
+    columns = as_columns(model.extract(samples, threads), model.num_features, sparse=True)
+    if model.input_scale(columns.dtype) != trainer.problem.scale:
+        raise InputError(
+            f"until_final: expected samples of the dtype of X, got {columns.dtype} and "
+            f"{trainer.problem.summary.dtype}; pixels must all be scaled or all be integers"
+        )
+    optimum, certificate = train_until_final(trainer, columns, share, max_iterations)
+    advice = optimum.advice
+    if not advice and certificate.share < share:
+        advice = "rounding errors hide whether the other predictions are final"
+        if model.theta.dtype == np.float32:
+            advice += ": use float64"
+    return replace(optimum, certificate=certificate, advice=advice)
 
 
 class FullBatchTrainer:
@@ -359,6 +399,11 @@ class FullBatchTrainer:
             features,
         )
 
+    def tighten(self, tol: float) -> None:
+        """Go on with a smaller tolerance at the next call of :meth:`fit` or :meth:`run`."""
+        self.tol = as_size(tol, "tol")
+        self._solver.tighten(self.tol)
+
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write everything that :meth:`resume` needs, atomically.
 
@@ -490,6 +535,8 @@ class Optimum:
         A hint if something needs attention, else empty.
     features : tuple of int
         If no optimum exists, the features that show it, if they are few or each shows it by itself.
+    certificate : Certificate or None
+        With ``until_final``, what is proved about the predictions.
     """
 
     reason: Reason
@@ -501,6 +548,7 @@ class Optimum:
     suboptimality: float
     advice: str
     features: tuple[int, ...] = ()
+    certificate: Certificate | None = None
 
     @property
     def converged(self) -> bool:
@@ -520,6 +568,8 @@ class Optimum:
             f"{state} after {self.iterations} iterations, {self.evaluations} evaluations: "
             f"objective {self.objective:.8g}{bound}; max|gradient| {self.max_gradient:.1e} {end}"
         )
+        if self.certificate is not None:
+            text = f"{text}; {self.certificate.predictions}"
         return f"{text}; {self.advice}" if self.advice else text
 
 

@@ -58,6 +58,11 @@ class Solver:
         self._inner: Solver | None = None  # in the span of the samples
         self._inner_end: Reason | None = None
 
+    def tighten(self, tol: float) -> None:
+        """Go on with a smaller tolerance."""
+        self.tol, self._inner_end, self._newton = tol, None, None
+        self._enough = tol / 100 if self.problem.least_penalty > 0 else tol
+
     def _precondition(self, theta: NDArray[Any]) -> Solve:
         """Return the preconditioner at a point; it can take seconds, so the last one is kept."""
         if self._made is None or not np.array_equal(self._made[0], theta):

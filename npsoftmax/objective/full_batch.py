@@ -60,6 +60,7 @@ from npsoftmax.objective.preconditioner import (
     mean_square_length,
     preconditioner_at,
 )
+from npsoftmax.objective.reach import Reach, reach_of
 from npsoftmax.objective.samples import LocalSamples, Samples, SampleStore, add
 from npsoftmax.objective.separation import Separation, separating_features
 
@@ -410,6 +411,22 @@ class FullBatch:
             _, rows = present_rows(theta, self.summary)
             value += max(0.0, loss - gap.loss - penalty_at(rows, self.penalty))
         return min(loss, value)
+
+    @np.errstate(all="ignore")
+    def reach(self, theta: NDArray[Any]) -> tuple[NDArray[np.intp], Reach]:
+        """Return the classes that have samples, and how far their logits are from the optimum's.
+
+        See :mod:`npsoftmax.objective.reach`. It takes samples in memory, and each feature must have
+        a penalty.
+        """
+        theta = self._check(theta).astype(np.float64)
+        present, rows = present_rows(theta, self.summary)
+        gap = duality_gap(theta, self._store, self.penalty, self.scale)
+        samples: Samples = self._store.samples  # type: ignore[attr-defined]
+        if samples.weights is not None:
+            samples = samples.take(np.flatnonzero(samples.weights), 0)
+        samples = samples._replace(y=np.searchsorted(present, samples.y))
+        return present, reach_of(rows, samples, self.penalty, self.scale, gap)
 
     def _check(self, theta: NDArray[Any]) -> NDArray[Any]:
         theta = np.asarray(theta)

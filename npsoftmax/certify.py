@@ -1,0 +1,255 @@
+r"""What is proved about a prediction: whether the exact optimum makes the same one.
+
+The gap bounds how far weights and biases can be from the optimum, and so how far each logit can
+move (:mod:`npsoftmax.objective.reach`). A prediction whose logit is further above all others than
+any of them can move is final: no solver and no tolerance changes it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npsoftmax._checks import as_columns, as_float
+from npsoftmax._sparse import columns as columns_of
+from npsoftmax._sparse import square
+from npsoftmax.errors import InputError, LabelError, ShapeError
+from npsoftmax.functional import affine
+from npsoftmax.objective import FullBatch
+from npsoftmax.objective.reach import EPS, Reach
+from npsoftmax.objective.samples import Summary
+
+if TYPE_CHECKING:
+    from npsoftmax.optimum import FullBatchTrainer, Optimum
+
+__all__ = ["Certificate", "certify"]
+
+# Numbers of the samples, logits and bounds in memory at a time.
+PART_NUMBERS = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is proved about weights and their predictions.
+
+    Attributes
+    ----------
+    objective : float
+        Mean cross-entropy plus penalty.
+    gap : float
+        It is at most this above the smallest value.
+    radius : float
+        The weights differ from those of the optimum by at most this, in the Frobenius norm; with
+        penalty factors, in the norm that weighs the square of each feature by its factor.
+    reserve : ndarray of float
+        For each sample, shape ``(m,)``, the lead of its largest logit over another one, divided by
+        how much this lead can differ from that of the optimum; the smallest such ratio over the
+        other classes.
+    final : ndarray of bool
+        Which predictions are those of the exact optimum: those with a reserve above 1.
+    share : float
+        The share of the predictions that are final; NaN if there are no samples.
+    """
+
+    objective: float
+    gap: float
+    radius: float
+    reserve: NDArray[np.float64]
+
+    @property
+    def final(self) -> NDArray[np.bool_]:
+        """Which predictions are those of the exact optimum."""
+        return self.reserve > 1
+
+    @property
+    def share(self) -> float:
+        """The share of the predictions that are final."""
+        return float(self.final.mean()) if self.reserve.size else math.nan
+
+    def __str__(self) -> str:
+        """Return a line."""
+        text = (
+            f"objective {self.objective:.8g}, at most {self.gap:.1e} above the smallest; "
+            f"weights at most {self.radius:.2g} from the optimum's"
+        )
+        return f"{text}; {self.predictions}" if self.reserve.size else text
+
+    @property
+    def predictions(self) -> str:
+        """Say how many are final."""
+        return f"{np.count_nonzero(self.final)} of {self.reserve.size} predictions are final"
+
+
+def certify(
+    W: ArrayLike,
+    b: ArrayLike,
+    X: ArrayLike,
+    y: ArrayLike,
+    l2: float,
+    samples: ArrayLike | None = None,
+    *,
+    sample_weight: ArrayLike | None = None,
+    penalty_factor: ArrayLike | None = None,
+    scale: float = 1.0,
+    threads: int | None = None,
+) -> Certificate:
+    r"""Prove how far weights are from the optimum, and which predictions cannot change.
+
+    The weights may come from any program that minimises the same objective,
+
+    .. math:: J(W, b) = \frac{1}{\bar w} \sum_j w_j \, \ell(s W x_j + b, y_j)
+        + \frac{\lambda}{2} \sum_i f_i \|W_i\|^2 .
+
+    Scikit-learn's ``LogisticRegression`` does, with :math:`\lambda = 1 / (C \sum_j w_j)`, and so
+    does a loop with weight decay that leaves out the biases. The proof is one of real numbers. The
+    rounding errors of its computation, in float64, are estimated generously.
+
+    Parameters
+    ----------
+    W, b : array_like
+        Weights, shape ``(k, d)``, and biases, shape ``(k,)`` or ``(k, 1)``.
+    X, y, l2, sample_weight, penalty_factor, scale, threads
+        The training data and the penalty, as for :class:`npsoftmax.objective.FullBatch`. Each
+        feature must have a penalty.
+    samples : array_like, optional
+        Samples to predict, shape ``(d, m)``. The training data are not meant, but may be given.
+
+    Returns
+    -------
+    Certificate
+        Classes without training samples have no optimum; their predictions never are final.
+
+    References
+    ----------
+    The derivation is in :mod:`npsoftmax.objective.reach` and docs/derivation.md, section 19.
+
+    Examples
+    --------
+    >>> X, y = np.array([[-2.0, -1.0, 1.0, 2.0]]), [0, 1, 0, 1]
+    >>> W, b = [[-0.19], [0.19]], [0.0, 0.0]  # the optimum has 0.1922
+    >>> print(certify(W, b, X, y, l2=0.1, samples=[[-1.0, -0.01, 1.0]]))
+    objective 0.64599096, at most 6.1e-05 above the smallest; weights at most ...
+    """
+    theta = _as_theta(W, b)
+    problem = FullBatch(
+        X, y, l2, sample_weight, scale=scale, threads=threads, penalty_factor=penalty_factor
+    )
+    check_penalised(problem)
+    _check_shape(theta, problem.summary)
+    columns = np.empty((theta.shape[1] - 1, 0))
+    if samples is not None:
+        columns = as_columns(samples, theta.shape[1] - 1, sparse=True)
+    return certify_theta(theta, problem, columns)
+
+
+def check_penalised(problem: FullBatch) -> None:
+    """Raise unless each feature has a penalty."""
+    if problem.least_penalty == 0:
+        raise InputError(
+            "l2: expected a penalty > 0 for each feature, got 0: without it the curvature of the "
+            "objective has no lower bound, and there may be no optimum; train and certify with "
+            "l2 > 0, however small"
+        )
+
+
+def _as_theta(W: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Return ``[W b]``, finite."""
+    weights, biases = (as_float(given, name) for given, name in ((W, "W"), (b, "b")))
+    k = weights.shape[0] if weights.ndim == 2 else 0
+    if k == 0 or biases.shape not in ((k,), (k, 1)):
+        hint = ""
+        if k == 1 and biases.size == 1:
+            hint = (
+                "; for the one row of two classes pass np.vstack([-W, W]) / 2, np.hstack([-b, b]) "
+                "/ 2 and twice the l2"
+            )
+        raise ShapeError(
+            f"W, b: expected shapes (k, d) and (k,), a row for each class, got {weights.shape} and "
+            f"{biases.shape}{hint}"
+        )
+    theta = np.hstack([weights, biases.reshape(k, 1)], dtype=np.float64)
+    if not np.isfinite(theta).all():
+        raise InputError("W, b: expected finite numbers, got NaN or infinities; train again")
+    return theta
+
+
+def _check_shape(theta: NDArray[np.float64], summary: Summary) -> None:
+    """Raise unless parameters fit the training data."""
+    k, d = theta.shape[0], theta.shape[1] - 1
+    if d != summary.num_inputs:
+        hint = "; pass X.T" if d == summary.num_samples else ""
+        raise ShapeError(
+            f"W: expected a column for each of {summary.num_inputs} features of X, got {d}{hint}"
+        )
+    if k < summary.class_totals.size:
+        raise LabelError(
+            f"y: expected labels 0..{k - 1} for {k} rows of W, got labels up to "
+            f"{summary.class_totals.size - 1}; labels count from 0 and number the rows"
+        )
+
+
+def certify_theta(
+    theta: NDArray[np.float64], problem: FullBatch, columns: NDArray[Any]
+) -> Certificate:
+    """Do the same for parameters of a problem whose penalty is positive."""
+    gap, objective = problem.suboptimality(theta), problem.loss_and_grad(theta).loss
+    present, reach = problem.reach(theta)
+    radius = math.sqrt(2 * reach.gap / problem.l2)
+    reserve = np.empty(columns.shape[1])
+    step = max(1, PART_NUMBERS // sum(theta.shape))
+    with np.errstate(all="ignore"):
+        for start in range(0, reserve.size, step):
+            part = slice(start, start + step)
+            X = columns_of(columns, part)
+            reserve[part] = _reserve(theta, problem.scale, present, reach, X)
+    return Certificate(objective, gap, radius, reserve)
+
+
+def _reserve(
+    theta: NDArray[np.float64], scale: float, present: NDArray[np.intp], reach: Reach, X: Any
+) -> NDArray[np.float64]:
+    """Return the lead of the largest logit, divided by how far it can change."""
+    Z = affine(theta, X, scale)
+    predicted = Z.argmax(axis=0)
+    labels = np.minimum(np.searchsorted(present, predicted), present.size - 1)
+    numbers = np.arange(labels.size)
+    leads = Z.max(axis=0) - Z[present] - _rounding(theta, scale, X)
+    ratios = leads / reach.changes(X, labels)
+    ratios[labels, numbers] = np.inf
+    reserve: NDArray[np.float64] = ratios.min(axis=0)
+    reserve[present[labels] != predicted] = 0.0  # no sample of the training has this class
+    return reserve
+
+
+def _rounding(theta: NDArray[np.float64], scale: float, X: Any) -> NDArray[np.float64]:
+    """Return a bound for the rounding errors of a difference of two logits of each sample."""
+    wide = X.astype(np.float64)
+    lengths = np.sqrt(square(wide).sum(axis=0))
+    W, b = theta[:, :-1], theta[:, -1]
+    largest = scale * float(np.sqrt(np.einsum("ij,ij->i", W, W).max()))
+    bounds: NDArray[np.float64] = EPS * (largest * lengths + np.abs(b).max())
+    return bounds
+
+
+def train_until_final(
+    trainer: FullBatchTrainer, columns: NDArray[Any], share: float, max_iterations: int
+) -> tuple[Optimum, Certificate]:
+    """Train with smaller and smaller tolerances, until enough predictions are final."""
+    optimum = trainer.fit(max_iterations)
+    while True:
+        theta = trainer.model.theta.astype(np.float64)
+        certificate = certify_theta(theta, trainer.problem, columns)
+        reserve = np.sort(np.nan_to_num(certificate.reserve, posinf=np.inf))
+        lowest = float(reserve[math.floor((1 - share) * reserve.size + 1e-9)])
+        if lowest > 1 or optimum.reason != "converged":
+            return optimum, certificate
+        # What logits can change is in proportion to the gradient.
+        trainer.tighten(trainer.tol * min(max(0.7 * lowest, 0.01), 0.7))
+        iterations = optimum.iterations
+        optimum = trainer.fit(max_iterations)
+        if optimum.iterations == iterations:
+            return optimum, certificate
