@@ -125,6 +125,13 @@ PROGRAMS: dict[str, tuple[str, Fit]] = {
     "PyTorch, Adam": ("torch", pytorch),
 }
 
+PACKAGES = {
+    "scikit-learn": "sklearn",
+    "scikit-learn-intelex": "sklearnex",
+    "statsmodels": "statsmodels",
+    "torch": "torch",
+}
+
 
 def exact(X: Rows, y: Rows, k: int, l2: float) -> NDArray[Any]:
     """Return the optimum in float64."""
@@ -190,7 +197,7 @@ def main() -> None:
     arguments = measure.flags(__doc__, rounds=1).parse_args()
     names = list(DATA)[:1] if arguments.quick else list(DATA)
     results = {name: certified(name) for name in names}
-    packages = ("scikit-learn", "scikit-learn-intelex", "statsmodels", "torch")
+    packages = [name for name, module in PACKAGES.items() if find_spec(module)]
     found = {"machine": measure.machine(*packages), "data": results}
     tables = {"certified": table(results)}
     measure.publish("certified", found, tables, None, arguments, PAGE)
