@@ -219,7 +219,8 @@ def classify(model: "npsoftmax.SoftmaxRegression", file: str) -> Prediction:
     inside = None
     if model.set_rule is not None:
         # The right class is in the set of a good framing, whichever that is.
-        (inside,) = names_of(model, model.predict_sets(photo.pixels).any(axis=1, keepdims=True))
+        sets = names_of(model, model.predict_sets(photo.pixels))
+        inside = [name for name in model.classes if any(name in names for names in sets)]
     return Prediction(file, photo, guesses, novelty, found, inside)
 
 
