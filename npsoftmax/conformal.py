@@ -212,16 +212,20 @@ class SetRule:
         """
         P = as_columns(probabilities, name="probabilities").astype(np.float64)
         P = as_probabilities(P, "probabilities")
+        self.check_classes(P.shape[0])
         thresholds = np.array(self.thresholds)[:, None]
-        if thresholds.size not in (1, P.shape[0]):
-            raise ShapeError(
-                f"probabilities: expected those of {thresholds.size} classes, got {P.shape}; give "
-                "those of the classifier that the rule was fitted to"
-            )
         # The penalty counts too: it is what the conformity near 0 is the difference from.
         slack = SLACK * (np.abs(thresholds) + self.penalty)
         inside: NDArray[np.bool_] = self._conformity(P) >= thresholds - slack
         return inside
+
+    def check_classes(self, num_outputs: int) -> None:
+        """Raise ShapeError if the thresholds are those of another number of classes."""
+        if len(self.thresholds) not in (1, num_outputs):
+            raise ShapeError(
+                f"thresholds: expected one, or one for each of {num_outputs} classes, got "
+                f"{len(self.thresholds)}; calibrate the sets of this classifier"
+            )
 
     def _conformity(self, P: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the conformity of each class, shape ``(k, n)``."""

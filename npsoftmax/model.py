@@ -636,6 +636,7 @@ class SoftmaxRegression:
                 model.evidence_limit = as_size(limit, "evidence_limit")
             if "set_rule" in metadata:
                 model.set_rule = SetRule(**metadata.pop("set_rule"))
+                model.set_rule.check_classes(num_outputs)
             if arrays:
                 model.class_means = ClassMeans(arrays.pop("means"), arrays.pop("radii"))
                 model._check_class_means(model.class_means)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,24 @@ def test_a_table_is_learned_evaluated_and_predicted(run, table, tmp_path):
     np.testing.assert_allclose(found, model(points()[0].T).T, rtol=1e-5, atol=1e-6)
     assert names == [model.classes[i] for i in found.argmax(axis=1)]
     assert run("predict", "run", "pets.csv").stderr == ""  # the label is expected
+
+
+def test_the_sets_of_rows_are_predicted(run, table, tmp_path):
+    run("train", "--data", "pets.csv", "--label", "kind", "--run-dir", "run")
+    seen = run("evaluate", "run", "--no-pictures", "--data", "pets.csv", "--calibrate-sets", "0.8")
+    assert "expected data that the model has not seen" in one_line(seen, 2)
+    assert run("evaluate", "run", "--no-pictures", "--calibrate-sets", "0.8").returncode == 0
+    path = tmp_path / "run" / "model.npz"
+    model = SoftmaxRegression.load(path)
+    model.set_rule = replace(model.set_rule, thresholds=(0.2,))  # from no class to several
+    model.save(path)
+    sets = [np.array(model.classes)[c].tolist() for c in model.predict_sets(points()[0].T).T]
+    assert {len(names) for names in sets} == {1, 2}
+    process = run("predict", "run", "pets.csv")
+    header, *rows = csv.reader(io.StringIO(process.stdout))
+    assert header == ["class", "set", "p(cat)", "p(dog)", "p(owl)"]
+    assert [row[1] for row in rows] == ["; ".join(names) for names in sets]
+    assert json.loads(run("predict", "run", "pets.csv", "--json").stdout)["sets"] == sets
 
 
 def test_a_model_of_a_table_is_exported_with_its_scaling(run, table, tmp_path):
