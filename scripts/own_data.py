@@ -326,7 +326,9 @@ def load_like(
     seen = str(settings.get("data"))
     if not os.path.exists(args.data):
         raise InputError(f"cannot read {quoted(args.data)}: no such file; check the name")
-    if os.path.isfile(seen) and os.path.samefile(seen, args.data) and kind_of(seen) != "npz":
+    # An .npz file may have a test part, which is then used; without --data it surely is.
+    fails = kind_of(seen) != "npz" or args.calibrate_sets is not None
+    if os.path.isfile(seen) and os.path.samefile(seen, args.data) and fails:
         warn_of_training(
             args,
             f"the model was trained on most of {quoted(args.data)}, so the figures say little "

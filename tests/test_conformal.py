@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -301,6 +302,69 @@ def test_training_would_void_the_guarantee(rng):
         nps.fit(model, X, y, l2=1.0)
     model.set_rule = None
     assert nps.fit(model, X, y, l2=1.0).converged
+
+
+# --- Real data ---
+
+
+def clinc150():
+    with np.load(Path(os.environ["NPSOFTMAX_DATA"], "clinc150", "minilm.npz")) as file:
+        return [(file[f"X_{part}"].T, file[f"y_{part}"]) for part in ("train", "val", "test")]
+
+
+def newsgroups():
+    sparse = pytest.importorskip("scipy.sparse")
+    with np.load(Path(os.environ["NPSOFTMAX_DATA"], "20newsgroups", "tfidf.npz")) as file:
+        train, test = (
+            (
+                sparse.csr_array(
+                    tuple(file[f"{part}_{field}"] for field in ("data", "indices", "indptr")),
+                    shape=tuple(file[f"{part}_shape"]),
+                ).T,
+                file[f"y_{part}"],
+            )
+            for part in ("train", "test")
+        )
+    return [train, *nps.splitobs(test, at=0.5, shuffle=True, rng=0)]
+
+
+@pytest.fixture(scope="module", params=["fashion-mnist", "clinc150", "20newsgroups"])
+def real(request):
+    """Return a fitted model with samples that calibrate and samples that measure."""
+    if request.param == "fashion-mnist":
+        data = request.getfixturevalue("fashion_mnist")
+        train = data.X_train / np.float32(255), data.y_train
+        test = data.X_test / np.float32(255), data.y_test
+        parts = [train, *nps.splitobs(test, at=0.5, shuffle=True, rng=0)]
+    else:
+        try:
+            parts = clinc150() if request.param == "clinc150" else newsgroups()
+        except (KeyError, FileNotFoundError):
+            pytest.skip(f"needs {request.param} in $NPSOFTMAX_DATA")
+    (X, y), calibration, test = parts
+    model = SoftmaxRegression(X.shape[0], int(y.max()) + 1)
+    nps.fit(model, X, y, l2=1e-5 if "fashion" not in request.param else 1e-4, tol=1e-4)
+    return model, calibration, test
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_real_samples_are_covered_as_often_as_asked(real, kind, per_class):
+    betabinom = pytest.importorskip("scipy.stats").betabinom
+    model, (X_cal, y_cal), (X, y) = real
+    model.calibrate_sets(X_cal, y_cal, 0.9, *kind, per_class=per_class)
+    hit = covered(model.predict_sets(X), y)
+    if kind[0] == "raps":
+        y_cal = y_cal[np.random.default_rng(0).permutation(y_cal.size)[y_cal.size // 5 :]]
+    n, new, hits = np.array(y_cal.size), np.array(y.size), hit.sum()
+    if per_class:
+        n, new, hits = (np.bincount(labels) for labels in (y_cal, y, y[hit]))
+    m = np.ceil((n + 1) * 0.9 - 1e-9)
+    risk = 1e-3 / n.size  # of all classes together
+    assert (hits >= betabinom.ppf(risk, new, m, n + 1 - m)).all()
+    if kind[1] or kind[0] == "lac":  # in others, the most likely class may be enough, or too much
+        assert (hits <= betabinom.ppf(1 - risk, new, m, n + 1 - m)).all()
 
 
 # --- Refusals ---

@@ -156,6 +156,8 @@ def test_every_kind_of_file_is_taken(run, kind, tmp_path):
     process = run("evaluate", "run", "--no-pictures", "--data", data, *flags)
     assert process.returncode == 0 and f", 60 test {unit}" in process.stdout
     assert ("was trained on most of" in process.stderr) == (not kind.startswith("npz"))
+    process = run("evaluate", "run", "--data", data, *flags, "--calibrate-sets", "0.8")
+    assert "that the model has not seen" in one_line(process, 2)
     assert len(predictions(run("predict", "run", data))[1]) == 60
     assert run("sweep", "l2", "--data", data, *flags, "--run-dir", "sweep").returncode == 0
     report = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
