@@ -24,7 +24,7 @@ rank of :math:`y` among them.
 
 - ``"lac"``: :math:`s = 1 - p_r`. A set holds every class that is likely enough. These are the
   smallest sets on average if the probabilities are true. A set is empty if no class is likely
-  enough, which happens if the coverage is below the accuracy.
+  enough, which is common if the coverage is below the accuracy.
 - ``"aps"``: :math:`s = p_1 + \dots + p_{r-1}`. A set holds the most likely classes until together
   they reach a probability, so it is larger for a sample that is harder. The most likely class is
   always in it.
