@@ -35,8 +35,8 @@ from npsoftmax.data.datasets import acquire, find
 from npsoftmax.data.garments import edition
 from npsoftmax.errors import DataUnavailableError
 
-# It imports torch, which is optional; the tests that use it skip without.
-collect_ignore = ["tests/reference/make_torch_reference.py"]
+# They import what is optional, torch, or not installed, MAPIE and crepes.
+collect_ignore = [f"tests/reference/make_{name}_reference.py" for name in ("torch", "conformal")]
 
 # What few tests need. Their modules skip by importorskip; the rest of what imports it is this.
 EXAMPLES_OF = {

@@ -20,7 +20,7 @@ REPOSITORY = ROOT.parent
 LAYERS = [
     {"errors", "history", "_checks", "_names", "_threads", "_products", "_sparse", "files"},
     {"functional", "features", "optimisers", "lbfgs", "storage", "data"},
-    {"objective", "metrics", "calibration", "novelty", "doubt"},
+    {"objective", "metrics", "calibration", "conformal", "novelty", "doubt"},
     {"model", "checkpoint"},
     {"trainer", "optimum", "solver", "certificate"},
     {"ext"},
