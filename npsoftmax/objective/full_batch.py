@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
+from copy import copy
 from functools import cached_property, partial
 from typing import Any
 
@@ -149,7 +150,7 @@ class FullBatch:
         self.l2, self.scale = as_size(l2, "l2"), as_scale(scale)
         self.penalty: Penalty = as_penalty(self.l2, penalty_factor, store.summary.num_inputs)
         self.summary, self.threads, self.place = store.summary, store.threads, store.place
-        self._store = store
+        self._store, self._penalty_factor = store, penalty_factor
 
     def subset(self, indices: NDArray[np.intp]) -> FullBatch:
         """Return the objective on copies of some samples, stored where the originals are.
@@ -159,9 +160,24 @@ class FullBatch:
         if indices.size == 0:
             raise InputError("indices: expected at least one sample, got none")
         part = FullBatch.__new__(type(self))
-        part._set_samples(self._store.subset(indices), self.l2, self.scale)
-        part.penalty = self.penalty
+        store = self._store.subset(indices)
+        part._set_samples(store, self.l2, self.scale, self._penalty_factor)
         return part
+
+    def with_l2(self, l2: float) -> FullBatch:
+        """Return the objective with another weight of the penalty, on the same stored samples.
+
+        Examples
+        --------
+        >>> problem = FullBatch(np.array([[1.0, 3.0]]), [0, 1], l2=0.1)
+        >>> problem.with_l2(0.2).penalty
+        0.2
+        """
+        other = copy(self)
+        other.l2 = as_size(l2, "l2")
+        other.penalty = as_penalty(other.l2, self._penalty_factor, self.summary.num_inputs)
+        other.__dict__.pop("_span", None)  # which depends on the penalty
+        return other
 
     @np.errstate(all="ignore")
     def loss_and_grad(self, theta: NDArray[Any]) -> Evaluation:
@@ -255,6 +271,12 @@ class FullBatch:
         return choose(n, d, k, self.least_penalty, mean_square, self.summary.is_sparse)
 
     @property
+    def samples(self) -> Samples:
+        """The samples, which must be in memory."""
+        samples: Samples = self._store.samples  # type: ignore[attr-defined]
+        return samples
+
+    @property
     def least_penalty(self) -> float:
         """The smallest weight of the penalty of a feature; above 0 an optimum exists."""
         return smallest(self.penalty)
@@ -283,7 +305,7 @@ class FullBatch:
         See :class:`npsoftmax.objective.coordinates.Span`. It takes samples in memory, and the same
         penalty for all features.
         """
-        _, _, labels, weights = self._store.samples  # type: ignore[attr-defined]
+        _, _, labels, weights = self.samples
         if weights is not None:
             labels, weights = labels[weights > 0], weights[weights > 0]
         span = self._span
