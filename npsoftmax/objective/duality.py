@@ -15,15 +15,21 @@ If r = 0, b drops out, the right side is smallest at :math:`W = -G / \lambda`, a
 
 .. math:: \min J \;\ge\; D(Q) = \sum_j v_j H(q_j) - \frac{1}{2 \lambda} \|G\|_F^2 .
 
-If the weights of the features differ, :math:`W_i = -G_i / \lambda_i` in each column, and the last
-term is :math:`\sum_i \|G_i\|^2 / (2 \lambda_i)`. Where a :math:`\lambda_i` is 0 there is no bound.
+**The gap.** J and D are close to each other where the gap is small, so their difference would be
+one of rounding errors. As a sum it has no digits to lose:
 
-**The gradient.** For :math:`Q = P` at :math:`(W, b)`, r is the gradient with respect to b and
-:math:`G = \partial J / \partial W - \lambda W`; if r = 0 then
+.. math:: J(W, b) - D(Q) = \sum_j v_j \, \mathrm{KL}(q_j \,\|\, p_j)
+    + \frac{1}{2 \lambda} \|G + \lambda W\|_F^2, \qquad
+    \mathrm{KL}(q \,\|\, p) = \sum_c q_c \log \frac{q_c}{p_c},
 
-.. math:: J(W, b) - D(P) = \frac{1}{2 \lambda} \Bigl\| \frac{\partial J}{\partial W} \Bigr\|_F^2,
+with the probabilities :math:`p_j` at (W, b): the first term is what the loss of a sample is above
+:math:`(q_j - y_j)^\top z_j + H(q_j)`, and the second is a completed square. If the weights of the
+features differ, it is :math:`\sum_i \|G_i + \lambda_i W_i\|^2 / (2 \lambda_i)`. Where a
+:math:`\lambda_i` is 0 there is no bound.
 
-the bound of strong convexity: the curvature is at least :math:`\lambda` in W and may be 0 in b.
+**The gradient.** For :math:`Q = P`, r is the gradient with respect to b, :math:`G + \lambda W` that
+with respect to W, and KL is 0. If r = 0, the gap is the bound of strong convexity: the curvature is
+at least :math:`\lambda` in W and may be 0 in b.
 
 **Any (W, b).** If r is not 0, :math:`q_j = p_j + (\mathrm{diag}(p_j) - p_j p_j^\top) \, \delta`
 makes it 0. This is softmax to first order in a change :math:`\delta` of b: columns still sum to 1,
@@ -31,12 +37,15 @@ and r becomes 0 exactly at
 
 .. math:: \delta = -C^+ r, \qquad C = \sum_j v_j \, (\mathrm{diag}(p_j) - p_j p_j^\top).
 
-Entries stay positive while :math:`\delta_c - p_j^\top \delta > -1`. A class without samples must
-have q = 0, so P is computed without these classes.
+With :math:`e_{cj} = \delta_c - p_j^\top \delta`, :math:`q_{cj} = p_{cj} (1 + e_{cj})`. Entries stay
+positive while :math:`e_{cj} > -1`. A class without samples must have q = 0, so P is computed
+without these classes, and the gap is that without them; J itself is larger with them.
 
 Source: Shalev-Shwartz and Zhang, "Stochastic dual coordinate ascent methods for regularized loss
 minimization", Journal of Machine Learning Research 14, 2013, section 1, without a bias.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Iterator
@@ -50,34 +59,66 @@ from npsoftmax._sparse import is_sparse, multiply_back
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
 from npsoftmax.objective.penalty import Penalty, divided_squares
-from npsoftmax.objective.samples import Samples, SampleStore, add
+from npsoftmax.objective.samples import Samples, SampleStore, Summary, add
 
-__all__ = ["dual_value"]
+__all__ = ["Gap", "Moments", "duality_gap", "moments_at", "present_rows", "probabilities"]
 
 Floats = NDArray[np.float64]
 
 
-def dual_value(theta: Floats, store: SampleStore, penalty: Penalty, scale: float) -> float:
-    """Return ``D(Q)`` for a Q close to the probabilities at ``theta``, or -inf if none is found.
+class Gap(NamedTuple):
+    """``J - D(Q)`` for a Q close to the probabilities, without the classes that have no samples."""
 
-    Each feature must have a penalty. Nothing is checked.
-    """
-    summary = store.summary
-    present = np.flatnonzero(summary.class_totals)
-    rows = theta if present.size == len(theta) else np.asfortranarray(theta[present])
-    moments = partial(_moments, theta=rows, total=summary.total, scale=scale)
-    total = store.map_reduce(moments, add)
-    delta = _bias_change(total, total.mean - summary.class_totals[present] / summary.total)
+    divergence: float
+    square: float
+    loss: float  # mean cross-entropy, without these classes
+    rest: float  # r' C+ r of the r that rounding errors have left
+
+    @property
+    def value(self) -> float:
+        """The gap, infinite if no Q was found."""
+        value = self.divergence + self.square
+        return value if math.isfinite(value) else math.inf
+
+
+NO_GAP = Gap(math.inf, math.inf, math.inf, math.inf)
+
+
+def duality_gap(theta: Floats, store: SampleStore, penalty: Penalty, scale: float) -> Gap:
+    """Return the gap at ``theta``. Each feature must have a penalty. Nothing is checked."""
+    present, rows = present_rows(theta, store.summary)
+    total = moments_at(rows, store, scale)
+    delta = _bias_change(total, bias_gradient(total, store.summary))
     if delta is None:
-        return -np.inf
+        return NO_GAP
     part = partial(
-        _dual_part, theta=rows, present=present, delta=delta, total=summary.total, scale=scale
+        _gap_part, theta=rows, present=present, delta=delta, total=store.summary.total, scale=scale
     )
-    entropy, G, min_factor = store.map_reduce(part, _add_parts)
-    if min_factor < 0:
-        return -np.inf
-    value = entropy - divided_squares(G, penalty)
-    return value if math.isfinite(value) else -np.inf
+    found = store.map_reduce(part, _add_parts)
+    if found.smallest_change < -1:
+        return NO_GAP
+    square = divided_squares(found.G + penalty * rows[:, :-1], penalty)
+    rest = -float(found.r @ _solve_for_bias(total, found.r))
+    return Gap(found.divergence, square, found.loss, rest)
+
+
+def present_rows(theta: Floats, summary: Summary) -> tuple[NDArray[np.intp], Floats]:
+    """Return the classes that have samples, and their rows of ``theta``."""
+    present = np.flatnonzero(summary.class_totals)
+    return present, theta if present.size == len(theta) else np.asfortranarray(theta[present])
+
+
+def moments_at(rows: Floats, store: SampleStore, scale: float) -> Moments:
+    """Return the moments of the probabilities of the classes that have samples."""
+    part = partial(_moments, theta=rows, total=store.summary.total, scale=scale)
+    return store.map_reduce(part, add)
+
+
+def bias_gradient(moments: Moments, summary: Summary) -> Floats:
+    """Return ``r`` at ``Q = P``."""
+    totals = summary.class_totals
+    gradient: Floats = moments.mean - totals[totals > 0] / summary.total
+    return gradient
 
 
 class Moments(NamedTuple):
@@ -93,7 +134,7 @@ def _moments(
     """Return the contribution of some samples."""
     k, shares = theta.shape[0], samples.shares(total)
     mean, products = np.zeros(k), np.zeros((k, k))
-    for columns, _, P in _probabilities(samples, workspace, theta, scale):
+    for columns, _, P in probabilities(samples, workspace, theta, scale):
         weighted = P * shares[columns]
         mean += weighted.sum(axis=1)
         products += weighted @ P.T
@@ -105,24 +146,35 @@ MAX_BIAS_GRADIENT = 1e-12  # rounding errors of r after the change of the bias
 
 def _bias_change(total: Moments, r: Floats) -> Floats | None:
     """Return ``delta``, or None if no change of the bias can make ``r`` zero."""
-    # C has the null vector 1, to which r is orthogonal: adding 1 1' makes it invertible.
     try:
-        delta: Floats = np.linalg.solve(total.spread + 1.0 / r.size, -r).astype(np.float64)
+        delta = _solve_for_bias(total, r)
     except np.linalg.LinAlgError:
         return None
     remaining = np.abs(total.spread @ delta + r).max()
     return delta if remaining <= MAX_BIAS_GRADIENT else None
 
 
-class DualPart(NamedTuple):
-    """Parts of the entropy and of ``G``, and their smallest factor ``1 + delta_c - p_j' delta``."""
+TINY = float(np.finfo(np.float64).tiny)
 
-    entropy: float
+
+def _solve_for_bias(total: Moments, r: Floats) -> Floats:
+    """Return ``-C+ r``."""
+    # C has the null vector 1, to which r is orthogonal: adding 1 1' makes it invertible.
+    solution: Floats = np.linalg.solve(total.spread + 1.0 / r.size, -r).astype(np.float64)
+    return solution
+
+
+class GapPart(NamedTuple):
+    """Parts of the divergence, of ``G``, of ``r`` and of the loss, and the smallest ``e``."""
+
+    divergence: float
     G: Floats
-    min_factor: float
+    r: Floats
+    loss: float
+    smallest_change: float
 
 
-def _dual_part(
+def _gap_part(
     samples: Samples,
     workspace: Workspace,
     theta: Floats,
@@ -130,34 +182,38 @@ def _dual_part(
     delta: Floats,
     total: float,
     scale: float,
-) -> DualPart:
+) -> GapPart:
     """Return the contribution of some samples; row i of ``theta`` is class ``present[i]``."""
     shares = samples.shares(total)
     # A class whose samples all have weight 0 has no row; any other will do for them.
     labels = np.minimum(np.searchsorted(present, samples.y), present.size - 1)
-    entropy, min_factor = 0.0, np.inf
-    G: Floats | None = None
-    for columns, X, P in _probabilities(samples, workspace, theta, scale):
-        factors = 1.0 + delta[:, None] - delta @ P
-        min_factor = min(min_factor, float(factors.min()))
-        Q = P * factors
-        logarithms = np.log(Q, out=np.zeros_like(Q), where=Q > 0)
-        entropy -= float((Q * logarithms).sum(axis=0) @ shares[columns])
-        Q[labels[columns], np.arange(Q.shape[1])] -= 1.0
-        Q *= shares[columns] * scale
-        part = multiply_back(Q, X)
-        G = part if G is None else np.add(G, part, out=G)
-    if G is None:  # there are no samples here
-        G = np.zeros((theta.shape[0], theta.shape[1] - 1))
-    return DualPart(entropy, G, min_factor)
+    divergence, loss, smallest_change = 0.0, 0.0, np.inf
+    G, r = np.zeros((theta.shape[0], theta.shape[1] - 1)), np.zeros(theta.shape[0])
+    for columns, X, P in probabilities(samples, workspace, theta, scale):
+        own, numbers = labels[columns], np.arange(P.shape[1])
+        # A smaller loss only enlarges what is added to the gap.
+        loss -= float(np.log(np.maximum(P[own, numbers], TINY)) @ shares[columns])
+        change = delta[:, None] - delta @ P
+        smallest_change = min(smallest_change, float(change.min()))
+        Q = P * (1.0 + change)
+        logarithms = np.log1p(change, out=np.zeros_like(Q), where=Q > 0)
+        P *= change
+        divergence += float((Q * logarithms - P).sum(axis=0) @ shares[columns])
+        Q[own, numbers] -= 1.0
+        Q *= shares[columns]
+        r += Q.sum(axis=1)
+        Q *= scale
+        G += multiply_back(Q, X)
+    return GapPart(divergence, G, r, loss, smallest_change)
 
 
-def _add_parts(left: DualPart, right: DualPart) -> DualPart:
-    min_factor = min(left.min_factor, right.min_factor)
-    return DualPart(left.entropy + right.entropy, left.G + right.G, min_factor)
+def _add_parts(left: GapPart, right: GapPart) -> GapPart:
+    smallest_change = min(left.smallest_change, right.smallest_change)
+    sums = add(left, right)
+    return sums._replace(smallest_change=smallest_change)
 
 
-def _probabilities(
+def probabilities(
     samples: Samples, workspace: Workspace, theta: Floats, scale: float
 ) -> Iterator[tuple[slice, Floats, Floats]]:
     """Yield columns, their samples as floats and their probabilities, one block at a time."""

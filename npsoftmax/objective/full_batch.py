@@ -41,7 +41,7 @@ from npsoftmax.objective.batch import (
     sum_losses,
 )
 from npsoftmax.objective.coordinates import MAX_COLUMNS, Span, Units, smallest_weights
-from npsoftmax.objective.duality import dual_value
+from npsoftmax.objective.duality import duality_gap, present_rows
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.newton import Newton, estimate_decrement, suits, suits_span
 from npsoftmax.objective.penalty import (
@@ -425,7 +425,13 @@ class FullBatch:
         # The dual value solves a system of one equation for each class.
         if self.least_penalty == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
             return loss
-        return min(loss, max(0.0, loss - dual_value(theta, self._store, self.penalty, self.scale)))
+        gap = duality_gap(theta, self._store, self.penalty, self.scale)
+        value = gap.value
+        if np.count_nonzero(self.summary.class_totals) < theta.shape[0]:
+            # The gap is that without the classes that have no samples; what they cost comes on top.
+            _, rows = present_rows(theta, self.summary)
+            value += max(0.0, loss - gap.loss - penalty_at(rows, self.penalty))
+        return min(loss, value)
 
     def _check(self, theta: NDArray[Any]) -> NDArray[Any]:
         theta = np.asarray(theta)
