@@ -418,20 +418,22 @@ class FullBatch:
         """
         theta = self._check(theta).astype(np.float64)
         _check_finite(theta)
-        part = partial(_loss, theta=theta, scale=self.scale)
-        losses: float = self._store.map_reduce(part, operator.add)
-        loss = losses / self.summary.total
-        loss += penalty_at(theta, self.penalty)
         # The dual value solves a system of one equation for each class.
         if self.least_penalty == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
-            return loss
+            return self._objective(theta)
         gap = duality_gap(theta, self._store, self.penalty, self.scale)
-        value = gap.value
-        if np.count_nonzero(self.summary.class_totals) < theta.shape[0]:
-            # The gap is that without the classes that have no samples; what they cost comes on top.
-            _, rows = present_rows(theta, self.summary)
-            value += max(0.0, loss - gap.loss - penalty_at(rows, self.penalty))
-        return min(loss, value)
+        present, rows = present_rows(theta, self.summary)
+        without = gap.loss + penalty_at(rows, self.penalty)
+        if present.size == theta.shape[0] and gap.value < without:
+            return gap.value
+        # The gap is that without the classes that have no samples; what they cost comes on top.
+        loss = self._objective(theta)
+        return min(loss, gap.value + max(0.0, loss - without))
+
+    def _objective(self, theta: NDArray[np.float64]) -> float:
+        part = partial(_loss, theta=theta, scale=self.scale)
+        losses: float = self._store.map_reduce(part, operator.add)
+        return losses / self.summary.total + penalty_at(theta, self.penalty)
 
     def _check(self, theta: NDArray[Any]) -> NDArray[Any]:
         theta = np.asarray(theta)
