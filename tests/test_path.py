@@ -90,9 +90,10 @@ def test_every_gap_holds(seed, powers):
 def test_records_come_in_the_order_of_the_grid_and_theta_is_that_of_the_best(lbfgs):
     X, y = drawn(n=60)
     X, y, held_out = X[:, :30], y[:30], (X[:, 30:], y[30:])
-    up, model = path_on(X, y, held_out=held_out, l2=GRID[::-1], gap=1e-10)
-    down, other = path_on(X, y, held_out=held_out, gap=1e-10)
-    assert [r.l2 for r in up.records] == GRID[::-1] and [r.l2 for r in down.records] == GRID
+    grid = [10.0, 1.0, 0.1, 0.01]
+    up, model = path_on(X, y, held_out=held_out, l2=grid[::-1], gap=1e-10)
+    down, other = path_on(X, y, held_out=held_out, l2=grid, gap=1e-10)
+    assert [r.l2 for r in up.records] == grid[::-1] and [r.l2 for r in down.records] == grid
     assert model.theta.tobytes() == other.theta.tobytes()
     single = new_model()
     fit(single, X, y, l2=up.best.l2, tol=1e-10)
@@ -311,7 +312,10 @@ def test_the_file_is_described(tmp_path, capsys):
 
 def path_of(losses, error=0.03, converged=True):
     return PenaltyPath(
-        [PathRecord(l2, 1.0, 0.0, 1, 0.0, converged, loss, error) for l2, loss in losses.items()]
+        [
+            PathRecord(l2, 1.0, 0.0, 1.0, 1, 0.0, converged, loss, error)
+            for l2, loss in losses.items()
+        ]
     )
 
 
