@@ -22,7 +22,7 @@ LAYERS = [
     {"functional", "features", "optimisers", "lbfgs", "storage", "data"},
     {"objective", "metrics", "calibration", "conformal", "novelty", "doubt"},
     {"model", "checkpoint"},
-    {"trainer", "optimum", "solver", "certificate"},
+    {"trainer", "optimum", "solver", "certificate", "continuation", "validation", "path"},
     {"ext"},
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}

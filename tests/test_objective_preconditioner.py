@@ -401,7 +401,7 @@ def test_sample_counts_samples(k, rows, n, samples, candidates):
 def test_choice_of_the_preconditioner(n, d, k, mean_square, by_l2):
     found = {}
     for l2 in by_l2:
-        passes, is_shared, _, is_low_rank = choose(n, d, k, l2, mean_square)
+        passes, is_shared, _, is_low_rank, _ = choose(n, d, k, l2, mean_square)
         block = "directions" if is_low_rank else "one block" if is_shared else "blocks"
         found[l2] = "none" if passes else block
     assert found == by_l2
