@@ -145,9 +145,7 @@ def test_penalties_are_compared_on_folds(compare, garments):
     assert "1200 training images, and each of 2 parts held out in turn\n" in text
     report = json.loads(compare(*flags, "--json", data=replace(garments, X_test=None, y_test=None)))
     model = SoftmaxRegression(784, 10, pixel_scale=garments.pixel_scale)
-    path = fit_path(
-        model, garments.X_train, garments.y_train, l2=[1e-2, 1], folds=2, seed=2
-    )
+    path = fit_path(model, garments.X_train, garments.y_train, l2=[1e-2, 1], folds=2, seed=2)
     assert report["best"] == path.best.l2
     assert report["one_standard_error"] == path.one_standard_error.l2
     for outcome, record in zip(report["outcomes"], path.records, strict=True):
