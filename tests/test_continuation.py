@@ -128,11 +128,13 @@ def test_a_state_is_packed_and_unpacked():
     follower, _ = followed([1e-1, 3e-2, 1e-2])
     shared = follower.shared
     shared.at(1e-2, follower.optima[-1].theta)
+    shared.excess = 3
     arrays, state = follower.pack("fit.0")
     common, shared_state = shared.pack()
     other = Follower(problem(), Preconditioner(problem()))
     other.unpack("fit.0", arrays, state)
     other.shared.unpack(common, shared_state)
+    assert (other.shared.excess, other.shared.l2) == (3, 1e-2)
     zeros = np.zeros((K, D + 1), order="F")
     one, two = (each.follow(1e-3, 1e-8, 1000, zeros) for each in (follower, other))
     assert one.theta.tobytes() == two.theta.tobytes() and one[1:] == two[1:]
