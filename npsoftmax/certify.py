@@ -20,7 +20,8 @@ from npsoftmax._sparse import square
 from npsoftmax.errors import InputError, LabelError, ShapeError
 from npsoftmax.functional import affine
 from npsoftmax.objective import FullBatch
-from npsoftmax.objective.reach import EPS, Reach
+from npsoftmax.objective.penalty import penalty_at
+from npsoftmax.objective.reach import EPS, SLACK, Reach
 from npsoftmax.objective.samples import Summary
 
 if TYPE_CHECKING:
@@ -196,9 +197,12 @@ def certify_theta(
     theta: NDArray[np.float64], problem: FullBatch, columns: NDArray[Any]
 ) -> Certificate:
     """Do the same for parameters of a problem whose penalty is positive."""
-    gap, objective = problem.suboptimality(theta), problem.loss_and_grad(theta).loss
+    objective = problem.loss_and_grad(theta).loss
     present, reach = problem.reach(theta)
-    radius = math.sqrt(2 * reach.gap / problem.l2)
+    gap = min((1 + SLACK) * objective, reach.gap + problem.cost_of_absent(theta))
+    # The weights of classes without samples are 0 at the optimum.
+    absent = penalty_at(np.delete(theta, present, axis=0), problem.penalty)
+    radius = math.sqrt(2 * (reach.gap + absent) / problem.l2)
     reserve = np.empty(columns.shape[1])
     step = max(1, PART_NUMBERS // sum(theta.shape))
     with np.errstate(all="ignore"):
@@ -230,7 +234,7 @@ def _rounding(theta: NDArray[np.float64], scale: float, X: Any) -> NDArray[np.fl
     wide = X.astype(np.float64)
     lengths = np.sqrt(square(wide).sum(axis=0))
     W, b = theta[:, :-1], theta[:, -1]
-    largest = scale * float(np.sqrt(np.einsum("ij,ij->i", W, W).max()))
+    largest = abs(scale) * float(np.sqrt(np.einsum("ij,ij->i", W, W).max()))
     bounds: NDArray[np.float64] = EPS * (largest * lengths + np.abs(b).max())
     return bounds
 

@@ -39,7 +39,8 @@ and r becomes 0 exactly at
 
 With :math:`e_{cj} = \delta_c - p_j^\top \delta`, :math:`q_{cj} = p_{cj} (1 + e_{cj})`. Entries stay
 positive while :math:`e_{cj} > -1`. A class without samples must have q = 0, so P is computed
-without these classes, and the gap is that without them; J itself is larger with them.
+without these classes, and the gap is that without them. With them J is larger by their penalty and
+:math:`\sum_j v_j \log(1 + A_j / B_j)`, the sums of their probabilities and of all others.
 
 Source: Shalev-Shwartz and Zhang, "Stochastic dual coordinate ascent methods for regularized loss
 minimization", Journal of Machine Learning Research 14, 2013, section 1, without a bias.
@@ -48,6 +49,7 @@ minimization", Journal of Machine Learning Research 14, 2013, section 1, without
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
@@ -58,10 +60,18 @@ from numpy.typing import NDArray
 from npsoftmax._sparse import is_sparse, multiply_back
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
-from npsoftmax.objective.penalty import Penalty, divided_squares
+from npsoftmax.objective.penalty import Penalty, divided_squares, penalty_at
 from npsoftmax.objective.samples import Samples, SampleStore, Summary, add
 
-__all__ = ["Gap", "Moments", "duality_gap", "moments_at", "present_rows", "probabilities"]
+__all__ = [
+    "Gap",
+    "Moments",
+    "cost_of_absent",
+    "duality_gap",
+    "moments_at",
+    "present_rows",
+    "probabilities",
+]
 
 Floats = NDArray[np.float64]
 
@@ -71,7 +81,6 @@ class Gap(NamedTuple):
 
     divergence: float
     square: float
-    loss: float  # mean cross-entropy, without these classes
     rest: float  # r' C+ r of the r that rounding errors have left
 
     @property
@@ -81,7 +90,7 @@ class Gap(NamedTuple):
         return value if math.isfinite(value) else math.inf
 
 
-NO_GAP = Gap(math.inf, math.inf, math.inf, math.inf)
+NO_GAP = Gap(math.inf, math.inf, math.inf)
 
 
 def duality_gap(theta: Floats, store: SampleStore, penalty: Penalty, scale: float) -> Gap:
@@ -99,7 +108,7 @@ def duality_gap(theta: Floats, store: SampleStore, penalty: Penalty, scale: floa
         return NO_GAP
     square = divided_squares(found.G + penalty * rows[:, :-1], penalty)
     rest = -float(found.r @ _solve_for_bias(total, found.r))
-    return Gap(found.divergence, square, found.loss, rest)
+    return Gap(found.divergence, square, rest)
 
 
 def present_rows(theta: Floats, summary: Summary) -> tuple[NDArray[np.intp], Floats]:
@@ -154,9 +163,6 @@ def _bias_change(total: Moments, r: Floats) -> Floats | None:
     return delta if remaining <= MAX_BIAS_GRADIENT else None
 
 
-TINY = float(np.finfo(np.float64).tiny)
-
-
 def _solve_for_bias(total: Moments, r: Floats) -> Floats:
     """Return ``-C+ r``."""
     # C has the null vector 1, to which r is orthogonal: adding 1 1' makes it invertible.
@@ -165,12 +171,11 @@ def _solve_for_bias(total: Moments, r: Floats) -> Floats:
 
 
 class GapPart(NamedTuple):
-    """Parts of the divergence, of ``G``, of ``r`` and of the loss, and the smallest ``e``."""
+    """Parts of the divergence, of ``G`` and of ``r``, and the smallest ``e``."""
 
     divergence: float
     G: Floats
     r: Floats
-    loss: float
     smallest_change: float
 
 
@@ -187,12 +192,10 @@ def _gap_part(
     shares = samples.shares(total)
     # A class whose samples all have weight 0 has no row; any other will do for them.
     labels = np.minimum(np.searchsorted(present, samples.y), present.size - 1)
-    divergence, loss, smallest_change = 0.0, 0.0, np.inf
+    divergence, smallest_change = 0.0, np.inf
     G, r = np.zeros((theta.shape[0], theta.shape[1] - 1)), np.zeros(theta.shape[0])
     for columns, X, P in probabilities(samples, workspace, theta, scale):
         own, numbers = labels[columns], np.arange(P.shape[1])
-        # A smaller loss only enlarges what is added to the gap.
-        loss -= float(np.log(np.maximum(P[own, numbers], TINY)) @ shares[columns])
         change = delta[:, None] - delta @ P
         smallest_change = min(smallest_change, float(change.min()))
         Q = P * (1.0 + change)
@@ -204,13 +207,47 @@ def _gap_part(
         r += Q.sum(axis=1)
         Q *= scale
         G += multiply_back(Q, X)
-    return GapPart(divergence, G, r, loss, smallest_change)
+    return GapPart(divergence, G, r, smallest_change)
 
 
 def _add_parts(left: GapPart, right: GapPart) -> GapPart:
     smallest_change = min(left.smallest_change, right.smallest_change)
     sums = add(left, right)
     return sums._replace(smallest_change=smallest_change)
+
+
+def cost_of_absent(theta: Floats, store: SampleStore, penalty: Penalty, scale: float) -> float:
+    """Return how much larger the objective is with the classes that have no samples."""
+    present, _ = present_rows(theta, store.summary)
+    absent = np.delete(np.arange(len(theta)), present)
+    if absent.size == 0:
+        return 0.0
+    part = partial(
+        _cost_part,
+        theta=theta,
+        present=present,
+        absent=absent,
+        total=store.summary.total,
+        scale=scale,
+    )
+    return store.map_reduce(part, operator.add) + penalty_at(theta[absent], penalty)
+
+
+def _cost_part(
+    samples: Samples,
+    workspace: Workspace,
+    theta: Floats,
+    present: NDArray[np.intp],
+    absent: NDArray[np.intp],
+    total: float,
+    scale: float,
+) -> float:
+    """Return the contribution of some samples."""
+    shares, cost = samples.shares(total), 0.0
+    for columns, _, P in probabilities(samples, workspace, theta, scale):
+        ratios = P[absent].sum(axis=0) / P[present].sum(axis=0)
+        cost += float(np.log1p(ratios) @ shares[columns])
+    return cost
 
 
 def probabilities(

@@ -40,7 +40,7 @@ from npsoftmax.objective.batch import (
     sum_losses,
 )
 from npsoftmax.objective.coordinates import MAX_COLUMNS, Span, Units, smallest_weights
-from npsoftmax.objective.duality import duality_gap, present_rows
+from npsoftmax.objective.duality import cost_of_absent, duality_gap, present_rows
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.newton import Newton, estimate_decrement, suits, suits_span
 from npsoftmax.objective.penalty import (
@@ -404,13 +404,13 @@ class FullBatch:
         # The dual value solves a system of one equation for each class.
         if self.least_penalty == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
             return loss
-        gap = duality_gap(theta, self._store, self.penalty, self.scale)
-        value = gap.value
-        if np.count_nonzero(self.summary.class_totals) < theta.shape[0]:
-            # The gap is that without the classes that have no samples; what they cost comes on top.
-            _, rows = present_rows(theta, self.summary)
-            value += max(0.0, loss - gap.loss - penalty_at(rows, self.penalty))
-        return min(loss, value)
+        value = duality_gap(theta, self._store, self.penalty, self.scale).value
+        return min(loss, value + self.cost_of_absent(theta))
+
+    @np.errstate(all="ignore")
+    def cost_of_absent(self, theta: NDArray[np.float64]) -> float:
+        """Return how much larger the objective is with the classes that have no samples."""
+        return cost_of_absent(self._check(theta), self._store, self.penalty, self.scale)
 
     @np.errstate(all="ignore")
     def reach(self, theta: NDArray[Any]) -> tuple[NDArray[np.intp], Reach]:

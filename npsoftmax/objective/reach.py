@@ -69,7 +69,7 @@ from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.penalty import Penalty
 from npsoftmax.objective.samples import Samples
 
-__all__ = ["EPS", "Reach", "Units", "reach_of"]
+__all__ = ["EPS", "SLACK", "Reach", "Units", "reach_of"]
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.intp]
@@ -226,7 +226,7 @@ def _with_rounding(gap: Gap, W: Floats, b: Floats, length: float) -> float:
     logits = float(np.sqrt(np.einsum("ij,ij->i", W, W).max())) * length + float(np.abs(b).max())
     of_gradient = EPS * ((1 + logits) * length + float(np.linalg.norm(W)))
     of_bias = math.sqrt(max(0.0, gap.rest)) * (1 + length)
-    return (math.sqrt(gap.value) + of_bias + of_gradient) ** 2
+    return (1 + SLACK) * (math.sqrt(gap.value) + of_bias + of_gradient) ** 2
 
 
 def _inflation(reach: Reach, samples: Samples) -> float:
