@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 # modules.
 _PUBLIC = {
     "": ("errors", "features", "functional", "metrics", "objective", "optimisers"),
-    "certify": ("Certificate", "certify"),
+    "certificate": ("Certificate", "certify"),
     "data": ("DataLoader", "Dataset", "load", "splitobs"),
     "functional": ("logitcrossentropy", "logsoftmax", "logsumexp", "softmax"),
     "model": ("SoftmaxRegression",),
@@ -31,8 +31,8 @@ if TYPE_CHECKING:  # type checkers cannot read the table
     from npsoftmax import metrics as metrics
     from npsoftmax import objective as objective
     from npsoftmax import optimisers as optimisers
-    from npsoftmax.certify import Certificate as Certificate
-    from npsoftmax.certify import certify as certify
+    from npsoftmax.certificate import Certificate as Certificate
+    from npsoftmax.certificate import certify as certify
     from npsoftmax.data import DataLoader as DataLoader
     from npsoftmax.data import Dataset as Dataset
     from npsoftmax.data import load as load

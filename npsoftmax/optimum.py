@@ -29,7 +29,7 @@ from npsoftmax._checks import (
 )
 from npsoftmax._sparse import is_sparse
 from npsoftmax._threads import blas_threads
-from npsoftmax.certify import Certificate, check_penalised, train_until_final
+from npsoftmax.certificate import Certificate, check_penalised, train_until_final
 from npsoftmax.checkpoint import (
     SolverCheckpoint,
     as_settings,

@@ -22,7 +22,7 @@ LAYERS = [
     {"functional", "features", "optimisers", "lbfgs", "storage", "data"},
     {"objective", "metrics", "calibration", "novelty", "doubt"},
     {"model", "checkpoint"},
-    {"trainer", "optimum", "solver"},
+    {"trainer", "optimum", "solver", "certificate"},
     {"ext"},
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}

@@ -126,14 +126,15 @@ def certify(
 
     References
     ----------
-    The derivation is in :mod:`npsoftmax.objective.reach` and docs/derivation.md, section 19.
+    The derivation is in :mod:`npsoftmax.objective.reach` and docs/derivation.md, section 15.
 
     Examples
     --------
     >>> X, y = np.array([[-2.0, -1.0, 1.0, 2.0]]), [0, 1, 0, 1]
     >>> W, b = [[-0.19], [0.19]], [0.0, 0.0]  # the optimum has 0.1922
-    >>> print(certify(W, b, X, y, l2=0.1, samples=[[-1.0, -0.01, 1.0]]))
-    objective 0.64599096, at most 6.1e-05 above the smallest; weights at most ...
+    >>> certificate = certify(W, b, X, y, l2=0.1, samples=[[-1.0, -0.01, 1.0]])
+    >>> print(f"{certificate.gap:.1e}, {certificate.radius:.3f}", certificate.final)
+    7.3e-05, 0.038 [ True False  True]
     """
     theta = _as_theta(W, b)
     problem = FullBatch(
