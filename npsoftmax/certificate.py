@@ -200,7 +200,7 @@ def certify_theta(
     """Do the same for parameters of a problem whose penalty is positive."""
     objective = problem.loss_and_grad(theta).loss
     present, reach = problem.reach(theta)
-    gap = min((1 + SLACK) * objective, reach.gap + problem.cost_of_absent(theta))
+    gap = min((1 + SLACK) * objective, reach.gap + (1 + SLACK) * problem.cost_of_absent(theta))
     # The weights of classes without samples are 0 at the optimum.
     absent = penalty_at(np.delete(theta, present, axis=0), problem.penalty)
     radius = math.sqrt(2 * (reach.gap + absent) / problem.l2)

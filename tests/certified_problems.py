@@ -190,7 +190,7 @@ def check(case: Case, exact: Exact, theta: Any, samples: Any, where: str, found:
     certificate = nps.certify(theta[:, :-1], theta[:, -1], samples=samples, **arguments)
     wide = theta.astype(LD)
     gap, uncertain, radius = exact.distance(theta)
-    found.compare("gap", np.sqrt(certificate.gap), np.sqrt(gap), uncertain, where)
+    found.compare("gap", np.sqrt(LD(certificate.gap)), np.sqrt(gap), uncertain, where)
     of_weights = 4 * np.sqrt((exact.step[:, :-1] ** 2 / exact.units**2).sum())
     of_weights = 4 * np.abs(of_weights) + 64 * EPS * np.abs(wide[:, :-1]).max(initial=0)
     of_weights *= np.sqrt(np.max(problem.penalties) / LD(problem.l2))
@@ -212,7 +212,7 @@ def check(case: Case, exact: Exact, theta: Any, samples: Any, where: str, found:
     truth = np.abs(D[own, numbers] - D)
     uncertain = np.broadcast_to(uncertain, truth.shape)
     found.compare("changes", bounds[others], truth[others], uncertain[others], where)
-    _check_final(certificate, theta, present, samples, problem.scale, optimal, uncertain[0], found)
+    _check_final(certificate, theta, present, samples, problem.scale, optimal, uncertain[0], where, found)
 
 
 def _check_final(
@@ -223,18 +223,20 @@ def _check_final(
     scale: float,
     optimal: Any,
     uncertain: Any,
+    where: str,
     found: Findings,
 ) -> None:
     """Compare the final predictions with those of the optimum."""
     final, numbers = certificate.final, np.arange(optimal.shape[1])
-    predicted = (theta[:, :-1] * scale @ samples + theta[:, -1:]).argmax(axis=0)
+    rows = theta.astype(np.float64)
+    predicted = (rows[:, :-1] * scale @ samples + rows[:, -1:]).argmax(axis=0)
     labels = np.searchsorted(present, predicted).clip(max=present.size - 1)
     behind = optimal.max(axis=0) - optimal[labels, numbers]
     wrong = final & ((behind > uncertain) | (present[labels] != predicted))
     found.checked["predictions"] += final.size
     found.checked["final predictions"] += int(final.sum())
     if wrong.any():
-        found.wrong.append(f"{wrong.sum()} final predictions are others at the optimum")
+        found.wrong.append(f"{wrong.sum()} final predictions are others, {where}")
 
 
 def check_drawn(seed: int, found: Findings) -> None:

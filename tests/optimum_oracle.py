@@ -113,7 +113,7 @@ class Exact(NamedTuple):
         D = logits - optimal
         P = softmax(optimal)
         D = D - (P * D).sum(axis=0)
-        gap = (self.v * np.log1p((P * exponential_rest(D)).sum(axis=0))).sum()
+        gap = (self.v * divergences(P, D)).sum()
         V = rows[:, :-1] - self.W
         gap += (problem.penalties * V**2).sum() / 2
         absent = np.setdiff1d(np.arange(problem.k), present)
@@ -153,15 +153,16 @@ def extended(X: Any, scale: float, mean: Wide, units: Wide) -> Wide:
     return np.vstack([centred, np.ones((1, X.shape[1]), LD)]).T
 
 
-def exponential_rest(x: Wide) -> Wide:
-    """Return ``exp(x) - 1 - x`` without cancellation."""
-    series, term = np.zeros_like(x), np.ones_like(x)
-    small = np.where(np.abs(x) < 0.1, x, 0)
-    for power in range(1, 16):
+def divergences(P: Wide, D: Wide) -> Wide:
+    """Return ``log sum P exp(D)`` for changes whose mean is 0, without cancellation."""
+    top = D.max(axis=0)
+    far = top + np.log((P * np.exp(D - top)).sum(axis=0))
+    small = np.where(np.abs(D).max(axis=0) < 0.1, D, 0)
+    rest, term = np.zeros_like(D), small
+    for power in range(2, 16):
         term = term * small / power
-        if power > 1:
-            series = series + term
-    return np.where(np.abs(x) < 0.1, series, np.expm1(x) - x)
+        rest = rest + term
+    return np.where(np.abs(D).max(axis=0) < 0.1, np.log1p((P * rest).sum(axis=0)), far)
 
 
 def softmax(logits: Any) -> Any:

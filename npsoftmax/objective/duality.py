@@ -104,11 +104,15 @@ def duality_gap(theta: Floats, store: SampleStore, penalty: Penalty, scale: floa
         _gap_part, theta=rows, present=present, delta=delta, total=store.summary.total, scale=scale
     )
     found = store.map_reduce(part, _add_parts)
-    if found.smallest_change < -1:
+    r = found.r
+    # The entries sum to 0. That of the largest class has the largest rounding error.
+    r[store.summary.class_totals[present].argmax()] -= r.sum()
+    remaining = _solve_for_bias(total, r)
+    # Q changed by so much more would make r zero.
+    if not found.smallest_change - np.ptp(remaining) >= -1:
         return NO_GAP
     square = divided_squares(found.G + penalty * rows[:, :-1], penalty)
-    rest = -float(found.r @ _solve_for_bias(total, found.r))
-    return Gap(found.divergence, square, rest)
+    return Gap(found.divergence, square, -float(r @ remaining))
 
 
 def present_rows(theta: Floats, summary: Summary) -> tuple[NDArray[np.intp], Floats]:
@@ -202,7 +206,9 @@ def _gap_part(
         logarithms = np.log1p(change, out=np.zeros_like(Q), where=Q > 0)
         P *= change
         divergence += float((Q * logarithms - P).sum(axis=0) @ shares[columns])
-        Q[own, numbers] -= 1.0
+        # Not 1 less: what is left of it would have fewer digits than the other entries.
+        Q[own, numbers] = 0.0
+        Q[own, numbers] = -Q.sum(axis=0)
         Q *= shares[columns]
         r += Q.sum(axis=1)
         Q *= scale
