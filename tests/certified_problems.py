@@ -205,6 +205,9 @@ def check(case: Case, exact: Exact, theta: Any, samples: Any, where: str, found:
         + np.abs(wide[:, -1]).max()
     )
     own, numbers = Z.argmax(axis=0), np.arange(samples.shape[1])
+    D = exact.change(theta)
+    ranges = np.ptp(D, axis=0).max()
+    found.compare("inflation", reach.inflation, inflation(ranges), 1e-12, where)
     D = Z - optimal
     with np.errstate(all="ignore"):
         bounds = reach.changes(samples, own)
@@ -213,6 +216,15 @@ def check(case: Case, exact: Exact, theta: Any, samples: Any, where: str, found:
     uncertain = np.broadcast_to(uncertain, truth.shape)
     found.compare("changes", bounds[others], truth[others], uncertain[others], where)
     _check_final(certificate, theta, present, samples, problem.scale, optimal, uncertain[0], where, found)
+
+
+def inflation(M: LD) -> LD:
+    """Return ``1 / (2 xi(M))``, from the integral by Gauss and Legendre."""
+    if M > 30:
+        return M**2 / 2 * (1 + 2 * M * np.exp(-M))
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    t = (nodes + 1) / 2
+    return 1 / (2 * (weights / 2 * (1 - t) * np.exp(-M * (1 - t))).sum())
 
 
 def _check_final(

@@ -127,6 +127,10 @@ class Exact(NamedTuple):
         square = (factors * V**2).sum() + (factors * wide[absent, :-1] ** 2).sum()
         return gap, self._uncertain_root(rows), np.sqrt(square)
 
+    def change(self, theta: NDArray[Any]) -> Wide:
+        """Return how much the logits of the training are above those of the optimum."""
+        return self._logits_of(theta.astype(LD)[self.problem.present]) - self.phi @ self.A.T
+
     def _uncertain_root(self, rows: Wide) -> LD:
         """Return how far ``sqrt(J - J*)`` can be from the truth."""
         changes = 4 * np.abs(self.step)
