@@ -163,15 +163,9 @@ def _as_theta(W: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     weights, biases = (as_float(given, name) for given, name in ((W, "W"), (b, "b")))
     k = weights.shape[0] if weights.ndim == 2 else 0
     if k == 0 or biases.shape not in ((k,), (k, 1)):
-        hint = ""
-        if k == 1 and biases.size == 1:
-            hint = (
-                "; for the one row of two classes pass np.vstack([-W, W]) / 2, np.hstack([-b, b]) "
-                "/ 2 and twice the l2"
-            )
         raise ShapeError(
             f"W, b: expected shapes (k, d) and (k,), a row for each class, got {weights.shape} and "
-            f"{biases.shape}{hint}"
+            f"{biases.shape}"
         )
     theta = np.hstack([weights, biases.reshape(k, 1)], dtype=np.float64)
     if not np.isfinite(theta).all():
@@ -186,6 +180,11 @@ def _check_shape(theta: NDArray[np.float64], summary: Summary) -> None:
         hint = "; pass X.T" if d == summary.num_samples else ""
         raise ShapeError(
             f"W: expected a column for each of {summary.num_inputs} features of X, got {d}{hint}"
+        )
+    if k == 1 and summary.class_totals.size == 2:
+        raise ShapeError(
+            "W, b: expected a row for each of 2 classes, got one for both; pass "
+            "np.vstack([-W, W]) / 2, np.hstack([-b, b]) / 2 and twice the l2"
         )
     if k < summary.class_totals.size:
         raise LabelError(

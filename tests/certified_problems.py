@@ -119,17 +119,20 @@ def points(rng: np.random.Generator, case: Case, exact: Exact) -> list[tuple[str
 
 def hardest(rng: np.random.Generator, exact: Exact, theta: Any, x: Any = None) -> Any:
     """Return parameters that differ where the bound for a sample and a pair is tightest."""
-    present = exact.problem.present
     x = exact.problem.X[:, rng.integers(exact.problem.y.size)] if x is None else x
-    first, second = rng.choice(present.size, 2, replace=False)
-    direction = hardest_direction(exact, x, first, second)
-    effect = (direction[first] - direction[second]) @ exact.features(x.reshape(-1, 1))[0]
-    size = np.sqrt(2 * LD(10) ** -rng.uniform(2, 26) / effect)
+    pair = rng.choice(exact.problem.present.size, 2, replace=False)
+    return moved(exact, theta, x, pair, LD(10) ** -rng.uniform(2, 26))
+
+
+def moved(exact: Exact, theta: Any, x: Any, pair: Any, gap: LD) -> Any:
+    """Move parameters so that a pair of logits of a sample differ most for a small gap."""
+    direction = hardest_direction(exact, x, *pair)
+    effect = (direction[pair[0]] - direction[pair[1]]) @ exact.features(x.reshape(-1, 1))[0]
     V = direction[:, :-1] / exact.units
     beta = direction[:, -1] - V @ exact.mean
-    moved = theta.astype(LD)
-    moved[present] += size * np.column_stack([V, beta])
-    return moved.astype(np.float64)
+    rows = theta.astype(LD)
+    rows[exact.problem.present] += np.sqrt(2 * gap / effect) * np.column_stack([V, beta])
+    return rows.astype(np.float64)
 
 
 def new_samples(rng: np.random.Generator, exact: Exact) -> Any:
@@ -215,7 +218,9 @@ def check(case: Case, exact: Exact, theta: Any, samples: Any, where: str, found:
     truth = np.abs(D[own, numbers] - D)
     uncertain = np.broadcast_to(uncertain, truth.shape)
     found.compare("changes", bounds[others], truth[others], uncertain[others], where)
-    _check_final(certificate, theta, present, samples, problem.scale, optimal, uncertain[0], where, found)
+    _check_final(
+        certificate, theta, present, samples, problem.scale, optimal, uncertain[0], where, found
+    )
 
 
 def inflation(M: LD) -> LD:
@@ -232,7 +237,7 @@ def _check_final(
     theta: Any,
     present: Any,
     samples: Any,
-    scale: float,
+    problem: Problem,
     optimal: Any,
     uncertain: Any,
     where: str,
@@ -241,7 +246,7 @@ def _check_final(
     """Compare the final predictions with those of the optimum."""
     final, numbers = certificate.final, np.arange(optimal.shape[1])
     rows = theta.astype(np.float64)
-    predicted = (rows[:, :-1] * scale @ samples + rows[:, -1:]).argmax(axis=0)
+    predicted = (rows[:, :-1] * problem.scale @ samples + rows[:, -1:]).argmax(axis=0)
     labels = np.searchsorted(present, predicted).clip(max=present.size - 1)
     behind = optimal.max(axis=0) - optimal[labels, numbers]
     wrong = final & ((behind > uncertain) | (present[labels] != predicted))

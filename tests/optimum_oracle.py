@@ -113,7 +113,7 @@ class Exact(NamedTuple):
         D = logits - optimal
         P = softmax(optimal)
         D = D - (P * D).sum(axis=0)
-        gap = (self.v * divergences(P, D)).sum()
+        gap = (self.v * divergences(optimal, D)).sum()
         V = rows[:, :-1] - self.W
         gap += (problem.penalties * V**2).sum() / 2
         absent = np.setdiff1d(np.arange(problem.k), present)
@@ -157,16 +157,23 @@ def extended(X: Any, scale: float, mean: Wide, units: Wide) -> Wide:
     return np.vstack([centred, np.ones((1, X.shape[1]), LD)]).T
 
 
-def divergences(P: Wide, D: Wide) -> Wide:
-    """Return ``log sum P exp(D)`` for changes whose mean is 0, without cancellation."""
-    top = D.max(axis=0)
-    far = top + np.log((P * np.exp(D - top)).sum(axis=0))
-    small = np.where(np.abs(D).max(axis=0) < 0.1, D, 0)
+def divergences(logits: Wide, D: Wide) -> Wide:
+    """Return ``log sum p exp(D)`` for changes whose mean is 0, without cancellation."""
+    P, raised = softmax(logits), logits + D
+    is_small = np.abs(D).max(axis=0) < 0.1
+    small = np.where(is_small, D, 0)
     rest, term = np.zeros_like(D), small
     for power in range(2, 16):
         term = term * small / power
         rest = rest + term
-    return np.where(np.abs(D).max(axis=0) < 0.1, np.log1p((P * rest).sum(axis=0)), far)
+    far = log_sum(raised) - log_sum(logits)
+    return np.where(is_small, np.log1p((P * rest).sum(axis=0)), far)
+
+
+def log_sum(logits: Wide) -> Wide:
+    """Return the logarithm of the sum of exponentials."""
+    top = logits.max(axis=0)
+    return top + np.log(np.exp(logits - top).sum(axis=0))
 
 
 def softmax(logits: Any) -> Any:
@@ -179,8 +186,8 @@ def objective(phi: Any, A: Any, v: Any, y: Any, penalties: Any) -> Any:
     numbers = np.arange(y.size)
     with np.errstate(over="ignore"):
         others = np.exp(logits - logits[y, numbers])
-    others[y, numbers] = 0
-    return (v * np.log1p(others.sum(axis=0))).sum() + (penalties * phi**2).sum() / 2
+        others[y, numbers] = 0
+        return (v * np.log1p(others.sum(axis=0))).sum() + (penalties * phi**2).sum() / 2
 
 
 def hessian(phi: Any, A: Any, v: Any, penalties: Any) -> Any:
@@ -220,8 +227,9 @@ def solve(H: Any, right: Any, columns: int) -> Any:
     if H.dtype == LD:
         found[kept] = eliminate(reduced, right[kept])
     else:
-        roots = np.sqrt(reduced.diagonal())
-        scaled = reduced / roots / roots[:, None]
+        # Far from the optimum, rounding may leave no curvature.
+        roots = np.sqrt(reduced.diagonal()).clip(min=1e-150)
+        scaled = reduced / roots / roots[:, None] + 1e-14 * np.eye(len(reduced))
         found[kept] = np.linalg.solve(scaled, right[kept] / roots[:, None]) / roots[:, None]
     return found
 
@@ -293,5 +301,4 @@ def hardest_direction(exact: Exact, x: Any, first: int, second: int) -> Wide:
     a = exact.features(x.reshape(-1, 1))[0]
     h[first], h[second] = a, -a
     H = exact.hessian()
-    direction = solve(H, h.reshape(-1, 1), columns).reshape(k, columns)
-    return direction
+    return solve(H, h.reshape(-1, 1), columns).reshape(k, columns)
