@@ -20,7 +20,8 @@ from npsoftmax._sparse import square
 from npsoftmax.errors import InputError, LabelError, ShapeError
 from npsoftmax.functional import affine
 from npsoftmax.objective import FullBatch
-from npsoftmax.objective.reach import EPS, Reach
+from npsoftmax.objective.penalty import penalty_at
+from npsoftmax.objective.reach import EPS, SLACK, Reach
 from npsoftmax.objective.samples import Summary
 
 if TYPE_CHECKING:
@@ -162,15 +163,9 @@ def _as_theta(W: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     weights, biases = (as_float(given, name) for given, name in ((W, "W"), (b, "b")))
     k = weights.shape[0] if weights.ndim == 2 else 0
     if k == 0 or biases.shape not in ((k,), (k, 1)):
-        hint = ""
-        if k == 1 and biases.size == 1:
-            hint = (
-                "; for the one row of two classes pass np.vstack([-W, W]) / 2, np.hstack([-b, b]) "
-                "/ 2 and twice the l2"
-            )
         raise ShapeError(
             f"W, b: expected shapes (k, d) and (k,), a row for each class, got {weights.shape} and "
-            f"{biases.shape}{hint}"
+            f"{biases.shape}"
         )
     theta = np.hstack([weights, biases.reshape(k, 1)], dtype=np.float64)
     if not np.isfinite(theta).all():
@@ -186,6 +181,11 @@ def _check_shape(theta: NDArray[np.float64], summary: Summary) -> None:
         raise ShapeError(
             f"W: expected a column for each of {summary.num_inputs} features of X, got {d}{hint}"
         )
+    if k == 1 and summary.class_totals.size == 2:
+        raise ShapeError(
+            "W, b: expected a row for each of 2 classes, got one for both; pass "
+            "np.vstack([-W, W]) / 2, np.hstack([-b, b]) / 2 and twice the l2"
+        )
     if k < summary.class_totals.size:
         raise LabelError(
             f"y: expected labels 0..{k - 1} for {k} rows of W, got labels up to "
@@ -197,9 +197,12 @@ def certify_theta(
     theta: NDArray[np.float64], problem: FullBatch, columns: NDArray[Any]
 ) -> Certificate:
     """Do the same for parameters of a problem whose penalty is positive."""
-    gap, objective = problem.suboptimality(theta), problem.loss_and_grad(theta).loss
+    objective = problem.loss_and_grad(theta).loss
     present, reach = problem.reach(theta)
-    radius = math.sqrt(2 * reach.gap / problem.l2)
+    gap = min((1 + SLACK) * objective, reach.gap + (1 + SLACK) * problem.cost_of_absent(theta))
+    # The weights of classes without samples are 0 at the optimum.
+    absent = penalty_at(np.delete(theta, present, axis=0), problem.penalty)
+    radius = math.sqrt(2 * (reach.gap + absent) / problem.l2)
     reserve = np.empty(columns.shape[1])
     step = max(1, PART_NUMBERS // sum(theta.shape))
     with np.errstate(all="ignore"):
@@ -231,7 +234,7 @@ def _rounding(theta: NDArray[np.float64], scale: float, X: Any) -> NDArray[np.fl
     wide = X.astype(np.float64)
     lengths = np.sqrt(square(wide).sum(axis=0))
     W, b = theta[:, :-1], theta[:, -1]
-    largest = scale * float(np.sqrt(np.einsum("ij,ij->i", W, W).max()))
+    largest = abs(scale) * float(np.sqrt(np.einsum("ij,ij->i", W, W).max()))
     bounds: NDArray[np.float64] = EPS * (largest * lengths + np.abs(b).max())
     return bounds
 

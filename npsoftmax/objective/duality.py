@@ -39,7 +39,8 @@ and r becomes 0 exactly at
 
 With :math:`e_{cj} = \delta_c - p_j^\top \delta`, :math:`q_{cj} = p_{cj} (1 + e_{cj})`. Entries stay
 positive while :math:`e_{cj} > -1`. A class without samples must have q = 0, so P is computed
-without these classes, and the gap is that without them; J itself is larger with them.
+without these classes, and the gap is that without them. With them J is larger by their penalty and
+:math:`\sum_j v_j \log(1 + A_j / B_j)`, the sums of their probabilities and of all others.
 
 Source: Shalev-Shwartz and Zhang, "Stochastic dual coordinate ascent methods for regularized loss
 minimization", Journal of Machine Learning Research 14, 2013, section 1, without a bias.
@@ -48,6 +49,7 @@ minimization", Journal of Machine Learning Research 14, 2013, section 1, without
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
@@ -58,10 +60,18 @@ from numpy.typing import NDArray
 from npsoftmax._sparse import is_sparse, multiply_back
 from npsoftmax.functional import affine
 from npsoftmax.objective.hot_loop import Workspace, samples_per_block
-from npsoftmax.objective.penalty import Penalty, divided_squares
+from npsoftmax.objective.penalty import Penalty, divided_squares, penalty_at
 from npsoftmax.objective.samples import Samples, SampleStore, Summary, add
 
-__all__ = ["Gap", "Moments", "duality_gap", "moments_at", "present_rows", "probabilities"]
+__all__ = [
+    "Gap",
+    "Moments",
+    "cost_of_absent",
+    "duality_gap",
+    "moments_at",
+    "present_rows",
+    "probabilities",
+]
 
 Floats = NDArray[np.float64]
 
@@ -71,8 +81,8 @@ class Gap(NamedTuple):
 
     divergence: float
     square: float
-    loss: float  # mean cross-entropy, without these classes
     rest: float  # r' C+ r of the r that rounding errors have left
+    loss: float  # mean cross-entropy, without these classes
 
     @property
     def value(self) -> float:
@@ -81,7 +91,7 @@ class Gap(NamedTuple):
         return value if math.isfinite(value) else math.inf
 
 
-NO_GAP = Gap(math.inf, math.inf, math.inf, math.inf)
+NO_GAP = Gap(math.inf, math.inf, math.inf, 0.0)
 
 
 def duality_gap(theta: Floats, store: SampleStore, penalty: Penalty, scale: float) -> Gap:
@@ -95,11 +105,15 @@ def duality_gap(theta: Floats, store: SampleStore, penalty: Penalty, scale: floa
         _gap_part, theta=rows, present=present, delta=delta, total=store.summary.total, scale=scale
     )
     found = store.map_reduce(part, _add_parts)
-    if found.smallest_change < -1:
+    r = found.r
+    # The entries sum to 0. That of the largest class has the largest rounding error.
+    r[store.summary.class_totals[present].argmax()] -= r.sum()
+    remaining = _solve_for_bias(total, r)
+    # Q changed by so much more would make r zero.
+    if not found.smallest_change - np.ptp(remaining) >= -1:
         return NO_GAP
     square = divided_squares(found.G + penalty * rows[:, :-1], penalty)
-    rest = -float(found.r @ _solve_for_bias(total, found.r))
-    return Gap(found.divergence, square, found.loss, rest)
+    return Gap(found.divergence, square, -float(r @ remaining), found.loss)
 
 
 def present_rows(theta: Floats, summary: Summary) -> tuple[NDArray[np.intp], Floats]:
@@ -192,7 +206,7 @@ def _gap_part(
     G, r = np.zeros((theta.shape[0], theta.shape[1] - 1)), np.zeros(theta.shape[0])
     for columns, X, P in probabilities(samples, workspace, theta, scale):
         own, numbers = labels[columns], np.arange(P.shape[1])
-        # A smaller loss only enlarges what is added to the gap.
+        # A smaller loss than the true one is of no harm.
         loss -= float(np.log(np.maximum(P[own, numbers], TINY)) @ shares[columns])
         change = (delta - (P.T @ delta)[:, None]).T  # in the order of P
         smallest_change = min(smallest_change, float(change.min()))
@@ -201,7 +215,9 @@ def _gap_part(
         logarithms = np.log1p(np.maximum(change, ABOVE_LOWEST, out=change), out=change)
         terms = np.subtract(np.multiply(Q, logarithms, out=change), moved, out=moved)
         divergence += float(terms.sum(axis=0) @ shares[columns])
-        Q[own, numbers] -= 1.0
+        # Not 1 less: what is left of it would have fewer digits than the other entries.
+        Q[own, numbers] = 0.0
+        Q[own, numbers] = -Q.sum(axis=0)
         Q *= shares[columns]
         r += Q.sum(axis=1)
         Q *= scale
@@ -213,6 +229,40 @@ def _add_parts(left: GapPart, right: GapPart) -> GapPart:
     smallest_change = min(left.smallest_change, right.smallest_change)
     sums = add(left, right)
     return sums._replace(smallest_change=smallest_change)
+
+
+def cost_of_absent(theta: Floats, store: SampleStore, penalty: Penalty, scale: float) -> float:
+    """Return how much larger the objective is with the classes that have no samples."""
+    present, _ = present_rows(theta, store.summary)
+    absent = np.delete(np.arange(len(theta)), present)
+    if absent.size == 0:
+        return 0.0
+    part = partial(
+        _cost_part,
+        theta=theta,
+        present=present,
+        absent=absent,
+        total=store.summary.total,
+        scale=scale,
+    )
+    return store.map_reduce(part, operator.add) + penalty_at(theta[absent], penalty)
+
+
+def _cost_part(
+    samples: Samples,
+    workspace: Workspace,
+    theta: Floats,
+    present: NDArray[np.intp],
+    absent: NDArray[np.intp],
+    total: float,
+    scale: float,
+) -> float:
+    """Return the contribution of some samples."""
+    shares, cost = samples.shares(total), 0.0
+    for columns, _, P in probabilities(samples, workspace, theta, scale):
+        ratios = P[absent].sum(axis=0) / P[present].sum(axis=0)
+        cost += float(np.log1p(ratios) @ shares[columns])
+    return cost
 
 
 def probabilities(

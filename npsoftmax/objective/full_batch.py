@@ -41,7 +41,7 @@ from npsoftmax.objective.batch import (
     sum_losses,
 )
 from npsoftmax.objective.coordinates import MAX_COLUMNS, Span, Units, smallest_weights
-from npsoftmax.objective.duality import duality_gap, present_rows
+from npsoftmax.objective.duality import cost_of_absent, duality_gap, present_rows
 from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.newton import Newton, estimate_decrement, suits, suits_span
 from npsoftmax.objective.penalty import (
@@ -423,13 +423,17 @@ class FullBatch:
         if self.least_penalty == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
             return self._objective(theta)
         gap = duality_gap(theta, self._store, self.penalty, self.scale)
-        present, rows = present_rows(theta, self.summary)
-        without = gap.loss + penalty_at(rows, self.penalty)
-        if present.size == theta.shape[0] and gap.value < without:
-            return gap.value
-        # The gap is that without the classes that have no samples; what they cost comes on top.
-        loss = self._objective(theta)
-        return min(loss, gap.value + max(0.0, loss - without))
+        value = gap.value + self.cost_of_absent(theta)
+        _, rows = present_rows(theta, self.summary)
+        # The objective is at least that without the classes that have no samples.
+        if value < gap.loss + penalty_at(rows, self.penalty):
+            return value
+        return min(value, self._objective(theta))
+
+    @np.errstate(all="ignore")
+    def cost_of_absent(self, theta: NDArray[np.float64]) -> float:
+        """Return how much larger the objective is with the classes that have no samples."""
+        return cost_of_absent(self._check(theta), self._store, self.penalty, self.scale)
 
     def _objective(self, theta: NDArray[np.float64]) -> float:
         part = partial(_loss, theta=theta, scale=self.scale)

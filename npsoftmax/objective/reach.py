@@ -69,7 +69,7 @@ from npsoftmax.objective.hot_loop import Workspace
 from npsoftmax.objective.penalty import Penalty
 from npsoftmax.objective.samples import Samples
 
-__all__ = ["EPS", "Reach", "Units", "reach_of"]
+__all__ = ["EPS", "SLACK", "Reach", "Units", "reach_of"]
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.intp]
@@ -95,8 +95,9 @@ class Units(NamedTuple):
             U, places = X * self.factors[:, None] - self.mean[:, None], points
             lengths = np.einsum("ij,ij->j", U, U)
         products = multiply(places, U) if is_sparse(U) else places @ U
-        squares = lengths - 2 * products + np.einsum("ij,ij->i", places, places)[:, None]
-        distances: Floats = np.maximum(squares, 0.0)
+        sums = lengths + np.einsum("ij,ij->i", places, places)[:, None]
+        # The difference of the two may be one of rounding errors.
+        distances: Floats = np.maximum(sums - 2 * products, 0.0) + EPS * sums
         return distances
 
 
@@ -139,13 +140,10 @@ def reach_of(rows: Floats, samples: Samples, penalty: Penalty, scale: float, gap
     g = _with_rounding(gap, W, rows[:, -1], math.sqrt(mean_square))
     units = Units(factors, mean)
     centres, spreads = np.zeros((k, d)), np.zeros(k)
-    weights = _weights(K)
+    weights, resistances = _weights(K)
     if weights is None:
-        return Reach(g, units, centres, spreads, np.full((k, k), math.inf), math.inf)
+        return Reach(g, units, centres, spreads, resistances, math.inf)
     _add_up(weights, K, carried, order, starts, samples, units, centres, spreads)
-    roots = np.sqrt(np.einsum("ii->i", K))[:, None] * weights
-    squares = np.einsum("ij,ij->j", roots, roots)
-    resistances = np.maximum(squares + squares[:, None] - 2 * roots.T @ roots, 0.0)
     reach = Reach(g, units, centres, spreads, resistances, math.inf)
     return reach._replace(inflation=_inflation(reach, samples))
 
@@ -172,21 +170,28 @@ def _carry(
     return carried, mean * factors, mean_square
 
 
-def _weights(K: Floats) -> Floats | None:
-    """Return w of each class as a column, or None if rounding has made all ends of a class 0."""
+def _weights(K: Floats) -> tuple[Floats | None, Floats]:
+    """Return w of each class as a column, or None if rounding hides them, and the resistances."""
     k, own = len(K), np.einsum("ii->i", K)
+    infinite = np.full((k, k), math.inf)
     if k == 1:
-        return np.zeros((1, 1))
+        return np.zeros((1, 1)), np.zeros((1, 1))
     if not (own > 0).all():
-        return None
+        return None, infinite
     # The sum over the classes is 0 in each column; adding a row of ones makes it invertible.
     wanted = np.eye(k) - 1 / k
     try:
         scaled: Floats = np.linalg.solve(K / own + 1 / k, wanted)
     except np.linalg.LinAlgError:
-        return None
-    is_solved = np.abs(K / own @ scaled - wanted).max() < 1e-9
-    return scaled / own[:, None] if is_solved else None
+        return None, infinite
+    weights = scaled / own[:, None]
+    # Of a class that is held loosely, w is huge, and only the differences are not.
+    resistances = np.array([own @ (weights - column[:, None]) ** 2 for column in weights.T])
+    error = np.abs(K / own @ scaled - wanted).max()
+    smallest = resistances[~np.eye(k, dtype=bool)].min()
+    # The error moves the bias, at most as far as that of the class that is held most loosely.
+    is_solved = k * error * math.sqrt(resistances.max()) <= SLACK * math.sqrt(smallest)
+    return (weights, resistances) if is_solved else (None, infinite)
 
 
 def _add_up(
@@ -224,9 +229,9 @@ def _add_up(
 def _with_rounding(gap: Gap, W: Floats, b: Floats, length: float) -> float:
     """Return the gap with rounding errors, for weights and samples in units of the penalty."""
     logits = float(np.sqrt(np.einsum("ij,ij->i", W, W).max())) * length + float(np.abs(b).max())
-    of_gradient = EPS * ((1 + logits) * length + float(np.linalg.norm(W)))
+    of_gradient = EPS * ((1 + logits) * (1 + length) + float(np.linalg.norm(W)))
     of_bias = math.sqrt(max(0.0, gap.rest)) * (1 + length)
-    return (math.sqrt(gap.value) + of_bias + of_gradient) ** 2
+    return (1 + SLACK) * (math.sqrt(max(0.0, gap.value)) + of_bias + of_gradient) ** 2
 
 
 def _inflation(reach: Reach, samples: Samples) -> float:
