@@ -245,7 +245,8 @@ def cost_of_absent(theta: Floats, store: SampleStore, penalty: Penalty, scale: f
         total=store.summary.total,
         scale=scale,
     )
-    return store.map_reduce(part, operator.add) + penalty_at(theta[absent], penalty)
+    loss: float = store.map_reduce(part, operator.add)
+    return loss + penalty_at(theta[absent], penalty)
 
 
 def _cost_part(
