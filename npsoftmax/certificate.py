@@ -2,7 +2,7 @@ r"""What is proved about a prediction: whether the exact optimum makes the same 
 
 The gap bounds how far weights and biases can be from the optimum, and so how far each logit can
 move (:mod:`npsoftmax.objective.reach`). A prediction whose logit is further above all others than
-any of them can move is final: no solver and no tolerance changes it.
+any of them can move is final: the exact optimum makes the same one.
 """
 
 from __future__ import annotations
