@@ -10,6 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 from zlib import crc32
 
 # One BLAS thread, set before NumPy loads: two on busy cores took 3 to 12 times as long.
@@ -35,8 +36,8 @@ from npsoftmax.data.datasets import acquire, find
 from npsoftmax.data.garments import edition
 from npsoftmax.errors import DataUnavailableError
 
-# It imports torch, which is optional; the tests that use it skip without.
-collect_ignore = ["tests/reference/make_torch_reference.py"]
+# They import what is optional, torch, or not installed, MAPIE and crepes.
+collect_ignore = [f"tests/reference/make_{name}_reference.py" for name in ("torch", "conformal")]
 
 # What few tests need. Their modules skip by importorskip; the rest of what imports it is this.
 EXAMPLES_OF = {
@@ -72,9 +73,34 @@ def lines_of_missing(text: str) -> Iterator[int]:
         first = stop
 
 
+# A second run with more packages repeats only what the first did not pass: .ci/run names this file.
+PASSED = os.environ.pop("NPSOFTMAX_PASSED", "")
+LINES: list[str] = []
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Name the file to the processes of pytest-xdist."""
+    node.workerinput["passed"] = PASSED
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what has passed, except documents, whose blocks may have been left out."""
+    if report.when == "call" and report.passed and ".md::" not in report.nodeid:
+        LINES.append(f"{report.nodeid}\n")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the tests that have passed."""
+    if PASSED and not hasattr(session.config, "workerinput"):
+        Path(PASSED).write_text("".join(LINES), encoding="utf-8")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the blocks of a document that import what is missing; mark what few runs need."""
+    before = Path(getattr(config, "workerinput", {}).get("passed", PASSED) or os.devnull)
+    passed = set(before.read_text("utf-8").splitlines()) if before.exists() else set()
+    items[:] = [item for item in items if item.nodeid not in passed]
     for item in items:
         if any(item.path.match(pattern) for pattern in collect_ignore_glob):
             reason = 'needs more than the tests usually do: python -m pip install ".[test-all]"'

@@ -18,6 +18,7 @@ _PUBLIC = {
     "model": ("SoftmaxRegression",),
     "optimisers": ("Adam", "AdamW", "Descent", "Momentum", "Nesterov"),
     "optimum": ("FullBatchTrainer", "Optimum", "fit"),
+    "path": ("PathRecord", "PenaltyPath", "fit_path"),
     "trainer": ("Trainer",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
@@ -50,6 +51,9 @@ if TYPE_CHECKING:  # type checkers cannot read the table
     from npsoftmax.optimum import FullBatchTrainer as FullBatchTrainer
     from npsoftmax.optimum import Optimum as Optimum
     from npsoftmax.optimum import fit as fit
+    from npsoftmax.path import PathRecord as PathRecord
+    from npsoftmax.path import PenaltyPath as PenaltyPath
+    from npsoftmax.path import fit_path as fit_path
     from npsoftmax.trainer import Trainer as Trainer
 
 

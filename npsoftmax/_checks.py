@@ -573,12 +573,17 @@ def check_extracted(model: Any, num_features: int, dtype: np.dtype[Any]) -> None
 
 
 def check_trainable(model: Any) -> None:
-    """Raise InputError if this is not a model, or one that has a temperature."""
+    """Raise InputError if this is not a model, or one that is calibrated."""
     check_model(model)
     if model.temperature != 1:
         raise InputError(
             f"model: expected one that is not calibrated, got temperature {model.temperature:g}; "
             "set model.temperature = 1, and calibrate again after training"
+        )
+    if model.set_rule is not None:
+        raise InputError(
+            "model: expected one without calibrated sets, whose guarantee training would void, got "
+            "one with a set_rule; set model.set_rule = None, and calibrate the sets after training"
         )
 
 

@@ -8,13 +8,13 @@ any of them can move is final: no solver and no tolerance changes it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax._checks import as_columns, as_float
+from npsoftmax._checks import as_columns, as_float, as_size
 from npsoftmax._sparse import columns as columns_of
 from npsoftmax._sparse import square
 from npsoftmax.errors import InputError, LabelError, ShapeError
@@ -239,7 +239,37 @@ def _rounding(theta: NDArray[np.float64], scale: float, X: Any) -> NDArray[np.fl
     return bounds
 
 
-def train_until_final(
+def fit_until_final(
+    trainer: FullBatchTrainer,
+    samples: ArrayLike,
+    share: float,
+    max_iterations: int,
+    threads: int | None,
+) -> Optimum:
+    """Train until a share of the predictions for some samples is final."""
+    check_penalised(trainer.problem)
+    if not 0 < as_size(share, "until_final") <= 1:
+        raise InputError(
+            f"until_final: expected a share above 0 and at most 1, got {share}; 0.999 leaves one "
+            "prediction of a thousand"
+        )
+    model = trainer.model
+    columns = as_columns(model.extract(samples, threads), model.num_features, sparse=True)
+    if model.input_scale(columns.dtype) != trainer.problem.scale:
+        raise InputError(
+            f"until_final: expected samples of the dtype of X, got {columns.dtype} and "
+            f"{trainer.problem.summary.dtype}; pixels must all be scaled or all be integers"
+        )
+    optimum, certificate = _train(trainer, columns, share, max_iterations)
+    advice = optimum.advice
+    if not advice and certificate.share < share:
+        advice = "rounding errors hide whether the other predictions are final"
+        if model.theta.dtype == np.float32:
+            advice += ": use float64"
+    return replace(optimum, certificate=certificate, advice=advice)
+
+
+def _train(
     trainer: FullBatchTrainer, columns: NDArray[Any], share: float, max_iterations: int
 ) -> tuple[Optimum, Certificate]:
     """Train with smaller and smaller tolerances, until enough predictions are final."""

@@ -1,4 +1,4 @@
-"""Checkpoints of both trainers: writing, reading, and checking that they fit a run.
+"""Checkpoints of both trainers and of paths: writing, reading, and checking that they fit a run.
 
 A checkpoint is a sealed archive (:mod:`npsoftmax.storage`). It holds the settings that a run must
 have in common with it to resume at all, and the environment that must be the same to resume bit for
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoint",
+    "PathCheckpoint",
     "SolverCheckpoint",
     "as_settings",
     "check_settings",
@@ -45,12 +46,14 @@ __all__ = [
     "max_checkpoint_bytes",
     "model_settings",
     "newest_usable",
+    "read_path_checkpoint",
     "read_solver_checkpoint",
     "verify_files",
     "warn_if_environment_differs",
 ]
 
 KIND, SOLVER_KIND = "checkpoint", "checkpoint of the lbfgs solver"
+PATH_KIND = "checkpoint of a path"
 MAX_HISTORY_BYTES = 20 * 2**20
 OPTIMISER_PREFIX = "optimiser."
 
@@ -244,6 +247,50 @@ def read_solver_checkpoint(
     return saved, lbfgs.State(saved.x, grad, history, saved.pairs, saved.anchor, tuple(aux))
 
 
+@dataclass(frozen=True)
+class PathCheckpoint:
+    """Everything that a path needs to go on with the next value.
+
+    ``arrays`` are parameters and differences of them, ``state`` says which they are.
+    """
+
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    arrays: Arrays
+    state: Mapping[str, Any]
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the checkpoint, as :meth:`Checkpoint.write` does."""
+        metadata = {name: getattr(self, name) for name in ("settings", "environment", "state")}
+        storage.write(path, PATH_KIND, self.arrays, metadata, keep_previous=True)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> PathCheckpoint:
+        """Read a checkpoint that :meth:`write` wrote."""
+        arrays, metadata = storage.read(path, PATH_KIND)
+        with _malformed_is_corrupt(path, PATH_KIND):
+            parts = [dict(metadata[name]) for name in ("settings", "environment", "state")]
+            _check_theta_and_finite(arrays, path)
+            _check_layout(arrays, dict.fromkeys(arrays, arrays["theta"]), path)
+        columns = {name: np.asfortranarray(array) for name, array in arrays.items()}
+        return cls(parts[0], parts[1], columns, parts[2])
+
+
+def read_path_checkpoint(
+    path: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    theta: NDArray[Any],
+    restore: Callable[[PathCheckpoint], object],
+) -> PathCheckpoint:
+    """Read the checkpoint of a path with these settings, and restore what it is a checkpoint of."""
+    saved = PathCheckpoint.read(path)
+    check_settings(saved.settings, settings, path)
+    _check_layout({"theta": saved.arrays["theta"]}, {"theta": theta}, path)
+    with _malformed_is_corrupt(path, PATH_KIND):
+        restore(saved)
+    return saved
+
+
 def newest_usable(path: str | os.PathLike[str], load: Callable[[Path], Result]) -> Result:
     """Load a checkpoint, or with a ResumeWarning the previous one if it is damaged or missing.
 
@@ -416,6 +463,10 @@ def _describe(path: str) -> str:
         state = SolverCheckpoint.read(path)
         iterations = state.history[-1].iteration
         return f"a {kind} after {iterations} iterations: {_list({'theta': state.x})}"
+    if kind == PATH_KIND:
+        path_state = PathCheckpoint.read(path)
+        theta = {"theta": path_state.arrays["theta"]}
+        return f"a {kind} after {len(path_state.state['records'])} values: {_list(theta)}"
     raise CorruptFileError(f"{quoted(path)}: expected a model or a checkpoint, got a {kind:.80}")
 
 

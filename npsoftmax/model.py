@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from npsoftmax._checks import (
     as_columns,
     as_count,
     as_float,
+    as_labels,
     as_samples,
     as_size,
     check_pixels,
@@ -22,6 +24,7 @@ from npsoftmax._checks import (
 from npsoftmax._names import as_feature_names, join_names, split_names, strongest
 from npsoftmax._products import memory_order
 from npsoftmax.calibration import fit_temperature
+from npsoftmax.conformal import SetRule
 from npsoftmax.doubt import evidence, fit_evidence_limit
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.features import FeatureMap, pack, unpack
@@ -82,6 +85,8 @@ class SoftmaxRegression:
     evidence_limit : float or None
         Predictions with at most this :meth:`evidence` are doubtful; None before
         :meth:`fit_evidence_limit`.
+    set_rule : SetRule or None
+        Which classes are in the sets of :meth:`predict_sets`; None before :meth:`calibrate_sets`.
 
     Examples
     --------
@@ -131,6 +136,7 @@ class SoftmaxRegression:
         self.temperature = 1.0
         self.class_means: ClassMeans | None = None
         self.evidence_limit: float | None = None
+        self.set_rule: SetRule | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_inputs} => {self.num_outputs}, {self.theta.dtype})"
@@ -213,24 +219,7 @@ class SoftmaxRegression:
         >>> SoftmaxRegression(2, 3).logits(np.zeros((2, 5))).shape
         (3, 5)
         """
-        X = self._as_input(X)
-        # In float32, sums over hundreds of pixels would leave an error of 1e-6 in a probability.
-        with np.errstate(all="ignore"):
-            theta = self.calibrated_theta()
-            if self.features is None:
-                Z = affine(theta, X, self.input_scale(X.dtype))
-            else:
-                Z = np.empty((self.num_outputs, X.shape[1]), order="F")
-                # In parts, so that all features never are in memory.
-                for block in _parts(X.shape[1]):
-                    affine(theta, self._extract(X[:, block]), out=Z[:, block])
-            Z = Z.astype(self.theta.dtype, copy=False)
-        if not np.isfinite(Z).all():
-            raise InputError(
-                f"X: expected numbers whose logits fit {self.theta.dtype}, got up to "
-                f"{np.abs(X).max():g}; scale the features, or use dtype=np.float64"
-            )
-        return Z
+        return self._logits(X, self.theta.dtype)
 
     def probabilities(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the probability of each class, shape ``(k, n)``; ``model(X)`` does the same.
@@ -496,6 +485,86 @@ class SoftmaxRegression:
         self.evidence_limit = self.temperature * limit
         return self.evidence_limit
 
+    def calibrate_sets(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        coverage: float = 0.9,
+        method: str = "lac",
+        randomised: bool = False,
+        per_class: bool = False,
+    ) -> SetRule:
+        r"""Find and return the :attr:`set_rule` whose sets hold the right class so often.
+
+        .. math:: P(y \in C(x)) \ge \gamma
+
+        This holds for samples from the same source as those given, which must not have been used
+        for training (:mod:`npsoftmax.conformal`). A temperature that is fitted later changes no
+        set.
+
+        Parameters
+        ----------
+        X : array_like
+            Samples, as for :meth:`logits`.
+        y : array_like
+            Labels, shape ``(n,)``.
+        coverage : float
+            :math:`\gamma`, between 0 and 1.
+        method : {"lac", "aps", "raps"}
+            Sets that are small on average (``"lac"``, some may be empty), sets that are larger for
+            harder samples (``"aps"``), or the same with few large ones (``"raps"``).
+        randomised : bool
+            Whether ``"aps"`` and ``"raps"`` leave the last class out at random, in the same way for
+            the same sample.
+        per_class : bool
+            Whether the coverage shall hold for each class, and not only for all together. Each
+            class then needs samples.
+
+        Returns
+        -------
+        SetRule
+
+        Raises
+        ------
+        InputError
+            The samples, or those of a class, are too few for the coverage.
+
+        Examples
+        --------
+        >>> model = SoftmaxRegression(1, 2, classes=["up", "down"], sigma=0)
+        >>> model.W[:] = [[1], [-1]]
+        >>> X = np.array([[-3.0, -2.0, -1.0, 0.1, 0.2, 1.0, 2.0, 3.0, 4.0]])
+        >>> y = [1, 1, 1, 1, 0, 0, 0, 0, 0]  # 0.1 is on the wrong side
+        >>> model.calibrate_sets(X, y, coverage=0.9).coverage
+        0.9
+        >>> model.predict_sets(np.array([[-1.0, 0.05, 1.0]])).tolist()
+        [[False, True, True], [True, True, False]]
+        """
+        P, labels = self._probabilities_of_sets(X, self.temperature), as_labels(y, self.num_outputs)
+        rule = SetRule.fit(P, labels, coverage, method, randomised, per_class)
+        self.set_rule = dataclasses.replace(rule, temperature=self.temperature)
+        return self.set_rule
+
+    def predict_sets(self, X: ArrayLike) -> NDArray[np.bool_]:
+        """Return which classes are in the set of each sample, shape ``(k, n)``.
+
+        :meth:`calibrate_sets` has an example. The names of a set are
+        ``np.array(model.classes)[sets[:, j]]``.
+        """
+        if self.set_rule is None:
+            raise InputError(
+                "predict_sets: expected a model with calibrated sets, got one without; call "
+                "calibrate_sets(X, y) with samples that were not used for training"
+            )
+        return self.set_rule.sets(self._probabilities_of_sets(X, self.set_rule.temperature))
+
+    def _probabilities_of_sets(self, X: ArrayLike, temperature: float) -> NDArray[np.float64]:
+        """Return probabilities at a temperature, in float64 whatever the dtype of ``theta``."""
+        # Rounded to float32, large logits of equal samples could differ by more than SLACK.
+        Z = self._logits(X, np.float64)
+        Z *= self.temperature / temperature
+        return softmax(Z, out=Z)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a ``.npz`` file, atomically; an existing file is replaced.
 
@@ -525,6 +594,8 @@ class SoftmaxRegression:
         }
         if self.evidence_limit is not None:
             metadata["evidence_limit"] = as_size(self.evidence_limit, "evidence_limit")
+        if self.set_rule is not None:
+            metadata["set_rule"] = dataclasses.asdict(self.set_rule)
         if self.features is not None:
             own, metadata["features"] = pack(self.features)
             arrays |= own
@@ -563,6 +634,9 @@ class SoftmaxRegression:
             if "evidence_limit" in metadata:
                 limit = _as_stored_float(metadata.pop("evidence_limit"), "evidence_limit")
                 model.evidence_limit = as_size(limit, "evidence_limit")
+            if "set_rule" in metadata:
+                model.set_rule = SetRule(**metadata.pop("set_rule"))
+                model.set_rule.check_classes(num_outputs)
             if arrays:
                 model.class_means = ClassMeans(arrays.pop("means"), arrays.pop("radii"))
                 model._check_class_means(model.class_means)
@@ -577,6 +651,26 @@ class SoftmaxRegression:
         columns = as_columns(X, self.num_inputs, sparse=sparse)
         check_pixels(self, Range.of(columns))
         return columns
+
+    def _logits(self, X: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
+        X = self._as_input(X)
+        # In float32, sums over hundreds of pixels would leave an error of 1e-6 in a probability.
+        with np.errstate(all="ignore"):
+            theta = self.calibrated_theta()
+            if self.features is None:
+                Z = affine(theta, X, self.input_scale(X.dtype))
+            else:
+                Z = np.empty((self.num_outputs, X.shape[1]), order="F")
+                # In parts, so that all features never are in memory.
+                for block in _parts(X.shape[1]):
+                    affine(theta, self._extract(X[:, block]), out=Z[:, block])
+            Z = Z.astype(dtype, copy=False)
+        if not np.isfinite(Z).all():
+            raise InputError(
+                f"X: expected numbers whose logits fit {Z.dtype}, got up to "
+                f"{np.abs(X).max():g}; scale the features, or use dtype=np.float64"
+            )
+        return Z
 
     def _extract(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax import lbfgs
 from npsoftmax._checks import (
     as_array,
-    as_columns,
     as_count,
     as_labels,
     as_size,
@@ -29,7 +28,7 @@ from npsoftmax._checks import (
 )
 from npsoftmax._sparse import is_sparse
 from npsoftmax._threads import blas_threads
-from npsoftmax.certificate import Certificate, check_penalised, train_until_final
+from npsoftmax.certificate import Certificate, fit_until_final
 from npsoftmax.checkpoint import (
     SolverCheckpoint,
     as_settings,
@@ -122,6 +121,24 @@ def fit(
     array([[-0.1922],
            [ 0.1922]])
     """
+    problem = problem_of(model, X, y, l2, sample_weight, class_weight, penalty_factor, threads)
+    trainer = FullBatchTrainer(model, problem, tol=tol)
+    if until_final is None:
+        return trainer.fit(max_iterations)
+    return fit_until_final(trainer, *until_final, max_iterations, threads)
+
+
+def problem_of(
+    model: SoftmaxRegression,
+    X: ArrayLike,
+    y: ArrayLike,
+    l2: float,
+    sample_weight: ArrayLike | None,
+    class_weight: Mapping[Any, float] | str | None,
+    penalty_factor: ArrayLike | None,
+    threads: int | None,
+) -> FullBatch:
+    """Return the objective of a model on samples, from which it extracts its features."""
     check_model(model)
     labels = as_labels(y, model.num_outputs)
     if model.features is not None:
@@ -131,7 +148,7 @@ def fit(
     scale = model.input_scale(X.dtype)  # type: ignore[union-attr]
     if class_weight is not None:
         sample_weight = weights_of_classes(class_weight, labels, model.classes, sample_weight)
-    problem = FullBatch(
+    return FullBatch(
         X,
         labels,
         l2,
@@ -140,40 +157,6 @@ def fit(
         threads=threads,
         penalty_factor=penalty_factor,
     )
-    trainer = FullBatchTrainer(model, problem, tol=tol)
-    if until_final is None:
-        return trainer.fit(max_iterations)
-    return _fit_until_final(trainer, *until_final, max_iterations, threads)
-
-
-def _fit_until_final(
-    trainer: FullBatchTrainer,
-    samples: ArrayLike,
-    share: float,
-    max_iterations: int,
-    threads: int | None,
-) -> Optimum:
-    """Train until a share of the predictions for some samples is final."""
-    check_penalised(trainer.problem)
-    if not 0 < as_size(share, "until_final") <= 1:
-        raise InputError(
-            f"until_final: expected a share above 0 and at most 1, got {share}; 0.999 leaves one "
-            "prediction of a thousand"
-        )
-    model = trainer.model
-    columns = as_columns(model.extract(samples, threads), model.num_features, sparse=True)
-    if model.input_scale(columns.dtype) != trainer.problem.scale:
-        raise InputError(
-            f"until_final: expected samples of the dtype of X, got {columns.dtype} and "
-            f"{trainer.problem.summary.dtype}; pixels must all be scaled or all be integers"
-        )
-    optimum, certificate = train_until_final(trainer, columns, share, max_iterations)
-    advice = optimum.advice
-    if not advice and certificate.share < share:
-        advice = "rounding errors hide whether the other predictions are final"
-        if model.theta.dtype == np.float32:
-            advice += ": use float64"
-    return replace(optimum, certificate=certificate, advice=advice)
 
 
 class FullBatchTrainer:
@@ -234,7 +217,7 @@ class FullBatchTrainer:
         identity: Mapping[str, Any] | None = None,
         on_step: Callable[[Any], None] | None = None,
     ) -> None:
-        _check_problem(model, problem)
+        check_problem(model, problem)
         self.model, self.problem = model, problem
         self.test = as_test_data(test, model.num_features, model.num_outputs)
         if model.features is None:
@@ -284,7 +267,8 @@ class FullBatchTrainer:
     def _iterations(self) -> Iterator[IterationRecord]:
         """Advance until there is a reason to stop, and yield the records."""
         clock = perf_counter()
-        state = self._start() if self._state is None else self._state.copy()
+        start = self.model.theta.copy(order="F")
+        state = self._state.copy() if self._state else begin(self.problem, self._solver, start)
         for state in self._solver.states(state):  # noqa: B020
             self.reason = self._reason(state)
             if len(self.history) < len(state.history):
@@ -294,37 +278,6 @@ class FullBatchTrainer:
                 break
         else:
             self.reason = self._solver.end_without_descent(state)
-
-    def _start(self) -> lbfgs.State:
-        """Return where to begin.
-
-        It is the better of the model's parameters and zeros, moved by a brief fit on a part of the
-        samples if that helps.
-        """
-        problem, k = self.problem, self.model.num_outputs
-        evaluate = problem.loss_and_grad
-        start: NDArray[Any] = self.model.theta.copy(order="F")
-        at_start = evaluate(start)
-        known: Evaluation | None = at_start
-        loss, loss_at_zeros = at_start.loss, math.log(k)
-        if not loss < loss_at_zeros and start.any():
-            start, known, loss = np.zeros_like(start), None, loss_at_zeros
-        if self._solver.begins_with_newton or self._solver.begins_in_span:
-            centred = _centred(start)
-            known = known if np.array_equal(centred, start) else None
-            return lbfgs.begin(evaluate, centred, known, evaluations=2)
-        starts_small = problem.summary.num_samples >= FEW_SAMPLES
-        choice = problem.choose_preconditioner(k)
-        begins_here = choice.is_at_zeros or (
-            not starts_small and (choice.passes_without > 0 or choice.is_shared)
-        )
-        if begins_here:
-            return lbfgs.begin(evaluate, start, known, evaluations=1 + (known is None))
-        found, passes = _fit_part(problem, start)
-        at_found = evaluate(found)
-        if at_found.loss < loss:
-            start, known = found, at_found
-        return lbfgs.begin(evaluate, start, known, evaluations=2 + math.ceil(passes))
 
     def _reason(self, state: lbfgs.State) -> Reason | None:
         is_last = state.history[-1].iteration >= self._max_iterations
@@ -456,7 +409,7 @@ class FullBatchTrainer:
         return {**environment(self.problem.threads), "samples": self.problem.place}
 
 
-def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
+def check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
     """Raise unless the model's parameters are those of the problem."""
     check_trainable(model)
     if not isinstance(problem, FullBatch):
@@ -484,6 +437,36 @@ def _check_problem(model: SoftmaxRegression, problem: FullBatch) -> None:
             f"problem: expected scale {scale:g}, the model's factor for {summary.dtype}, "
             f"got {problem.scale:g}; pass scale=model.input_scale(X.dtype)"
         )
+
+
+def begin(problem: FullBatch, solver: Solver, start: NDArray[Any]) -> lbfgs.State:
+    """Return where to begin.
+
+    It is the better of these parameters and zeros, moved by a brief fit on a part of the samples if
+    that helps.
+    """
+    k, evaluate = len(start), problem.loss_and_grad
+    at_start = evaluate(start)
+    known: Evaluation | None = at_start
+    loss, loss_at_zeros = at_start.loss, math.log(k)
+    if not loss < loss_at_zeros and start.any():
+        start, known, loss = np.zeros_like(start), None, loss_at_zeros
+    if solver.begins_with_newton or solver.begins_in_span:
+        centred = _centred(start)
+        known = known if np.array_equal(centred, start) else None
+        return lbfgs.begin(evaluate, centred, known, evaluations=2)
+    starts_small = problem.summary.num_samples >= FEW_SAMPLES
+    choice = problem.choose_preconditioner(k)
+    begins_here = choice.is_at_zeros or (
+        not starts_small and (choice.passes_without > 0 or choice.is_shared)
+    )
+    if begins_here:
+        return lbfgs.begin(evaluate, start, known, evaluations=1 + (known is None))
+    found, passes = _fit_part(problem, start)
+    at_found = evaluate(found)
+    if at_found.loss < loss:
+        start, known = found, at_found
+    return lbfgs.begin(evaluate, start, known, evaluations=2 + math.ceil(passes))
 
 
 def _centred(theta: NDArray[Any]) -> NDArray[Any]:

@@ -36,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--dataset", metavar="NAME",
         help="fashion-mnist, mnist or garments; default: the one in summary.json next to the "
         "model, else fashion-mnist")  # fmt: skip
+    flags.add_argument("--calibrate-sets", metavar="COVERAGE",
+        type=partial(command_line.positive_float, name="coverage such as 0.9"),
+        help="let one half of the test data choose which classes are in the set of a prediction, "
+        "so that this share of the sets has the right class; write this into the model; the "
+        "coverage that is printed is measured on the other half")  # fmt: skip
     own = flags.add_argument_group("data of your own")
     own_data.add_data_flag(own)
     command_line.add_data_flags(flags)
@@ -56,6 +61,10 @@ def evaluate(args: argparse.Namespace) -> None:
     summary = read_summary(args.model)
     named = summary.get("dataset") if args.dataset is None else args.dataset
     data = load(args, model, summary)
+    if args.calibrate_sets is not None:
+        (X, y), _ = halves(data)
+        model.calibrate_sets(X, y, args.calibrate_sets)
+        model.save(args.model)
     report = measure(model, data)
     if not args.quiet and not args.json:
         if named is None and args.data is None:
@@ -102,8 +111,8 @@ def photographs(
     seen = settings.get("data")
     is_known = isinstance(seen, str) and os.path.isdir(seen)
     if is_known and os.path.samefile(used, folders.find_parts(seen)[0]):
-        command_line.warn(
-            "evaluate.py",
+        own_data.warn_of_training(
+            args,
             f"the model was trained on photographs in {quoted(used)}, so the figures say little "
             "about others; name photographs that it has not seen",
         )
@@ -189,6 +198,7 @@ def measure(model: "SoftmaxRegression", data: "Dataset") -> dict[str, Any]:
         "samples": int(y.size),
         "temperature": model.temperature,
         **measure_doubt(model, logits, y),
+        **measure_sets(model, data),
         "accuracy": metrics.accuracy(logits, y),
         "top_3_accuracy": metrics.top_k_accuracy(logits, y, min(3, model.num_outputs)),
         "negative_log_likelihood": metrics.negative_log_likelihood(logits, y),
@@ -218,6 +228,39 @@ def measure_doubt(
     }
 
 
+def halves(data: "Dataset") -> Any:
+    """Return the test samples, with labels, that may calibrate sets, and those that measure them.
+
+    The halves are the same in each call, so no set is ever measured on what chose its rule.
+    """
+    from npsoftmax import splitobs
+
+    return splitobs((data.X_test, data.y_test), at=0.5, shuffle=True, rng=0)
+
+
+def measure_sets(model: "SoftmaxRegression", data: "Dataset") -> dict[str, Any]:
+    """Return how often sets have the right class, and how large they are, if the model has some."""
+    import numpy as np
+
+    if model.set_rule is None:
+        return {}
+    _, (X, y) = halves(data)
+    sets = model.predict_sets(X)
+    covered = sets[y, np.arange(y.size)]
+    totals, hits = (np.bincount(labels, minlength=sets.shape[0]) for labels in (y, y[covered]))
+    shares = [float(h / n) if n else None for h, n in zip(hits, totals, strict=True)]
+    return {
+        "sets": {
+            "method": model.set_rule.method,
+            "asked": model.set_rule.coverage,
+            "samples": int(y.size),
+            "coverage": float(covered.mean()),
+            "coverage_of_classes": shares,
+            "mean_size": float(sets.sum(axis=0).mean()),
+        }
+    }
+
+
 def show(report: dict[str, Any]) -> None:
     """Print a report as tables."""
     print(f"data set           {report['dataset']}, {report['samples']} test {report['unit']}")
@@ -231,6 +274,8 @@ def show(report: dict[str, Any]) -> None:
     if report.get("right_without_doubt") is not None:
         share, right = report["without_doubt"], report["right_without_doubt"]
         print(f"{'without a doubt':27}{share:.4f}, of these {right:.4f} right")
+    if "sets" in report:
+        show_sets(report["sets"], report["classes"], report["unit"])
     width = max(len(name) for name in report["classes"])
     few = len(report["classes"]) <= MAX_CONFUSIONS
     heading = "   predicted as class 0, 1, ..." if few else ""
@@ -241,6 +286,20 @@ def show(report: dict[str, Any]) -> None:
             f"{name:{width}}  {report['precision'][i]:9.4f}  {report['recall'][i]:.4f}"
             f"  {report['f1'][i]:.4f}   {row}".rstrip()
         )
+
+
+def show_sets(sets: dict[str, Any], classes: list[str], unit: str) -> None:
+    """Print how often sets have the right class, also of the class for which this is rarest."""
+    low, name = min(
+        (share, name)
+        for share, name in zip(sets["coverage_of_classes"], classes, strict=True)
+        if share is not None
+    )
+    print(
+        f"{'coverage of sets':27}{sets['coverage']:.4f} of {sets['samples']} {unit}, asked "
+        f"{sets['asked']:g}; lowest {low:.4f}, {name}\n{'mean size of sets':27}"
+        f"{sets['mean_size']:.4f}"
+    )
 
 
 def write_pictures(

@@ -326,9 +326,11 @@ def load_like(
     seen = str(settings.get("data"))
     if not os.path.exists(args.data):
         raise InputError(f"cannot read {quoted(args.data)}: no such file; check the name")
-    if os.path.isfile(seen) and os.path.samefile(seen, args.data) and kind_of(seen) != "npz":
-        command_line.warn(
-            "evaluate.py",
+    # An .npz file may have a test part, which is then used; without --data it surely is.
+    fails = kind_of(seen) != "npz" or args.calibrate_sets is not None
+    if os.path.isfile(seen) and os.path.samefile(seen, args.data) and fails:
+        warn_of_training(
+            args,
             f"the model was trained on most of {quoted(args.data)}, so the figures say little "
             "about others; leave out --data to evaluate it on what was held out",
         )
@@ -340,6 +342,13 @@ def load_like(
         name_of(args.data), model.classes, X[:, :0], y[:0], X, y,
         pixel_scale=model.pixel_scale, feature_names=model.feature_names,
     )  # fmt: skip
+
+
+def warn_of_training(args: argparse.Namespace, message: str) -> None:
+    """Say that a model has seen the data; sets that are calibrated on them would cover less."""
+    if args.calibrate_sets is not None:
+        raise InputError(f"--calibrate-sets: expected data that the model has not seen; {message}")
+    command_line.warn("evaluate.py", message)
 
 
 def read_for(

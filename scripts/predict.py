@@ -19,7 +19,9 @@ from npsoftmax.errors import CorruptFileError, InputError, NpsoftmaxError, Shape
 from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     import npsoftmax
     from npsoftmax.ext.photos import Photo
@@ -107,14 +109,23 @@ def predict_rows(args: argparse.Namespace) -> None:
     X, _ = own_data.read_for(model, path, None, args.text, settings, "predict.py")
     probabilities = model(X).T
     names = [model.classes[i] for i in probabilities.argmax(axis=1)]
+    sets = None if model.set_rule is None else names_of(model, model.predict_sets(X))
     if args.json:
         columns = {"class": names, "probabilities": probabilities.tolist()}
+        columns |= {} if sets is None else {"sets": sets}
         print(json.dumps({"model": args.model, "classes": model.classes, **columns}))
     elif not args.quiet:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["class", *(f"p({name})" for name in model.classes)])
-        rows = zip(names, probabilities.tolist(), strict=True)
-        writer.writerows([name, *(f"{p:.6g}" for p in row)] for name, row in rows)
+        heading = [] if sets is None else ["set"]
+        writer.writerow(["class", *heading, *(f"p({name})" for name in model.classes)])
+        for i, (name, row) in enumerate(zip(names, probabilities.tolist(), strict=True)):
+            own = [] if sets is None else ["; ".join(sets[i])]
+            writer.writerow([name, *own, *(f"{p:.6g}" for p in row)])
+
+
+def names_of(model: "npsoftmax.SoftmaxRegression", sets: "NDArray[np.bool_]") -> list[list[str]]:
+    """Return the names of the classes in each set, in their order."""
+    return [[model.classes[i] for i in column.nonzero()[0]] for column in sets.T]
 
 
 def check_pixels(model: "npsoftmax.SoftmaxRegression", path: str) -> None:
@@ -156,13 +167,14 @@ def check_picture(path: str) -> None:
 
 
 class Prediction(NamedTuple):
-    """A photo with its guesses, novelty and warnings."""
+    """A photo with its guesses, novelty and warnings, and its set if the model has sets."""
 
     file: str
     photo: "Photo"
     guesses: list[tuple[str, float]]
     novelty: float | None
     warnings: list[str]
+    set: list[str] | None = None
 
 
 def classify_all(
@@ -204,7 +216,12 @@ def classify(model: "npsoftmax.SoftmaxRegression", file: str) -> Prediction:
             )
     if model.evidence_limit is not None:
         found += little_evidence(model, photo, guesses)
-    return Prediction(file, photo, guesses, novelty, found)
+    inside = None
+    if model.set_rule is not None:
+        # The right class is in the set of a good framing, whichever that is.
+        sets = names_of(model, model.predict_sets(photo.pixels))
+        inside = [name for name in model.classes if any(name in names for names in sets)]
+    return Prediction(file, photo, guesses, novelty, found, inside)
 
 
 def most_likely(model: "npsoftmax.SoftmaxRegression", photo: "Photo") -> list[tuple[str, float]]:
@@ -237,7 +254,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         ],
         "novelty": novelty if novelty is not None and math.isfinite(novelty) else None,
         "doubts": prediction.warnings,
-    }
+    } | ({} if prediction.set is None else {"set": prediction.set})
 
 
 def print_guesses(prediction: Prediction, classes: tuple[str, ...]) -> None:
@@ -247,6 +264,8 @@ def print_guesses(prediction: Prediction, classes: tuple[str, ...]) -> None:
     print(one_line(prediction.file))
     for place, (name, probability) in enumerate(prediction.guesses, start=1):
         print(f"{place}) {one_line(name):{width}}: {probability:.3f}")
+    if prediction.set is not None:
+        print(f"set       {', '.join(map(one_line, prediction.set)) or 'no class'}")
     for warning in prediction.warnings:
         print(f"doubtful  {warning}")
 

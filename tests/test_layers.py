@@ -20,9 +20,9 @@ REPOSITORY = ROOT.parent
 LAYERS = [
     {"errors", "history", "_checks", "_names", "_threads", "_products", "_sparse", "files"},
     {"functional", "features", "optimisers", "lbfgs", "storage", "data"},
-    {"objective", "metrics", "calibration", "novelty", "doubt"},
+    {"objective", "metrics", "calibration", "conformal", "novelty", "doubt"},
     {"model", "checkpoint"},
-    {"trainer", "optimum", "solver", "certificate"},
+    {"trainer", "optimum", "solver", "certificate", "continuation", "validation", "path"},
     {"ext"},
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}

@@ -277,6 +277,7 @@ def test_an_older_file_without_a_temperature_and_a_framing_is_read(tmp_path, mod
     storage.write(tmp_path / "m.npz", "model", {"theta": model.theta}, names)
     twin = SoftmaxRegression.load(tmp_path / "m.npz")
     assert twin.temperature == 1 and twin.class_means is twin.evidence_limit is None
+    assert twin.set_rule is None
     assert twin.pixel_scale == 1 and twin.framing is None
 
 
@@ -415,9 +416,31 @@ BAD_NAMES = [
 ]
 
 
+RULE = {"method": "lac", "coverage": 0.9, "thresholds": [0.5]}
+BAD_RULES = [
+    None,
+    [],
+    {},
+    {**RULE, "more": 1},
+    {**RULE, "method": ["lac"]},
+    {**RULE, "coverage": "0.9"},
+    {**RULE, "coverage": 1.0},
+    {**RULE, "thresholds": [0.5] * 3},
+    {**RULE, "thresholds": [1]},
+    {**RULE, "thresholds": [np.nan]},
+    {**RULE, "thresholds": 0.5},
+    {**RULE, "thresholds": "0.5"},
+    {**RULE, "method": "aps", "randomised": 1},
+    {**RULE, "penalty": None},
+    {**RULE, "free_ranks": 1.5},
+    {**RULE, "temperature": 0.0},
+]
+
+
 @pytest.mark.parametrize(
     ("arrays", "metadata"),
     [
+        *((ARRAYS, {**METADATA, "set_rule": rule}) for rule in BAD_RULES),
         *((ARRAYS, {**METADATA, "temperature": T}) for T in (0.0, -1.0, 1e300, 1, "1", None)),
         *((ARRAYS, {**METADATA, "evidence_limit": e}) for e in (-1.0, np.inf, 1, "1", None)),
         *((ARRAYS, {**METADATA, "framing": framing}) for framing in ("tight", 1, [])),

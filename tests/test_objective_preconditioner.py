@@ -401,7 +401,7 @@ def test_sample_counts_samples(k, rows, n, samples, candidates):
 def test_choice_of_the_preconditioner(n, d, k, mean_square, by_l2):
     found = {}
     for l2 in by_l2:
-        passes, is_shared, _, is_low_rank = choose(n, d, k, l2, mean_square)
+        passes, is_shared, _, is_low_rank, _ = choose(n, d, k, l2, mean_square)
         block = "directions" if is_low_rank else "one block" if is_shared else "blocks"
         found[l2] = "none" if passes else block
     assert found == by_l2
@@ -416,6 +416,8 @@ def test_passes_without_end_when_they_have_cost_as_much():
     one_block = 385 * (1000 / 2 + 385) / (2 * (20 + 12) * 1000)
     passes, is_shared, *_ = choose(1_000, 384, 20, 1e-3, 2)
     assert is_shared and passes == pytest.approx(one_block + 25)
+    assert choose(1_000, 384, 20, 1e-3, 2).cost == pytest.approx(one_block)
+    assert choose(60_000, 4_096, 10, 1e-4, 2).cost < choose(60_000, 4_096, 10, 1e-6, 2).cost
 
 
 def test_the_mean_square_counts_weights_scale_and_bias():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
-from npsoftmax import FullBatchTrainer, SoftmaxRegression, Trainer, fit, storage
+from npsoftmax import FullBatchTrainer, SoftmaxRegression, Trainer, certify, fit, storage
 from npsoftmax.data.loader import DataLoader
 from npsoftmax.errors import (
     CorruptFileError,
@@ -20,6 +20,7 @@ from npsoftmax.errors import (
     ResumeWarning,
     ShapeError,
 )
+from npsoftmax.features import Patches
 from npsoftmax.objective import FullBatch, loss_and_grad, newton, preconditioner, samples
 from npsoftmax.objective.preconditioner import Choice
 from npsoftmax.optimisers import Descent
@@ -747,3 +748,72 @@ def test_a_tiny_loss_is_no_reason_to_stop_far_above_the_smallest(seed):
     ]
     assert found[0].converged
     assert found[0].objective <= (1 + 2e-3) * found[1].objective
+
+
+# Until the predictions are final.
+
+
+def test_training_goes_on_until_enough_predictions_are_final():
+    X, y = overlapping(3_000, 100, 20)  # too large for Newton's method, which ends at the optimum
+    X_new = overlapping(500, 100, 20, seed=1)[0]
+    settings = {"l2": 1e-3, "tol": 1e-2}
+    loose, final, exact = (new_model(100, 20) for _ in range(3))
+    optimum = fit(loose, X, y, **settings)
+    share = certify(loose.W, loose.b, X, y, 1e-3, X_new).share
+    assert optimum.certificate is None and share < 0.9
+    optimum = fit(final, X, y, until_final=(X_new, 1.0), **settings)
+    assert optimum.converged and optimum.tol < 1e-2 and optimum.advice == ""
+    assert optimum.certificate.share == 1.0
+    assert "; 500 of 500 predictions are final" in str(optimum)
+    fit(exact, X, y, l2=1e-3, tol=1e-10)
+    np.testing.assert_array_equal(final.predict(X_new), exact.predict(X_new))
+
+
+def test_a_part_of_the_predictions_may_be_left():
+    X, y = overlapping(3_000, 100, 20)
+    model = new_model(100, 20)
+    optimum = fit(model, X, y, l2=1e-3, tol=1e-2, until_final=(X[:, :400], 0.95))
+    assert 0.95 <= optimum.certificate.share < 1
+
+
+def test_what_rounding_errors_hide_is_said():
+    X, y = overlapping(600, 6, 2)
+    model = SoftmaxRegression(6, 2)
+    fit(model, X, y, l2=1e-3, tol=1e-10)
+    # Where the two largest logits are equal, no tolerance decides.
+    difference = model.W[0] - model.W[1]
+    on = (
+        X - np.outer(difference, (difference @ X + model.b[0] - model.b[1])) / (difference**2).sum()
+    )
+    optimum = fit(model, X, y, l2=1e-3, until_final=(on, 1.0))
+    assert optimum.certificate.share < 1
+    assert optimum.advice.endswith("use float64")
+
+
+def test_samples_of_a_model_with_features_are_extracted():
+    rng = np.random.default_rng(2)
+    X, y = rng.integers(0, 256, (28 * 28, 90)).astype(np.uint8), np.arange(90) % 3
+    map_ = Patches.fit(X, filters=2)
+    model = SoftmaxRegression(784, 3, dtype=np.float64, pixel_scale=1 / 255, features=map_)
+    optimum = fit(model, X, y, l2=0.1, until_final=(X[:, :20], 1.0))
+    assert optimum.certificate.share == 1.0
+
+
+@pytest.mark.parametrize("share", [0, 1.5, -1, math.nan])
+def test_a_share_is_above_0_and_at_most_1(share):
+    X, y = overlapping(40)
+    with pytest.raises(InputError, match="until_final: expected a"):
+        fit(new_model(), X, y, l2=0.1, until_final=(X, share))
+
+
+def test_without_a_penalty_nothing_is_final():
+    X, y = overlapping(40)
+    with pytest.raises(InputError, match="l2: expected a penalty > 0 for each feature, got 0"):
+        fit(new_model(), X, y, until_final=(X, 0.9))
+
+
+def test_new_samples_are_scaled_as_those_of_the_training():
+    X = np.random.default_rng(0).integers(0, 256, (4, 60)).astype(np.uint8)
+    model = SoftmaxRegression(4, 3, pixel_scale=1 / 255)
+    with pytest.raises(InputError, match="until_final: expected samples of the dtype of X"):
+        fit(model, X, np.arange(60) % 3, l2=0.1, until_final=(X / 255, 0.9))

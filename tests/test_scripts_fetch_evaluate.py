@@ -253,6 +253,53 @@ def test_evaluate_tells_the_temperature_of_a_calibrated_model(model, evaluated, 
     assert re.search(r"^temperature +2\.0000$", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_sets_are_calibrated_on_one_half_and_measured_on_the_other(
+    model, evaluated, garments, capsys
+):
+    trained = SoftmaxRegression.load(model)
+    trained.fit_class_means(garments.X_train, garments.y_train)
+    means = trained.class_means.means  # the nearest one is the most likely class
+    trained.W[:], trained.b[:, 0] = 0.2 * means.T, -0.1 * (means**2).sum(axis=0)
+    trained.save(model)
+    evaluated("--no-pictures", "--json")
+    assert "sets" not in json.loads(capsys.readouterr().out)
+    evaluated("--no-pictures", "--calibrate-sets", "0.8")
+    text = capsys.readouterr().out
+    evaluated("--no-pictures", "--json")
+    report = json.loads(capsys.readouterr().out)["sets"]
+    saved = SoftmaxRegression.load(model)
+    (X, y), (X_other, y_other) = evaluate.halves(garments)
+    assert saved.set_rule == trained.calibrate_sets(X, y, 0.8) and y_other.size == 1000
+    sets = saved.predict_sets(X_other)
+    covered = sets[y_other, range(1000)]
+    assert report["coverage"] == covered.mean() and abs(covered.mean() - 0.8) < 0.07
+    assert report["mean_size"] == sets.sum() / 1000
+    assert report["coverage_of_classes"] == [covered[y_other == c].mean() for c in range(10)]
+    low = min(zip(report["coverage_of_classes"], garments.classes, strict=True))
+    line = f"{covered.mean():.4f} of 1000 images, asked 0.8; lowest {low[0]:.4f}, {low[1]}"
+    assert f"coverage of sets           {line}\nmean size of sets          " in text
+
+
+@pytest.mark.parametrize(
+    ("coverage", "message"),
+    [("90", "90 % is 0.9"), ("0", "expected a positive coverage"), ("0.9999", "at least 9999")],
+)
+def test_a_coverage_that_no_set_can_have(model, coverage, message):
+    flags = ["--calibrate-sets", coverage, "--dataset", "garments"]
+    before = model.read_bytes()
+    assert message in one_line(run("evaluate", model, *flags), 2)
+    assert model.read_bytes() == before
+
+
+def test_sets_are_not_calibrated_on_what_the_model_was_trained_on(model, photographs):
+    write_summary(model, photographs)
+    flags = ["--no-pictures", "--calibrate-sets", "0.5", "--data", photographs]
+    line = one_line(run("evaluate", model, *flags), 2)
+    assert "--calibrate-sets: expected data that the model has not seen; the model was" in line
+    assert run("evaluate", model, *flags[:-2]).returncode == 0
+    assert SoftmaxRegression.load(model).set_rule.coverage == 0.5
+
+
 def test_pictures_are_wanted_or_not(model):
     flags = ["--pictures", "here", "--no-pictures"]
     assert "not allowed with" in one_line(run("evaluate", model, *flags), 2)

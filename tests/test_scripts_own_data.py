@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,24 @@ def test_a_table_is_learned_evaluated_and_predicted(run, table, tmp_path):
     assert run("predict", "run", "pets.csv").stderr == ""  # the label is expected
 
 
+def test_the_sets_of_rows_are_predicted(run, table, tmp_path):
+    run("train", "--data", "pets.csv", "--label", "kind", "--run-dir", "run")
+    seen = run("evaluate", "run", "--no-pictures", "--data", "pets.csv", "--calibrate-sets", "0.8")
+    assert "expected data that the model has not seen" in one_line(seen, 2)
+    assert run("evaluate", "run", "--no-pictures", "--calibrate-sets", "0.8").returncode == 0
+    path = tmp_path / "run" / "model.npz"
+    model = SoftmaxRegression.load(path)
+    model.set_rule = replace(model.set_rule, thresholds=(0.2,))  # from no class to several
+    model.save(path)
+    sets = [np.array(model.classes)[c].tolist() for c in model.predict_sets(points()[0].T).T]
+    assert {len(names) for names in sets} == {1, 2}
+    process = run("predict", "run", "pets.csv")
+    header, *rows = csv.reader(io.StringIO(process.stdout))
+    assert header == ["class", "set", "p(cat)", "p(dog)", "p(owl)"]
+    assert [row[1] for row in rows] == ["; ".join(names) for names in sets]
+    assert json.loads(run("predict", "run", "pets.csv", "--json").stdout)["sets"] == sets
+
+
 def test_a_model_of_a_table_is_exported_with_its_scaling(run, table, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     run("train", "--data", "pets.csv", "--label", "kind", "--run-dir", "run")
@@ -137,6 +156,8 @@ def test_every_kind_of_file_is_taken(run, kind, tmp_path):
     process = run("evaluate", "run", "--no-pictures", "--data", data, *flags)
     assert process.returncode == 0 and f", 60 test {unit}" in process.stdout
     assert ("was trained on most of" in process.stderr) == (not kind.startswith("npz"))
+    process = run("evaluate", "run", "--data", data, *flags, "--calibrate-sets", "0.8")
+    assert "that the model has not seen" in one_line(process, 2)
     assert len(predictions(run("predict", "run", data))[1]) == 60
     assert run("sweep", "l2", "--data", data, *flags, "--run-dir", "sweep").returncode == 0
     report = json.loads((tmp_path / "sweep" / "sweep.json").read_text())

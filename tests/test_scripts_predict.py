@@ -18,6 +18,7 @@ from PIL import Image
 from running import one_line, run_here, run_process
 
 from npsoftmax import SoftmaxRegression
+from npsoftmax.conformal import SetRule
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.ext import advice, photos
 
@@ -142,6 +143,34 @@ def test_a_prediction_is_the_mean_over_the_framings(model, monkeypatch):
     assert dict(result.guesses) == pytest.approx(dict(zip(model.classes, expected, strict=True)))
     assert result.novelty == model.novelty(other).min() and result.photo.pixels.shape == (784, 3)
     predict.draw([result], "shown.png")
+
+
+def test_the_set_of_a_photo_is_printed(model, monkeypatch, capsys):
+    call("model.npz", "bar.png")
+    assert "set " not in capsys.readouterr().out
+    model.set_rule = SetRule("aps", 0.9, (1e-9,))
+    model.save("model.npz")
+    call("model.npz", "bar.png")
+    assert capsys.readouterr().out.splitlines()[4] == "set       Hat, Left shoe, Bag"
+    model.set_rule = SetRule("lac", 0.9, (1.0,))
+    model.save("model.npz")
+    call("model.npz", "bar.png", "--json")
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    assert image["set"] == []
+    call("model.npz", "bar.png")
+    assert "\nset       no class\n" in capsys.readouterr().out
+
+
+def test_the_set_of_several_framings_has_the_classes_of_each(model, monkeypatch):
+    read = photos.read
+
+    def with_a_black_framing(*arguments):
+        photo = read(*arguments)
+        return replace(photo, pixels=np.hstack([photo.pixels, 0 * photo.pixels]))
+
+    monkeypatch.setattr(photos, "read", with_a_black_framing)
+    model.set_rule = SetRule("aps", 0.9, (1.0,))  # the most likely class alone
+    assert predict.classify(model, "bar.png").set == ["Hat", "Left shoe"]
 
 
 def test_json_has_everything(model):

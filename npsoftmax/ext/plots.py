@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from operator import attrgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +41,7 @@ with extra("plot"):
 
 if TYPE_CHECKING:
     from npsoftmax.model import SoftmaxRegression
+    from npsoftmax.path import PenaltyPath
 
 __all__ = [
     "History",
@@ -51,6 +53,7 @@ __all__ = [
     "live",
     "loss_curve",
     "misclassified",
+    "path",
     "prediction_grid",
     "reliability",
     "top_features",
@@ -174,6 +177,49 @@ def validation_curve(
         ax.plot(tried[~finite], crosses, "x", color=GREY, transform=top, label="diverged")
     ax.set(xscale="log", xlabel=xlabel, ylabel=LOSS)
     ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def path(result: PenaltyPath, ax: Axes | None = None) -> Axes:
+    """Draw the held-out loss of a path against the penalty, with its standard error.
+
+    The best value is marked, and the largest one whose loss is within a standard error of it.
+    Without held-out samples the objective is drawn.
+
+    Parameters
+    ----------
+    result : PenaltyPath
+        What :func:`npsoftmax.fit_path` returned.
+    ax : matplotlib Axes, optional
+        Those of a new figure by default, which is ``ax.figure``.
+
+    Examples
+    --------
+    >>> from npsoftmax import PathRecord, PenaltyPath
+    >>> losses = {1.0: 0.6, 0.1: 0.5}
+    >>> ax = path(PenaltyPath([
+    ...     PathRecord(l2, 0.4, 0.0, 0.4, 1, 0.0, True, loss, 0.05) for l2, loss in losses.items()
+    ... ]))
+    >>> [text.get_text() for text in ax.get_legend().get_texts()][1:]
+    ['one standard error: 0.5 at 0.1', 'held-out']
+    """
+    ax = Figure(layout="constrained").subplots() if ax is None else ax
+    _check_axes(ax)
+    records = sorted(result.records, key=attrgetter("l2"))
+    values = [record.l2 for record in records]
+    ax.set(xscale="log", xlabel="l2", ylabel=LOSS)
+    ax.grid(alpha=0.3)
+    if records[0].held_out_loss is None:
+        ax.plot(values, [record.objective for record in records], **TRAINING)
+        ax.set_ylabel("objective (nats)")
+        return ax
+    losses, errors = zip(*((r.held_out_loss, r.held_out_error) for r in records), strict=True)
+    ax.errorbar(values, losses, errors, label="held-out", capsize=2, **HELD_OUT)
+    for name, marker in (("best", "*"), ("one_standard_error", "D")):
+        chosen = getattr(result, name)
+        label = f"{name.replace('_', ' ')}: {chosen.held_out_loss:.4g} at {chosen.l2:g}"
+        ax.plot(chosen.l2, chosen.held_out_loss, marker, markersize=11, color=BLUE, label=label)
     ax.legend()
     return ax
 

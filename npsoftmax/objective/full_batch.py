@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
+from copy import copy
 from functools import cached_property, partial
 from typing import Any
 
@@ -150,7 +151,7 @@ class FullBatch:
         self.l2, self.scale = as_size(l2, "l2"), as_scale(scale)
         self.penalty: Penalty = as_penalty(self.l2, penalty_factor, store.summary.num_inputs)
         self.summary, self.threads, self.place = store.summary, store.threads, store.place
-        self._store = store
+        self._store, self._penalty_factor = store, penalty_factor
 
     def subset(self, indices: NDArray[np.intp]) -> FullBatch:
         """Return the objective on copies of some samples, stored where the originals are.
@@ -160,9 +161,24 @@ class FullBatch:
         if indices.size == 0:
             raise InputError("indices: expected at least one sample, got none")
         part = FullBatch.__new__(type(self))
-        part._set_samples(self._store.subset(indices), self.l2, self.scale)
-        part.penalty = self.penalty
+        store = self._store.subset(indices)
+        part._set_samples(store, self.l2, self.scale, self._penalty_factor)
         return part
+
+    def with_l2(self, l2: float) -> FullBatch:
+        """Return the objective with another weight of the penalty, on the same stored samples.
+
+        Examples
+        --------
+        >>> problem = FullBatch(np.array([[1.0, 3.0]]), [0, 1], l2=0.1)
+        >>> problem.with_l2(0.2).penalty
+        0.2
+        """
+        other = copy(self)
+        other.l2 = as_size(l2, "l2")
+        other.penalty = as_penalty(other.l2, self._penalty_factor, self.summary.num_inputs)
+        other.__dict__.pop("_span", None)  # its factors are more precise for a tiny penalty
+        return other
 
     @np.errstate(all="ignore")
     def loss_and_grad(self, theta: NDArray[Any]) -> Evaluation:
@@ -256,6 +272,12 @@ class FullBatch:
         return choose(n, d, k, self.least_penalty, mean_square, self.summary.is_sparse)
 
     @property
+    def samples(self) -> Samples:
+        """The samples, which must be in memory."""
+        samples: Samples = self._store.samples  # type: ignore[attr-defined]
+        return samples
+
+    @property
     def least_penalty(self) -> float:
         """The smallest weight of the penalty of a feature; above 0 an optimum exists."""
         return smallest(self.penalty)
@@ -284,7 +306,7 @@ class FullBatch:
         See :class:`npsoftmax.objective.coordinates.Span`. It takes samples in memory, and the same
         penalty for all features.
         """
-        _, _, labels, weights = self._store.samples  # type: ignore[attr-defined]
+        _, _, labels, weights = self.samples
         if weights is not None:
             labels, weights = labels[weights > 0], weights[weights > 0]
         span = self._span
@@ -397,20 +419,24 @@ class FullBatch:
         """
         theta = self._check(theta).astype(np.float64)
         _check_finite(theta)
-        part = partial(_loss, theta=theta, scale=self.scale)
-        losses: float = self._store.map_reduce(part, operator.add)
-        loss = losses / self.summary.total
-        loss += penalty_at(theta, self.penalty)
         # The dual value solves a system of one equation for each class.
         if self.least_penalty == 0 or theta.shape[0] > MAX_PRECONDITIONED_CLASSES:
-            return loss
-        value = duality_gap(theta, self._store, self.penalty, self.scale).value
-        return min(loss, value + self.cost_of_absent(theta))
+            return self._objective(theta)
+        gap = duality_gap(theta, self._store, self.penalty, self.scale)
+        present, rows = present_rows(theta, self.summary)
+        if present.size == len(theta) and gap.value < gap.loss + penalty_at(rows, self.penalty):
+            return gap.value
+        return min(self._objective(theta), gap.value + self.cost_of_absent(theta))
 
     @np.errstate(all="ignore")
     def cost_of_absent(self, theta: NDArray[np.float64]) -> float:
         """Return how much larger the objective is with the classes that have no samples."""
         return cost_of_absent(self._check(theta), self._store, self.penalty, self.scale)
+
+    def _objective(self, theta: NDArray[np.float64]) -> float:
+        part = partial(_loss, theta=theta, scale=self.scale)
+        losses: float = self._store.map_reduce(part, operator.add)
+        return losses / self.summary.total + penalty_at(theta, self.penalty)
 
     @np.errstate(all="ignore")
     def reach(self, theta: NDArray[Any]) -> tuple[NDArray[np.intp], Reach]:

@@ -113,6 +113,7 @@ class Choice(NamedTuple):
     is_shared: bool  # by all classes, if it consists of blocks
     is_at_zeros: bool = False  # rather than at the parameters
     is_low_rank: bool = False  # of a few directions, rather than of blocks
+    cost: float = 0.0  # of making it, in passes
 
 
 def choose(
@@ -147,13 +148,13 @@ def choose(
         through_directions = directions + PASSES_OF_DIRECTIONS + plain / DIRECTIONS_SAVE
         if is_sparse or (not is_diagonal and through_directions < passes_with):
             through_directions = min(through_directions, directions + PASSES_WITH)
-            return Choice(
-                through_directions if plain <= through_directions else 0.0, True, True, True
-            )
+            passes_without = through_directions if plain <= through_directions else 0.0
+            return Choice(passes_without, True, True, True, directions)
     # The mean curvature at a point describes no class well. At zeros the block is a bound for all
     # of them. For 2,500 cosines of patches it took 180 passes in place of 310.
     is_at_zeros = k > 2 and rows > MAX_BLOCK_ROWS and not is_diagonal
-    return Choice(passes_with if plain <= passes_with else 0.0, is_shared, is_at_zeros)
+    passes_without = passes_with if plain <= passes_with else 0.0
+    return Choice(passes_without, is_shared, is_at_zeros, cost=cost)
 
 
 def _most_rows(n: int, rows: int, is_shared: bool) -> int:

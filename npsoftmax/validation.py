@@ -1,0 +1,193 @@
+"""Held-out samples: folds in which each class has its share, and what is measured on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npsoftmax._checks import as_array, as_count, as_labels, same_samples
+from npsoftmax._sparse import columns, is_sparse
+from npsoftmax.errors import InputError, LabelError
+from npsoftmax.functional import affine
+from npsoftmax.metrics import ConfidenceBins, confidence_bins, top_k_accuracy
+from npsoftmax.objective.hot_loop import block_columns, convert
+
+if TYPE_CHECKING:
+    from npsoftmax.model import SoftmaxRegression
+
+__all__ = [
+    "Fold",
+    "Held",
+    "Measures",
+    "as_folds",
+    "as_held_out",
+    "check_classes",
+    "check_number",
+    "mean_of_folds",
+    "measure",
+]
+
+TOP = 5
+
+
+class Fold(NamedTuple):
+    """Ascending indices of samples to train on, and of others to measure on."""
+
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+
+class Held(NamedTuple):
+    """Held-out samples, labels, and the factor that the samples are multiplied by."""
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    scale: float
+
+
+def as_held_out(model: SoftmaxRegression, held_out: Any, threads: int | None) -> Held:
+    """Return what a model multiplies of given samples."""
+    if not isinstance(held_out, tuple | list) or len(held_out) != 2:
+        raise InputError(
+            f"held_out: expected samples and labels, got {type(held_out).__name__}; pass "
+            "held_out=(X_val, y_val)"
+        )
+    samples = model.extract(held_out[0], threads)
+    labels = as_labels(held_out[1], model.num_outputs, name="held_out")
+    same_samples(samples, labels, "held_out")
+    held = Held(samples, labels, model.input_scale(samples.dtype))
+    check_number("held_out", [held])
+    return held
+
+
+def check_number(name: str, held: Sequence[Held]) -> None:
+    """Raise InputError unless the mean loss has a standard error."""
+    if sum(each.y.size for each in held) < 2:
+        raise InputError(
+            f"{name}: expected at least 2 samples that are held out, for the error of their mean "
+            "loss, got 1; hold out more"
+        )
+
+
+def as_folds(folds: Any, y: NDArray[Any], seed: int) -> list[Fold]:
+    """Return a number of folds, each with its share of each class, or given pairs of indices."""
+    if isinstance(folds, Sequence) and not isinstance(folds, str):
+        if not folds:
+            raise InputError("folds: expected at least one pair of indices, got none; pass folds=5")
+        return [_as_fold(pair, y.size) for pair in folds]
+    count = as_count(folds, "folds", minimum=2)
+    if count > y.size:
+        raise InputError(
+            f"folds: expected at most one for each of {y.size} samples, got {count}; pass fewer"
+        )
+    order = np.random.default_rng(seed).permutation(y.size)
+    order = order[np.argsort(y[order], kind="stable")]
+    number = np.empty(y.size, np.intp)
+    number[order] = np.arange(y.size) % count  # the samples of a class go round
+    return [Fold(*map(np.flatnonzero, (number != fold, number == fold))) for fold in range(count)]
+
+
+def _as_fold(pair: Any, num_samples: int) -> Fold:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError(
+            f"folds: expected a number, or pairs (train, test) of indices, got {pair!r:.80}; pass "
+            "folds=5, or list(cv.split(rows, y))"
+        )
+    return Fold(*(_as_indices(part, num_samples) for part in pair))
+
+
+def _as_indices(given: Any, num_samples: int) -> NDArray[np.intp]:
+    indices = as_array(given, "folds")
+    if indices.dtype == np.bool_ and indices.shape == (num_samples,):
+        indices = np.flatnonzero(indices)
+    unique = np.unique(indices)
+    is_index = indices.ndim == 1 and indices.size > 0 and indices.dtype.kind in "iu"
+    if not (
+        is_index and unique.size == indices.size and 0 <= unique[0] <= unique[-1] < num_samples
+    ):
+        raise InputError(
+            f"folds: expected indices 0..{num_samples - 1} of samples, each once, got "
+            f"{given!r:.80}; pass for instance list(cv.split(rows, y))"
+        )
+    return unique.astype(np.intp)
+
+
+def check_classes(
+    name: str,
+    y: NDArray[Any],
+    trained: NDArray[Any],
+    weights: NDArray[Any] | None,
+    classes: Sequence[str],
+) -> None:
+    """Raise LabelError if training lacks a class that is held out: its loss would be infinite."""
+    totals = np.bincount(trained, weights, minlength=len(classes))
+    lacking = np.flatnonzero((totals == 0) & (np.bincount(y, minlength=len(classes)) > 0))
+    if lacking.size:
+        number = np.count_nonzero(y == lacking[0])
+        raise LabelError(
+            f"{name}: expected classes that some sample is trained on, got {number} of class "
+            f"{classes[lacking[0]]}, and none to train on; leave this class out, or give more "
+            "samples of it"
+        )
+
+
+class Measures(NamedTuple):
+    """Loss, its standard error, accuracies, and confidences on held-out samples."""
+
+    loss: float
+    error: float
+    accuracy: float
+    top5: float
+    bins: ConfidenceBins
+
+    @property
+    def calibration_error(self) -> float:
+        """As in :func:`npsoftmax.metrics.expected_calibration_error`."""
+        return float(np.abs(self.bins.hits - self.bins.confidence).sum() / self.bins.sizes.sum())
+
+
+@np.errstate(all="ignore")
+def measure(theta: NDArray[Any], X: Any, y: NDArray[Any], scale: float) -> Measures:
+    """Measure parameters on samples, in the dtype of the parameters."""
+    losses, top5 = np.empty(y.size), 0.0
+    bins: list[ConfidenceBins] = []
+    for part in block_columns(theta, X):
+        labels, Z = y[part], _logits(theta, columns(X, part), scale)
+        top5 += top_k_accuracy(Z, labels, TOP) * labels.size
+        own = Z[labels, np.arange(labels.size)]
+        total = np.exp(Z, out=Z).sum(axis=0)
+        losses[part] = np.log(total) - own
+        bins.append(confidence_bins(np.divide(Z, total, out=Z), labels))
+    found = ConfidenceBins(*(np.sum(each, axis=0) for each in zip(*bins, strict=True)))
+    error = losses.std(ddof=1) / math.sqrt(y.size) if y.size > 1 else math.nan
+    accuracy = float(found.hits.sum() / y.size)
+    return Measures(float(losses.mean()), float(error), accuracy, top5 / y.size, found)
+
+
+def _logits(theta: NDArray[Any], X: Any, scale: float) -> NDArray[Any]:
+    """Return the logits of some samples, less the largest of each."""
+    if is_sparse(X):
+        floats = X.astype(theta.dtype)
+    else:
+        floats = np.empty(X.shape, theta.dtype, order="F")
+        convert(X, floats)
+    Z: NDArray[Any] = affine(theta, floats, scale)
+    Z -= Z.max(axis=0)
+    return Z
+
+
+def mean_of_folds(measures: Sequence[Measures]) -> Measures:
+    """Return the means over the folds; of several, the error is that of their mean loss."""
+    losses = [each.loss for each in measures]
+    error = measures[0].error
+    if len(losses) > 1:
+        error = float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
+    means = (float(np.mean([each[field] for each in measures])) for field in (0, 2, 3))
+    loss, accuracy, top5 = means
+    together = zip(*(each.bins for each in measures), strict=True)
+    bins = ConfidenceBins(*(np.sum(each, axis=0) for each in together))
+    return Measures(loss, error, accuracy, top5, bins)
