@@ -218,9 +218,8 @@ def check(case: Case, exact: Exact, theta: Any, samples: Any, where: str, found:
     truth = np.abs(D[own, numbers] - D)
     uncertain = np.broadcast_to(uncertain, truth.shape)
     found.compare("changes", bounds[others], truth[others], uncertain[others], where)
-    _check_final(
-        certificate, theta, present, samples, problem.scale, optimal, uncertain[0], where, found
-    )
+    uncertain = uncertain[0]
+    _check_final(certificate, theta, present, samples, problem, optimal, uncertain, where, found)
 
 
 def inflation(M: LD) -> LD:

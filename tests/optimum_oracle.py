@@ -228,7 +228,8 @@ def solve(H: Any, right: Any, columns: int) -> Any:
         found[kept] = eliminate(reduced, right[kept])
     else:
         # Far from the optimum, rounding may leave no curvature.
-        roots = np.sqrt(reduced.diagonal()).clip(min=1e-150)
+        roots = np.sqrt(reduced.diagonal())
+        roots = roots.clip(min=1e-20 * roots.max())
         scaled = reduced / roots / roots[:, None] + 1e-14 * np.eye(len(reduced))
         found[kept] = np.linalg.solve(scaled, right[kept] / roots[:, None]) / roots[:, None]
     return found

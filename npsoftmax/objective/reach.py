@@ -48,8 +48,9 @@ samples of class l, and w solves :math:`K w = e_a - e_c`. Let
 
 **The range.** The largest such bound for the samples of the training and all pairs is a bound for
 M. With A the largest :math:`\|H\|_F^2` and C the largest c, :math:`M^2 \le 2 g A + g C / \xi(M)`.
-Where the right side less the left is positive it falls as M grows, so the largest M that satisfies
-this is a single root, or infinite if :math:`g C \ge 1`.
+With :math:`E = 1 - (1 + M) e^{-M}` this is :math:`M^2 (1 - g C / E) \le 2 g A`. E grows with M, and
+so does the left side where it is positive: the largest M that satisfies this is a single root, or
+infinite if :math:`g C \ge 1`.
 
 Sources: Bach, "Self-concordant analysis for logistic regression", Electronic Journal of Statistics
 4, 2010, section 2; Shalev-Shwartz and Zhang as in :mod:`npsoftmax.objective.duality`.
