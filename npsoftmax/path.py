@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import (
-    as_array,
     as_count,
-    as_float,
+    as_grid,
     as_labels,
     as_size,
     check_pixels,
@@ -125,7 +124,7 @@ def fit_path(
     >>> path.best.l2, path.advice
     (0.01, 'the best l2, 0.01, is the smallest of the grid: add smaller ones')
     """
-    values = _as_grid(l2)
+    values = as_grid(l2, "l2")
     first = float(values.max())
     problem = problem_of(model, X, y, first, sample_weight, class_weight, penalty_factor, threads)
     check_problem(model, problem)
@@ -144,32 +143,6 @@ def fit_path(
     model.theta[...] = path.theta
     records = {record.l2: record for record in path.records}
     return PenaltyPath([records[value] for value in values.tolist()])
-
-
-def _as_grid(l2: ArrayLike) -> NDArray[np.float64]:
-    """Return positive values in ascending or descending order."""
-    given = as_array(l2, "l2")
-    values = as_float(np.atleast_1d(given), "l2").astype(np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise InputError(
-            f"l2: expected at least one value, got shape {given.shape}; pass for instance "
-            "np.logspace(-6, -1, 16)"
-        )
-    wrong = ~((values > 0) & (values < np.inf))
-    if wrong.any():
-        raise InputError(
-            f"l2: expected positive numbers, got {values[wrong][0]}; leave it out, or call "
-            "npsoftmax.fit for a fit without a penalty"
-        )
-    steps = np.sign(np.diff(values))
-    if not (steps == 1).all() and not (steps == -1).all():
-        repeated = values[1:][steps == 0]
-        got = f"{repeated[0]:g} twice" if repeated.size else f"{values.tolist()!s:.80}"
-        raise InputError(
-            f"l2: expected values in ascending or descending order, each once, got {got}; pass "
-            "np.unique(l2)"
-        )
-    return values
 
 
 def _as_held_out(
