@@ -21,6 +21,7 @@ from npsoftmax._checks import (
     as_grid,
     as_labels,
     as_size,
+    as_weights,
     check_pixels,
     same_samples,
 )
@@ -90,7 +91,8 @@ def fit_path(
     folds : int or sequence of (array_like, array_like), optional
         Instead: the number of parts of ``X``, each with its share of each class. Each is held out
         from a fit on the others, whose samples are copied. Or pairs of the indices to train on and
-        to hold out, as ``cv.split`` of scikit-learn yields. Held-out samples count equally.
+        to hold out, as ``cv.split`` of scikit-learn yields. Held-out samples count by their
+        ``sample_weight``; ``class_weight`` is for training alone.
     gap : float
         The proved distance from the smallest objective, relative to the objective, at which a fit
         ends. Small problems, which Newton's method solves, end when no logit changes any more. If
@@ -138,7 +140,9 @@ def fit_path(
     if held_out is not None:
         path.hold_out(*_as_held_out(model, held_out, threads))
     if folds is not None:
-        path.fold(as_folds(folds, problem.samples.y, as_count(seed, "seed", minimum=0)))
+        y = problem.samples.y
+        weights = None if sample_weight is None else as_weights(sample_weight, y.size)
+        path.fold(as_folds(folds, y, as_count(seed, "seed", minimum=0)), weights)
     path.run(np.sort(values)[::-1].tolist(), checkpoint, on_value)
     model.theta[...] = path.theta
     records = {record.l2: record for record in path.records}
@@ -185,16 +189,19 @@ class _Path:
         self.held = [_Held(X, y, self.model.input_scale(X.dtype))]
         _check_number("held_out", self.held)
 
-    def fold(self, folds: Sequence[Fold]) -> None:
-        """Measure fits on parts of the samples, each on other samples."""
+    def fold(self, folds: Sequence[Fold], counted: NDArray[np.float64] | None) -> None:
+        """Measure fits on parts of the samples, each on other samples, by these weights."""
         samples = self.problem.samples
+        if counted is not None:
+            folds = [Fold(train, _weighted(test, counted)) for train, test in folds]
         for train, test in folds:
             weights = None if samples.weights is None else samples.weights[train]
             check_classes("folds", samples.y[test], samples.y[train], weights, self.model.classes)
         for train, test in folds:
             self.followers.append(Follower(self.problem.subset(train), self.shared))
             _, X, y, _ = samples.take(test, 0)
-            self.held.append(_Held(X, y, self.problem.scale))
+            weights = None if counted is None else counted[test]
+            self.held.append(_Held(X, y, self.problem.scale, weights))
         _check_number("folds", self.held)
 
     def run(
@@ -237,6 +244,7 @@ class _Path:
         data = [digest(X, y)]
         data += [] if weights is None else [digest(weights, y)]
         data += [digest(held.X, held.y) for held in self.held]
+        data += [digest(held.weights, held.y) for held in self.held if held.weights is not None]
         return as_settings(
             {
                 **model_settings(self.model, self.problem.summary.dtype, X.shape),
@@ -286,11 +294,23 @@ class _Path:
 
 
 class _Held(NamedTuple):
-    """Held-out samples, and the factor that they are multiplied by."""
+    """Held-out samples, the factor that they are multiplied by, and their weights."""
 
     X: NDArray[Any]
     y: NDArray[Any]
     scale: float
+    weights: NDArray[np.float64] | None = None
+
+
+def _weighted(test: NDArray[np.intp], weights: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the held-out samples that have a weight."""
+    kept = test[weights[test] > 0]
+    if kept.size == 0:
+        raise InputError(
+            "folds: expected a positive weight for some sample of each held-out part, got zero for "
+            f"all {test.size} of one; leave this part out"
+        )
+    return kept
 
 
 def _check_number(name: str, held: Sequence[_Held]) -> None:

@@ -117,15 +117,14 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return logits
 
-    def _validated(self, X: Any, y: Any, first: bool = True) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _validated(self, X: Any, y: Any, first: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         _refuse_other_arrays(X=X, y=y)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, order="C", reset=first)
         check_classification_targets(y)
         return X, y
 
-    def _weighted(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Rows:
+    def _weighted(self, X: Any, y: NDArray[Any], sample_weight: ArrayLike | None) -> Rows:
         """Return the rows of positive weight, of which there must be one, of two labels or more."""
-        X, y = self._validated(X, y)
         classes, labels = np.unique(y, return_inverse=True)
         check_two_classes(classes)
         samples = weigh(X, labels, classes, sample_weight, self.class_weight)
@@ -181,16 +180,12 @@ ABSENT = float(np.log(np.finfo(np.float64).eps))
 
 
 class Rows(NamedTuple):
-    """Rows of positive weight: ``classes[labels[j]]`` is the label of ``X[j]``.
-
-    The weight of a row is 1 on average. It is its own times the factor of its class.
-    """
+    """Rows of positive weight, 1 on average: ``classes[labels[j]]`` is the label of ``X[j]``."""
 
     X: NDArray[Any]
     labels: NDArray[np.intp]
     weights: NDArray[np.float64]
     classes: NDArray[Any]
-    factors: NDArray[np.float64]  # of the classes, up to a common one
     kept: NDArray[np.bool_]  # which of the given rows these are
 
 
@@ -202,22 +197,20 @@ def weigh(
     class_weight: Mapping[Any, float] | str | None,
 ) -> Rows:
     """Return the rows of positive weight."""
-    weights, factors = np.ones(labels.size), np.ones(classes.size)
-    if sample_weight is not None:
-        weights = as_weights(sample_weight, labels.size)
-        weights /= weights.max() or 1.0
+    weights = np.ones(labels.size)
     with np.errstate(all="ignore"):
+        if sample_weight is not None:
+            weights = as_weights(sample_weight, labels.size)
+            weights /= weights.max() or 1.0
         if str(class_weight) == "balanced":
-            factors = 1 / np.maximum(np.bincount(labels, weights, classes.size), SMALLEST)
+            weights /= np.maximum(np.bincount(labels, weights), SMALLEST)[labels]
         elif isinstance(class_weight, Mapping):
-            factors = _class_factors(class_weight, classes)
-        weights *= factors[labels]
+            weights *= _class_factors(class_weight, classes)[labels]
         weights /= weights.max() or 1.0
     kept = weights > 0
     if not kept.all():
         X, labels, weights = X[kept], labels[kept], weights[kept]
-    weights = weights / weights.mean() if weights.size else weights
-    return Rows(X, labels, weights, classes, factors, kept)
+    return Rows(X, labels, weights / weights.mean() if weights.size else weights, classes, kept)
 
 
 def number_present(samples: Rows) -> tuple[NDArray[np.intp], Rows]:

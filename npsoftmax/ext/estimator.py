@@ -172,6 +172,7 @@ class SoftmaxClassifier(LinearClassifier):
             lbfgs: the optimum was not reached, or there is none.
         """
         self._check_parameters()
+        X, y = self._validated(X, y, first=True)
         samples = self._weighted(X, y, sample_weight)
         present, samples = number_present(samples)
         theta = self._start(samples, resume=self.warm_start)
