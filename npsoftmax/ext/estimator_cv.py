@@ -27,8 +27,8 @@ from npsoftmax.ext._rows import (
 )
 
 with extra("sklearn"):
+    from scipy.sparse import issparse
     from sklearn.model_selection import check_cv
-    from sklearn.preprocessing import StandardScaler
 
 __all__ = ["SoftmaxClassifierCV"]
 
@@ -36,6 +36,8 @@ Pairs = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 # The smallest value of the default grid, relative to the largest: as for LogisticRegressionCV.
 SMALLEST_RATIO = 1e-8
+# Rows of which float64 copies are made at a time.
+BLOCK_ROWS = 4096
 
 
 class SoftmaxClassifierCV(LinearClassifier):
@@ -57,8 +59,8 @@ class SoftmaxClassifierCV(LinearClassifier):
     alphas : int or array_like
         The number of values, or the values: positive, in ascending or descending order. A number
         takes them evenly in :math:`\log \alpha` from :math:`10^{-8} s` to s, the mean squared
-        distance of the rows from their mean. At s no training row has a distance of more than
-        about 1 between its logits, and the predictions are nearly those without features.
+        distance of the rows from their mean. At s the predictions are nearly those without
+        features.
     cv : int, splitter or iterable
         The number of folds, each with its share of each class, or what scikit-learn's ``check_cv``
         takes. Every class must have rows to train on in each fold.
@@ -175,13 +177,23 @@ def _as_alphas(alphas: Any, rows: Rows) -> Floats:
     """Return the values of the grid."""
     if np.ndim(alphas) or not isinstance(alphas, Integral):
         return as_grid(alphas, "alphas")
-    # The sum of the variances; with_mean=False allows sparse rows.
-    scaler = StandardScaler(with_mean=False).fit(rows.X, sample_weight=rows.weights)
-    largest = float(scaler.var_.sum()) or 1.0
+    largest = _spread(rows.X, rows.weights / rows.weights.sum()) or 1.0
     if not largest < np.inf:
         raise InputError("X: expected numbers whose squares fit float64; scale the features")
     exponents = np.linspace(np.log10(SMALLEST_RATIO), 0, as_count(alphas, "alphas"))
     return largest * 10**exponents
+
+
+@np.errstate(all="ignore")
+def _spread(X: Any, shares: Floats) -> float:
+    """Return the mean squared distance of rows from their mean, the sum of the variances."""
+    if issparse(X):
+        of_numbers = shares.repeat(np.diff(X.indptr))
+        mean = X.T.astype(np.float64) @ shares
+        return float(of_numbers @ np.square(X.data, dtype=np.float64) - mean @ mean)
+    parts = [slice(first, first + BLOCK_ROWS) for first in range(0, len(X), BLOCK_ROWS)]
+    mean = np.sum([shares[part] @ X[part].astype(np.float64) for part in parts], axis=0)
+    return float(sum(shares[part] @ np.square(X[part] - mean).sum(axis=1) for part in parts))
 
 
 def _class_factors(ratios: Floats, labels: NDArray[np.intp]) -> dict[Any, float]:
