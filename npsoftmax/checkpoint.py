@@ -1,4 +1,4 @@
-"""Checkpoints of both trainers: writing, reading, and checking that they fit a run.
+"""Checkpoints of both trainers and of paths: writing, reading, and checking that they fit a run.
 
 A checkpoint is a sealed archive (:mod:`npsoftmax.storage`). It holds the settings that a run must
 have in common with it to resume at all, and the environment that must be the same to resume bit for

@@ -62,6 +62,7 @@ class Fitted(NamedTuple):
 
     theta: NDArray[Any]
     objective: float
+    crossentropy: float  # without the penalty
     bound: float  # on the distance from the smallest objective
     evaluations: int
     reason: Reason
@@ -210,7 +211,7 @@ class Follower:
         self.shared.excess += max(0, evaluations - FEW_PASSES)
         self.optima = [*self.optima[-1:], Optimum(l2, state.x, state.aux[0])]
         self.pairs, self.ratio = state.pairs, solver.ratio
-        return Fitted(state.x, state.value, solver.bound(state), evaluations, reason)
+        return Fitted(state.x, state.value, state.aux[0], solver.bound(state), evaluations, reason)
 
     def pack(self, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the state as arrays, whose names begin with this one, and as JSON can hold it."""

@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from operator import attrgetter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,11 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from npsoftmax._checks import (
     as_count,
     as_grid,
-    as_labels,
     as_size,
     as_weights,
     check_pixels,
-    same_samples,
 )
 from npsoftmax._threads import blas_threads
 from npsoftmax.checkpoint import (
@@ -41,7 +39,18 @@ from npsoftmax.errors import InputError
 from npsoftmax.objective import FullBatch
 from npsoftmax.optimum import check_problem, problem_of
 from npsoftmax.storage import previous
-from npsoftmax.validation import Fold, Measures, as_folds, check_classes, mean_of_folds, measure
+from npsoftmax.validation import (
+    Fold,
+    Held,
+    Measures,
+    as_folds,
+    as_held_out,
+    check_classes,
+    check_number,
+    mean_of_folds,
+    measure,
+    weighted,
+)
 
 if TYPE_CHECKING:
     from npsoftmax.model import SoftmaxRegression
@@ -138,7 +147,7 @@ def fit_path(
     if held_out is not None and folds is not None:
         raise InputError("held_out: expected it without folds, got both; leave one out")
     if held_out is not None:
-        path.hold_out(*_as_held_out(model, held_out, threads))
+        path.hold_out(as_held_out(model, held_out, threads))
     if folds is not None:
         y = problem.samples.y
         weights = None if sample_weight is None else as_weights(sample_weight, y.size)
@@ -147,21 +156,6 @@ def fit_path(
     model.theta[...] = path.theta
     records = {record.l2: record for record in path.records}
     return PenaltyPath([records[value] for value in values.tolist()])
-
-
-def _as_held_out(
-    model: SoftmaxRegression, held_out: Any, threads: int | None
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return what the model multiplies, and labels."""
-    if not isinstance(held_out, tuple | list) or len(held_out) != 2:
-        raise InputError(
-            f"held_out: expected samples and labels, got {type(held_out).__name__}; pass "
-            "held_out=(X_val, y_val)"
-        )
-    samples = model.extract(held_out[0], threads)
-    labels = as_labels(held_out[1], model.num_outputs, name="held_out")
-    same_samples(samples, labels, "held_out")
-    return samples, labels
 
 
 class _Path:
@@ -178,22 +172,21 @@ class _Path:
         )
         self.shared = Preconditioner(problem)
         self.followers = [Follower(problem, self.shared)]
-        self.held: list[_Held] = []  # what measures the last of the followers
+        self.held: list[Held] = []  # what measures the last of the followers
         self.records: list[PathRecord] = []
         self.theta: NDArray[Any] = np.zeros_like(model.theta, order="F")
 
-    def hold_out(self, X: NDArray[Any], y: NDArray[Any]) -> None:
+    def hold_out(self, held: Held) -> None:
         """Measure the fit on these samples."""
         _, _, trained, weights = self.problem.samples
-        check_classes("held_out", y, trained, weights, self.model.classes)
-        self.held = [_Held(X, y, self.model.input_scale(X.dtype))]
-        _check_number("held_out", self.held)
+        check_classes("held_out", held.y, trained, weights, self.model.classes)
+        self.held = [held]
 
     def fold(self, folds: Sequence[Fold], counted: NDArray[np.float64] | None) -> None:
         """Measure fits on parts of the samples, each on other samples, by these weights."""
         samples = self.problem.samples
         if counted is not None:
-            folds = [Fold(train, _weighted(test, counted)) for train, test in folds]
+            folds = [Fold(train, weighted(test, counted)) for train, test in folds]
         for train, test in folds:
             weights = None if samples.weights is None else samples.weights[train]
             check_classes("folds", samples.y[test], samples.y[train], weights, self.model.classes)
@@ -201,8 +194,8 @@ class _Path:
             self.followers.append(Follower(self.problem.subset(train), self.shared))
             _, X, y, _ = samples.take(test, 0)
             weights = None if counted is None else counted[test]
-            self.held.append(_Held(X, y, self.problem.scale, weights))
-        _check_number("folds", self.held)
+            self.held.append(Held(X, y, self.problem.scale, weights))
+        check_number("folds", self.held)
 
     def run(
         self,
@@ -293,34 +286,6 @@ class _Path:
         self.records = [_rebuild(record) for record in state["records"]]
 
 
-class _Held(NamedTuple):
-    """Held-out samples, the factor that they are multiplied by, and their weights."""
-
-    X: NDArray[Any]
-    y: NDArray[Any]
-    scale: float
-    weights: NDArray[np.float64] | None = None
-
-
-def _weighted(test: NDArray[np.intp], weights: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the held-out samples that have a weight."""
-    kept = test[weights[test] > 0]
-    if kept.size == 0:
-        raise InputError(
-            "folds: expected a positive weight for some sample of each held-out part, got zero for "
-            f"all {test.size} of one; leave this part out"
-        )
-    return kept
-
-
-def _check_number(name: str, held: Sequence[_Held]) -> None:
-    if sum(each.y.size for each in held) < 2:
-        raise InputError(
-            f"{name}: expected at least 2 samples that are held out, for the error of their mean "
-            "loss, got 1; hold out more"
-        )
-
-
 def _record(
     l2: float, fits: Sequence[Fitted], measures: Sequence[Measures], seconds: float
 ) -> PathRecord:
@@ -329,6 +294,7 @@ def _record(
         "l2": l2,
         "objective": whole.objective,
         "suboptimality": whole.bound,
+        "train_loss": whole.crossentropy,
         "evaluations": sum(fit.evaluations for fit in fits),
         "seconds": seconds,
         "converged": all(fit.reason == "converged" for fit in fits),
@@ -376,6 +342,8 @@ class PathRecord:
     objective, suboptimality : float
         Mean cross-entropy plus penalty of the fit on all samples, and an upper bound on its
         distance from the smallest value (:meth:`npsoftmax.objective.FullBatch.suboptimality`).
+    train_loss : float
+        The objective without the penalty.
     evaluations : int
         Passes over the samples, and with folds those of all folds.
     seconds : float
@@ -398,6 +366,7 @@ class PathRecord:
     l2: float
     objective: float
     suboptimality: float
+    train_loss: float
     evaluations: int
     seconds: float
     converged: bool
@@ -433,10 +402,11 @@ class PenaltyPath:
     --------
     The smallest loss is that of 0.1. The loss of 1 is not clearly larger:
 
-    >>> fitted = {"objective": 1.0, "suboptimality": 0.0, "evaluations": 1, "seconds": 0.0}
+    >>> fitted = dict.fromkeys(["objective", "suboptimality", "train_loss", "seconds"], 0.0)
     >>> losses = {10.0: 0.7, 1.0: 0.52, 0.1: 0.5, 0.01: 0.6}
     >>> path = PenaltyPath([
-    ...     PathRecord(l2, converged=True, held_out_loss=loss, held_out_error=0.03, **fitted)
+    ...     PathRecord(l2, evaluations=1, converged=True, held_out_loss=loss, held_out_error=0.03,
+    ...                **fitted)
     ...     for l2, loss in losses.items()
     ... ])
     >>> path.best.l2, path.one_standard_error.l2

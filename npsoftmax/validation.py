@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._checks import as_array, as_count
+from npsoftmax._checks import as_array, as_count, as_labels, same_samples
 from npsoftmax._sparse import columns, is_sparse
 from npsoftmax.errors import InputError, LabelError
 from npsoftmax.functional import affine
 from npsoftmax.metrics import ConfidenceBins, confidence_bins, ranks
 from npsoftmax.objective.hot_loop import block_columns, convert
 
-__all__ = ["Fold", "Measures", "as_folds", "check_classes", "mean_of_folds", "measure"]
+if TYPE_CHECKING:
+    from npsoftmax.model import SoftmaxRegression
+
+__all__ = [
+    "Fold",
+    "Held",
+    "Measures",
+    "as_folds",
+    "as_held_out",
+    "check_classes",
+    "check_number",
+    "mean_of_folds",
+    "measure",
+    "weighted",
+]
 
 TOP = 5
 
@@ -26,6 +40,39 @@ class Fold(NamedTuple):
 
     train: NDArray[np.intp]
     test: NDArray[np.intp]
+
+
+class Held(NamedTuple):
+    """Held-out samples, labels, the factor that the samples are multiplied by, and weights."""
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    scale: float
+    weights: NDArray[np.float64] | None = None
+
+
+def as_held_out(model: SoftmaxRegression, held_out: Any, threads: int | None) -> Held:
+    """Return what a model multiplies of given samples."""
+    if not isinstance(held_out, tuple | list) or len(held_out) != 2:
+        raise InputError(
+            f"held_out: expected samples and labels, got {type(held_out).__name__}; pass "
+            "held_out=(X_val, y_val)"
+        )
+    samples = model.extract(held_out[0], threads)
+    labels = as_labels(held_out[1], model.num_outputs, name="held_out")
+    same_samples(samples, labels, "held_out")
+    held = Held(samples, labels, model.input_scale(samples.dtype))
+    check_number("held_out", [held])
+    return held
+
+
+def check_number(name: str, held: Sequence[Held]) -> None:
+    """Raise InputError unless the mean loss has a standard error."""
+    if sum(each.y.size for each in held) < 2:
+        raise InputError(
+            f"{name}: expected at least 2 samples that are held out, for the error of their mean "
+            "loss, got 1; hold out more"
+        )
 
 
 def as_folds(folds: Any, y: NDArray[Any], seed: int) -> list[Fold]:
@@ -69,6 +116,17 @@ def _as_indices(given: Any, num_samples: int) -> NDArray[np.intp]:
             f"{given!r:.80}; pass for instance list(cv.split(rows, y))"
         )
     return unique.astype(np.intp)
+
+
+def weighted(test: NDArray[np.intp], weights: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the held-out samples that have a weight."""
+    kept = test[weights[test] > 0]
+    if kept.size == 0:
+        raise InputError(
+            "folds: expected a positive weight for some sample of each held-out part, got zero for "
+            f"all {test.size} of one; leave this part out"
+        )
+    return kept
 
 
 def check_classes(

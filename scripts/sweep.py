@@ -1,7 +1,7 @@
 """Compare learning rates, batch sizes or penalties: `python scripts/sweep.py lr|batch-size|l2`.
 
-The values are compared on a sixth of the training images, which is held out. The test images are
-not used, so that they can judge the model that is trained with the best value.
+The values are compared on a sixth of the training images, which is held out, or penalties on folds.
+The test images are not used, so that they can judge the model that is trained with the best value.
 """
 
 import argparse
@@ -10,10 +10,9 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import command_line
@@ -85,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
          "of the BLAS; default: the environment's (OPENBLAS_NUM_THREADS and so on), else 1"),
     ):  # fmt: skip
         training.add_argument(f"--{flag}", type=whole, default=default, metavar="N", help=text)
+    training.add_argument("--folds", type=command_line.positive, metavar="N",
+        help="with l2: hold out each of N parts in turn, in place of a sixth")  # fmt: skip
     run = flags.add_argument_group("run")
     run.add_argument("--run-dir", metavar="DIR", type=command_line.path,
         help="default runs/sweep-<setting>-<time>")  # fmt: skip
@@ -96,7 +97,8 @@ def sweep(args: argparse.Namespace) -> None:
     """Do the whole job: data, a table that grows, the best value, files."""
     values = complete(args)
     say: Say = (lambda _: None) if args.quiet or args.json else partial(print, flush=True)
-    data = hold_out(load(args), args.seed)
+    data = load(args)
+    data = without_test(data) if args.folds else hold_out(data, args.seed)
     unit = "rows" if data.pixel_scale is None else "images"
     data = extract(args, data)
     if args.setting == "l2" and args.data is not None and not args.l2:
@@ -107,33 +109,33 @@ def sweep(args: argparse.Namespace) -> None:
     folder = Path(args.run_dir or f"runs/sweep-{setting}-{run_folder.timestamp()}")
     with run_folder.os_errors_as_ours(folder):
         folder.mkdir(parents=True)  # before any time is spent
+    held_out = f"{data.y_test.size} more held out for validation"
+    if args.folds:
+        held_out = f"each of {args.folds} parts held out in turn"
     say(
-        f"data set   {data.name}: {data.y_train.size} training {unit}, and {data.y_test.size} more "
-        f"held out for validation\n           {data.origin}\n"
+        f"data set   {data.name}: {data.y_train.size} training {unit}, and {held_out}\n"
+        f"           {data.origin}\n"
         f"training   {describe(args)}, repeats={args.repeats}\n\n"
         f"{setting.replace('-', ' '):>10}  {HEADER}{'s/fit' if setting == 'l2' else 's/epoch'}"
     )
     try:
         with command_line.limit_blas(args.threads or 1):
-            outcomes, diverged = compare(args, values, data, say)
+            found = (compare_penalties if setting == "l2" else compare)(args, values, data, say)
     except BaseException:
         folder.rmdir()  # so that the same command can run again
         raise
-    best = min(outcomes, key=lambda outcome: outcome.validation_loss)
-    say(
-        f"\nbest       {SETTINGS[args.setting].title} {best.value:g}: validation loss "
-        f"{best.validation_loss:.4f} ({best.lowest:.4f} to {best.highest:.4f})"
-    )
+    say(f"\nbest       {found.summary(SETTINGS[args.setting].title)}")
     report = {
         "settings": run_folder.settings(args),
         "dataset": data.name,
         "sha256": data.sha256,
-        "outcomes": [asdict(outcome) for outcome in outcomes],
-        "diverged": diverged,
-        "best": best.value,
+        "outcomes": [asdict(outcome) for outcome in found.outcomes],
+        "diverged": found.diverged,
+        "best": found.best.value,
+        **found.further,
     }
     run_folder.write_json(folder / "sweep.json", report)
-    picture = partial(draw, data.name, args, outcomes, diverged)
+    picture = partial(draw, data.name, args, found.outcomes, found.diverged)
     run_folder.write_picture("sweep.py", folder / "sweep.png", picture)
     say(f"written    {quoted(folder)}: {' '.join(sorted(path.name for path in folder.iterdir()))}")
     if args.json:
@@ -152,8 +154,9 @@ def complete(args: argparse.Namespace) -> list[float]:
     if args.setting == "l2":
         args.repeats = 1  # the optimum has no seed
         return sorted(set(args.l2 or SETTINGS["l2"].compared))
-    if args.l2:
-        raise InputError(f"--l2: expected it with l2, got {args.setting}; leave it out")
+    for flag in ("l2", "folds"):
+        if getattr(args, flag):
+            raise InputError(f"--{flag}: expected it with l2, got {args.setting}; leave it out")
     (other,) = {"lr", "batch_size"} - {args.setting}
     fixed = getattr(args, other) or [SETTINGS[other].usual]
     if len(fixed) > 1:
@@ -187,6 +190,11 @@ def hold_out(data: "npsoftmax.Dataset", seed: int) -> "npsoftmax.Dataset":
     return replace(data, y_train=y[rest], y_test=y[held], **parts)
 
 
+def without_test(data: "npsoftmax.Dataset") -> "npsoftmax.Dataset":
+    """Leave out the test samples."""
+    return replace(data, X_test=data.X_train[:, :0], y_test=data.y_train[:0])
+
+
 def extract(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.Dataset":
     """Replace the samples by their features, which are learned from the training samples."""
     import npsoftmax
@@ -201,10 +209,11 @@ def extract(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.D
         pixel_scale=data.pixel_scale,
         features=features,
     )
-    X, X_held_out = (
-        image_features.extract(args, model, images) for images in (data.X_train, data.X_test)
-    )
-    return replace(data, X_train=X, X_test=X_held_out, pixel_scale=None)
+    X = image_features.extract(args, model, data.X_train)
+    held_out = X[:, :0]
+    if data.y_test.size:
+        held_out = image_features.extract(args, model, data.X_test)
+    return replace(data, X_train=X, X_test=held_out, pixel_scale=None)
 
 
 def describe(args: argparse.Namespace) -> str:
@@ -240,10 +249,35 @@ class Outcome:
         )
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The outcomes, the values with which training diverged, and what a path says of itself."""
+
+    outcomes: Sequence[Outcome]
+    diverged: Sequence[float] = ()
+    further: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Outcome:
+        """The outcome with the smallest loss."""
+        return min(self.outcomes, key=lambda outcome: outcome.validation_loss)
+
+    def summary(self, title: str) -> str:
+        """Return the lines that name the best value of a setting."""
+        best, further = self.best, self.further
+        text = (
+            f"{title} {best.value:g}: validation loss {best.validation_loss:.4f} "
+            f"({best.lowest:.4f} to {best.highest:.4f})"
+        )
+        if further:
+            text += f"\n           within a standard error of it: {further['one_standard_error']:g}"
+        return f"{text}\nadvice     {further['advice']}" if further.get("advice") else text
+
+
 def compare(
     args: argparse.Namespace, values: Sequence[float], data: "npsoftmax.Dataset", say: Say
-) -> tuple[list[Outcome], list[float]]:
-    """Return the outcomes, and the values with which training diverged."""
+) -> Comparison:
+    """Train with each value, and print a line for each."""
     outcomes: list[Outcome] = []
     diverged: list[float] = []
     seeds = range(args.seed, args.seed + args.repeats)
@@ -257,7 +291,7 @@ def compare(
             say(f"{value:>10g}  diverged: a loss or a parameter is not finite")
     if not outcomes:
         raise DivergedError("training diverged with every value; try smaller learning rates")
-    return outcomes, diverged
+    return Comparison(outcomes, diverged)
 
 
 Repeat = tuple[float, float, float, float]  # losses, accuracy and seconds as in an Outcome
@@ -281,8 +315,6 @@ def train(settings: dict[str, Any], seed: int, data: "npsoftmax.Dataset") -> Rep
     """Train once, as train.py does, and evaluate the model."""
     import npsoftmax
 
-    if settings["setting"] == "l2":
-        return fit(settings, data)
     X, y = data.X_train, data.y_train
     model = npsoftmax.SoftmaxRegression(
         X.shape[0], len(data.classes), seed=seed, pixel_scale=data.pixel_scale
@@ -296,20 +328,41 @@ def train(settings: dict[str, Any], seed: int, data: "npsoftmax.Dataset") -> Rep
     return train_loss, *validation, statistics.median(r.train_seconds for r in history)
 
 
-def fit(settings: dict[str, Any], data: "npsoftmax.Dataset") -> Repeat:
-    """Find the optimum for a penalty, and evaluate it."""
+def compare_penalties(
+    args: argparse.Namespace, values: Sequence[float], data: "npsoftmax.Dataset", say: Say
+) -> Comparison:
+    """Find the optimum for each penalty, the largest first, and print a line for each."""
     import npsoftmax
 
-    X, y = data.X_train, data.y_train
     model = npsoftmax.SoftmaxRegression(
-        X.shape[0], len(data.classes), sigma=0, pixel_scale=data.pixel_scale
+        data.X_train.shape[0],
+        len(data.classes),
+        sigma=0,
+        classes=data.classes,
+        pixel_scale=data.pixel_scale,
     )
-    started = perf_counter()
-    threads = image_features.threads(argparse.Namespace(**settings))
-    npsoftmax.fit(model, X, y, l2=settings["l2"], threads=threads)
-    seconds = perf_counter() - started
-    train_loss, _ = mean_loss_and_accuracy(model, X, y)
-    return train_loss, *mean_loss_and_accuracy(model, data.X_test, data.y_test), seconds
+    path = npsoftmax.fit_path(
+        model,
+        data.X_train,
+        data.y_train,
+        l2=values,
+        held_out=None if args.folds else (data.X_test, data.y_test),
+        folds=args.folds,
+        seed=args.seed,
+        threads=image_features.threads(args),
+        on_value=lambda record: say(str(penalty_outcome(record))),
+    )
+    further = {"one_standard_error": path.one_standard_error.l2, "advice": path.advice}
+    return Comparison([penalty_outcome(record) for record in path.records], further=further)
+
+
+def penalty_outcome(record: "npsoftmax.PathRecord") -> Outcome:
+    """Return the outcome of a penalty; its range is that of the folds."""
+    loss, accuracy = record.held_out_loss or 0.0, record.accuracy or 0.0
+    losses = record.fold_losses or (loss,)
+    return Outcome(
+        record.l2, min(losses), max(losses), record.train_loss, loss, accuracy, record.seconds
+    )
 
 
 def mean_loss_and_accuracy(
@@ -343,7 +396,8 @@ def draw(
     plots.validation_curve(values, train_losses, losses, ax, SETTINGS[args.setting].title)
     value, lowest, highest = zip(*((o.value, o.lowest, o.highest) for o in outcomes), strict=True)
     ranges = ax.plot([value, value], [lowest, highest], color="0.4")
-    ranges[0].set_label("lowest to highest repeat")
+    unit = "fold" if args.folds else "repeat"
+    ranges[0].set_label(f"lowest to highest {unit}")
     ax.set(title=f"{data}, {describe(args)}", yscale="log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 5, 6, 8)))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.5, not 5e-1

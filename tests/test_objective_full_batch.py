@@ -539,6 +539,33 @@ def test_the_bound_at_float32_parameters_is_that_at_their_values():
     assert problem.suboptimality(single) == problem.suboptimality(single.astype(np.float64))
 
 
+def test_another_penalty_is_that_of_a_new_objective_on_the_same_samples():
+    theta, X, y = data()
+    factors, weights = np.arange(1.0, len(X) + 1), whole_numbers(N) / 2
+    old = FullBatch(X, y, 0.1, weights, scale=SCALE, penalty_factor=factors)
+    new = FullBatch(X, y, 0.7, weights, scale=SCALE, penalty_factor=factors)
+    again = old.with_l2(0.7)
+    assert again._store is old._store and old.l2 == 0.1
+    value, grad, *_ = again.loss_and_grad(theta)
+    expected, expected_grad, *_ = new.loss_and_grad(theta)
+    assert value == expected and grad.tobytes() == expected_grad.tobytes()
+    assert again.suboptimality(theta) == new.suboptimality(theta)
+    part = again.subset(np.arange(5))
+    np.testing.assert_array_equal(part.penalty, new.penalty)
+    np.testing.assert_array_equal(part.with_l2(0.1).penalty, old.penalty)
+
+
+def test_the_span_follows_another_penalty():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((30, 8)), np.arange(8) % 2
+    problem = FullBatch(X, y, 0.1)
+    problem.in_span()
+    span, inner = problem.with_l2(1.0).in_span()
+    theta = span.leave(span.enter(rng.standard_normal((2, 31))))
+    expected = FullBatch(X, y, 1.0).loss_and_grad(theta).loss
+    assert inner.loss_and_grad(span.enter(theta)).loss == pytest.approx(expected)
+
+
 # No warnings.
 
 

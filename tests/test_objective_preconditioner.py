@@ -416,6 +416,8 @@ def test_passes_without_end_when_they_have_cost_as_much():
     one_block = 385 * (1000 / 2 + 385) / (2 * (20 + 12) * 1000)
     passes, is_shared, *_ = choose(1_000, 384, 20, 1e-3, 2)
     assert is_shared and passes == pytest.approx(one_block + 25)
+    assert choose(1_000, 384, 20, 1e-3, 2).cost == pytest.approx(one_block)
+    assert choose(60_000, 4_096, 10, 1e-4, 2).cost < choose(60_000, 4_096, 10, 1e-6, 2).cost
 
 
 def test_the_mean_square_counts_weights_scale_and_bias():

@@ -16,7 +16,7 @@ import run_folder
 import sweep
 from running import one_line, run_here
 
-from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, fit, metrics
+from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, fit, fit_path, metrics
 from npsoftmax.errors import DivergedError, OutputError
 
 SCRIPT = Path(sweep.__file__)
@@ -139,6 +139,29 @@ def test_penalties_are_compared_at_the_optimum(compare, garments, flags, num_fea
     assert report["outcomes"][1]["validation_loss"] == pytest.approx(loss, rel=1e-2)
 
 
+def test_penalties_are_compared_on_folds(compare, garments):
+    flags = ["l2", "--l2", 1, 1e-2, "--folds", 2, "--seed", 2]
+    text = compare(*flags)
+    assert "1200 training images, and each of 2 parts held out in turn\n" in text
+    report = json.loads(compare(*flags, "--json", data=replace(garments, X_test=None, y_test=None)))
+    model = SoftmaxRegression(784, 10, pixel_scale=garments.pixel_scale)
+    path = fit_path(model, garments.X_train, garments.y_train, l2=[1e-2, 1], folds=2, seed=2)
+    assert report["best"] == path.best.l2
+    assert report["one_standard_error"] == path.one_standard_error.l2
+    for outcome, record in zip(report["outcomes"], path.records, strict=True):
+        assert outcome["value"] == record.l2
+        assert outcome["validation_loss"] == pytest.approx(record.held_out_loss, rel=1e-3)
+        assert outcome["lowest"] == pytest.approx(min(record.fold_losses), rel=1e-3)
+        assert outcome["highest"] == pytest.approx(max(record.fold_losses), rel=1e-3)
+
+
+def test_a_best_penalty_at_an_end_of_the_grid_is_said(compare):
+    text = compare("l2", "--l2", 1, 10)
+    assert "\nadvice     the best l2, 1, is the smallest of the grid: add smaller ones\n" in text
+    assert "\n           within a standard error of it: 1\n" in text
+    assert "advice" not in compare("l2", "--l2", 1, "--run-dir", "s")
+
+
 def test_every_value_starts_from_the_same_seeds(compare, monkeypatch):
     seen = []
     train = sweep.train
@@ -214,6 +237,7 @@ def test_everything_diverged(compare):
         (["batch-size", "--batch-size", "1.5"], "expected a whole number of at least 1"),
         (["lr", "--batch-size", "1", "2"], "--batch-size: expected one value while those of the"),
         (["lr", "--l2", "1"], "--l2: expected it with l2, got lr"),
+        (["lr", "--folds", "5"], "--folds: expected it with l2, got lr"),
         (["lr", "--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments"),
     ],
 )

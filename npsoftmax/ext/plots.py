@@ -199,7 +199,7 @@ def path(result: PenaltyPath, ax: Axes | None = None) -> Axes:
     >>> from npsoftmax import PathRecord, PenaltyPath
     >>> losses = {1.0: 0.6, 0.1: 0.5}
     >>> ax = path(PenaltyPath([
-    ...     PathRecord(l2, 0.4, 0.0, 1, 0.0, True, loss, 0.05) for l2, loss in losses.items()
+    ...     PathRecord(l2, 0.4, 0.0, 0.4, 1, 0.0, True, loss, 0.05) for l2, loss in losses.items()
     ... ]))
     >>> [text.get_text() for text in ax.get_legend().get_texts()][1:]
     ['one standard error: 0.5 at 0.1', 'held-out']
