@@ -116,15 +116,25 @@ def test_the_bound_is_asked_when_the_gradient_suggests_it(monkeypatch):
     assert len(asked) <= 12, "little more than once a value"
 
 
+def test_a_gap_that_is_asked_for_too_early_is_no_end():
+    zeros = np.zeros((K, D + 1), order="F")
+    follower = Follower(problem(), Preconditioner(problem()), ratio=1e-4)
+    fitted = follower.follow(0.1, 1e-6, 1000, zeros)
+    assert fitted.reason == "converged" and fitted.bound <= 1e-6 * fitted.objective
+    assert follower.ratio > 0.1, "it learns"
+
+
 def test_a_state_is_packed_and_unpacked():
     follower, _ = followed([1e-1, 3e-2, 1e-2])
     shared = follower.shared
     shared.at(1e-2, follower.optima[-1].theta)
+    shared.excess = 3
     arrays, state = follower.pack("fit.0")
     common, shared_state = shared.pack()
     other = Follower(problem(), Preconditioner(problem()))
     other.unpack("fit.0", arrays, state)
     other.shared.unpack(common, shared_state)
+    assert (other.shared.excess, other.shared.l2) == (3, 1e-2)
     zeros = np.zeros((K, D + 1), order="F")
     one, two = (each.follow(1e-3, 1e-8, 1000, zeros) for each in (follower, other))
     assert one.theta.tobytes() == two.theta.tobytes() and one[1:] == two[1:]

@@ -176,7 +176,7 @@ class FullBatch:
         other = copy(self)
         other.l2 = as_size(l2, "l2")
         other.penalty = as_penalty(other.l2, self._penalty_factor, self.summary.num_inputs)
-        other.__dict__.pop("_span", None)  # which depends on the penalty
+        other.__dict__.pop("_span", None)  # its factors are more precise for a tiny penalty
         return other
 
     @np.errstate(all="ignore")
