@@ -285,7 +285,7 @@ def check_pixels(model: Any, samples: Range, test: tuple[NDArray[Any], Any] | No
     ranges = [samples] if test is None else [samples, Range.of(test[0])]
     for fault in dict.fromkeys(_fault(model, found) for found in ranges):
         if fault is not None:
-            warnings.warn(f"X: expected {fault}", InputWarning, stacklevel=_level_of_caller())
+            warnings.warn(f"X: expected {fault}", InputWarning, stacklevel=level_of_caller())
 
 
 def _fault(model: Any, found: Range) -> str | None:
@@ -319,7 +319,7 @@ def _fault(model: Any, found: Range) -> str | None:
     return None
 
 
-def _level_of_caller() -> int:
+def level_of_caller() -> int:
     """Return the ``stacklevel`` with which a warning names the line that calls this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("npsoftmax."):
@@ -608,3 +608,29 @@ def as_count(value: object, name: str, minimum: int = 1) -> int:
         got = f"{value!r:.80}"
         raise InputError(f"{name}: expected a whole number of at least {minimum}, got {got}")
     return count
+
+
+def as_grid(given: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return positive weights of a penalty in ascending or descending order."""
+    array = as_array(given, name)
+    values = as_float(np.atleast_1d(array), name).astype(np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise InputError(
+            f"{name}: expected at least one value, got shape {array.shape}; pass for instance "
+            "np.logspace(-6, -1, 16)"
+        )
+    wrong = ~((values > 0) & (values < np.inf))
+    if wrong.any():
+        raise InputError(
+            f"{name}: expected positive numbers, got {values[wrong][0]}; leave it out, or make one "
+            "fit without a penalty"
+        )
+    steps = np.sign(np.diff(values))
+    if not (steps == 1).all() and not (steps == -1).all():
+        repeated = values[1:][steps == 0]
+        got = f"{repeated[0]:g} twice" if repeated.size else f"{values.tolist()!s:.80}"
+        raise InputError(
+            f"{name}: expected values in ascending or descending order, each once, got {got}; pass "
+            f"np.unique({name})"
+        )
+    return values

@@ -59,10 +59,16 @@ def top_k_accuracy(scores: ArrayLike, y: ArrayLike, k: int = 3) -> float:
     """
     scores, y = as_scores(scores, y, "scores")
     k = as_count(k, "k")
+    return float((ranks(scores, y) < k).mean())
+
+
+def ranks(scores: NDArray[Any], y: NDArray[Any]) -> NDArray[np.intp]:
+    """Return how many classes come before the label of each sample, ``(n,)``."""
     own = np.take_along_axis(scores, y[None, :], axis=0)
     lower_class = np.arange(scores.shape[0])[:, None] < y
-    better = np.count_nonzero((scores > own) | ((scores == own) & lower_class), axis=0)
-    return float((better < k).mean())
+    before = (scores > own) | ((scores == own) & lower_class)
+    counts: NDArray[np.intp] = np.count_nonzero(before, axis=0)
+    return counts
 
 
 def confusion_matrix(predicted: ArrayLike, y: ArrayLike, num_outputs: int) -> NDArray[np.int64]:
@@ -193,16 +199,24 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, num_bins:
 class ConfidenceBins(NamedTuple):
     """Number of samples, of correct predictions, and sum of confidences in each bin.
 
-    Each of shape ``(num_bins,)``; the bins of two sets of samples add up to those of both.
+    Each of shape ``(num_bins,)``; the bins of two sets of samples add up to those of both. With
+    weights these are sums of weights.
     """
 
-    sizes: NDArray[np.int64]
-    hits: NDArray[np.int64]
-    confidence: NDArray[np.float64]
+    sizes: NDArray[Any]
+    hits: NDArray[Any]
+    confidence: NDArray[Any]
 
 
-def confidence_bins(probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15) -> ConfidenceBins:
+def confidence_bins(
+    probabilities: ArrayLike,
+    y: ArrayLike,
+    num_bins: int = 15,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> ConfidenceBins:
     """Sort samples into the ``num_bins`` bins of :func:`expected_calibration_error`.
+
+    A weight of 2, shape ``(n,)``, counts a sample twice.
 
     Examples
     --------
@@ -214,9 +228,12 @@ def confidence_bins(probabilities: ArrayLike, y: ArrayLike, num_bins: int = 15) 
     confidence = P.max(axis=0).astype(np.float64)
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     correct = P.argmax(axis=0) == y
-    sizes, hits = (np.bincount(b, minlength=num_bins) for b in (bins, bins[correct]))
-    sums = np.bincount(bins, confidence, num_bins).astype(np.float64)
-    return ConfidenceBins(sizes, hits, sums)
+    if sample_weight is None:
+        sizes, hits = (np.bincount(b, minlength=num_bins) for b in (bins, bins[correct]))
+        sums = np.bincount(bins, confidence, num_bins).astype(np.float64)
+        return ConfidenceBins(sizes, hits, sums)
+    size, hit, sure = sample_weight, sample_weight * correct, sample_weight * confidence
+    return ConfidenceBins(*(np.bincount(bins, each, num_bins) for each in (size, hit, sure)))
 
 
 def _as_probabilities(probabilities: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npsoftmax._checks import (
-    as_array,
     as_count,
-    as_float,
+    as_grid,
     as_size,
+    as_weights,
     check_pixels,
 )
 from npsoftmax._threads import blas_threads
@@ -49,6 +49,7 @@ from npsoftmax.validation import (
     check_number,
     mean_of_folds,
     measure,
+    weighted,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def fit_path(
     folds : int or sequence of (array_like, array_like), optional
         Instead: the number of parts of ``X``, each with its share of each class. Each is held out
         from a fit on the others, whose samples are copied. Or pairs of the indices to train on and
-        to hold out, as ``cv.split`` of scikit-learn yields. Held-out samples count equally.
+        to hold out, as ``cv.split`` of scikit-learn yields. Held-out samples count by their
+        ``sample_weight``; ``class_weight`` is for training alone.
     gap : float
         The proved distance from the smallest objective, relative to the objective, at which a fit
         ends. Small problems, which Newton's method solves, end when no logit changes any more. If
@@ -133,7 +135,7 @@ def fit_path(
     >>> path.best.l2, path.advice
     (0.01, 'the best l2, 0.01, is the smallest of the grid: add smaller ones')
     """
-    values = _as_grid(l2)
+    values = as_grid(l2, "l2")
     first = float(values.max())
     problem = problem_of(model, X, y, first, sample_weight, class_weight, penalty_factor, threads)
     check_problem(model, problem)
@@ -147,37 +149,13 @@ def fit_path(
     if held_out is not None:
         path.hold_out(as_held_out(model, held_out, threads))
     if folds is not None:
-        path.fold(as_folds(folds, problem.samples.y, as_count(seed, "seed", minimum=0)))
+        y = problem.samples.y
+        weights = None if sample_weight is None else as_weights(sample_weight, y.size)
+        path.fold(as_folds(folds, y, as_count(seed, "seed", minimum=0)), weights)
     path.run(np.sort(values)[::-1].tolist(), checkpoint, on_value)
     model.theta[...] = path.theta
     records = {record.l2: record for record in path.records}
     return PenaltyPath([records[value] for value in values.tolist()])
-
-
-def _as_grid(l2: ArrayLike) -> NDArray[np.float64]:
-    """Return positive values in ascending or descending order."""
-    given = as_array(l2, "l2")
-    values = as_float(np.atleast_1d(given), "l2").astype(np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise InputError(
-            f"l2: expected at least one value, got shape {given.shape}; pass for instance "
-            "np.logspace(-6, -1, 16)"
-        )
-    wrong = ~((values > 0) & (values < np.inf))
-    if wrong.any():
-        raise InputError(
-            f"l2: expected positive numbers, got {values[wrong][0]}; leave it out, or call "
-            "npsoftmax.fit for a fit without a penalty"
-        )
-    steps = np.sign(np.diff(values))
-    if not (steps == 1).all() and not (steps == -1).all():
-        repeated = values[1:][steps == 0]
-        got = f"{repeated[0]:g} twice" if repeated.size else f"{values.tolist()!s:.80}"
-        raise InputError(
-            f"l2: expected values in ascending or descending order, each once, got {got}; pass "
-            "np.unique(l2)"
-        )
-    return values
 
 
 class _Path:
@@ -204,16 +182,19 @@ class _Path:
         check_classes("held_out", held.y, trained, weights, self.model.classes)
         self.held = [held]
 
-    def fold(self, folds: Sequence[Fold]) -> None:
-        """Measure fits on parts of the samples, each on other samples."""
+    def fold(self, folds: Sequence[Fold], counted: NDArray[np.float64] | None) -> None:
+        """Measure fits on parts of the samples, each on other samples, by these weights."""
         samples = self.problem.samples
+        if counted is not None:
+            folds = [Fold(train, weighted(test, counted)) for train, test in folds]
         for train, test in folds:
             weights = None if samples.weights is None else samples.weights[train]
             check_classes("folds", samples.y[test], samples.y[train], weights, self.model.classes)
         for train, test in folds:
             self.followers.append(Follower(self.problem.subset(train), self.shared))
             _, X, y, _ = samples.take(test, 0)
-            self.held.append(Held(X, y, self.problem.scale))
+            weights = None if counted is None else counted[test]
+            self.held.append(Held(X, y, self.problem.scale, weights))
         check_number("folds", self.held)
 
     def run(
@@ -256,6 +237,7 @@ class _Path:
         data = [digest(X, y)]
         data += [] if weights is None else [digest(weights, y)]
         data += [digest(held.X, held.y) for held in self.held]
+        data += [digest(held.weights, held.y) for held in self.held if held.weights is not None]
         return as_settings(
             {
                 **model_settings(self.model, self.problem.summary.dtype, X.shape),

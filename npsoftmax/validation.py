@@ -13,7 +13,7 @@ from npsoftmax._checks import as_array, as_count, as_labels, same_samples
 from npsoftmax._sparse import columns, is_sparse
 from npsoftmax.errors import InputError, LabelError
 from npsoftmax.functional import affine
-from npsoftmax.metrics import ConfidenceBins, confidence_bins, top_k_accuracy
+from npsoftmax.metrics import ConfidenceBins, confidence_bins, ranks
 from npsoftmax.objective.hot_loop import block_columns, convert
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "check_number",
     "mean_of_folds",
     "measure",
+    "weighted",
 ]
 
 TOP = 5
@@ -42,11 +43,12 @@ class Fold(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Held-out samples, labels, and the factor that the samples are multiplied by."""
+    """Held-out samples, labels, the factor that the samples are multiplied by, and weights."""
 
     X: NDArray[Any]
     y: NDArray[Any]
     scale: float
+    weights: NDArray[np.float64] | None = None
 
 
 def as_held_out(model: SoftmaxRegression, held_out: Any, threads: int | None) -> Held:
@@ -116,6 +118,17 @@ def _as_indices(given: Any, num_samples: int) -> NDArray[np.intp]:
     return unique.astype(np.intp)
 
 
+def weighted(test: NDArray[np.intp], weights: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the held-out samples that have a weight."""
+    kept = test[weights[test] > 0]
+    if kept.size == 0:
+        raise InputError(
+            "folds: expected a positive weight for some sample of each held-out part, got zero for "
+            f"all {test.size} of one; leave this part out"
+        )
+    return kept
+
+
 def check_classes(
     name: str,
     y: NDArray[Any],
@@ -151,21 +164,37 @@ class Measures(NamedTuple):
 
 
 @np.errstate(all="ignore")
-def measure(theta: NDArray[Any], X: Any, y: NDArray[Any], scale: float) -> Measures:
-    """Measure parameters on samples, in the dtype of the parameters."""
-    losses, top5 = np.empty(y.size), 0.0
+def measure(
+    theta: NDArray[Any],
+    X: Any,
+    y: NDArray[Any],
+    scale: float,
+    weights: NDArray[np.float64] | None = None,
+) -> Measures:
+    """Measure parameters on samples, in the dtype of the parameters; weights are positive."""
+    losses, is_top = np.empty(y.size), np.empty(y.size, bool)
     bins: list[ConfidenceBins] = []
     for part in block_columns(theta, X):
         labels, Z = y[part], _logits(theta, columns(X, part), scale)
-        top5 += top_k_accuracy(Z, labels, TOP) * labels.size
+        is_top[part] = ranks(Z, labels) < TOP
         own = Z[labels, np.arange(labels.size)]
         total = np.exp(Z, out=Z).sum(axis=0)
         losses[part] = np.log(total) - own
-        bins.append(confidence_bins(np.divide(Z, total, out=Z), labels))
+        counted = None if weights is None else weights[part]
+        bins.append(confidence_bins(np.divide(Z, total, out=Z), labels, sample_weight=counted))
     found = ConfidenceBins(*(np.sum(each, axis=0) for each in zip(*bins, strict=True)))
-    error = losses.std(ddof=1) / math.sqrt(y.size) if y.size > 1 else math.nan
-    accuracy = float(found.hits.sum() / y.size)
-    return Measures(float(losses.mean()), float(error), accuracy, top5 / y.size, found)
+    loss, top5 = (float(np.average(each, weights=weights)) for each in (losses, is_top))
+    accuracy = float(found.hits.sum() / found.sizes.sum())
+    return Measures(loss, _error(losses - loss, weights), accuracy, top5, found)
+
+
+def _error(deviations: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
+    """Return the standard error of a mean from the deviations from it, NaN for one sample."""
+    if deviations.size == 1:
+        return math.nan
+    shares = 1 / deviations.size if weights is None else weights / weights.sum()
+    squares = float(np.square(shares * deviations).sum())
+    return math.sqrt(squares * deviations.size / (deviations.size - 1))
 
 
 def _logits(theta: NDArray[Any], X: Any, scale: float) -> NDArray[Any]:

@@ -36,7 +36,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from npsoftmax import SoftmaxRegression
 from npsoftmax.errors import DivergedError, InputError, LabelError, ShapeError
-from npsoftmax.ext.estimator import SoftmaxClassifier, _weigh
+from npsoftmax.ext._rows import weigh
+from npsoftmax.ext.estimator import SoftmaxClassifier
 from npsoftmax.objective import FullBatch, newton
 from npsoftmax.optimisers import Optimiser
 
@@ -337,7 +338,7 @@ class Recorder(Optimiser):
 def test_the_gradients_of_batches_are_on_average_that_of_all_rows(l2):
     X, y = noisy()
     weights = np.random.default_rng(0).exponential(size=y.size)
-    samples = _weigh(X, y, np.arange(3), weights, class_weight=None)
+    samples = weigh(X, y, np.arange(3), weights, class_weight=None)
     theta = np.array([[1.0, 2.0, -1.0, 0.5], [-2.0, 0.0, 3.0, 0.5], [1.0, -2.0, -2.0, -1.0]])
     of_all, of_batches = Recorder(), Recorder()
     for batch_size, recorder in ((90, of_all), (10, of_batches)):
@@ -649,7 +650,7 @@ def test_tensors_that_scikit_learn_passes_on_are_named(method):
     real = get_config()
     with pytest.MonkeyPatch.context() as patch:  # setting it needs SCIPY_ARRAY_API in the shell
         dispatch = {**real, "array_api_dispatch": True}
-        patch.setattr("npsoftmax.ext.estimator.get_config", lambda: dispatch)
+        patch.setattr("npsoftmax.ext._rows.get_config", lambda: dispatch)
         with pytest.raises(
             InputError, match=r"X: expected a NumPy array, got .*Tensor .*np\.asarray"
         ):
@@ -720,7 +721,7 @@ def test_a_pickle_of_another_version_is_told(monkeypatch):
             clone(classifier),
             dump_and_load(classifier),
         )
-    monkeypatch.setattr("npsoftmax.ext.estimator.__version__", "99")
+    monkeypatch.setattr("npsoftmax.ext._rows.__version__", "99")
     with pytest.warns(
         InconsistentVersionWarning, match=r"from version npsoftmax \d.* npsoftmax 99"
     ):

@@ -166,6 +166,22 @@ def test_folds_are_fits_on_the_others(lbfgs):
     np.testing.assert_allclose(model(X), single(X), atol=1e-4)  # on all samples
 
 
+def test_held_out_samples_of_folds_count_by_their_own_weight(lbfgs):
+    X, y = drawn()
+    counts, part = np.arange(N) % 4, np.arange(N) % 3
+    given = {"l2": [0.1, 0.01], "gap": 1e-10, "class_weight": {0: 3.0}}
+    folds = [(part != i, part == i) for i in range(3)]
+    path, _ = path_on(X, y, folds=folds, sample_weight=counts, **given)
+    many, part = (X.repeat(counts, axis=1), y.repeat(counts)), part.repeat(counts)
+    repeated, _ = path_on(*many, folds=[(part != i, part == i) for i in range(3)], **given)
+    for one, other in zip(path.records, repeated.records, strict=True):
+        assert one.fold_losses == pytest.approx(other.fold_losses, rel=1e-4)
+        assert one.fold_accuracies == pytest.approx(other.fold_accuracies)
+        assert one.calibration_error == pytest.approx(other.calibration_error, rel=1e-2)
+    with pytest.raises(InputError, match="folds: expected a positive weight for some sample"):
+        path_on(X, y, folds=folds, sample_weight=folds[0][0], **given)
+
+
 def test_features_and_pixels_go_through_the_model():
     from npsoftmax.features import Standardise
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from npsoftmax.errors import InputError
 from npsoftmax.metrics import ConfidenceBins
 from npsoftmax.objective import hot_loop
-from npsoftmax.validation import Measures, as_folds, mean_of_folds, measure
+from npsoftmax.validation import Measures, as_folds, mean_of_folds, measure, weighted
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.integers(2, 6), st.integers(0, 9))
@@ -86,6 +86,35 @@ def test_the_scale_and_blocks_change_nothing(monkeypatch):
     for found in (scaled, parts):
         assert found[:4] == pytest.approx(whole[:4])
         np.testing.assert_allclose(np.array(found.bins), np.array(whole.bins))
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=20))
+def test_a_weight_counts_a_sample(counts):
+    rng = np.random.default_rng(len(counts))
+    theta, X = rng.standard_normal((7, 4)), rng.standard_normal((3, len(counts)))
+    y, weights = rng.integers(0, 7, len(counts)), np.array(counts, float)
+    found = measure(theta, X, y, 1.0, 2e-3 * weights)
+    repeated = measure(theta, X.repeat(counts, axis=1), y.repeat(counts), 1.0)
+    for name in ("loss", "accuracy", "top5", "calibration_error"):
+        assert getattr(found, name) == pytest.approx(getattr(repeated, name))
+    even = measure(theta, X, y, 1.0, np.full(y.size, 3.0))
+    assert even[:4] == pytest.approx(measure(theta, X, y, 1.0)[:4])
+
+
+def test_the_error_of_weighted_samples_by_hand():
+    theta = np.array([[0.0, math.log(3)], [0.0, 0.0]])
+    found = measure(theta, np.zeros((1, 2)), np.array([0, 1]), 1.0, np.array([3.0, 1.0]))
+    near, far = np.log([4 / 3, 4])
+    mean = (3 * near + far) / 4
+    squares = (3 * (near - mean)) ** 2 + (far - mean) ** 2
+    assert (found.loss, found.error) == pytest.approx((mean, math.sqrt(2 * squares) / 4))
+
+
+def test_held_out_samples_without_weight_are_left_out():
+    weights = np.array([1.0, 0.0, 0.0, 2.0])
+    assert weighted(np.array([0, 1, 3]), weights).tolist() == [0, 3]
+    with pytest.raises(InputError, match=r"folds: expected a positive weight .* all 2 of one"):
+        weighted(np.array([1, 2]), weights)
 
 
 def test_logits_far_apart_have_finite_losses():

@@ -1,41 +1,38 @@
-"""Scikit-learn estimator: rows as samples, any labels.
-
-Rows in C order, transposed, are Fortran-ordered columns, as in the rest of the package. Nothing is
-copied.
-"""
+"""Scikit-learn estimator: softmax regression with one penalty."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npsoftmax import Adam, DataLoader, FullBatchTrainer, Optimum, SoftmaxRegression, __version__
-from npsoftmax._checks import as_count, as_size, as_weights
+from npsoftmax import Adam, DataLoader, FullBatchTrainer, Optimum, SoftmaxRegression
+from npsoftmax._checks import as_count, as_size
 from npsoftmax._threads import blas_threads
 from npsoftmax.errors import DivergedError, InputError, LabelError
 from npsoftmax.ext import extra
-from npsoftmax.functional import affine, logsoftmax, softmax
+from npsoftmax.ext._rows import (
+    Floats,
+    LinearClassifier,
+    Rows,
+    add_absent,
+    check_class_weight,
+    check_two_classes,
+    number_present,
+    penalty_of_rows,
+    warn,
+    weigh,
+)
 from npsoftmax.objective import FullBatch, ThroughOrigin, loss_and_grad
 
 with extra("sklearn"):
-    from sklearn import get_config
-    from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
     from sklearn.utils import check_random_state
     from sklearn.utils.metaestimators import available_if
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, validate_data
 
 __all__ = ["SoftmaxClassifier"]
-
-Floats = NDArray[np.float64]
-
-DTYPES = [np.float64, np.float32]
 
 
 def _partial_fit_is_possible(estimator: SoftmaxClassifier) -> bool:
@@ -47,7 +44,7 @@ def _partial_fit_is_possible(estimator: SoftmaxClassifier) -> bool:
     return True
 
 
-class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxClassifier(LinearClassifier):
     r"""Softmax (multinomial logistic) regression.
 
     With samples as rows :math:`x_j` and weights :math:`w_j` (``sample_weight`` times
@@ -176,15 +173,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check_parameters()
         X, y = self._validated(X, y, first=True)
-        classes, labels = np.unique(y, return_inverse=True)
-        _check_two_classes(classes)
-        samples = _weigh(X, labels, classes, sample_weight, self.class_weight)
-        if samples.labels.size == 0:
-            raise InputError(
-                "sample_weight and class_weight: expected a positive weight for some row, got zero "
-                "for all; leave them out for equal weights"
-            )
-        present, samples = _number_present(samples)
+        samples = self._weighted(X, y, sample_weight)
+        present, samples = number_present(samples)
         theta = self._start(samples, resume=self.warm_start)
         part = np.asfortranarray(theta[present])
         rule, n_iter, optimum = Adam(), self.epochs, None
@@ -195,7 +185,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             self._descend(part, samples, range(n_iter), rule)
         if len(part) < len(theta):
-            theta, rule = _add_absent(part, present, len(theta)), Adam()
+            theta, rule = add_absent(part, present, len(theta)), Adam()
         else:
             theta = part
         return self._store(theta, samples, n_iter, rule, optimum)
@@ -222,7 +212,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         begun = hasattr(self, "coef_")
         known = _check_classes(classes, self.classes_ if begun else None)
         X, y = self._validated(X, y, first=not begun)
-        samples = _weigh(X, _index_labels(y, known), known, sample_weight, self.class_weight)
+        samples = weigh(X, _index_labels(y, known), known, sample_weight, self.class_weight)
         if begun and samples.labels.size == 0:
             return self  # rows of weight 0 change nothing
         theta = self._start(samples, resume=True)
@@ -231,70 +221,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._descend(theta, samples, range(passes, passes + 1), rule)
             passes += 1
         return self._store(theta, samples, passes, rule)
-
-    def decision_function(self, X: ArrayLike) -> Floats:
-        """Compute logits, ``(n, k)``; for two classes the second minus the first, ``(n,)``."""
-        logits = self._logits(X)
-        return logits[:, 1] if self.classes_.size == 2 else logits
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most likely label of each row, ``(n,)``; the first on a tie."""
-        indices = self._logits(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[indices]
-        return labels
-
-    def predict_proba(self, X: ArrayLike) -> Floats:
-        """Compute the probability of each class, ``(n, k)`` in the order of ``classes_``."""
-        return softmax(self._logits(X), axis=1)
-
-    def predict_log_proba(self, X: ArrayLike) -> Floats:
-        """Compute the log-probabilities, accurate even where the probabilities underflow to 0."""
-        return logsoftmax(self._logits(X), axis=1)
-
-    def to_model(self) -> SoftmaxRegression:
-        """Return a model of the core with the same probabilities, to save or export.
-
-        It takes samples as columns, and its classes are the labels as strings. Its features have
-        the names of the columns of ``X``, if these have names.
-
-        Examples
-        --------
-        >>> X = np.array([[-2.0], [-1.0], [1.0], [2.0]])
-        >>> model = SoftmaxClassifier(alpha=0.1).fit(X, ["no", "yes", "no", "yes"]).to_model()
-        >>> model, model.classes
-        (SoftmaxRegression(1 => 2, float64), ('no', 'yes'))
-        >>> model.save("model.npz")
-        """
-        check_is_fitted(self, "coef_")
-        model = SoftmaxRegression(
-            self.coef_.shape[1],
-            self.classes_.size,
-            sigma=0.0,
-            dtype=np.float64,
-            classes=self.classes_.tolist(),
-            feature_names=getattr(self, "feature_names_in_", None),
-        )
-        model.theta[-len(self.coef_) :] = self._rows()
-        return model
-
-    def _rows(self) -> Floats:
-        """Return ``coef_`` and ``intercept_`` side by side."""
-        return np.hstack([self.coef_, self.intercept_[:, None]], dtype=np.float64)
-
-    @np.errstate(all="ignore")
-    def _logits(self, X: ArrayLike) -> Floats:
-        """Return one logit for each class, 0 for the first of two; InputError on overflow."""
-        check_is_fitted(self, "coef_")
-        _refuse_other_arrays(X=X)
-        rows = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
-        logits = np.zeros((rows.shape[0], self.classes_.size))
-        affine(self._rows(), rows.T, out=logits[:, -len(self.coef_) :].T)
-        if not np.isfinite(logits).all():
-            raise InputError(
-                f"X: expected numbers whose logits fit float64, got up to {np.abs(rows).max():g}; "
-                "scale the features as those that the model was fitted to"
-            )
-        return logits
 
     def _check_parameters(self) -> None:
         for name in ("alpha", "tol", "learning_rate"):
@@ -306,19 +232,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # As text, because arrays are compared elementwise.
         if str(self.solver) not in ("lbfgs", "sgd"):
             raise InputError(f"solver: expected 'lbfgs' or 'sgd', got {self.solver!r}")
-        is_dict_or_none = isinstance(self.class_weight, Mapping | None)
-        if not is_dict_or_none and str(self.class_weight) != "balanced":
-            raise InputError(
-                f"class_weight: expected a dict, 'balanced' or None, got {self.class_weight!r}"
-            )
+        check_class_weight(self.class_weight)
 
-    def _validated(self, X: Any, y: Any, first: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        _refuse_other_arrays(X=X, y=y)
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, order="C", reset=first)
-        check_classification_targets(y)
-        return X, y
-
-    def _start(self, samples: _Rows, resume: bool) -> NDArray[np.float64]:
+    def _start(self, samples: Rows, resume: bool) -> NDArray[np.float64]:
         """Return zeros, or the current parameters if they fit the samples."""
         k, d = samples.classes.size, samples.X.shape[1]
         theta = np.zeros((k, d + 1), order="F")
@@ -330,18 +246,19 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             theta[:, -1] = 0
         return theta
 
-    def _l2(self, samples: _Rows) -> float:
-        """Return the weight of the penalty; two rows, -w/2 and w/2, have half the square of w."""
-        return float(self.alpha) * (2 if samples.classes.size == 2 else 1)
-
-    def _problem(self, samples: _Rows) -> FullBatch:
+    def _problem(self, samples: Rows) -> FullBatch:
         objective = FullBatch if self.fit_intercept else ThroughOrigin
-        return objective(samples.X.T, samples.labels, self._l2(samples), samples.weights)
+        return objective(
+            samples.X.T,
+            samples.labels,
+            penalty_of_rows(self.alpha, samples.classes),
+            samples.weights,
+        )
 
     @np.errstate(all="ignore")
     @blas_threads(1)
     def _descend(
-        self, theta: NDArray[np.float64], samples: _Rows, epochs: range, rule: Adam
+        self, theta: NDArray[np.float64], samples: Rows, epochs: range, rule: Adam
     ) -> None:
         """Move ``theta`` by one step for each batch of each epoch."""
         rule.eta = float(self.learning_rate)
@@ -353,7 +270,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 # Soft targets that sum to its weight make a sample count by its weight.
                 targets = np.zeros((len(theta), rows.size))
                 targets[samples.labels[rows], np.arange(rows.size)] = samples.weights[rows]
-                grad = loss_and_grad(theta, X, targets, self._l2(samples)).grad
+                grad = loss_and_grad(
+                    theta, X, targets, penalty_of_rows(self.alpha, samples.classes)
+                ).grad
                 if not self.fit_intercept:
                     grad[:, -1] = 0
                 rule.update(theta, grad)
@@ -368,124 +287,16 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _store(
         self,
         theta: Floats,
-        samples: _Rows,
+        samples: Rows,
         n_iter: int,
         rule: Adam,
         optimum: Optimum | None = None,
     ) -> SoftmaxClassifier:
-        rows = theta[1:] - theta[:1] if len(theta) == 2 else theta
-        self.coef_, self.intercept_ = rows[:, :-1].copy("C"), rows[:, -1].copy()
-        self.classes_, self.n_iter_, self._rule = samples.classes, n_iter, rule
+        self._keep(theta, samples.classes)
+        self.n_iter_, self._rule = n_iter, rule
         self.converged_ = optimum is not None and optimum.converged
         self.suboptimality_ = np.inf if optimum is None else optimum.suboptimality
         return self
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_npsoftmax_version": __version__}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        saved = state.pop("_npsoftmax_version", "unknown")
-        super().__setstate__(state)
-        if saved != __version__:
-            warnings.warn(
-                InconsistentVersionWarning(
-                    estimator_name=type(self).__name__,
-                    current_sklearn_version=f"npsoftmax {__version__}",
-                    original_sklearn_version=f"npsoftmax {saved}",
-                ),
-                stacklevel=2,
-            )
-
-
-def _refuse_other_arrays(**given: object) -> None:
-    """Raise InputError for a tensor that scikit-learn would pass on, not convert."""
-    for name, array in given.items() if get_config()["array_api_dispatch"] else ():
-        if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
-            raise InputError(
-                f"{name}: expected a NumPy array, got {type(array).__module__}."
-                f"{type(array).__name__} with array_api_dispatch=True; pass np.asarray({name})"
-            )
-
-
-SMALLEST = np.finfo(np.float64).smallest_subnormal
-# The logit of an absent class, where the largest logit is at least 0.
-ABSENT = float(np.log(np.finfo(np.float64).eps))
-
-
-class _Rows(NamedTuple):
-    """Rows of positive weight, 1 on average: ``classes[labels[j]]`` is the label of ``X[j]``."""
-
-    X: NDArray[Any]
-    labels: NDArray[np.intp]
-    weights: NDArray[np.float64]
-    classes: NDArray[Any]
-
-
-@np.errstate(all="ignore")
-def _weigh(
-    X: NDArray[Any],
-    labels: NDArray[np.intp],
-    classes: NDArray[Any],
-    sample_weight: ArrayLike | None,
-    class_weight: Mapping[Any, float] | str | None,
-) -> _Rows:
-    """Return the rows of positive weight."""
-    weights = np.ones(labels.size)
-    if sample_weight is not None:
-        weights = as_weights(sample_weight, labels.size)
-        weights /= weights.max() or 1.0
-    if str(class_weight) == "balanced":
-        weights /= np.maximum(np.bincount(labels, weights), SMALLEST)[labels]
-    elif isinstance(class_weight, Mapping):
-        weights *= _class_factors(class_weight, classes)[labels]
-    weights /= weights.max() or 1.0
-    kept = weights > 0
-    if not kept.all():
-        X, labels, weights = X[kept], labels[kept], weights[kept]
-    return _Rows(X, labels, weights / weights.mean() if weights.size else weights, classes)
-
-
-def _number_present(samples: _Rows) -> tuple[NDArray[np.intp], _Rows]:
-    """Return the classes that rows have, and the rows with labels that count these alone."""
-    present, labels = np.unique(samples.labels, return_inverse=True)
-    return present, samples._replace(labels=labels)
-
-
-def _add_absent(part: Floats, present: NDArray[np.intp], k: int) -> Floats:
-    """Return the parameters of all ``k`` classes from those of the present ones.
-
-    The objective has no minimum if a class is absent: its bias goes to -infinity, and its weights
-    to 0. Centred, the other logits are never all negative.
-    """
-    theta = np.zeros((k, part.shape[1]))
-    theta[:, -1] = ABSENT
-    theta[present] = part - part.mean(axis=0)
-    return theta
-
-
-def _class_factors(class_weight: Mapping[Any, float], classes: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the factor for the weights of each class."""
-    names = classes.tolist()
-    unknown = [key for key in class_weight if key not in names]
-    # Not an error, as a part of the rows may lack a class; but it may be misspelt.
-    if unknown and set(names) - set(class_weight):
-        warnings.warn(
-            f"class_weight: expected keys among the labels {names}, got also {unknown}, which have "
-            "no effect here",
-            stacklevel=5,
-        )
-    factors = np.array([class_weight.get(name, 1.0) for name in names], np.float64)
-    if not (factors.min() >= 0 and factors.max() < np.inf):
-        raise InputError(
-            f"class_weight: expected finite numbers of at least 0, got {dict(class_weight)}"
-        )
-    return factors
 
 
 START_AGAIN = "start again: clone(classifier).partial_fit(X, y, classes=all_labels)"
@@ -501,7 +312,7 @@ def _check_classes(given: ArrayLike | None, known: NDArray[Any] | None) -> NDArr
             f"classes: expected {known.tolist()} as before, got {classes.tolist()}; leave them "
             f"out, or {START_AGAIN}"
         )
-    _check_two_classes(classes)
+    check_two_classes(classes)
     return classes
 
 
@@ -515,14 +326,6 @@ def _index_labels(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
     return np.searchsorted(classes, y)
 
 
-def _check_two_classes(classes: NDArray[Any]) -> None:
-    if classes.size < 2:
-        raise InputError(
-            f"y: expected labels of at least two classes, got only one class, {classes.tolist()}; "
-            "check the column or the part of the rows that they come from"
-        )
-
-
 # A preconditioner made far from the optimum can be a poor one near it. After this number of
 # iterations a new one is made, then after twice that number, and so on.
 ITERATIONS_PER_PRECONDITIONER = 200
@@ -530,7 +333,7 @@ ITERATIONS_PER_PRECONDITIONER = 200
 
 def _minimise(
     theta: Floats,
-    samples: _Rows,
+    samples: Rows,
     classes: NDArray[Any],
     features: NDArray[Any] | None,
     problem: FullBatch,
@@ -563,9 +366,5 @@ def _minimise(
         advice = advice.replace("and l2 is 0", "and alpha is 0").replace("set l2 >", "set alpha >")
         if features is not None:
             advice += "".join(f"; feature {i} is {features[i]}" for i in optimum.features[:3])
-        _warn(state + advice)
+        warn(f"SoftmaxClassifier: {state}{advice}")
     return done, optimum
-
-
-def _warn(advice: str) -> None:
-    warnings.warn(f"SoftmaxClassifier: {advice}", ConvergenceWarning, stacklevel=4)
