@@ -195,11 +195,11 @@ def as_columns(
     if num_inputs is not None and array.shape[0] != num_inputs:
         hint = "samples are columns"
         if array.shape[1] == num_inputs:
-            hint = "pass X.T" if is_sparse(array) else "pass np.asarray(X).T"
+            hint = f"pass {name}.T" if is_sparse(array) else f"pass np.asarray({name}).T"
         elif array.size == num_inputs:
-            hint = "a single sample is np.asarray(X).reshape(-1, 1)"
+            hint = f"a single sample is np.asarray({name}).reshape(-1, 1)"
         raise ShapeError(
-            f"X: expected {num_inputs} features along axis 0, got shape {array.shape}; {hint}"
+            f"{name}: expected {num_inputs} features along axis 0, got shape {array.shape}; {hint}"
         )
     if finite and is_floating(array.dtype):
         _check_finite(array, name)
