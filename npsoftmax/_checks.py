@@ -419,8 +419,8 @@ def same_samples(
         array = name if is_sparse(X) else f"np.asarray({name})"
         hint = f"pass {array}.T" if rows else "samples are columns"
         raise ShapeError(
-            f"{name} and {name_of_labels}: expected as many labels as samples, got {name} {X.shape} "
-            f"and {name_of_labels} {y.shape}; {hint}"
+            f"{name} and {name_of_labels}: expected as many labels as samples, got {name} "
+            f"{X.shape} and {name_of_labels} {y.shape}; {hint}"
         )
     if y.shape[-1] == 0:
         raise ShapeError(

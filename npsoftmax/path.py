@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -47,8 +46,10 @@ from npsoftmax.validation import (
     Measures,
     as_folds,
     as_held_out,
+    check_callers,
     check_classes,
     check_number,
+    digest_of,
     mean_of_folds,
     measure,
     weighted,
@@ -142,7 +143,7 @@ def fit_path(
     >>> path.best.l2, path.advice
     (0.01, 'the best l2, 0.01, is the smallest of the grid: add smaller ones')
     """
-    _check_callers(checkpoint, on_value)
+    check_callers(checkpoint, on_value)
     values = as_grid(l2, "l2")
     first = float(values.max())
     problem = problem_of(model, X, y, first, sample_weight, class_weight, penalty_factor, threads)
@@ -167,17 +168,6 @@ def fit_path(
         str(model.theta.dtype),
         tuple(model.classes[each] for each in problem.summary.missing_classes(model.num_outputs)),
     )
-
-
-def _check_callers(checkpoint: object, on_value: object) -> None:
-    """Raise InputError for what would fail after a fit."""
-    if checkpoint is not None and not (isinstance(checkpoint, str | os.PathLike) and checkpoint):
-        raise InputError(
-            f"checkpoint: expected the path of a file, got {checkpoint!r:.80}; pass for instance "
-            "'path.npz'"
-        )
-    if on_value is not None and not callable(on_value):
-        raise InputError(f"on_value: expected a function, got {on_value!r:.80}; pass print")
 
 
 class _Path:
@@ -258,19 +248,14 @@ class _Path:
     def _settings(self) -> dict[str, Any]:
         """Return what a checkpoint must have in common with the path."""
         _, X, y, weights = self.problem.samples
-        parts = [digest(held.X, held.y) for held in self.held]
-        parts += [digest(held.weights, held.y) for held in self.held if held.weights is not None]
-        parts += [digest(train, train) for train in self.trained]
         return as_settings(
             {
                 **model_settings(self.model, self.problem.summary.dtype, X.shape),
                 "penalty_factor": digest(np.asarray(self.problem.with_l2(1.0).penalty), y[:0]),
                 "gap": self.gap,
                 "folds": len(self.trained),
-                "training data": _joint_digest(
-                    [digest(X, y)] + ([] if weights is None else [digest(weights, y)])
-                ),
-                "held-out samples or folds (seed)": _joint_digest(parts),
+                "training data": digest_of([Held(X, y, self.problem.scale, weights)]),
+                "held-out samples or folds (seed)": digest_of(self.held, self.trained),
             }
         )
 
@@ -324,10 +309,6 @@ class _Path:
             follower.unpack(f"fit.{number}", arrays, state["followers"][number])
         self.theta = arrays["theta"]
         self.records = [_rebuild(record) for record in state["records"]]
-
-
-def _joint_digest(digests: Sequence[str]) -> str:
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _record(

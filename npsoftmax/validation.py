@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from npsoftmax._checks import as_array, as_columns, as_count, as_labels, same_samples
 from npsoftmax._sparse import columns, is_sparse
+from npsoftmax.data.labelled import digest
 from npsoftmax.errors import InputError, LabelError
 from npsoftmax.functional import affine
 from npsoftmax.metrics import ConfidenceBins, confidence_bins, ranks
@@ -27,8 +30,10 @@ __all__ = [
     "Measures",
     "as_folds",
     "as_held_out",
+    "check_callers",
     "check_classes",
     "check_number",
+    "digest_of",
     "mean_of_folds",
     "measure",
     "weighted",
@@ -68,6 +73,17 @@ def as_held_out(model: SoftmaxRegression, held_out: Any, threads: int | None) ->
     held = Held(samples, labels, model.input_scale(samples.dtype))
     check_number("held_out", [held])
     return held
+
+
+def check_callers(checkpoint: object, on_value: object) -> None:
+    """Raise InputError for what would fail after a fit."""
+    if checkpoint is not None and not (isinstance(checkpoint, str | os.PathLike) and checkpoint):
+        raise InputError(
+            f"checkpoint: expected the path of a file, got {checkpoint!r:.80}; pass for instance "
+            "'path.npz'"
+        )
+    if on_value is not None and not callable(on_value):
+        raise InputError(f"on_value: expected a function, got {on_value!r:.80}; pass print")
 
 
 @contextmanager
@@ -175,11 +191,19 @@ def check_classes(
         if (trained == lacking[0]).any():
             got, ways = "weight 0 for those to train on", "or give these a positive weight"
         elif name == "folds":
-            ways = "give more samples of it, or compare on held_out=(X_val, y_val) in place of folds"
+            ways = "give more samples of it, or pass held_out=(X_val, y_val) in place of folds"
         raise LabelError(
             f"{name}: expected classes that some sample is trained on, got {number} of class "
             f"{classes[lacking[0]]}, and {got}; leave this class out, {ways}"
         )
+
+
+def digest_of(parts: Sequence[Held], trained: Sequence[NDArray[np.intp]] = ()) -> str:
+    """Return a SHA-256 of samples, labels and weights, and of indices of others."""
+    digests = [digest(part.X, part.y) for part in parts]
+    digests += [digest(part.weights, part.y) for part in parts if part.weights is not None]
+    digests += [digest(train, train) for train in trained]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 class Measures(NamedTuple):

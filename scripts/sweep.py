@@ -256,7 +256,8 @@ class Outcome:
         train, mean, lowest, highest = (f"{x:.4f}" if x < 1000 else f"{x:.3g}" for x in losses)
         ends = f"{lowest:>8} to {highest:<8}" if lowest != highest else ""
         return (
-            f"{self.value:>10g}  {train:>10}  {mean:>15}  {ends:20}  {self.validation_acc:>7.4f}  {self.seconds_per_epoch:>7.3f}"
+            f"{self.value:>10g}  {train:>10}  {mean:>15}  {ends:20}"
+            f"  {self.validation_acc:>7.4f}  {self.seconds_per_epoch:>7.3f}"
         )
 
 
@@ -280,7 +281,8 @@ class Comparison:
         if best.lowest < best.highest:
             text += f" ({best.lowest:.4f} to {best.highest:.4f})"
         if further:
-            text += f"\n           largest penalty within a standard error of it: {further['one_standard_error']:g}"
+            simple = f"{further['one_standard_error']:g}"
+            text += f"\n           largest penalty within a standard error of it: {simple}"
         return f"{text}\nadvice     {further['advice']}" if further.get("advice") else text
 
 
