@@ -284,7 +284,7 @@ class _Path:
         if not files:
             self._save(path, settings)
             return
-        way = f"delete {' and '.join(files)}"
+        way = f"name another file, or delete {' and '.join(files)}"
 
         def load(file: Path) -> PathCheckpoint:
             saved = read_path_checkpoint(file, settings, self.theta, self._restore, way)
@@ -293,8 +293,8 @@ class _Path:
                 if record.l2 != here:
                     raise InputError(
                         f"{quoted(file)}: expected the settings of this run, got others: value "
-                        f"{number + 1} of l2 is {record.l2:g} there, "
-                        f"{'none' if here is None else f'{here:g}'} here, from the largest on; "
+                        f"{number + 1} of l2 is {record.l2!r} there, "
+                        f"{'none' if here is None else here} here, from the largest on; "
                         f"resume with the settings of the checkpoint, or {way}"
                     )
             return saved
@@ -476,7 +476,7 @@ class PenaltyPath:
         """A hint if something needs attention, else empty."""
         advice = []
         ways = {
-            "iterations": "raise max_iterations",
+            "iterations": "raise max_iterations, and start anew",
             "rounding": "rounding errors hide the rest: "
             + ("use a model of float64, " if self.dtype == "float32" else "")
             + "leave out the smallest values, or scale the features",

@@ -97,13 +97,7 @@ def sweep(args: argparse.Namespace) -> None:
     """Do the whole job: data, a table that grows, the best value, files."""
     values = complete(args)
     say: Say = (lambda _: None) if args.quiet or args.json else partial(print, flush=True)
-    data = load(args)
-    if args.folds is not None and not 2 <= args.folds <= data.y_train.size:
-        raise InputError(
-            f"--folds: expected from 2 parts to one for each of {data.y_train.size} training "
-            f"samples, got {args.folds}; choose for instance 5"
-        )
-    data = without_test(data) if args.folds else hold_out(data, args.seed)
+    data = split(args, load(args))
     unit = "rows" if data.pixel_scale is None else "images"
     data = extract(args, data)
     if args.setting == "l2" and args.data is not None and not args.l2:
@@ -186,6 +180,18 @@ def load(args: argparse.Namespace) -> "npsoftmax.Dataset":
     if args.data is not None:
         return image_features.load(args)
     return command_line.load(args, args.dataset or "fashion-mnist")
+
+
+def split(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.Dataset":
+    """Replace the test samples by what is held out: a part of the others, or none for folds."""
+    if args.folds is None:
+        return hold_out(data, args.seed)
+    if not 2 <= args.folds <= data.y_train.size:
+        raise InputError(
+            f"--folds: expected from 2 parts to one for each of {data.y_train.size} training "
+            f"samples, got {args.folds}; choose for instance 5"
+        )
+    return without_test(data)
 
 
 def hold_out(data: "npsoftmax.Dataset", seed: int) -> "npsoftmax.Dataset":
