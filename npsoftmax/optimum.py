@@ -100,8 +100,9 @@ def fit(
         Stop after this number of iterations, whatever the gradient is.
     until_final : (array_like, float), optional
         Samples ``X_new (d, m)``, and the share of their predictions that must be proved to be those
-        of the exact optimum, for instance 0.999. The tolerance falls until they are. Each feature
-        must have a penalty. See :func:`npsoftmax.certify`.
+        of the exact optimum, for instance 0.999. The tolerance falls until they are. If rounding
+        errors hide whether they are, the result has not converged. Each feature must have a
+        penalty. See :func:`npsoftmax.certify`.
 
     Returns
     -------
@@ -125,7 +126,7 @@ def fit(
     trainer = FullBatchTrainer(model, problem, tol=tol)
     if until_final is None:
         return trainer.fit(max_iterations)
-    return fit_until_final(trainer, *until_final, max_iterations, threads)
+    return fit_until_final(trainer, until_final, max_iterations, threads)
 
 
 def problem_of(

@@ -190,6 +190,8 @@ def check(case: Case, exact: Exact, theta: Any, samples: Any, where: str, found:
     """Compare what is certified at ``theta`` with the truth."""
     problem, present = case.problem, case.problem.present
     arguments = case.arguments
+    if problem.scale != 1 and samples.dtype.kind == "f":  # pixels and floats are refused
+        arguments = {**arguments, "X": arguments["X"].astype(np.float64)}
     certificate = nps.certify(theta[:, :-1], theta[:, -1], samples=samples, **arguments)
     wide = theta.astype(LD)
     gap, uncertain, radius = exact.distance(theta)

@@ -224,8 +224,11 @@ def solve(H: Any, right: Any, columns: int) -> Any:
     kept = np.arange(len(H)) != columns - 1
     reduced = H[np.ix_(kept, kept)]
     found = np.zeros_like(right)
-    if H.dtype == LD:
+    if H.dtype == LD and (reduced.diagonal() > 0).all():
         found[kept] = eliminate(reduced, right[kept])
+    elif H.dtype == LD:
+        # The start was so far that probabilities are 0: a step of the gradient, to be halved.
+        found[kept] = right[kept] / reduced.diagonal().max()
     else:
         # Far from the optimum, rounding may leave no curvature.
         roots = np.sqrt(reduced.diagonal())

@@ -309,3 +309,15 @@ def test_no_samples_and_one_class():
     assert found.reserve.size == 0 and np.isnan(found.share)
     found = certified(np.ones((1, 2)), y=np.zeros(4, int), samples=np.ones((2, 3)))
     assert found.final.all() and found.radius >= np.sqrt(2)
+
+
+def test_scaled_samples_are_refused_next_to_pixels():
+    X = np.random.default_rng(0).integers(0, 256, (4, 60)).astype(np.uint8)
+    y, W, b = np.arange(60) % 3, np.zeros((3, 4)), np.zeros(3)
+    with pytest.raises(InputError, match="samples: expected samples of the dtype of X, got float"):
+        nps.certify(W, b, X, y, 0.1, X / 255, scale=1 / 255)
+    one, other = (
+        nps.certify(W, b, X, y, 0.1, X, scale=1 / 255),
+        nps.certify(W, b, X / 255, y, 0.1, X / 255),
+    )
+    np.testing.assert_allclose(one.reserve, other.reserve)

@@ -786,7 +786,7 @@ def test_what_rounding_errors_hide_is_said():
         X - np.outer(difference, (difference @ X + model.b[0] - model.b[1])) / (difference**2).sum()
     )
     optimum = fit(model, X, y, l2=1e-3, until_final=(on, 1.0))
-    assert optimum.certificate.share < 1
+    assert optimum.certificate.share < 1 and not optimum.converged
     assert optimum.advice.endswith("use float64")
 
 
@@ -806,6 +806,21 @@ def test_a_share_is_above_0_and_at_most_1(share):
         fit(new_model(), X, y, l2=0.1, until_final=(X, share))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((D, 5)), r"until_final: expected samples and a share, got ndarray; pass until"),
+        ((np.zeros((D, 0)), 0.9), "X_new: expected at least one sample"),
+        ((np.zeros((D + 1, 5)), 0.9), f"X_new: expected {D} features"),
+        ((np.full((D, 5), np.nan), 0.9), "X_new: expected finite numbers"),
+    ],
+)
+def test_samples_to_be_final_on_are_samples_and_a_share(given, message):
+    X, y = overlapping(40)
+    with pytest.raises(InputError, match=message):
+        fit(new_model(), X, y, l2=0.1, until_final=given)
+
+
 def test_without_a_penalty_nothing_is_final():
     X, y = overlapping(40)
     with pytest.raises(InputError, match="l2: expected a penalty > 0 for each feature, got 0"):
@@ -815,5 +830,7 @@ def test_without_a_penalty_nothing_is_final():
 def test_new_samples_are_scaled_as_those_of_the_training():
     X = np.random.default_rng(0).integers(0, 256, (4, 60)).astype(np.uint8)
     model = SoftmaxRegression(4, 3, pixel_scale=1 / 255)
-    with pytest.raises(InputError, match="until_final: expected samples of the dtype of X"):
+    with pytest.raises(
+        InputError, match="until_final: expected samples of the dtype of X, got float64 and uint8"
+    ):
         fit(model, X, np.arange(60) % 3, l2=0.1, until_final=(X / 255, 0.9))
