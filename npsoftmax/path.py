@@ -119,7 +119,8 @@ def fit_path(
         File that is written after each value; the one before is kept as ``storage.previous`` of
         it. If there is one of them, the path goes on from there, to the same bits. Data and
         settings must be the same. The grid may go on with other values below those that are done,
-        and ``max_iterations`` and ``threads`` may change. Values that are done stay as they are.
+        and ``max_iterations`` and ``threads`` may change. Values that are done stay as they are, also those that ended at the old
+        ``max_iterations``: delete the files to fit them again.
     on_value : callable, optional
         Called with the record of each value, after its fit.
 
@@ -476,7 +477,7 @@ class PenaltyPath:
         """A hint if something needs attention, else empty."""
         advice = []
         ways = {
-            "iterations": "raise max_iterations, and start anew",
+            "iterations": "raise max_iterations",
             "rounding": "rounding errors hide the rest: "
             + ("use a model of float64, " if self.dtype == "float32" else "")
             + "leave out the smallest values, or scale the features",

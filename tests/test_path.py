@@ -389,7 +389,7 @@ def test_advice_names_an_end_of_the_grid_and_fits_that_did_not_arrive():
     assert path_of({0.1: 0.5}).advice == ""
     failed = "3 of 3 values did not reach the gap, the first at l2=1: "
     advice = path_of(inside, reason="iterations").advice
-    assert advice == f"{failed}raise max_iterations, and start anew"
+    assert advice == f"{failed}raise max_iterations"
     advice = path_of(inside, reason="rounding").advice
     ways = "leave out the smallest values, or scale the features"
     assert advice == f"{failed}rounding errors hide the rest: {ways}"
