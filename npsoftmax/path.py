@@ -119,8 +119,9 @@ def fit_path(
         File that is written after each value; the one before is kept as ``storage.previous`` of
         it. If there is one of them, the path goes on from there, to the same bits. Data and
         settings must be the same. The grid may go on with other values below those that are done,
-        and ``max_iterations`` and ``threads`` may change. Values that are done stay as they are, also those that ended at the old
-        ``max_iterations``: delete the files to fit them again.
+        and ``max_iterations`` and ``threads`` may change. Values that are done stay
+        as they are, also those that ended at the old ``max_iterations``; to fit these again, delete
+        both files.
     on_value : callable, optional
         Called with the record of each value, after its fit.
 
