@@ -356,7 +356,7 @@ def as_labels(
         low, high = np.minimum.reduce(labels, axis=None), np.maximum.reduce(labels, axis=None)
         if low < 0 or high >= (MAX_LABELS if num_outputs is None else num_outputs):
             limit = f", k at most {MAX_LABELS:,}" if num_outputs is None and low >= 0 else ""
-            way = NUMBER_CLASSES.format(name)
+            way = _way_to_numbers(name)
             if low == 1 and high == num_outputs:
                 way = f"pass np.asarray({name}) - 1"
             raise LabelError(
@@ -369,6 +369,12 @@ def as_labels(
 
 # At once, because a part of the labels may lack a class, and would get other numbers.
 NUMBER_CLASSES = "number all labels at once: classes, {0} = np.unique({0}, return_inverse=True)"
+
+
+def _way_to_numbers(name: str) -> str:
+    if name == "y_val":
+        return f"{NUMBER_CLASSES.format('y')}, and y_val = np.searchsorted(classes, y_val)"
+    return NUMBER_CLASSES.format(name)
 
 
 def way_to_labels(shape: tuple[int, ...], name: str) -> str:
@@ -397,27 +403,29 @@ def _way_to_integers(labels: NDArray[Any], name: str) -> str:
     except TypeError:
         types = sorted({type(label).__name__ for label in labels.flat})
         return f"labels of types {', '.join(types)}; drop missing ones, and make all of one type"
-    return f"{got}; {NUMBER_CLASSES.format(name)}"
+    return f"{got}; {_way_to_numbers(name)}"
 
 
 def _last(num_outputs: int | None) -> str:
     return "k-1" if num_outputs is None else str(num_outputs - 1)
 
 
-def same_samples(X: NDArray[Any], y: NDArray[Any], name: str = "X") -> None:
+def same_samples(
+    X: NDArray[Any], y: NDArray[Any], name: str = "X", name_of_labels: str = "y"
+) -> None:
     """Raise ShapeError unless ``X`` and ``y`` hold the same number of samples, at least one."""
     if X.shape[-1] != y.shape[-1]:
         rows = X.shape[0] == y.shape[-1]
         array = name if is_sparse(X) else f"np.asarray({name})"
         hint = f"pass {array}.T" if rows else "samples are columns"
         raise ShapeError(
-            f"{name} and y: expected as many labels as samples, got {name} {X.shape} and y "
-            f"{y.shape}; {hint}"
+            f"{name} and {name_of_labels}: expected as many labels as samples, got {name} "
+            f"{X.shape} and {name_of_labels} {y.shape}; {hint}"
         )
     if y.shape[-1] == 0:
         raise ShapeError(
-            f"{name} and y: expected at least one sample, got {name} {X.shape} and y {y.shape}; "
-            "check the file or the slice that they come from"
+            f"{name} and {name_of_labels}: expected at least one sample, got {name} {X.shape} and "
+            f"{name_of_labels} {y.shape}; check the file or the slice that they come from"
         )
 
 
@@ -587,14 +595,15 @@ def check_trainable(model: Any) -> None:
         )
 
 
-def as_size(value: object, name: str) -> float:
-    """Return ``value`` as a finite float of at least 0."""
+def as_size(value: object, name: str, positive: bool = False) -> float:
+    """Return ``value`` as a finite float of at least 0, or above it."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         number = math.nan
-    if isinstance(value, str) or not 0 <= number < math.inf:
-        raise InputError(f"{name}: expected a number of at least 0, got {value!r}")
+    if isinstance(value, str) or not 0 <= number < math.inf or (positive and number == 0):
+        kind = "positive number" if positive else "number of at least 0"
+        raise InputError(f"{name}: expected a {kind}, got {value!r}")
     return number
 
 
@@ -614,7 +623,11 @@ def as_grid(given: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return positive weights of a penalty in ascending or descending order."""
     array = as_array(given, name)
     values = as_float(np.atleast_1d(array), name).astype(np.float64)
-    if values.ndim != 1 or values.size == 0:
+    if values.ndim != 1:
+        raise InputError(
+            f"{name}: expected one dimension, got shape {array.shape}; pass np.ravel({name})"
+        )
+    if values.size == 0:
         raise InputError(
             f"{name}: expected at least one value, got shape {array.shape}; pass for instance "
             "np.logspace(-6, -1, 16)"

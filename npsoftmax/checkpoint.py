@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -281,10 +282,11 @@ def read_path_checkpoint(
     settings: Mapping[str, Any],
     theta: NDArray[Any],
     restore: Callable[[PathCheckpoint], object],
+    way: str,
 ) -> PathCheckpoint:
     """Read the checkpoint of a path with these settings, and restore what it is a checkpoint of."""
     saved = PathCheckpoint.read(path)
-    check_settings(saved.settings, settings, path)
+    check_settings(saved.settings, settings, path, way)
     _check_layout({"theta": saved.arrays["theta"]}, {"theta": theta}, path)
     with _malformed_is_corrupt(path, PATH_KIND):
         restore(saved)
@@ -336,28 +338,32 @@ def as_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_settings(
-    there: Mapping[str, Any], here: Mapping[str, Any], source: str | os.PathLike[str]
+    there: Mapping[str, Any],
+    here: Mapping[str, Any],
+    source: str | os.PathLike[str],
+    way: str = "start a new run",
 ) -> None:
     """Raise InputError, naming the differences, unless the settings are those of the run."""
     differing = ", ".join(
-        f"{name if name in here else repr(name)[:80]} "
-        f"{_differences(there.get(name), here.get(name))}"
+        _difference(name if name in here else repr(name)[:80], there.get(name), here.get(name))
         for name in {**there, **here}
         if there.get(name) != here.get(name)
     )
     if differing:
         raise InputError(
             f"{quoted(source)}: expected the settings of this run, got others: {differing:.300}; "
-            "resume with the settings of the checkpoint, or start a new run"
+            f"resume with the settings of the checkpoint, or {way}"
         )
 
 
-def _differences(there: object, here: object) -> str:
+def _difference(name: str, there: object, here: object) -> str:
     """Return how two settings differ; of nested ones the names, since a cut hash says nothing."""
     if isinstance(there, dict) and isinstance(here, dict):
         names = [repr(n)[:80] for n in {**there, **here} if there.get(n) != here.get(n)]
-        return f"of {', '.join(names[:4])}"
-    return f"{there!r:.80} there, {here!r:.80} here"
+        return f"{name} of {', '.join(names[:4])}"
+    if all(re.fullmatch("[0-9a-f]{64}", str(each)) for each in (there, here)):
+        return f"other {name}"
+    return f"{name} {there!r:.80} there, {here!r:.80} here"
 
 
 def environment(threads: int) -> dict[str, Any]:

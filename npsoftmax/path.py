@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib import import_module
 from operator import attrgetter
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ from npsoftmax.checkpoint import (
 from npsoftmax.continuation import Fitted, Follower, Preconditioner
 from npsoftmax.data.labelled import digest
 from npsoftmax.errors import InputError
+from npsoftmax.files import quoted
 from npsoftmax.objective import FullBatch
 from npsoftmax.optimum import check_problem, problem_of
 from npsoftmax.storage import previous
@@ -45,8 +46,10 @@ from npsoftmax.validation import (
     Measures,
     as_folds,
     as_held_out,
+    check_callers,
     check_classes,
     check_number,
+    digest_of,
     mean_of_folds,
     measure,
     weighted,
@@ -65,7 +68,7 @@ def fit_path(
     *,
     l2: ArrayLike,
     held_out: tuple[ArrayLike, ArrayLike] | None = None,
-    folds: int | Sequence[Any] | None = None,
+    folds: int | Iterable[Any] | None = None,
     sample_weight: ArrayLike | None = None,
     class_weight: Mapping[Any, float] | str | None = None,
     penalty_factor: ArrayLike | None = None,
@@ -97,11 +100,13 @@ def fit_path(
         The values, positive, in ascending or descending order.
     held_out : (array_like, array_like), optional
         ``X_val (d, m)`` and ``y_val (m,)``, which were not trained on, to compare the values on.
-    folds : int or sequence of (array_like, array_like), optional
+        All count equally.
+    folds : int or iterable of (array_like, array_like), optional
         Instead: the number of parts of ``X``, each with its share of each class. Each is held out
         from a fit on the others, whose samples are copied. Or pairs of the indices to train on and
-        to hold out, as ``cv.split`` of scikit-learn yields. Held-out samples count by their
-        ``sample_weight``; ``class_weight`` is for training alone.
+        to hold out, as ``cv.split`` of scikit-learn yields. The held-out loss is the mean over the
+        folds, and that of a fold is the mean over its held-out samples by their ``sample_weight``.
+        ``class_weight`` is for training alone.
     gap : float
         The proved distance from the smallest objective, relative to the objective, at which a fit
         ends. Small problems, which Newton's method solves, end when no logit changes any more. If
@@ -111,15 +116,20 @@ def fit_path(
     seed : int
         Of the order in which the samples of a class are shared among ``folds``.
     checkpoint : path, optional
-        File that is written after each value. If it exists, the path goes on from there, to the
-        same bits. It must be one of the same data and settings.
+        File that is written after each value; the one before is kept as ``storage.previous`` of
+        it. If there is one of them, the path goes on from there, to the same bits. Data and
+        settings must be the same. The grid may go on with other values below those that are done,
+        and ``max_iterations`` and ``threads`` may change. Values that are done stay
+        as they are, also those that ended at the old ``max_iterations``; to fit these again, delete
+        both files.
     on_value : callable, optional
         Called with the record of each value, after its fit.
 
     Returns
     -------
     PenaltyPath
-        A record for each value, the best one, and a hint if something needs attention.
+        A record for each value, the best one, and a hint if something needs attention. ``best``
+        raises InputError without held-out samples.
 
     Examples
     --------
@@ -135,14 +145,14 @@ def fit_path(
     >>> path.best.l2, path.advice
     (0.01, 'the best l2, 0.01, is the smallest of the grid: add smaller ones')
     """
+    check_callers(checkpoint, on_value)
     values = as_grid(l2, "l2")
     first = float(values.max())
     problem = problem_of(model, X, y, first, sample_weight, class_weight, penalty_factor, threads)
     check_problem(model, problem)
     if model.features is None:
         check_pixels(model, problem.summary.range)
-    if not as_size(gap, "gap") > 0:
-        raise InputError(f"gap: expected a positive number, got {gap}; pass for instance 1e-4")
+    gap = as_size(gap, "gap", positive=True)
     path = _Path(model, problem, gap, as_count(max_iterations, "max_iterations"))
     if held_out is not None and folds is not None:
         raise InputError("held_out: expected it without folds, got both; leave one out")
@@ -155,7 +165,11 @@ def fit_path(
     path.run(np.sort(values)[::-1].tolist(), checkpoint, on_value)
     model.theta[...] = path.theta
     records = {record.l2: record for record in path.records}
-    return PenaltyPath([records[value] for value in values.tolist()])
+    return PenaltyPath(
+        [records[value] for value in values.tolist()],
+        str(model.theta.dtype),
+        tuple(model.classes[each] for each in problem.summary.missing_classes(model.num_outputs)),
+    )
 
 
 class _Path:
@@ -173,6 +187,7 @@ class _Path:
         self.shared = Preconditioner(problem)
         self.followers = [Follower(problem, self.shared)]
         self.held: list[Held] = []  # what measures the last of the followers
+        self.trained: list[NDArray[np.intp]] = []  # on which parts of the samples these are fitted
         self.records: list[PathRecord] = []
         self.theta: NDArray[Any] = np.zeros_like(model.theta, order="F")
 
@@ -191,6 +206,7 @@ class _Path:
             weights = None if samples.weights is None else samples.weights[train]
             check_classes("folds", samples.y[test], samples.y[train], weights, self.model.classes)
         for train, test in folds:
+            self.trained.append(train)
             self.followers.append(Follower(self.problem.subset(train), self.shared))
             _, X, y, _ = samples.take(test, 0)
             weights = None if counted is None else counted[test]
@@ -205,8 +221,8 @@ class _Path:
     ) -> None:
         """Fit descending values, except those that the checkpoint has."""
         if checkpoint is not None:
-            settings = self._settings(values)
-            self._resume(checkpoint, settings)
+            settings = self._settings()
+            self._resume(checkpoint, settings, values)
         for l2 in values[len(self.records) :]:
             with blas_threads(1):  # besides those of the problems
                 self._fit(l2)
@@ -231,22 +247,17 @@ class _Path:
         if not measures or _best(self.records) is record:
             self.theta = fits[0].theta
 
-    def _settings(self, values: Sequence[float]) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         """Return what a checkpoint must have in common with the path."""
         _, X, y, weights = self.problem.samples
-        data = [digest(X, y)]
-        data += [] if weights is None else [digest(weights, y)]
-        data += [digest(held.X, held.y) for held in self.held]
-        data += [digest(held.weights, held.y) for held in self.held if held.weights is not None]
         return as_settings(
             {
                 **model_settings(self.model, self.problem.summary.dtype, X.shape),
-                "l2": values,
-                "penalty": np.asarray(self.problem.penalty).tolist(),
+                "penalty_factor": digest(np.asarray(self.problem.with_l2(1.0).penalty), y[:0]),
                 "gap": self.gap,
-                "max_iterations": self.max_iterations,
-                "folds": len(self.followers) - 1,
-                "data": data,
+                "folds": len(self.trained),
+                "training data": digest_of([Held(X, y, self.problem.scale, weights)]),
+                "held-out samples or folds (seed)": digest_of(self.held, self.trained),
             }
         )
 
@@ -264,17 +275,33 @@ class _Path:
         state = {"records": records, "shared": shared, "followers": followers}
         PathCheckpoint(settings, self._environment(), arrays, state).write(path)
 
-    def _resume(self, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint, or write the first one."""
-        if not os.path.exists(path) and not os.path.exists(previous(path)):
+    def _resume(
+        self,
+        path: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        values: Sequence[float],
+    ) -> None:
+        """Go on from a checkpoint whose values are the first of these, or write the first one."""
+        files = [quoted(file) for file in (path, previous(path)) if os.path.exists(file)]
+        if not files:
             self._save(path, settings)
             return
-        saved = newest_usable(
-            path,
-            partial(
-                read_path_checkpoint, settings=settings, theta=self.theta, restore=self._restore
-            ),
-        )
+        way = f"name another file, or delete {' and '.join(files)}"
+
+        def load(file: Path) -> PathCheckpoint:
+            saved = read_path_checkpoint(file, settings, self.theta, self._restore, way)
+            for number, record in enumerate(self.records):
+                here = values[number] if number < len(values) else None
+                if record.l2 != here:
+                    raise InputError(
+                        f"{quoted(file)}: expected the settings of this run, got others: value "
+                        f"{number + 1} of l2 is {record.l2!r} there, "
+                        f"{'none' if here is None else here} here, from the largest on; "
+                        f"resume with the settings of the checkpoint, or {way}"
+                    )
+            return saved
+
+        saved = newest_usable(path, load)
         warn_if_environment_differs(saved.environment, self._environment(), path)
 
     def _restore(self, saved: PathCheckpoint) -> None:
@@ -298,6 +325,7 @@ def _record(
         "evaluations": sum(fit.evaluations for fit in fits),
         "seconds": seconds,
         "converged": all(fit.reason == "converged" for fit in fits),
+        "reason": next((fit.reason for fit in fits if fit.reason != "converged"), "converged"),
     }
     if not measures:
         return PathRecord(**fitted)
@@ -361,6 +389,9 @@ class PathRecord:
         together.
     fold_losses, fold_accuracies : tuple of float
         Those of each fold. Their means are ``held_out_loss`` and ``accuracy``.
+    reason : str
+        Why a fit has ended without the gap, "iterations", "rounding" or "separated" as in
+        :class:`npsoftmax.FullBatchTrainer`; else "converged".
     """
 
     l2: float
@@ -377,13 +408,14 @@ class PathRecord:
     calibration_error: float | None = None
     fold_losses: tuple[float, ...] = ()
     fold_accuracies: tuple[float, ...] = ()
+    reason: str = "converged"
 
     def __str__(self) -> str:
         """Format the record as a line."""
         text = f"l2={self.l2:g} | objective={self.objective:.6f} | gap={self.suboptimality:.1e}"
         if self.held_out_loss is not None:
             text += f" | held_out_loss={self.held_out_loss:.4f} | accuracy={self.accuracy:.4f}"
-        return text if self.converged else f"{text} | not converged"
+        return text if self.converged else f"{text} | not converged: {self.reason}"
 
     def __repr__(self) -> str:
         return f"<{self}>"
@@ -397,6 +429,10 @@ class PenaltyPath:
     ----------
     records : list of PathRecord
         One for each value, in the order of the grid.
+    dtype : str
+        That of the parameters.
+    missing : tuple of str
+        The classes without samples to train on.
 
     Examples
     --------
@@ -414,6 +450,8 @@ class PenaltyPath:
     """
 
     records: list[PathRecord]
+    dtype: str = "float64"
+    missing: tuple[str, ...] = ()
 
     @property
     def best(self) -> PathRecord:
@@ -439,11 +477,23 @@ class PenaltyPath:
     def advice(self) -> str:
         """A hint if something needs attention, else empty."""
         advice = []
-        failed = [record.l2 for record in self.records if not record.converged]
-        if failed:
+        ways = {
+            "iterations": "raise max_iterations",
+            "rounding": "rounding errors hide the rest: "
+            + ("use a model of float64, " if self.dtype == "float32" else "")
+            + "leave out the smallest values, or scale the features",
+            "separated": "features without a penalty separate classes, give them one",
+        }
+        for reason in dict.fromkeys(r.reason for r in self.records if not r.converged):
+            failed = [record.l2 for record in self.records if record.reason == reason]
             advice.append(
                 f"{len(failed)} of {len(self.records)} values did not reach the gap, the first at "
-                f"l2={failed[0]:g}: raise max_iterations, or use a model of float64"
+                f"l2={failed[0]:g}: {ways[reason]}"
+            )
+        if self.missing:
+            advice.append(
+                f"no sample is of class {', '.join(self.missing)}: the bias has no optimum there, "
+                "the probability goes to 0"
             )
         values = sorted(record.l2 for record in self.records)
         if self.records[0].held_out_loss is not None and len(values) > 1:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._checks import as_array, as_count, as_labels, same_samples
+from npsoftmax._checks import as_array, as_columns, as_count, as_labels, same_samples
 from npsoftmax._sparse import columns, is_sparse
+from npsoftmax.data.labelled import digest
 from npsoftmax.errors import InputError, LabelError
 from npsoftmax.functional import affine
 from npsoftmax.metrics import ConfidenceBins, confidence_bins, ranks
@@ -25,8 +30,10 @@ __all__ = [
     "Measures",
     "as_folds",
     "as_held_out",
+    "check_callers",
     "check_classes",
     "check_number",
+    "digest_of",
     "mean_of_folds",
     "measure",
     "weighted",
@@ -58,12 +65,34 @@ def as_held_out(model: SoftmaxRegression, held_out: Any, threads: int | None) ->
             f"held_out: expected samples and labels, got {type(held_out).__name__}; pass "
             "held_out=(X_val, y_val)"
         )
-    samples = model.extract(held_out[0], threads)
-    labels = as_labels(held_out[1], model.num_outputs, name="held_out")
-    same_samples(samples, labels, "held_out")
+    with _named_held_out():
+        samples = as_columns(held_out[0], model.num_inputs, name="X_val", sparse=True)
+        labels = as_labels(held_out[1], model.num_outputs, name="y_val")
+        same_samples(samples, labels, "X_val", "y_val")
+        samples = model.extract(samples, threads)
     held = Held(samples, labels, model.input_scale(samples.dtype))
     check_number("held_out", [held])
     return held
+
+
+def check_callers(checkpoint: object, on_value: object) -> None:
+    """Raise InputError for what would fail after a fit."""
+    if checkpoint is not None and not (isinstance(checkpoint, str | os.PathLike) and checkpoint):
+        raise InputError(
+            f"checkpoint: expected the path of a file, got {checkpoint!r:.80}; pass for instance "
+            "'path.npz'"
+        )
+    if on_value is not None and not callable(on_value):
+        raise InputError(f"on_value: expected a function, got {on_value!r:.80}; pass print")
+
+
+@contextmanager
+def _named_held_out() -> Iterator[None]:
+    """Say in an error that it is not about the samples to train on."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"held_out: {error}") from error
 
 
 def check_number(name: str, held: Sequence[Held]) -> None:
@@ -77,10 +106,16 @@ def check_number(name: str, held: Sequence[Held]) -> None:
 
 def as_folds(folds: Any, y: NDArray[Any], seed: int) -> list[Fold]:
     """Return a number of folds, each with its share of each class, or given pairs of indices."""
-    if isinstance(folds, Sequence) and not isinstance(folds, str):
-        if not folds:
+    if hasattr(folds, "split") and not isinstance(folds, str):
+        raise InputError(
+            f"folds: expected a number, or pairs (train, test) of indices, got "
+            f"{type(folds).__name__}; pass list(cv.split(rows, y)), where cv is this object"
+        )
+    if isinstance(folds, Iterable) and not isinstance(folds, str) and getattr(folds, "ndim", 1) > 0:
+        pairs = [_as_fold(pair, y.size) for pair in folds]
+        if not pairs:
             raise InputError("folds: expected at least one pair of indices, got none; pass folds=5")
-        return [_as_fold(pair, y.size) for pair in folds]
+        return pairs
     count = as_count(folds, "folds", minimum=2)
     if count > y.size:
         raise InputError(
@@ -94,28 +129,39 @@ def as_folds(folds: Any, y: NDArray[Any], seed: int) -> list[Fold]:
 
 
 def _as_fold(pair: Any, num_samples: int) -> Fold:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[0], Integral):
         raise InputError(
-            f"folds: expected a number, or pairs (train, test) of indices, got {pair!r:.80}; pass "
-            "folds=5, or list(cv.split(rows, y))"
+            "folds: expected a number, or pairs (train, test) of indices, got "
+            f"{type(pair).__name__} in place of a pair; pass folds=5, or for a single pair "
+            "[(train, test)]"
         )
-    return Fold(*(_as_indices(part, num_samples) for part in pair))
+    fold = Fold(*(_as_indices(part, num_samples) for part in pair))
+    both = np.intersect1d(*fold)
+    if both.size:
+        raise InputError(
+            f"folds: expected to hold out samples that are not trained on, got sample {both[0]} in "
+            "both parts of a pair; leave it out of one of them"
+        )
+    return fold
 
 
 def _as_indices(given: Any, num_samples: int) -> NDArray[np.intp]:
     indices = as_array(given, "folds")
     if indices.dtype == np.bool_ and indices.shape == (num_samples,):
         indices = np.flatnonzero(indices)
-    unique = np.unique(indices)
-    is_index = indices.ndim == 1 and indices.size > 0 and indices.dtype.kind in "iu"
-    if not (
-        is_index and unique.size == indices.size and 0 <= unique[0] <= unique[-1] < num_samples
-    ):
+    got = ""
+    if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
+        got = f"{indices.dtype} of shape {indices.shape}"
+    elif (outside := (indices < 0) | (indices >= num_samples)).any():
+        got = f"{indices[outside][0]}"
+    elif (counts := np.bincount(indices.astype(np.intp))).max() > 1:
+        got = f"{np.argmax(counts > 1)} twice"
+    if got:
         raise InputError(
-            f"folds: expected indices 0..{num_samples - 1} of samples, each once, got "
-            f"{given!r:.80}; pass for instance list(cv.split(rows, y))"
+            f"folds: expected indices 0..{num_samples - 1} of samples, each once, got {got}; pass "
+            "for instance list(cv.split(rows, y))"
         )
-    return unique.astype(np.intp)
+    return np.sort(indices).astype(np.intp)
 
 
 def weighted(test: NDArray[np.intp], weights: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -141,11 +187,23 @@ def check_classes(
     lacking = np.flatnonzero((totals == 0) & (np.bincount(y, minlength=len(classes)) > 0))
     if lacking.size:
         number = np.count_nonzero(y == lacking[0])
+        got, ways = "none to train on", "or give more samples of it"
+        if (trained == lacking[0]).any():
+            got, ways = "weight 0 for those to train on", "or give these a positive weight"
+        elif name == "folds":
+            ways = "give more samples of it, or pass held_out=(X_val, y_val) in place of folds"
         raise LabelError(
             f"{name}: expected classes that some sample is trained on, got {number} of class "
-            f"{classes[lacking[0]]}, and none to train on; leave this class out, or give more "
-            "samples of it"
+            f"{classes[lacking[0]]}, and {got}; leave this class out, {ways}"
         )
+
+
+def digest_of(parts: Sequence[Held], trained: Sequence[NDArray[np.intp]] = ()) -> str:
+    """Return a SHA-256 of samples, labels and weights, and of indices of others."""
+    digests = [digest(part.X, part.y) for part in parts]
+    digests += [digest(part.weights, part.y) for part in parts if part.weights is not None]
+    digests += [digest(train, train) for train in trained]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 class Measures(NamedTuple):

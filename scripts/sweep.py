@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         "0.01 to 30 times the l2 of train.py")  # fmt: skip
     for flag, whole, default, text in (
         ("epochs", command_line.positive, 10, "default 10"),
-        ("repeats", command_line.positive, 3,
+        ("repeats", command_line.positive, None,
          "training runs with each value, each with its own seed; default 3"),
         ("seed", command_line.natural, 0,
          "of the split and the first repeat; the next repeats have N+1, N+2, ...; default 0"),
@@ -97,8 +97,7 @@ def sweep(args: argparse.Namespace) -> None:
     """Do the whole job: data, a table that grows, the best value, files."""
     values = complete(args)
     say: Say = (lambda _: None) if args.quiet or args.json else partial(print, flush=True)
-    data = load(args)
-    data = without_test(data) if args.folds else hold_out(data, args.seed)
+    data = split(args, load(args))
     unit = "rows" if data.pixel_scale is None else "images"
     data = extract(args, data)
     if args.setting == "l2" and args.data is not None and not args.l2:
@@ -152,8 +151,14 @@ def complete(args: argparse.Namespace) -> list[float]:
     image_features.complete(args)
     args.setting = args.setting.replace("-", "_")
     if args.setting == "l2":
-        args.repeats = 1  # the optimum has no seed
+        if args.repeats is not None:
+            raise InputError(
+                "--repeats: expected it with lr or batch-size, got l2, whose optimum has no seed; "
+                "leave it out"
+            )
+        args.repeats = 1
         return sorted(set(args.l2 or SETTINGS["l2"].compared))
+    args.repeats = args.repeats or 3
     for flag in ("l2", "folds"):
         if getattr(args, flag):
             raise InputError(f"--{flag}: expected it with l2, got {args.setting}; leave it out")
@@ -175,6 +180,18 @@ def load(args: argparse.Namespace) -> "npsoftmax.Dataset":
     if args.data is not None:
         return image_features.load(args)
     return command_line.load(args, args.dataset or "fashion-mnist")
+
+
+def split(args: argparse.Namespace, data: "npsoftmax.Dataset") -> "npsoftmax.Dataset":
+    """Replace the test samples by what is held out: a part of the others, or none for folds."""
+    if args.folds is None:
+        return hold_out(data, args.seed)
+    if not 2 <= args.folds <= data.y_train.size:
+        raise InputError(
+            f"--folds: expected from 2 parts to one for each of {data.y_train.size} training "
+            f"samples, got {args.folds}; choose for instance 5"
+        )
+    return without_test(data)
 
 
 def hold_out(data: "npsoftmax.Dataset", seed: int) -> "npsoftmax.Dataset":
@@ -243,8 +260,9 @@ class Outcome:
         """Return a line below ``HEADER``."""
         losses = (self.train_loss, self.validation_loss, self.lowest, self.highest)
         train, mean, lowest, highest = (f"{x:.4f}" if x < 1000 else f"{x:.3g}" for x in losses)
+        ends = f"{lowest:>8} to {highest:<8}" if lowest != highest else ""
         return (
-            f"{self.value:>10g}  {train:>10}  {mean:>15}  {lowest:>8} to {highest:<8}"
+            f"{self.value:>10g}  {train:>10}  {mean:>15}  {ends:20}"
             f"  {self.validation_acc:>7.4f}  {self.seconds_per_epoch:>7.3f}"
         )
 
@@ -265,12 +283,12 @@ class Comparison:
     def summary(self, title: str) -> str:
         """Return the lines that name the best value of a setting."""
         best, further = self.best, self.further
-        text = (
-            f"{title} {best.value:g}: validation loss {best.validation_loss:.4f} "
-            f"({best.lowest:.4f} to {best.highest:.4f})"
-        )
+        text = f"{title} {best.value:g}: validation loss {best.validation_loss:.4f}"
+        if best.lowest < best.highest:
+            text += f" ({best.lowest:.4f} to {best.highest:.4f})"
         if further:
-            text += f"\n           within a standard error of it: {further['one_standard_error']:g}"
+            simple = f"{further['one_standard_error']:g}"
+            text += f"\n           largest penalty within a standard error of it: {simple}"
         return f"{text}\nadvice     {further['advice']}" if further.get("advice") else text
 
 

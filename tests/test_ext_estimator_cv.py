@@ -219,7 +219,7 @@ def test_rows_that_are_all_equal_have_a_grid_too():
         ([-1.0], "alphas: expected positive numbers, got -1.0"),
         ([np.nan], "alphas: expected positive numbers, got nan"),
         ([np.inf], "alphas: expected positive numbers, got inf"),
-        ([[0.1]], r"alphas: expected at least one value, got shape \(1, 1\)"),
+        ([[0.1]], r"alphas: expected one dimension, got shape \(1, 1\)"),
         (["0.1"], "alphas: "),
         (None, "alphas: "),
         (0, "alphas: expected a whole number of at least 1, got 0"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from npsoftmax import PathRecord, PenaltyPath, SoftmaxRegression, fit, fit_path, storage
 from npsoftmax.errors import CorruptFileError, InputError, LabelError, ResumeWarning, ShapeError
 from npsoftmax.objective import newton
+from npsoftmax.validation import as_folds
 
 D, K, N = 6, 4, 120
 GRID = [1e-1, 1e-2, 1e-3, 1e-4]
@@ -268,28 +269,62 @@ def test_a_finished_path_is_read(tmp_path):
     assert again == path and other.theta.tobytes() == model.theta.tobytes()
 
 
+def shortened(count):
+    """Return the folds of these samples, with fewer samples to train on."""
+    return [(train[1:], test) for train, test in as_folds(count, drawn()[1], 0)]
+
+
 @pytest.mark.parametrize(
-    ("change", "name"),
+    ("change", "difference"),
     [
-        ({"l2": [1e-1, 1e-2]}, "l2"),
-        ({"gap": 1e-5}, "gap"),
-        ({"max_iterations": 10}, "max_iterations"),
-        ({"folds": 4}, "folds"),
-        ({"seed": 1}, "data"),
-        ({"sample_weight": np.arange(N) + 1.0}, "data"),
-        ({"penalty_factor": np.arange(D) + 1.0}, "penalty"),
-        ({"X": drawn(seed=5)[0]}, "data"),
-        ({"y": (drawn()[1] + 1) % K}, "data"),
+        ({"l2": [1e-1, 1e-2]}, "value 3 of l2 is 0.001 there, none here, from the largest on"),
+        ({"l2": [1e-1, 1e-2, 2e-3]}, "value 3 of l2 is 0.001 there, 0.002 here"),
+        ({"gap": 1e-5}, "gap 0.0001 there, 1e-05 here"),
+        ({"folds": 4}, r"folds 3 there, 4 here, other held-out samples or folds \(seed\)"),
+        ({"seed": 1}, r"got others: other held-out samples or folds \(seed\); resume"),
+        ({"folds": shortened(3)}, r"got others: other held-out samples or folds \(seed\); resume"),
+        ({"sample_weight": np.arange(N) + 1.0}, "other training data"),
+        ({"penalty_factor": np.arange(D) + 1.0}, "got others: other penalty_factor; resume"),
+        ({"X": drawn(seed=5)[0]}, "other training data"),
+        ({"y": (drawn()[1] + 1) % K}, "other training data"),
         ({"model": new_model(classes=list("abcd"))}, "classes"),
         ({"model": new_model(dtype=np.float32)}, "theta"),
     ],
 )
-def test_the_checkpoint_of_another_path_is_refused(tmp_path, change, name):
+def test_the_checkpoint_of_another_path_is_refused(tmp_path, change, difference):
     X, y = drawn()
     given = {"X": X, "y": y, "folds": 3, "checkpoint": tmp_path / "c.npz"}
     path_on(**given)
-    with pytest.raises(InputError, match=rf"expected the settings of this run.*{name}.*start a"):
-        path_on(**given | change)
+    for name in ("c.npz", "c.previous.npz"):  # the second one after a user has deleted the first
+        with pytest.raises(
+            InputError, match=rf"{name}: expected the settings of this run.*{difference}"
+        ) as error:
+            path_on(**given | change)
+        assert f"{tmp_path / 'c.previous.npz'}" in str(error.value).partition(", or delete ")[2]
+        assert (f"{tmp_path / 'c.npz'} and " in str(error.value)) == (name == "c.npz")
+        (tmp_path / name).unlink()
+    path_on(**given | change)
+
+
+@pytest.mark.parametrize("judged", [{}, {"folds": 3}])
+def test_a_path_goes_on_with_smaller_values_to_the_same_bits(tmp_path, judged, lbfgs):
+    X, y = drawn()
+    whole, expected = path_on(X, y, max_iterations=500, **judged)
+    file, seen = tmp_path / "c.npz", []
+    path_on(X, y, l2=GRID[:2], checkpoint=file, **judged)
+    again, model = path_on(
+        X, y, l2=GRID[::-1], max_iterations=500, checkpoint=file, on_value=seen.append, **judged
+    )
+    assert [record.l2 for record in seen] == GRID[2:]
+    assert same(PenaltyPath(again.records[::-1]), whole)
+    assert model.theta.tobytes() == expected.theta.tobytes()
+
+
+def test_a_path_goes_on_with_other_threads(tmp_path):
+    path_on(*drawn(), l2=GRID[:2], checkpoint=tmp_path / "c.npz", threads=1)
+    with pytest.warns(ResumeWarning, match="threads 1 there, 2 here"):
+        path, _ = path_on(*drawn(), checkpoint=tmp_path / "c.npz", threads=2)
+    assert len(path.records) == 4
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_previous_one(tmp_path, lbfgs):
@@ -326,12 +361,14 @@ def test_the_file_is_described(tmp_path, capsys):
 # The choice.
 
 
-def path_of(losses, error=0.03, converged=True):
+def path_of(losses, error=0.03, reason="converged", **settings):
+    converged = reason == "converged"
     return PenaltyPath(
         [
-            PathRecord(l2, 1.0, 0.0, 1.0, 1, 0.0, converged, loss, error)
+            PathRecord(l2, 1.0, 0.0, 1.0, 1, 0.0, converged, loss, error, reason=reason)
             for l2, loss in losses.items()
-        ]
+        ],
+        **settings,
     )
 
 
@@ -350,7 +387,17 @@ def test_advice_names_an_end_of_the_grid_and_fits_that_did_not_arrive():
     assert "0.01, is the smallest of the grid: add smaller" in path_of({0.1: 0.6, 0.01: 0.5}).advice
     assert "0.1, is the largest of the grid: add larger" in path_of({0.1: 0.5, 0.01: 0.6}).advice
     assert path_of({0.1: 0.5}).advice == ""
-    assert path_of(inside, converged=False).advice.startswith("3 of 3 values did not reach the gap")
+    failed = "3 of 3 values did not reach the gap, the first at l2=1: "
+    advice = path_of(inside, reason="iterations").advice
+    assert advice == f"{failed}raise max_iterations"
+    advice = path_of(inside, reason="rounding").advice
+    ways = "leave out the smallest values, or scale the features"
+    assert advice == f"{failed}rounding errors hide the rest: {ways}"
+    advice = path_of(inside, reason="rounding", dtype="float32").advice
+    assert advice == f"{failed}rounding errors hide the rest: use a model of float64, {ways}"
+    advice = path_of(inside, reason="separated").advice
+    assert advice == f"{failed}features without a penalty separate classes, give them one"
+    assert path_of(inside, missing=("cow",)).advice.startswith("no sample is of class cow: the bia")
 
 
 def test_a_fit_that_cannot_arrive_says_so(lbfgs):
@@ -359,7 +406,20 @@ def test_a_fit_that_cannot_arrive_says_so(lbfgs):
     assert not path.records[-1].converged and "raise max_iterations" in path.advice
     path, _ = path_on(X, y, new_model(dtype=np.float32), gap=1e-15)
     assert not any(record.converged for record in path.records)
-    assert "not converged" in str(path.records[0])
+    assert "not converged: rounding" in str(path.records[0])
+    assert "use a model of float64" in path.advice
+
+
+def test_a_penalty_that_is_lost_in_rounding_is_said():
+    path, _ = path_on(*drawn(), l2=1e-300)
+    assert path.records[0].reason == "rounding"
+    assert "leave out the smallest values" in path.advice and "float64" not in path.advice
+
+
+def test_classes_without_samples_are_said():
+    X, _ = drawn()
+    path, _ = path_on(X, np.zeros(N, int), new_model(classes=["ant", "bee", "cow", "dog"]))
+    assert path.advice.startswith("no sample is of class bee, cow, dog: the bias has no optimum")
 
 
 def test_json_holds_the_records():
@@ -388,7 +448,7 @@ def test_a_path_draws_itself():
     ("l2", "message"),
     [
         ([], "expected at least one value"),
-        ([[0.1]], "expected at least one value, got shape"),
+        ([[1, 0.1]], r"expected one dimension, got shape \(1, 2\); pass np.ravel\(l2\)"),
         ([0.1, 0.3, 0.2], "ascending or descending order"),
         ([0.1, 0.1], "each once, got 0.1 twice; pass np.unique"),
         ([0.1, 0.0], "expected positive numbers, got 0.0; leave it out"),
@@ -408,21 +468,62 @@ def test_one_value_is_a_grid():
     assert [record.l2 for record in path.records] == [0.1]
 
 
+class KFold:
+    """As in scikit-learn."""
+
+    def split(self, X, y):
+        raise NotImplementedError
+
+
+def test_folds_may_be_any_iterable():
+    X, y = drawn()
+    pairs = as_folds(3, y, 0)
+    listed, _ = path_on(X, y, folds=pairs)
+    drawn_once, _ = path_on(X, y, folds=(pair for pair in pairs))
+    assert same(listed, drawn_once)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
         ({"gap": 0}, InputError, "gap: expected a positive number, got 0"),
-        ({"gap": math.nan}, InputError, "gap: expected a number"),
+        ({"gap": -1}, InputError, "gap: expected a positive number, got -1"),
+        ({"gap": math.nan}, InputError, "gap: expected a positive number"),
+        ({"checkpoint": ""}, InputError, "checkpoint: expected the path of a file, got ''"),
+        ({"checkpoint": 5}, InputError, "checkpoint: expected the path of a file, got 5"),
+        ({"on_value": 3}, InputError, "on_value: expected a function, got 3; pass print"),
+        (
+            {"class_weight": {2: 0}, "folds": 3},
+            LabelError,
+            r"folds: .* of class 2, and weight 0 for those to train on; .* positive weight",
+        ),
         ({"max_iterations": 0}, InputError, "max_iterations: expected a whole number"),
         ({"held_out": drawn(), "folds": 3}, InputError, "held_out: .* got both; leave one out"),
         ({"held_out": drawn()[0]}, InputError, r"held_out: expected samples and labels, got nda"),
-        ({"held_out": (drawn()[0], [0])}, ShapeError, "held_out and y: expected as many labels"),
-        ({"held_out": (drawn()[0].T, [0])}, ShapeError, "expected 6 features"),
+        ({"held_out": (drawn()[0], [0])}, ShapeError, "held_out: X_val and y_val: expected as man"),
+        ({"held_out": (drawn()[0].T, [0])}, ShapeError, r"^held_out: X_val: .*array\(X_val\)\.T"),
         (
             {"held_out": (drawn()[0], np.full(N, K))},
             LabelError,
-            r"held_out: expected labels 0\.\.3",
+            r"^held_out: y_val: expected labels 0\.\.3",
         ),
+        (
+            {"held_out": (drawn()[0], drawn()[1] + 1)},
+            LabelError,
+            r"^held_out: y_val: expected labels 0\.\.3.*; pass np\.asarray\(y_val\) - 1$",
+        ),
+        (
+            {"held_out": (drawn()[0], drawn()[1] * 1.0)},
+            LabelError,
+            r"^held_out: y_val: .*: np\.asarray\(y_val, int\)$",
+        ),
+        (
+            {"held_out": (drawn()[0], drawn()[1].astype(str))},
+            LabelError,
+            r"classes, y = np.unique\(y, .*, and y_val = np.searchsorted\(classes, y_val\)$",
+        ),
+        ({"held_out": (drawn()[0] * np.nan, [0] * N)}, InputError, "^held_out: X_val: expected fi"),
+        ({"folds": KFold()}, InputError, r"got KFold; pass list\(cv.split\(rows, y\)\)"),
         ({"held_out": (drawn()[0][:, :1], [0])}, InputError, "held_out: expected at least 2"),
         ({"folds": 1}, InputError, "folds: expected a whole number of at least 2, got 1"),
         ({"folds": True}, InputError, "folds: expected a whole number"),
@@ -450,9 +551,7 @@ def test_a_class_with_one_sample_cannot_be_held_out():
     X, y = drawn()
     y[y == 2] = 0
     y[7] = 2
-    with pytest.raises(
-        LabelError, match=r"folds: .* got 1 of class 2, and none to train on; leave"
-    ):
+    with pytest.raises(LabelError, match=r"folds: .* 1 of class 2, and none .*, or pass held_out="):
         path_on(X, y, folds=3)
     y[8] = 2  # held out one at a time
     path, _ = path_on(X, y, folds=3)

@@ -17,7 +17,7 @@ import sweep
 from running import one_line, run_here
 
 from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, fit, fit_path, metrics
-from npsoftmax.errors import DivergedError, OutputError
+from npsoftmax.errors import DivergedError, InputError, OutputError
 
 SCRIPT = Path(sweep.__file__)
 WRITE_PICTURE = run_folder.write_picture
@@ -155,10 +155,18 @@ def test_penalties_are_compared_on_folds(compare, garments):
         assert outcome["highest"] == pytest.approx(max(record.fold_losses), rel=1e-3)
 
 
+@pytest.mark.parametrize("folds", [1, 1201])
+def test_numbers_of_folds_are_checked_before_the_table(compare, capsys, folds):
+    with pytest.raises(InputError, match=f"--folds: .* 2 parts .* 1200 training .* got {folds};"):
+        compare("l2", "--folds", folds)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_best_penalty_at_an_end_of_the_grid_is_said(compare):
     text = compare("l2", "--l2", 1, 10)
     assert "\nadvice     the best l2, 1, is the smallest of the grid: add smaller ones\n" in text
-    assert "\n           within a standard error of it: 1\n" in text
+    assert "\n           largest penalty within a standard error of it: 1\n" in text
+    assert " to " not in text.partition("lowest to highest")[2], "there is one loss for each value"
     assert "advice" not in compare("l2", "--l2", 1, "--run-dir", "s")
 
 
@@ -238,6 +246,7 @@ def test_everything_diverged(compare):
         (["lr", "--batch-size", "1", "2"], "--batch-size: expected one value while those of the"),
         (["lr", "--l2", "1"], "--l2: expected it with l2, got lr"),
         (["lr", "--folds", "5"], "--folds: expected it with l2, got lr"),
+        (["l2", "--repeats", "4"], "--repeats: expected it with lr or batch-size, got l2"),
         (["lr", "--dataset", "cifar"], "expected one of fashion-mnist, mnist, garments"),
     ],
 )

@@ -64,6 +64,24 @@ def test_bad_folds(folds):
         as_folds(folds, np.zeros(4, int), 0)
 
 
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ((np.arange(3), np.array([3])), r"got ndarray in place of a pair; .*\[\(train, test\)\]"),
+        (([0, 1, 2], [3]), r"got list in place of a pair; .*\[\(train, test\)\]"),
+        (([0, 1], [2, 3]), r"got list in place of a pair; .*\[\(train, test\)\]"),
+        ([([0, 1], [2, 7, 9])], "0..3 of samples, each once, got 7; pass"),
+        ([([0, 2, 2], [1])], "each once, got 2 twice"),
+        ([([0], [1.5])], r"got float64 of shape \(1,\)"),
+        ([([0, 1, 2], [3, 1])], "got sample 1 in both parts of a pair"),
+        (iter([]), "at least one pair of indices, got none"),
+    ],
+)
+def test_what_is_wrong_with_folds_is_said(folds, message):
+    with pytest.raises(InputError, match=rf"^folds: .*{message}"):
+        as_folds(folds, np.zeros(4, int), 0)
+
+
 def test_measures_by_hand():
     # Logits log 3 and 0: probabilities 3/4 and 1/4.
     theta = np.array([[0.0, math.log(3)], [0.0, 0.0]])
