@@ -831,6 +831,6 @@ def test_new_samples_are_scaled_as_those_of_the_training():
     X = np.random.default_rng(0).integers(0, 256, (4, 60)).astype(np.uint8)
     model = SoftmaxRegression(4, 3, pixel_scale=1 / 255)
     with pytest.raises(
-        InputError, match="until_final: expected samples of the dtype of X, got float64 and uint8"
+        InputError, match="X_new: expected samples of the dtype of X, got float64 and uint8"
     ):
         fit(model, X, np.arange(60) % 3, l2=0.1, until_final=(X / 255, 0.9))

@@ -172,7 +172,7 @@ class SoftmaxClassifierCV(LinearClassifier):
         self.alpha_, self.suboptimality_ = self.path_.best.l2, self.path_.best.suboptimality
         advice = self.path_.advice.replace("l2", "alpha").replace("max_iterations", "max_iter")
         if advice:
-            warn(f"SoftmaxClassifierCV: {advice.replace(', or use a model of float64', '')}")
+            warn(f"SoftmaxClassifierCV: {advice}")
 
 
 def _as_alphas(alphas: Any, rows: Rows) -> Floats:
