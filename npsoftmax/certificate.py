@@ -111,9 +111,9 @@ def certify(
     the ``l2``.
 
     The proof is one of real numbers. The rounding errors of its computation, in float64, are
-    estimated generously. It costs about as much as ten passes over the samples in float64, and k
-    more of them if there are more classes than features. It finds little where ``l2`` is tiny:
-    fewer predictions are final, and below about 1e-10 often none.
+    estimated generously. It costs about as much as ten passes over the samples in float64, and
+    :math:`k^2 / n` more for many classes. It proves less where ``l2`` is small: near 1e-12 often
+    no prediction is final.
 
     Parameters
     ----------
