@@ -417,7 +417,9 @@ def draw(
     unit = "fold" if args.folds else "repeat"
     ranges[0].set_label(f"lowest to highest {unit}")
     ax.set(title=f"{data}, {describe(args)}", yscale="log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 5, 6, 8)))
+    bottom, top = ax.get_ylim()
+    subs = [1, 2, 3, 4, 5, 6, 8] if top < 30 * bottom else [1, 3]  # or labels overlap
+    ax.yaxis.set_major_locator(LogLocator(subs=subs))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.5, not 5e-1
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend()

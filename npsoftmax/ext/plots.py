@@ -216,6 +216,7 @@ def path(result: PenaltyPath, ax: Axes | None = None) -> Axes:
         return ax
     losses, errors = zip(*((r.held_out_loss, r.held_out_error) for r in records), strict=True)
     ax.errorbar(values, losses, errors, label="held-out", capsize=2, **HELD_OUT)
+    ax.set_yscale("log")  # or what happens near the best value could not be seen
     for name, marker in (("best", "*"), ("one_standard_error", "D")):
         chosen = getattr(result, name)
         label = f"{name.replace('_', ' ')}: {chosen.held_out_loss:.4g} at {chosen.l2:g}"
