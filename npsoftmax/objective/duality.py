@@ -68,7 +68,6 @@ __all__ = [
     "Moments",
     "cost_of_absent",
     "duality_gap",
-    "moments_at",
     "present_rows",
     "probabilities",
 ]
@@ -97,8 +96,10 @@ NO_GAP = Gap(math.inf, math.inf, math.inf, 0.0)
 def duality_gap(theta: Floats, store: SampleStore, penalty: Penalty, scale: float) -> Gap:
     """Return the gap at ``theta``. Each feature must have a penalty. Nothing is checked."""
     present, rows = present_rows(theta, store.summary)
-    total = moments_at(rows, store, scale)
-    delta = _bias_change(total, bias_gradient(total, store.summary))
+    shares = store.summary.class_totals[present] / store.summary.total
+    moments = partial(_moments, theta=rows, total=store.summary.total, scale=scale)
+    total: Moments = store.map_reduce(moments, add)
+    delta = _bias_change(total, total.mean - shares)
     if delta is None:
         return NO_GAP
     part = partial(
@@ -120,19 +121,6 @@ def present_rows(theta: Floats, summary: Summary) -> tuple[NDArray[np.intp], Flo
     """Return the classes that have samples, and their rows of ``theta``."""
     present = np.flatnonzero(summary.class_totals)
     return present, theta if present.size == len(theta) else np.asfortranarray(theta[present])
-
-
-def moments_at(rows: Floats, store: SampleStore, scale: float) -> Moments:
-    """Return the moments of the probabilities of the classes that have samples."""
-    part = partial(_moments, theta=rows, total=store.summary.total, scale=scale)
-    return store.map_reduce(part, add)
-
-
-def bias_gradient(moments: Moments, summary: Summary) -> Floats:
-    """Return ``r`` at ``Q = P``."""
-    totals = summary.class_totals
-    gradient: Floats = moments.mean - totals[totals > 0] / summary.total
-    return gradient
 
 
 class Moments(NamedTuple):

@@ -450,7 +450,7 @@ class FullBatch:
         theta = self._check(theta).astype(np.float64)
         present, rows = present_rows(theta, self.summary)
         gap = duality_gap(theta, self._store, self.penalty, self.scale)
-        samples: Samples = self._store.samples  # type: ignore[attr-defined]
+        samples = self.samples
         if samples.weights is not None:
             samples = samples.take(np.flatnonzero(samples.weights), 0)
         samples = samples._replace(y=np.searchsorted(present, samples.y))
