@@ -483,7 +483,7 @@ print(optimum)
 # %%
 problem = nps.objective.FullBatch(data.X_train, data.y_train, L2, scale=data.pixel_scale)
 objectives = [problem.loss_and_grad(theta).loss for theta in thetas]
-print(f"your loss is {objectives[-1]:.4f}, the smallest possible is at least {floor:.4f}")
+print(f"your loss is {objectives[-1]:.4f}; the smallest possible is at least {floor:.4f}.")
 figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
 ax.plot(epochs, objectives, ".-", label="the chapter's loop")
 ax.axhline(floor, linestyle="--", color="tab:red", label="proved: nothing is below")
@@ -492,9 +492,9 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# The curve becomes flat long before it reaches the line, so a flat curve does not mean that
-# training is finished. Ten epochs with a learning rate of 0.01 are too few. On the test images,
-# the better weights give:
+# The curve does not reach the line: ten epochs with a learning rate of 0.01 are too few. On
+# Fashion-MNIST it is nearly flat at the end, so a flat curve does not mean that training is
+# finished. On the test images, the better weights give:
 
 # %%
 for name, each in (("the chapter's", model), ("the optimum's", best)):
