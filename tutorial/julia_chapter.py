@@ -515,8 +515,8 @@ for name, each in (("the chapter's", model), ("the optimum's", best)):
 #    copies about a megabyte of random samples at a time, and hands out parts of this copy
 #    ([performance](../docs/performance.md#a-step)).
 # 3. *Which other data sets are available?* MLDatasets.jl has many. `nps.load` has
-#    `"fashion-mnist"`, `"mnist"` and `"garments"`, and reads [no others by
-#    name](../docs/own_data.md).
+#    `"fashion-mnist"`, `"mnist"` and `"garments"`, and there are readers for [data of your
+#    own](../docs/own_data.md).
 #
 # **LCN_3**
 #

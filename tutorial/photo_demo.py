@@ -78,8 +78,8 @@ plt.show()
 
 # %% [markdown]
 # Both curves become flat. Is the training finished? The objective is convex, so `nps.fit` can
-# find its smallest value and prove how close it came. As in all such proofs there is a small
-# penalty on the weights, $\frac{\lambda}{2} \|W\|^2$
+# find its smallest value and prove how close it came. The proof needs a small penalty on the
+# weights, $\frac{\lambda}{2} \|W\|^2$
 # ([why](../docs/derivation.md#13-a-bound-on-the-distance-from-the-optimum)).
 
 # %%
@@ -111,7 +111,8 @@ plt.show()
 # ## A photograph
 #
 # `PATH` is the photograph to classify. Take one of your own: a single piece of clothing, flat,
-# seen from the front, on a plain background.
+# seen from the front, on a plain background. Photographs of iPhones (HEIC) need
+# `python -m pip install pillow-heif`.
 
 # %%
 # Jupyter starts in the folder of the notebook, a script in the one above.
@@ -184,16 +185,31 @@ for title, column in columns.items():
 plt.show()
 
 # %% [markdown]
-# All three have the same grey scale. There are three mistakes:
+# All three have the same grey scale. In the demo's image the item is small and brighter than any
+# training image, and what surrounds it is darker than black. These are three mistakes:
 #
-# 1. **Normalised in one place only.** The model was trained on pixels from 0 to 1. Minus the mean
-#    and divided by the standard deviation, a black pixel becomes -0.81, so weights at the border,
-#    which hardly count in training, get large inputs.
-# 2. **Too small.** Items in Fashion-MNIST fill 28 pixels. In the demo they fill 20 or less,
+# 1. **Too small.** Items in Fashion-MNIST fill 28 pixels. In the demo they fill 20 or fewer,
 #    because the background of the photograph is kept as well.
-# 3. **Grey on grey.** Inverting a bright photograph does not make its background black. And if
-#    the photograph is dark, nothing is inverted, but the item can still be darker than its
-#    background.
+# 2. **Grey on grey.** Inverting a bright photograph does not make its background black. And a
+#    dark photograph is not inverted, even if the item is darker than its background.
+# 3. **Normalised in one place only.** The model was trained on pixels from 0 to 1, without the
+#    normalisation.
+#
+# What the third one does can be computed. With $x$ from 0 to 1, the mean $m$ and the standard
+# deviation $s$,
+#
+# $$W \frac{x - m}{s} + b = \frac{1}{s} W x - \frac{m}{s} \sum_i W_i + b .$$
+#
+# The first term is $1/s = 2.8$ times what it was in training, so the model is too sure. The
+# second term adds a constant to each class, whatever the photograph shows:
+
+# %%
+for name, constant in zip(model.classes, -0.2860 / 0.3530 * model.W.sum(axis=1), strict=True):
+    print(f"{name:12} {constant:+5.1f}")
+
+# %% [markdown]
+# On Fashion-MNIST the sneaker gets most, and a difference of 9 multiplies the ratio of two
+# probabilities by $e^9$, about 8,000.
 #
 # These are all photographs of the folder, by both recipes, each image with a grey scale of its
 # own:
