@@ -186,7 +186,7 @@ plt.show()
 
 # %% [markdown]
 # All three have the same grey scale. In the demo's image the item is small and brighter than any
-# training image, and what surrounds it is darker than black. These are three mistakes:
+# training pixel, and what surrounds it is darker than black. These are three mistakes:
 #
 # 1. **Too small.** Items in Fashion-MNIST fill 28 pixels. In the demo they fill 20 or fewer,
 #    because the background of the photograph is kept as well.
@@ -195,8 +195,8 @@ plt.show()
 # 3. **Normalised in one place only.** The model was trained on pixels from 0 to 1, without the
 #    normalisation.
 #
-# What the third one does can be computed. With $x$ from 0 to 1, the mean $m$ and the standard
-# deviation $s$,
+# What the third one does can be computed. With pixels $x$ from 0 to 1, the mean $m$, the standard
+# deviation $s$ and the weights $W_i$ of pixel $i$, the logits are
 #
 # $$W \frac{x - m}{s} + b = \frac{1}{s} W x - \frac{m}{s} \sum_i W_i + b .$$
 #
