@@ -19,7 +19,7 @@
 #
 # A well-known tutorial does the same with PyTorch. Its lines are quoted above ours, so that you
 # can compare them. PyTorch is not needed. At the end, the loop of `npsoftmax` repeats our
-# training, and we prove how much better any training could have been.
+# training, and we prove how low the loss can become with weights of the size of ours.
 
 # %%
 import matplotlib.pyplot as plt
@@ -71,8 +71,8 @@ plt.show()
 # program does on pictures that it has not seen.
 #
 # Pixels from 0 to 255 are inconveniently large. We divide them by 255, so that each is between 0
-# and 1. From here on, `X` is a table of such pixels and `y` are its labels. These are the first
-# five pictures:
+# and 1. From here on, `X` is a table of such pixels and `y` are its labels. `[:, :5]` takes all
+# rows and the first five columns, so these are the first five pictures:
 
 # %%
 X, y = data.X_train[:, :5] / 255, data.y_train[:5]
@@ -90,7 +90,8 @@ print(X.shape, y)
 # this class. The number $b_i$ is the **bias** of the class. The scores are called **logits**.
 #
 # The weights of all classes are a table `W` of 10 rows and 784 columns. The product of two
-# tables, `W @ X`, computes the weighted sums of all classes for all pictures at once.
+# tables, `W @ X`, computes the weighted sums of all classes for all pictures at once. The weights
+# begin as small random numbers around 0.
 #
 # In PyTorch, where samples are rows:
 # ```python
@@ -115,7 +116,7 @@ print(logits(W, b, X).round(2))
 
 # %% [markdown]
 # Ten rows, one for each class, and five columns, one for each picture. The weights are random so
-# far, so these scores mean nothing yet. They only have to be small.
+# far, so these scores mean nothing yet.
 #
 # The shape of `b` is (10, 1). When NumPy adds it to a table of shape (10, 5), it adds it to each
 # of the five columns.
@@ -134,7 +135,8 @@ print(logits(W, b, X).round(2))
 #     O_exp = torch.exp(O)
 #     return O_exp / O_exp.sum(1, keepdim=True)
 # ```
-# Here the classes are on axis 0, so the sum goes down each column:
+# Here the classes are on axis 0, so the sum goes down each column. With `keepdims=True` the sums
+# stay a table, of one row, and NumPy divides each row of `Z_exp` by it:
 
 
 # %%
@@ -244,8 +246,9 @@ print("the five pictures:", losses(logits(W, b, X), y).round(3))
 # same shape as `W` and `b`. If each number is changed a little *against* its gradient, the loss
 # gets smaller.
 #
-# PyTorch finds the gradient when `loss.mean().backward()` is called. We can do it by hand. Start
-# from $\ell = \log \sum_i e^{z_i} - z_y$. Its derivative with respect to one logit is
+# PyTorch finds the gradient when `loss.mean().backward()` is called. We can do it by hand. (This
+# needs the rules for derivatives. If you do not know them, go on to the code and the check below
+# it.) Start from $\ell = \log \sum_i e^{z_i} - z_y$. Its derivative with respect to one logit is
 #
 # $$\frac{\partial \ell}{\partial z_i}
 # = \frac{e^{z_i}}{\sum_c e^{z_c}} - [i = y] = p_i - [i = y] ,$$
@@ -284,8 +287,9 @@ for i, j in [(0, 300), (9, 400), (4, 500)]:
 # %% [markdown]
 # ## One step
 #
-# **Gradient descent** changes the parameters against the gradient, again and again. How far a
-# step goes is the gradient times the **learning rate**, here 0.1.
+# **Gradient descent** changes the weights and biases against the gradient, again and again. Each
+# number moves by its gradient times the **learning rate**, here 0.1. The loss of this model has
+# the shape of a bowl: wherever we begin, the way down leads to the lowest point.
 #
 # In PyTorch:
 # ```python
@@ -458,8 +462,8 @@ print(f"our training loss is {our_loss:.4f}, the size of our weights {our_size:.
 # $$J(W, b) = \text{loss} + \frac{\lambda}{2} \|W\|^2 .$$
 #
 # It does not only come close to the smallest value of $J$. It also proves how far away it can be:
-# no weights and biases whatever have a $J$ below `objective - suboptimality`. [The
-# derivation](../docs/derivation.md#13-a-bound-on-the-distance-from-the-optimum) takes half a
+# no weights and biases whatever have a $J$ below `objective - suboptimality`, up to rounding.
+# [The derivation](../docs/derivation.md#13-a-bound-on-the-distance-from-the-optimum) takes half a
 # page. The number $\lambda$ is called `l2`. We try four.
 
 # %%
