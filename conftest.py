@@ -47,6 +47,9 @@ EXAMPLES_OF = {
     "safetensors": ["npsoftmax/ext/safetensors*.py", "docs/export.md"],
     "playwright": [],
     "IPython": [],
+    "jupytext": [],
+    "nbclient": [],
+    "ipykernel": [],
 }
 MISSING = [package for package in EXAMPLES_OF if find_spec(package) is None]
 collect_ignore_glob = sorted({pattern for package in MISSING for pattern in EXAMPLES_OF[package]})

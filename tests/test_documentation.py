@@ -25,7 +25,7 @@ def test_readme_begins_with_the_two_commands():
 
 DOCUMENTS = sorted(
     path.relative_to(ROOT)
-    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md")
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "tutorial/*.md", "tutorial/*.py")
     for path in ROOT.glob(pattern)
 )
 
