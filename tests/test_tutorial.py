@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 jupytext = pytest.importorskip("jupytext")
@@ -11,6 +12,7 @@ pytest.importorskip("ipykernel")
 
 FOLDER = Path(__file__).parents[1] / "tutorial"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.py"))
+FLOOR = r"loss is (\S+); the smallest possible is at least (\S+)\.\n"
 
 
 def numbers(pattern, text):
@@ -20,7 +22,7 @@ def numbers(pattern, text):
 
 def check_floor(text):
     """The floor is below the loss, and close enough to say something."""
-    loss, floor = numbers(r"loss is (\S+); the smallest possible is at least (\S+)\.\n", text)
+    loss, floor = numbers(FLOOR, text)
     assert 0.8 * loss < floor < loss
 
 
@@ -43,8 +45,45 @@ def check_jax_slides(text):
     check_floor(text)
 
 
-FIGURES = {"from_scratch.py": 7, "jax_slides.py": 5}
-CHECKS = {"from_scratch.py": check_from_scratch, "jax_slides.py": check_jax_slides}
+def check_julia_chapter(text):
+    assert "\n[0.1 0.5]\n1.4978661367769954\n" in text
+    assert "float32 as above    [nan  0.  0.] [nan nan nan]" in text
+    lines = re.findall(r"\[ Info: Train Loss: \S+, Val Loss: (\S+), Val Acc: (\S+)\n", text)
+    losses = np.array(lines, float)
+    assert losses.shape == (21, 2)  # ten epochs twice, and the last one in float32
+    assert losses[10:20] == pytest.approx(losses[:10], abs=1e-4)
+    (difference,) = numbers(r"difference of two weights: (\S+)\n", text)
+    assert difference < 1e-12
+    ours, theirs = numbers(r"mean over the images  (\S+)\nthe project's +(\S+)\n", text)
+    assert ours == theirs
+    assert "[[0.03 0.04]]: in the chapter [[0.6 0.8]], by ClipNorm(1.0) [[0.03 0.04]]" in text
+    assert "from probabilities: 15.94" in text and "from logits:        50.0\n" in text
+    loss, floor = numbers(FLOOR, text)
+    assert floor < loss
+
+
+def check_photo_demo(text):
+    assert len(re.findall(r"^\d\) \S+ +: [01]\.\d{3}$", text, re.MULTILINE)) == 6
+    loss, floor = numbers(FLOOR, text)
+    assert floor < loss
+    table = {
+        row: numbers(rf"{row} +(\S+) +(\S+)\n", text)
+        for row in ("the demo's recipe", "not normalised", "the project's recipe")
+    }
+    (demo, is_sure), (same, is_unsure), (project, _) = table.values()
+    assert max(demo, same) < 0.2 and project > 0.65
+    assert is_sure > 0.8 and is_unsure < 0.5
+    pixels, patches = numbers(r"pixels +test accuracy (\S+)\npatches +test accuracy (\S+)\n", text)
+    assert patches > pixels + 0.05
+
+
+FIGURES = {"from_scratch.py": 7, "jax_slides.py": 5, "julia_chapter.py": 5, "photo_demo.py": 8}
+CHECKS = {
+    "from_scratch.py": check_from_scratch,
+    "jax_slides.py": check_jax_slides,
+    "julia_chapter.py": check_julia_chapter,
+    "photo_demo.py": check_photo_demo,
+}
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

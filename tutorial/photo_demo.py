@@ -17,8 +17,6 @@
 # predictions, and then classifies a photograph: it prints the three most likely classes (Top-3).
 # This notebook does the same. Then it shows what the demo does wrong with photographs, measures
 # how much that costs, and does better.
-#
-# It needs matplotlib and Pillow: `python -m pip install ".[plot,image]"`.
 
 # %%
 from pathlib import Path
