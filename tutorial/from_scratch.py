@@ -278,7 +278,7 @@ def gradients(W, b, X, y):
 # %%
 W_grad, b_grad = gradients(W, b, X, y)
 step = np.zeros_like(W)
-for i, j in [(0, 300), (9, 400), (4, 500)]:
+for i, j in [(0, 406), (3, 434), (9, 462)]:
     step[i, j] = 1e-5
     rise = losses(logits(W + step, b, X), y).mean() - losses(logits(W - step, b, X), y).mean()
     step[i, j] = 0

@@ -65,8 +65,8 @@ X / X.sum(axis=0, keepdims=True)
 # %% [markdown]
 # ## Softmax
 #
-# The softmax does this with the exponentials, so it also takes negative numbers. The slides write
-# it in three lines:
+# The softmax does this with the exponentials of the numbers, which are never negative. The slides
+# write it in three lines:
 
 
 # %%
@@ -81,9 +81,9 @@ print(P.round(3))
 print("sums:", P.sum(axis=0))
 
 # %% [markdown]
-# The slides warn that this is not robust, and leave it to the framework to do better. Here is
-# why, and what `nps.softmax` makes of it. The mended softmax subtracts the largest number of each
-# column first, which changes nothing but the size of the exponentials.
+# The slides warn that this is not robust, and leave it to the framework to do better.
+# `nps.softmax` subtracts the largest number of each column first. The result is the same, and no
+# exponential overflows:
 
 # %%
 z = np.array([1000.0, 0.0, 0.0])
@@ -146,8 +146,8 @@ figure
 # | classifier | the parameters, the loss and its gradient | `Module`, `Classifier` |
 # | trainer | the loop, and what it has recorded | `Trainer` |
 #
-# JAX derives the gradient by itself. We write it by hand, which takes two lines: with respect to
-# the logits it is the probabilities minus 1 at the label ([the
+# JAX derives the gradient by itself. We write it by hand in three lines. With respect to the
+# logits it is the probabilities, minus 1 at the label ([the
 # derivation](../docs/derivation.md#6-cross-entropy-on-logits)).
 
 
@@ -197,9 +197,8 @@ class Trainer:
 
 
 # %% [markdown]
-# Each seed is a number that is written down, here always 0. The random keys of JAX serve the same
-# purpose: a run can be repeated. What JAX calls a pure function, a result that depends on the
-# arguments alone, holds for everything here but the update of `model.W` in place.
+# The random keys of JAX make a run repeatable, and so do our seeds. `jit` compiles functions, and
+# NumPy's operations on whole arrays are compiled already.
 #
 # Three lines train the model, as in the slides:
 
@@ -220,7 +219,7 @@ for epoch, (loss, accuracy) in enumerate(trainer.history, start=1):
 #
 # | ours | the project's | what it adds |
 # |---|---|---|
-# | `Batches` | `nps.DataLoader` | an epoch can be replayed from its middle |
+# | `Batches` | `nps.DataLoader` | each epoch can be repeated, from any of its batches |
 # | `Classifier` | `nps.SoftmaxRegression` | class names, files, calibration, decisions |
 # | `lr` | `nps.Descent(0.1)` | other rules: `Momentum`, `Nesterov`, `Adam`, `AdamW` |
 # | `Trainer` | `nps.Trainer` | training loss, checkpoints, a stop if the loss is not finite |
