@@ -4,9 +4,8 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
-
 import browser
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "build" / "browser" / "index.html"
