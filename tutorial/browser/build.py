@@ -106,7 +106,9 @@ def build(out: Path, notebook: Path, pyodide: Path | None) -> None:
         (out / "files" / f"{name}.js").write_text(as_script(name, content))
     page = Template((HERE / "page.html").read_text()).substitute(
         title=html.escape(notebook.stem.replace("_", " ").capitalize()),
-        style=(HERE / "page.css").read_text() + HtmlFormatter().get_style_defs(".code"),
+        colours=HtmlFormatter().get_style_defs(".code"),
+        dark_colours=HtmlFormatter(style="github-dark").get_style_defs(".code"),
+        style=(HERE / "page.css").read_text(),
         cells=to_html(notebook),
         files=json.dumps(sorted(files)),
         worker=(HERE / "worker.js").read_text(),
