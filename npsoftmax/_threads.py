@@ -2,14 +2,16 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["blas_threads", "cores", "default_threads", "numpys_blas"]
+__all__ = ["blas_threads", "cores", "default_threads", "map_in_threads", "numpys_blas"]
+
+Result = TypeVar("Result")
 
 
 class _BlasThreads:
@@ -95,6 +97,19 @@ def numpys_blas() -> Mapping[str, Any]:
     libraries = [library.info() for library in _blas()]
     of_numpy = (library for library in libraries if "numpy" in library["filepath"])
     return next(of_numpy, libraries[0] if libraries else {})
+
+
+def map_in_threads(
+    function: Callable[..., Result], count: int, *iterables: Iterable[Any]
+) -> Iterator[Result]:
+    """Yield ``function`` of the items in their order; one thread is the caller's own."""
+    if count == 1:  # where Python runs in a browser, no thread can be started
+        yield from map(function, *iterables)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(count) as pool:
+        yield from pool.map(function, *iterables)
 
 
 def default_threads() -> int:

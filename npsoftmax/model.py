@@ -33,6 +33,8 @@ from npsoftmax.novelty import ClassMeans, choose_evenly
 
 __all__ = ["FRAMINGS", "SoftmaxRegression"]
 
+MOST_NAMED = 12  # classes that fit on a line or two
+
 FRAMINGS = ("bounding-box", "centre-of-mass", "whole", "square")
 
 
@@ -140,6 +142,35 @@ class SoftmaxRegression:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_inputs} => {self.num_outputs}, {self.theta.dtype})"
+
+    def _repr_html_(self) -> str:
+        """Return a table of what the model is and knows, for notebooks."""
+        from html import escape
+
+        cells = (f"<tr><th>{row}</th><td>{escape(text)}</td></tr>" for row, text in self._summary())
+        return f"<table><caption>{escape(repr(self))}</caption>{''.join(cells)}</table>"
+
+    def _summary(self) -> Iterator[tuple[str, str]]:
+        """Yield a name and a text for each thing worth knowing before a prediction."""
+        others = self.num_outputs - MOST_NAMED
+        more = [f"and {others} others"] if others > 0 else []
+        yield "classes", ", ".join([*self.classes[:MOST_NAMED], *more])
+        scaled = f", integers times {self.pixel_scale:.6g}" if self.pixel_scale else ""
+        yield "samples", f"{self.num_inputs} numbers{scaled}"
+        if self.features is not None:
+            yield "features", f"{self.num_features}, by {type(self.features).__name__}"
+        yield (
+            "parameters",
+            f"{self.theta.size} of {self.theta.dtype}, norm of W {np.linalg.norm(self.W):.4g}",
+        )
+        if self.temperature != 1:
+            yield "temperature", f"{self.temperature:.4g}, by calibrate"
+        if self.class_means is not None:
+            yield "novelty", "class means, by fit_class_means"
+        if self.evidence_limit is not None:
+            yield "doubt", f"evidence up to {self.evidence_limit:.4g}, by fit_evidence_limit"
+        if self.set_rule is not None:
+            yield "sets", f"{self.set_rule.method}, coverage {self.set_rule.coverage:g}"
 
     @property
     def W(self) -> NDArray[Any]:

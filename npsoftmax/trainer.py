@@ -102,6 +102,8 @@ class Trainer:
     >>> X, y = np.array([[-1.0, 1.0, -2.0, 2.0]]), np.array([0, 1, 0, 1])
     >>> model = SoftmaxRegression(1, 2, seed=0)
     >>> trainer = Trainer(model, Descent(1.0), DataLoader(X, y, batch_size=2))
+    >>> trainer
+    Trainer(SoftmaxRegression(1 => 2, float32), Descent(eta=1.0), 2 batches, 0 epochs finished)
     >>> history = trainer.fit(epochs=5)
     >>> history[-1].train_acc
     1.0
@@ -154,6 +156,12 @@ class Trainer:
         self.history: list[EpochRecord] = []
         self._progress = Progress()
         self._workspace = Workspace()
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.model!r}, {self.optimiser!r}, "
+            f"{len(self.loader)} batches, {self.epoch} epochs finished)"
+        )
 
     @property
     def epoch(self) -> int:

@@ -434,8 +434,7 @@ def test_the_real_files(fashion_mnist):
 def test_a_data_set_is_printed_without_its_arrays():
     X, y = np.zeros((784, 4), np.uint8), np.zeros(4, int)
     printed = repr(datasets.Dataset("mine", ("cat", "dog"), X, y, X, y))
-    assert printed.startswith("Dataset(name='mine', classes=('cat', 'dog'), ")
-    assert "array" not in printed
+    assert printed == "Dataset(mine: 4 training and 4 test samples of 784 uint8, 2 classes)"
 
 
 def test_a_model_is_told_from_a_data_set():

@@ -533,3 +533,30 @@ def test_what_is_given_instead_of_a_model_is_named(other, tmp_path):
     for way in ways:
         with pytest.raises(InputError, match=f"model: expected a SoftmaxRegression, {message}"):
             way()
+
+
+def test_a_notebook_shows_what_a_model_is_and_knows():
+    names = ["<b>", *"abcdefghijklmn"]
+    model = SoftmaxRegression(2, 15, classes=names, pixel_scale=1 / 255, dtype=np.float64)
+    model.theta[:] = 0
+    model.W[0] = 3, 4
+    shown = model._repr_html_()
+    assert "<caption>SoftmaxRegression(2 =&gt; 15, float64)</caption>" in shown
+    assert "<th>classes</th><td>&lt;b&gt;, a, b, c, d, e, f, g, h, i, j, k, and 3 others" in shown
+    assert "<td>2 numbers, integers times 0.00392157</td>" in shown
+    assert "<td>45 of float64, norm of W 5</td>" in shown
+    assert "temperature" not in shown
+
+
+def test_what_a_model_has_learned_about_its_predictions_is_shown():
+    X, y = np.array([[-2.0, -1.5, -1.0, 1.0, 1.5, 2.0]]), np.array([0, 1, 0, 1, 0, 1])
+    model = SoftmaxRegression(1, 2, dtype=np.float64, features=RandomFourier.fit(X, 4, seed=0))
+    fit(model, X, y, l2=0.1)
+    model.calibrate(X, y)
+    model.fit_class_means(X, y)
+    model.fit_evidence_limit(X, y)
+    model.calibrate_sets(X, y, coverage=0.5)
+    shown = model._repr_html_()
+    for row in ("features</th><td>4, by RandomFourier", "temperature", "novelty", "doubt"):
+        assert f"<th>{row}" in shown
+    assert "<th>sets</th><td>lac, coverage 0.5</td>" in shown

@@ -167,7 +167,7 @@ SHAPE = (28, 28)  # of all their images
 _GARMENTS = {"train": (10_240, 0), "test": (2_000, 1)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Samples and labels, split for training and testing.
 
@@ -195,23 +195,29 @@ class Dataset:
     A data set from your own arrays:
 
     >>> X, y = np.zeros((784, 6), np.uint8), np.array([0, 1, 0, 1, 0, 1])
-    >>> data = Dataset("mine", ("cat", "dog"), X[:, :4], y[:4], X[:, 4:], y[4:])
-    >>> data.X_test.shape
-    (784, 2)
+    >>> Dataset("mine", ("cat", "dog"), X[:, :4], y[:4], X[:, 4:], y[4:])
+    Dataset(mine: 4 training and 2 test samples of 784 uint8, 2 classes)
     """
 
     name: str
     classes: tuple[str, ...]
-    X_train: NDArray[Any] = field(repr=False)
-    y_train: NDArray[np.int64] = field(repr=False)
-    X_test: NDArray[Any] = field(repr=False)
-    y_test: NDArray[np.int64] = field(repr=False)
-    sha256: dict[str, str] = field(default_factory=dict, repr=False)
+    X_train: NDArray[Any]
+    y_train: NDArray[np.int64]
+    X_test: NDArray[Any]
+    y_test: NDArray[np.int64]
+    sha256: dict[str, str] = field(default_factory=dict)
     origin: str = ""
     pixel_scale: float | None = None
     framing: str | None = None
     shape: tuple[int, ...] | None = None
-    feature_names: tuple[str, ...] | None = field(default=None, repr=False)
+    feature_names: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        d, n = self.X_train.shape
+        return (
+            f"{type(self).__name__}({self.name}: {n} training and {self.X_test.shape[1]} test "
+            f"samples of {d} {self.X_train.dtype}, {len(self.classes)} classes)"
+        )
 
 
 def load(

@@ -55,6 +55,8 @@ class DataLoader:
     --------
     >>> X = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
     >>> loader = DataLoader(X, [0, 1, 0, 1, 0], batch_size=2)
+    >>> loader
+    DataLoader(5 samples of 2 int64, 3 batches of 2)
     >>> for X_batch, y_batch in loader:
     ...     print(X_batch.tolist(), y_batch.tolist())
     [[1, 2], [6, 7]] [0, 1]
@@ -83,6 +85,14 @@ class DataLoader:
         self.drop_last = drop_last
         self.seed = as_count(seed, "seed", minimum=0)
         self.epoch = 0
+
+    def __repr__(self) -> str:
+        d, n = self.X.shape
+        order = f", shuffled, seed {self.seed}" if self.shuffle else ""
+        return (
+            f"{type(self).__name__}({n} samples of {d} {self.X.dtype}, "
+            f"{len(self)} batches of {self.batch_size}{order})"
+        )
 
     @property
     def num_samples(self) -> int:

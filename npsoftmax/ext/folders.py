@@ -11,14 +11,13 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npsoftmax._threads import blas_threads, cores
+from npsoftmax._threads import blas_threads, cores, map_in_threads
 from npsoftmax.data import Dataset, splitobs
 from npsoftmax.errors import CorruptFileError, InputError, InputWarning
 from npsoftmax.ext import photos
@@ -176,9 +175,9 @@ def _read_all(
             return error
 
     results = []
-    with warnings.catch_warnings(), blas_threads(1), ThreadPoolExecutor(cores()) as pool:
+    with warnings.catch_warnings(), blas_threads(1):
         photos.filter_warnings()  # every thread does so, and they share the filters
-        for result in pool.map(read, files):
+        for result in map_in_threads(read, cores(), files):
             results.append(result)
             if on_photo is not None:
                 on_photo(1)

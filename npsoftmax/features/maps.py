@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npsoftmax._checks import as_columns, as_count, as_size
-from npsoftmax._threads import blas_threads, default_threads
+from npsoftmax._threads import blas_threads, default_threads, map_in_threads
 from npsoftmax.errors import ShapeError
 
 __all__ = ["Chain", "FeatureMap", "RandomFourier", "measure_centre", "parts_of"]
@@ -77,8 +76,8 @@ class FeatureMap:
             return int(columns.shape[1])
 
         count = default_threads() if threads is None else as_count(threads, "threads")
-        with blas_threads(1), ThreadPoolExecutor(count) as pool:
-            for done in pool.map(compute, starts):
+        with blas_threads(1):
+            for done in map_in_threads(compute, count, starts):
                 if on_block is not None:
                     on_block(done)
         return out

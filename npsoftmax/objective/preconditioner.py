@@ -32,7 +32,6 @@ would cost too much, one with the mean of their u serves all classes.
 import math
 import operator
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npsoftmax._sparse import is_sparse, multiply_back, square
-from npsoftmax._threads import blas_threads
+from npsoftmax._threads import blas_threads, map_in_threads
 from npsoftmax.errors import InputError
 from npsoftmax.functional import affine, softmax
 from npsoftmax.objective.hot_loop import (
@@ -361,8 +360,7 @@ def _sum_blocks(samples: Samples, threads: int, draws: list[Draw], scale: float)
         indices, roots = (values[share::shares] for values in draws[number])
         blocks[number, share] = _sum_block(roots, samples.X.T, indices - samples.start, scale)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, *np.indices(blocks.shape[:2]).reshape(2, -1)))
+    list(map_in_threads(fill, threads, *np.indices(blocks.shape[:2]).reshape(2, -1)))
     return blocks[:, 0] if shares == 1 else blocks.sum(axis=1)
 
 
@@ -401,9 +399,8 @@ def _factor_all(blocks: Floats, diagonals: Floats, ridge: float, threads: int, o
     def fill(number: int) -> None:
         out[number] = _factor(blocks[number], diagonals[number], ridge)
 
-    limited = blas_threads(1) if threads > 1 else nullcontext()
-    with limited, ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, range(len(out))))
+    with blas_threads(1) if threads > 1 else nullcontext():
+        list(map_in_threads(fill, threads, range(len(out))))
 
 
 def _factor(block: Floats, diagonal: Floats, ridge: float) -> Floats:

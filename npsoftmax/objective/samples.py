@@ -9,7 +9,6 @@ this process (:class:`LocalSamples`) or on the workers of a cluster.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from npsoftmax import _sparse
 from npsoftmax._checks import Range, as_count
-from npsoftmax._threads import blas_threads, default_threads
+from npsoftmax._threads import blas_threads, default_threads, map_in_threads
 from npsoftmax.objective.hot_loop import Workspace
 
 __all__ = [
@@ -179,8 +178,8 @@ class LocalSamples:
                 return call(parts[0], self._workspaces[0])
             # They are put back at the end: after Ctrl-C a thread may still write into them.
             workspaces, self._workspaces = self._workspaces, self._new_workspaces()
-            with blas_threads(1), ThreadPoolExecutor(len(parts)) as pool:
-                result = reduce(combine, pool.map(call, parts, workspaces))
+            with blas_threads(1):
+                result = reduce(combine, map_in_threads(call, len(parts), parts, workspaces))
             self._workspaces = workspaces
             return result
 
