@@ -12,17 +12,17 @@ import pytest
 
 pytest.importorskip("PIL")
 
-import predict
 from photo_set import photo
 from PIL import Image
-from running import one_line, run_here, run_process
+from running import SCRIPTS, one_line, run_here, run_process
 
 from npsoftmax import SoftmaxRegression
+from npsoftmax.commands import predict
 from npsoftmax.conformal import SetRule
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.ext import advice, photos
 
-SCRIPT = Path(predict.__file__)
+SCRIPT = SCRIPTS / "predict.py"
 ROOT = SCRIPT.parents[1]
 
 
