@@ -31,15 +31,6 @@ def installed(tmp_path):
 
 
 @pytest.fixture(params=["npsoftmax", "python -m npsoftmax"])
-def called(request, installed, tmp_path):
-    """Return what a user types, and what runs it in a process of its own."""
-    words = ["-m", "npsoftmax"] if request.param.startswith("python") else [str(installed)]
-    return request.param, lambda *flags, **environment: run_process(
-        words[0], tmp_path, *words[1:], *flags, **environment
-    )
-
-
-@pytest.fixture(params=["npsoftmax", "python -m npsoftmax"])
 def said(request, monkeypatch, capsys):
     """Return what a user types, and what runs it here; this returns code, stdout and stderr."""
     path = npsoftmax.__main__.__file__ if request.param.startswith("python") else "bin/npsoftmax"
@@ -55,17 +46,17 @@ def said(request, monkeypatch, capsys):
     return request.param, run
 
 
-def test_a_run_prints_what_the_script_prints_and_names_its_own_next_command(called, tmp_path):
-    typed, run = called
+def test_a_run_prints_what_the_script_prints_and_names_its_own_next_command(installed, tmp_path):
+    commands = [[installed, "train"], [SCRIPT]]
     texts = []
-    for process in (run("train", *SMALL), run_process(SCRIPT, tmp_path, *SMALL, "--force")):
+    for program, *words in commands:
+        process = run_process(program, tmp_path, *words, *SMALL, "--force")
         assert (process.returncode, process.stderr) == (0, "")
         texts.append(re.sub(r"\d\.\d\d s$", "", process.stdout, flags=re.MULTILINE))
-    script = f"python {SCRIPTS / 'evaluate.py'} run/model.npz"
-    assert script in texts[1]
-    assert texts[0] == texts[1].replace(script, f"{typed} evaluate run/model.npz")
-    words = re.search(f"^evaluate  {typed} (.*)", texts[0], re.MULTILINE)[1].split()
-    evaluated = run(*words, "--no-pictures")
+    script, advice = f"python {SCRIPTS / 'evaluate.py'} run", "npsoftmax evaluate run"
+    assert script in texts[1] and texts[0] == texts[1].replace(script, advice)
+    words = re.search("^evaluate  npsoftmax (.*)", texts[0], re.MULTILINE)[1].split()
+    evaluated = run_process(installed, tmp_path, *words, "--no-pictures")
     assert evaluated.returncode == 0 and "accuracy" in evaluated.stdout
 
 
@@ -97,7 +88,7 @@ def test_errors_and_advice_name_what_is_typed(said):
     assert f"; run {typed} train again" in run("predict", "run", "x.png")[2]
 
 
-# matplotlib is imported last; before a run that nothing follows, the threads are in the environment.
+# matplotlib comes last. Before a run that nothing follows, the threads are in the environment.
 SPY = "import os\nprint('threads', os.environ.get('MKL_NUM_THREADS'))\nraise ImportError\n"
 PROGRAM = """
 import sys
@@ -123,10 +114,10 @@ def test_a_command_knows_whether_anything_follows_it(way, installed, tmp_path):
     assert out.endswith("on\n") == (way == "program")
 
 
-def test_a_command_imports_no_other_and_no_numpy_before_its_flags_are_parsed():
+def test_a_command_imports_no_other():
     code = (
-        "import sys; sys.argv = ['npsoftmax', 'fetch']; from npsoftmax.__main__ import main; main();"
-        "print(*sys.modules)"
+        "import sys; from npsoftmax.__main__ import main; sys.argv = ['npsoftmax', 'fetch']; main()"
+        "\nprint(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     commands = {name for name in done.stdout.split() if name.startswith("npsoftmax.commands.")}
