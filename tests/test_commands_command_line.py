@@ -87,7 +87,7 @@ def test_a_program_gets_its_process_back_and_the_exit_code(error, capsys):
             raise error
 
     before = namespace["state"]()
-    flags = command_line.Parser(prog="test")
+    flags = command_line.Parser("test")
     command_line.add_output_flags(flags)
     code = command_line.run(flags, command, [])
     assert code == (0 if error is None else 130 if isinstance(error, KeyboardInterrupt) else 1)

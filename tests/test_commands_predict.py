@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ command = partial(run_here, SCRIPT, ".")
 def call(*arguments):
     """Call the command in this process; return its exit code where it ends by itself."""
     try:
-        predict.predict(predict.parser().parse_args([str(a) for a in arguments]))
+        with patch("sys.argv", [str(SCRIPT)]):
+            predict.predict(predict.parser().parse_args([str(a) for a in arguments]))
     except SystemExit as end:
         return end.code
     return 0
