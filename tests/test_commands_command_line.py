@@ -94,6 +94,12 @@ def test_a_program_gets_its_process_back_and_the_exit_code(error, capsys):
     assert namespace["state"]() == before
 
 
+def test_a_missing_package_is_named_with_what_installs_it():
+    error = ModuleNotFoundError("No module named 'tqdm.auto'", name="tqdm.auto")
+    advice = "install it: python -m pip install tqdm"
+    assert command_line._explain(error) == (1, f"No module named 'tqdm.auto'; {advice}")
+
+
 def test_a_command_runs_in_a_thread_which_cannot_handle_signals(tmp_path, capsys):
     from npsoftmax.commands import train
 

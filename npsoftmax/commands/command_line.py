@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
@@ -41,7 +41,7 @@ MAX_THREADS = 1024
 
 
 def start(command: str) -> str:
-    """Return what starts a command where this process was started: a script, or npsoftmax."""
+    """Return the words that start a command in the way that this process was started."""
     called = Path(sys.argv[0]).resolve()
     if is_script(called):
         path, here = called.with_name(f"{command}.py"), Path.cwd()
@@ -152,13 +152,18 @@ def run(
 def is_last() -> bool:
     """Return whether Python itself started the command, so that nothing comes after it."""
     frame = sys._getframe()
-    while frame.f_back and frame.f_globals["__package__"] in ("npsoftmax", "npsoftmax.commands"):
+    while frame.f_back and module_name(frame.f_globals).startswith("npsoftmax."):
         frame = frame.f_back
     # That called a command. What runs a module with -m comes before it.
     above = frame.f_back
-    while above and above.f_globals["__name__"] == "runpy":
+    while above and module_name(above.f_globals) == "runpy":
         above = above.f_back
     return above is None
+
+
+def module_name(names: Mapping[str, Any]) -> str:
+    """Return the name under which a module was imported, also that of one that -m runs."""
+    return getattr(names.get("__spec__"), "name", "")
 
 
 def _run(
