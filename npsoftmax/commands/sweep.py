@@ -119,7 +119,20 @@ def sweep(args: argparse.Namespace) -> None:
         folder.rmdir()  # so that the same command can run again
         raise
     say(f"\nbest       {found.summary(SETTINGS[args.setting].title)}")
-    report = {
+    report = report_of(args, data, found)
+    run_folder.write_json(folder / "sweep.json", report)
+    picture = partial(draw, data.name, args, found.outcomes, found.diverged)
+    run_folder.write_picture("sweep", folder / "sweep.png", picture)
+    say(f"written    {quoted(folder)}: {' '.join(sorted(path.name for path in folder.iterdir()))}")
+    if args.json:
+        print(json.dumps({**report, "run_dir": str(folder)}))
+
+
+def report_of(
+    args: argparse.Namespace, data: "npsoftmax.Dataset", found: "Comparison"
+) -> dict[str, Any]:
+    """Return the content of ``sweep.json``."""
+    return {
         "settings": run_folder.settings(args),
         "dataset": data.name,
         "sha256": data.sha256,
@@ -128,12 +141,6 @@ def sweep(args: argparse.Namespace) -> None:
         "best": found.best.value,
         **found.further,
     }
-    run_folder.write_json(folder / "sweep.json", report)
-    picture = partial(draw, data.name, args, found.outcomes, found.diverged)
-    run_folder.write_picture("sweep", folder / "sweep.png", picture)
-    say(f"written    {quoted(folder)}: {' '.join(sorted(path.name for path in folder.iterdir()))}")
-    if args.json:
-        print(json.dumps({**report, "run_dir": str(folder)}))
 
 
 def complete(args: argparse.Namespace) -> list[float]:
