@@ -44,10 +44,10 @@ print(time.perf_counter() - start, usage.ru_maxrss)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 WITHOUT_MATPLOTLIB = """
-import runpy, sys
+import sys
 sys.modules["matplotlib"] = None
-sys.path[0] = {folder!r}
-runpy.run_module("train", run_name="__main__")
+from npsoftmax.commands.train import main
+sys.exit(main())
 """
 
 
@@ -62,7 +62,7 @@ def programs(epochs: int) -> dict[str, Command]:
     peer = [sys.executable, str(peers), str(unpacked), str(epochs)]
     return {
         OURS: [sys.executable, str(scripts / "train.py"), *flags],
-        BARE: [*python(WITHOUT_MATPLOTLIB.format(folder=str(scripts))), *flags],
+        BARE: [*python(WITHOUT_MATPLOTLIB), *flags],
         TORCH: python(TORCH),
         "torch, concise": [*peer, "concise"],
         SLOW: [*peer, "as_printed"],

@@ -14,11 +14,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
-from run_folder import FILES
 from running import SCRIPT, told
 
 from npsoftmax import storage
 from npsoftmax.checkpoint import Checkpoint, SolverCheckpoint, verify_files
+from npsoftmax.commands.run_folder import FILES
 
 # The real command with a small data set and no picture. The data set is not cached: a second start
 # must make the same system calls as the first one.
@@ -31,7 +31,8 @@ datasets.cache_folder = lambda: Path(os.devnull)
 sys.modules["matplotlib"] = None
 sys.argv = sys.argv[1:]
 sys.path[0] = str(Path(sys.argv[0]).parent)
-import command_line, contextlib
+import contextlib
+from npsoftmax.commands import command_line
 command_line.left_as_found = contextlib.nullcontext  # nothing comes after the command here either
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

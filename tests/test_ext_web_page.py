@@ -294,7 +294,7 @@ def tall(Image):
 
 def predict_in_python(model, data, folder):
     """Return the prediction of `scripts/predict.py` for the bytes of a file."""
-    import predict
+    from npsoftmax.commands import predict
 
     file = folder / "photo"
     file.write_bytes(data)

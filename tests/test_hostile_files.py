@@ -549,11 +549,14 @@ def serve() -> None:
     npsoftmax.load = lambda name, *rest, **more: (  # type: ignore[assignment]
         small_data() if name in ("garments", "fashion-mnist") else load(name, *rest, **more)
     )
-    import evaluate
-    import run_folder  # noqa: F401
     import threadpoolctl  # noqa: F401
     import tqdm  # noqa: F401
-    import train  # noqa: F401
+
+    from npsoftmax.commands import (
+        evaluate,
+        run_folder,  # noqa: F401
+        train,  # noqa: F401
+    )
 
     evaluate.check_fit = lambda *_: None  # no data set has the three classes of the small data
     gc.freeze()
@@ -654,9 +657,7 @@ def comparable(found: Any) -> Any:
 
 def run(name: str, path: str) -> dict[str, Any]:
     """Run a command; return its exit code and output."""
-    import command_line
-    import evaluate
-    import train
+    from npsoftmax.commands import command_line, evaluate, train
 
     folder = str(Path(path).parent)
 
@@ -686,7 +687,7 @@ def run(name: str, path: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def examiner():
     """Return ``examiner(readers, path)``, which reads a file in another process."""
-    folders = [str(ROOT), *(str(ROOT / name) for name in ("tests", "scripts"))]
+    folders = [str(ROOT), str(ROOT / "tests")]
     process = subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,

@@ -13,40 +13,68 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
-try:
-    from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
-    from npsoftmax.files import quoted
-except ModuleNotFoundError as error:
-    import shlex
-
-    project = shlex.quote(str(Path(__file__).resolve().parents[1]))
-    sys.exit(
-        f"{Path(sys.argv[0]).name}: error: {error}; install the project first: "
-        f"python -m pip install {project}"
-    )
+from npsoftmax.errors import CorruptFileError, DataUnavailableError, InputError, OutputError
+from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
     import npsoftmax
 
+COMMANDS = {
+    "train": "train a model and write a run folder",
+    "evaluate": "measure a model on test data",
+    "predict": "classify photos, or the rows of a table",
+    "export": "write a model as ONNX, safetensors or a web page",
+    "sweep": "compare learning rates, batch sizes or penalties",
+    "fetch": "download and verify a data set",
+}
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
 MAX_THREADS = 1024
 
 
+def start(command: str) -> str:
+    """Return the words that start a command in the way that this process was started."""
+    called = Path(sys.argv[0]).resolve()
+    if is_script(called):
+        path, here = called.with_name(f"{command}.py"), Path.cwd()
+        return f"python {quoted(path.relative_to(here) if path.is_relative_to(here) else path)}"
+    return f"{'python -m ' if called.name == '__main__.py' else ''}npsoftmax {command}".rstrip()
+
+
+def program(command: str) -> str:
+    """Return what a command is called in messages: a script by its name alone."""
+    return f"{command}.py" if is_script(Path(sys.argv[0])) else start(command)
+
+
+def is_script(path: Path) -> bool:
+    """Return whether a path is one of the files in ``scripts/``."""
+    return path.suffix == ".py" and path.stem in COMMANDS
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose usage errors take one line."""
+
+    def __init__(self, command: str, **options: Any) -> None:
+        super().__init__(prog=program(command), **options)
+        self.command = command
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2."""
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the model that a command reads."""
+    parser.add_argument("model", metavar="MODEL", type=model_path,
+        help=f"a model.npz that {program('train')} wrote, or its run folder")  # fmt: skip
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +133,7 @@ def positive_float(text: str, name: str) -> float:
 
 
 def run(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
     command: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None = None,
 ) -> int:
@@ -116,21 +144,37 @@ def run(
 
     A process that goes on afterwards, such as a notebook or ``python -i``, is left as it was found.
     """
-    # Nothing comes after a script that Python itself started, unless Python was told so.
-    goes_on = sys._getframe(1).f_back is not None or bool(sys.flags.inspect)
+    goes_on = not is_last() or bool(sys.flags.inspect)
     with left_as_found() if goes_on else nullcontext():
         return _run(parser, command, argv, goes_on)
 
 
+def is_last() -> bool:
+    """Return whether Python itself started the command, so that nothing comes after it."""
+    frame = sys._getframe()
+    while frame.f_back and module_name(frame.f_globals).startswith("npsoftmax."):
+        frame = frame.f_back
+    # That called a command. What runs a module with -m comes before it.
+    above = frame.f_back
+    while above and module_name(above.f_globals) == "runpy":
+        above = above.f_back
+    return above is None
+
+
+def module_name(names: Mapping[str, Any]) -> str:
+    """Return the name under which a module was imported, also that of one that -m runs."""
+    return getattr(names.get("__spec__"), "name", "")
+
+
 def _run(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
     command: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None,
     goes_on: bool,
 ) -> int:
     _prepare_streams()
     args = parser.parse_args(argv)
-    warnings.showwarning = lambda message, *_: warn(parser.prog, str(message))
+    warnings.showwarning = lambda message, *_: warn(parser.command, str(message))
     handle_signals(_interrupt)
     args.threads = choose_threads(getattr(args, "threads", None))
     if not goes_on:  # NumPy would keep these numbers for as long as it is loaded
@@ -246,9 +290,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         # The package's own errors have a code of theirs, so this is a stream.
         return OutputError.exit_code, f"cannot write the output: {error.strerror}"
-    if isinstance(error, ModuleNotFoundError):
-        project = quoted(Path(__file__).resolve().parents[1])
-        return 1, f"{error}; install the project first: python -m pip install {project}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return 1, f"{error}; install it: python -m pip install {error.name.partition('.')[0]}"
     return 1, f"unexpected {type(error).__name__}: {error}"
 
 
@@ -267,21 +310,19 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def script(name: str) -> str:
-    """Return the command that starts another script from here."""
-    path = Path(__file__).resolve().with_name(name)
-    here = Path.cwd()
-    return f"python {quoted(path.relative_to(here) if path.is_relative_to(here) else path)}"
+def complain(command: str, text: str, kind: str = "error") -> None:
+    """Print what a command has to say in one line on stderr."""
+    print(f"{program(command)}: {kind}: {one_line(text)}", file=sys.stderr)
 
 
-def warn(program: str, text: str) -> None:
+def warn(command: str, text: str) -> None:
     """Print a warning in one line on stderr."""
-    print(f"{program}: warning: {one_line(text)}", file=sys.stderr)
+    complain(command, text, "warning")
 
 
-def note(program: str, text: str) -> None:
+def note(command: str, text: str) -> None:
     """Print in one line on stderr what was done and need not be a mistake."""
-    print(f"{program}: note: {one_line(text)}", file=sys.stderr)
+    complain(command, text, "note")
 
 
 def choose_threads(count: int | None) -> int | None:
@@ -337,7 +378,7 @@ def model_path(text: str) -> str:
     file = os.path.join(text, "model.npz")
     if not os.path.lexists(file) and os.path.lexists(os.path.join(text, "checkpoint.npz")):
         raise argparse.ArgumentTypeError(
-            f"{quoted(text)} has no model.npz yet, because its run has not ended; run train.py "
-            f"again with its flags and --resume --run-dir {quoted(text)}"
+            f"{quoted(text)} has no model.npz yet, because its run has not ended; run "
+            f"{program('train')} again with its flags and --resume --run-dir {quoted(text)}"
         )
     return file

@@ -9,17 +9,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import command_line
 import numpy as np
 import pytest
-import run_folder
-import sweep
-from running import one_line, run_here
+from running import SCRIPTS, one_line, run_here
 
 from npsoftmax import DataLoader, Descent, SoftmaxRegression, Trainer, fit, fit_path, metrics
+from npsoftmax.commands import command_line, run_folder, sweep
 from npsoftmax.errors import DivergedError, InputError, OutputError
 
-SCRIPT = Path(sweep.__file__)
+SCRIPT = SCRIPTS / "sweep.py"
 WRITE_PICTURE = run_folder.write_picture
 QUICK = ["--dataset", "garments", "--epochs", "1"]
 

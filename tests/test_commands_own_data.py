@@ -17,10 +17,10 @@ from sklearn.preprocessing import StandardScaler
 
 pytest.importorskip("polars")
 
-import own_data
 import polars
 
 from npsoftmax import SoftmaxRegression
+from npsoftmax.commands import own_data
 from npsoftmax.data import idx
 from npsoftmax.errors import InputError
 

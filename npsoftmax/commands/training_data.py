@@ -1,4 +1,4 @@
-"""What ``train.py`` and ``sweep.py`` share: the samples to train on, and their features."""
+"""What ``train`` and ``sweep`` share: the samples to train on, and their features."""
 
 import argparse
 import os
@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import command_line
-import own_data
-
+from npsoftmax.commands import command_line, own_data
 from npsoftmax.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,16 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import command_line
-from evaluate import PICTURES
-
+from npsoftmax.commands import command_line
+from npsoftmax.commands.evaluate import PICTURES
 from npsoftmax.errors import InputError, OutputError
 from npsoftmax.files import quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from train import Solver
 
+    from npsoftmax.commands.train import Solver
     from npsoftmax.ext import plots
 
 CHECKPOINTS = ("checkpoint.previous.npz", "checkpoint.npz")
@@ -145,7 +144,7 @@ def lock(folder: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         reason = f"{quoted(folder)} cannot be locked against other runs: {error.strerror}"
-        command_line.warn("train.py", reason)
+        command_line.warn("train", reason)
     try:
         yield
     finally:
@@ -170,7 +169,7 @@ def write(path: Path, *lines: str) -> None:
         file.write("".join(line + "\n" for line in lines).encode())
 
 
-def write_picture(program: str, path: Path, draw: "Callable[[], Figure]") -> bool:
+def write_picture(command: str, path: Path, draw: "Callable[[], Figure]") -> bool:
     """Draw a picture as an extra: if that fails, warn; if matplotlib is missing, do nothing.
 
     Return whether there is a picture.
@@ -185,7 +184,7 @@ def write_picture(program: str, path: Path, draw: "Callable[[], Figure]") -> boo
     except ImportError:
         return False
     except Exception as error:  # a broken matplotlib fails in many ways
-        command_line.warn(program, f"no {path.name}: {error}")
+        command_line.warn(command, f"no {path.name}: {error}")
         return False
     return True
 

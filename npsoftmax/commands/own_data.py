@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import command_line
-
+from npsoftmax.commands import command_line
 from npsoftmax.errors import InputError
 from npsoftmax.files import quoted
 
@@ -225,7 +224,7 @@ def _read_both(args: argparse.Namespace, kind: str) -> "tuple[Labelled, Labelled
     samples, test = _read_arrays(args.data, args.label)
     if args.test is not None:
         test, later = _read_arrays(args.test, args.test_label)
-        test = in_order(later or test, samples.feature_names, args.test, "train.py")
+        test = in_order(later or test, samples.feature_names, args.test, "train")
     return samples, test
 
 
@@ -256,7 +255,7 @@ def read_like(
     feature_names: tuple[str, ...] | None,
     label: str | None,
     text: str | None,
-    program: str = "train.py",
+    command: str = "train",
     expected: str | None = None,
 ) -> "Labelled":
     """Read samples of the features of a model, with labels if they are named or in the file.
@@ -270,20 +269,20 @@ def read_like(
         samples, unused = tables.read_table(path, label, text=text, feature_names=feature_names)
         unused = [name for name in unused if name != expected]
         if unused and text is None:
-            command_line.note(program, f"{quoted(path)}: not used: {', '.join(unused)}")
+            command_line.note(command, f"{quoted(path)}: not used: {', '.join(unused)}")
     elif kind == "svmlight":
         reader = command_line.import_extra("npsoftmax.ext.text").read_svmlight
         (samples,) = reader(path, feature_names=feature_names)
     elif kind in ("npz", "pair"):
         samples, test = _read_arrays(path, label)
-        samples = in_order(test or samples, feature_names, path, program)
+        samples = in_order(test or samples, feature_names, path, command)
     else:
         raise InputError(f"expected {KINDS}, got {quoted(path)}; name one of these")
     return samples
 
 
 def in_order(
-    samples: "Labelled", wanted: tuple[str, ...] | None, path: str, program: str
+    samples: "Labelled", wanted: tuple[str, ...] | None, path: str, command: str
 ) -> "Labelled":
     """Return arrays whose features have names with those of a model, in its order.
 
@@ -310,7 +309,7 @@ def in_order(
         )
     unused = sorted(place.keys() - set(wanted), key=place.__getitem__)
     if unused:
-        command_line.note(program, f"{quoted(path)}: not used: {listed(unused)}")
+        command_line.note(command, f"{quoted(path)}: not used: {listed(unused)}")
     places = [place[name] for name in wanted]
     X = np.take(X.T, places, axis=1).T if isinstance(X, np.ndarray) else X.T[:, places].T
     return samples._replace(X=X, feature_names=wanted)
@@ -336,7 +335,7 @@ def load_like(
         )
     label = args.label or (settings.get("label") if kind_of(args.data) == "table" else None)
     require_label(args.data, label)
-    X, samples = read_for(model, args.data, label, args.text, settings, "evaluate.py")
+    X, samples = read_for(model, args.data, label, args.text, settings, "evaluate")
     _, y = number_labels(samples, _source(args.data, label), model.classes)
     return Dataset(
         name_of(args.data), model.classes, X[:, :0], y[:0], X, y,
@@ -348,7 +347,7 @@ def warn_of_training(args: argparse.Namespace, message: str) -> None:
     """Say that a model has seen the data; sets that are calibrated on them would cover less."""
     if args.calibrate_sets is not None:
         raise InputError(f"--calibrate-sets: expected data that the model has not seen; {message}")
-    command_line.warn("evaluate.py", message)
+    command_line.warn("evaluate", message)
 
 
 def read_for(
@@ -357,7 +356,7 @@ def read_for(
     label: str | None,
     text: str | None,
     settings: dict[str, Any],
-    program: str,
+    command: str,
 ) -> "tuple[Any, Labelled]":
     """Return the columns that a model takes, and what else the file has.
 
@@ -366,12 +365,12 @@ def read_for(
     from npsoftmax.features import Tfidf
 
     if not isinstance(model.features, Tfidf):
-        samples = read_like(path, model.feature_names, label, None, program, settings.get("label"))
+        samples = read_like(path, model.feature_names, label, None, command, settings.get("label"))
         return samples.X, samples
     text = text or settings.get("text")
     if text is None:
         raise InputError("--text: expected the column that has the texts, got none; name it")
-    samples = read_like(path, None, label, text, program)
+    samples = read_like(path, None, label, text, command)
     words = model.feature_names or ()
     return command_line.import_extra("npsoftmax.ext.text").count_words(samples.X, words), samples
 

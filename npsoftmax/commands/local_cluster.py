@@ -1,4 +1,4 @@
-"""The Dask cluster for ``train.py --workers`` and ``--scheduler``."""
+"""The Dask cluster for ``train --workers`` and ``--scheduler``."""
 
 import argparse
 import logging

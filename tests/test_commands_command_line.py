@@ -7,14 +7,10 @@ import subprocess
 import sys
 import threading
 
-import command_line
-import evaluate
-import export
-import predict
 import pytest
-import sweep
-import train
-from running import INSTALL, SCRIPT, SCRIPTS, python_path
+from running import INSTALL, SCRIPT
+
+from npsoftmax.commands import command_line, evaluate, export, predict, sweep, train
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 
@@ -41,7 +37,7 @@ except KeyboardInterrupt:
 
 def lines_of(command, folder, text=None):
     """Run a session with two threads for the BLAS; return the lines that it prints."""
-    environment = {**os.environ, **python_path(SCRIPTS), "OPENBLAS_NUM_THREADS": "2"}
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
     process = subprocess.run(
         command, cwd=folder, env=environment, input=text, capture_output=True, text=True,
         timeout=120, check=True,
@@ -91,15 +87,21 @@ def test_a_program_gets_its_process_back_and_the_exit_code(error, capsys):
             raise error
 
     before = namespace["state"]()
-    flags = command_line.Parser(prog="test")
+    flags = command_line.Parser("test")
     command_line.add_output_flags(flags)
     code = command_line.run(flags, command, [])
     assert code == (0 if error is None else 130 if isinstance(error, KeyboardInterrupt) else 1)
     assert namespace["state"]() == before
 
 
+def test_a_missing_package_is_named_with_what_installs_it():
+    error = ModuleNotFoundError("No module named 'tqdm.auto'", name="tqdm.auto")
+    advice = "install it: python -m pip install tqdm"
+    assert command_line._explain(error) == (1, f"No module named 'tqdm.auto'; {advice}")
+
+
 def test_a_command_runs_in_a_thread_which_cannot_handle_signals(tmp_path, capsys):
-    import train
+    from npsoftmax.commands import train
 
     codes = []
     flags = [*SMALL, str(tmp_path / "run"), "--quiet"]

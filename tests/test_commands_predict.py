@@ -6,23 +6,24 @@ import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 pytest.importorskip("PIL")
 
-import predict
 from photo_set import photo
 from PIL import Image
-from running import one_line, run_here, run_process
+from running import SCRIPTS, one_line, run_here, run_process
 
 from npsoftmax import SoftmaxRegression
+from npsoftmax.commands import predict
 from npsoftmax.conformal import SetRule
 from npsoftmax.errors import CorruptFileError, InputError, ShapeError
 from npsoftmax.ext import advice, photos
 
-SCRIPT = Path(predict.__file__)
+SCRIPT = SCRIPTS / "predict.py"
 ROOT = SCRIPT.parents[1]
 
 
@@ -32,7 +33,8 @@ command = partial(run_here, SCRIPT, ".")
 def call(*arguments):
     """Call the command in this process; return its exit code where it ends by itself."""
     try:
-        predict.predict(predict.parser().parse_args([str(a) for a in arguments]))
+        with patch("sys.argv", [str(SCRIPT)]):
+            predict.predict(predict.parser().parse_args([str(a) for a in arguments]))
     except SystemExit as end:
         return end.code
     return 0

@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 
-import command_line
-import evaluate
 import numpy as np
 import pytest
 from running import (
@@ -18,13 +16,13 @@ from running import (
     history_of,
     interrupt,
     one_line,
-    python_path,
     run_here,
     told,
 )
 
 from npsoftmax import SoftmaxRegression, storage
 from npsoftmax._threads import cores
+from npsoftmax.commands import command_line, evaluate
 from npsoftmax.data import datasets
 
 SMALL = ["--dataset", "garments", "--epochs", "2", "--limit", "512", "--batch-size", "64"]
@@ -552,7 +550,6 @@ def test_a_signal_outside_the_loop_also_ends_in_one_line(tmp_path, number, momen
         [sys.executable, "-c", SIGNALLED, moment, str(int(number)), str(SCRIPT),
          "--dataset", "garments"],
         cwd=tmp_path,
-        env={**os.environ, **python_path(SCRIPT.parent)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -655,11 +652,7 @@ def test_the_printed_commands_can_be_pasted(train, tmp_path, name):
     process = train(*SMALL, f"--run-dir={name}", "--data-dir", data)
     assert process.returncode == 0, process.stderr
     printed = re.search("^evaluate  (.*)", process.stdout, re.M)[1]
-    environment = {
-        **os.environ,
-        **python_path(SCRIPT.parent),
-        "PATH": os.path.dirname(sys.executable),
-    }
+    environment = {**os.environ, "PATH": os.path.dirname(sys.executable)}
     evaluated = subprocess.run(
         ["/bin/bash", "-c", f"{printed} --no-pictures"],
         cwd=tmp_path, env=environment, capture_output=True, text=True,
@@ -754,7 +747,6 @@ def test_real_run_in_bounded_memory(fashion_mnist_folder, tmp_path):
     process = subprocess.run(
         [sys.executable, "-c", code, str(SCRIPT), "--epochs", "2", "--data-dir",
          fashion_mnist_folder, "--run-dir", str(tmp_path / "run")],
-        env={**os.environ, **python_path(SCRIPT.parent)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert int(re.search(r"VmHWM:\s+(\d+) kB", process.stderr)[1]) < 300 * 1024

@@ -5,10 +5,11 @@ import re
 import signal
 import threading
 
-import command_line
 import numpy as np
 import pytest
 from running import INSTALL, history_of, interrupt, one_line, told
+
+from npsoftmax.commands import command_line
 
 pytest.importorskip("distributed", reason=INSTALL)
 from clusters import dask_scheduler

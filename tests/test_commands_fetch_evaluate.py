@@ -6,12 +6,11 @@ import re
 import sys
 from dataclasses import replace
 
-import command_line
-import evaluate
 import pytest
 from running import SCRIPTS, one_line, run_here
 
 from npsoftmax import SoftmaxRegression, metrics, softmax, storage
+from npsoftmax.commands import command_line, evaluate
 from npsoftmax.errors import InputError, OutputError
 
 
