@@ -1,0 +1,84 @@
+"""The documentation site: ``sphinx-build -W -c docs . build/site``, from the root of the repository.
+
+The sources are the Markdown files that GitHub shows, where they are, so that their links lead to
+the same files in both places. The site is read without a network: everything it shows is in it.
+"""
+
+import re
+import shutil
+from collections import _tuplegetter  # type: ignore[attr-defined]
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import npsoftmax
+
+project = "npsoftmax"
+author = copyright = "the authors of npsoftmax"
+version = release = npsoftmax.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+root_doc = "README"
+include_patterns = ["*.md", "docs/**.md", "docs/**.rst", "benchmarks/**.md", "tutorial/*"]
+
+# GitHub's dialect of Markdown: its formulas, and its anchors of headings.
+myst_enable_extensions = ["dollarmath"]
+myst_dmath_allow_space = False
+myst_fence_as_directive = ["math"]
+myst_heading_anchors = 6
+
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_execution_timeout = 300
+
+autodoc_default_options = {"members": True}
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings name the types
+napoleon_google_docstring = False
+napoleon_custom_sections = [("Attributes", "params_style")]  # a list, without entries of its own
+# Names of other packages have no page here.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!npsoftmax).*")]
+
+html_theme = "furo"
+html_title = "npsoftmax"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+
+# The package holds MathJax for Django, which it does not need. SVG needs no fonts.
+mathjax_folder = Path(find_spec("mathjax").submodule_search_locations[0])
+html_static_path.append(str(mathjax_folder / "static/mathjax/es5/tex-svg.js"))
+mathjax_path = "tex-svg.js"
+
+
+def prepare(app: Any, document: str, source: list[str]) -> None:
+    """Append the table of contents to the README, which is the first page; offer linked code."""
+    source[0] = re.sub(r"\]\((?=[^):#]+\.py\))(?!\.\./tutorial/)", "](path:", source[0])
+    if document == root_doc:
+        source[0] += Path(app.confdir, "contents.txt").read_text(encoding="utf-8")
+
+
+def leave_out(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples, of which Python says "Alias for field number 0"."""
+    return True if isinstance(member, _tuplegetter) else None
+
+
+def copy_home(app: Any, error: Exception | None) -> None:
+    """Give the first page the name that a server looks for, too."""
+    if not error and app.builder.format == "html":
+        shutil.copy(Path(app.outdir, "README.html"), Path(app.outdir, "index.html"))
+
+
+def setup(app: Any) -> None:
+    """Connect these functions."""
+    app.connect("source-read", prepare)
+    app.connect("autodoc-skip-member", leave_out)
+    app.connect("build-finished", copy_home)
