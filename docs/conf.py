@@ -1,4 +1,4 @@
-"""The documentation site: ``sphinx-build -W -c docs . build/site``, from the root of the repository.
+"""The documentation site: ``sphinx-build -c docs . build/site``, from the root of the repository.
 
 The sources are the Markdown files that GitHub shows, where they are, so that their links lead to
 the same files in both places. The site is read without a network: everything it shows is in it.
@@ -6,7 +6,6 @@ the same files in both places. The site is read without a network: everything it
 
 import re
 import shutil
-from collections import _tuplegetter  # type: ignore[attr-defined]
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import npsoftmax
 
 project = "npsoftmax"
-author = copyright = "the authors of npsoftmax"
+copyright = "2026, the npsoftmax authors"
 version = release = npsoftmax.__version__
 
 extensions = [
@@ -29,7 +28,7 @@ root_doc = "README"
 include_patterns = ["*.md", "docs/**.md", "docs/**.rst", "benchmarks/**.md", "tutorial/*"]
 
 # GitHub's dialect of Markdown: its formulas, and its anchors of headings.
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "html_image"]
 myst_dmath_allow_space = False
 myst_fence_as_directive = ["math"]
 myst_heading_anchors = 6
@@ -40,6 +39,7 @@ nb_execution_show_tb = True
 nb_execution_timeout = 300
 
 autodoc_default_options = {"members": True}
+autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings name the types
 napoleon_google_docstring = False
@@ -52,6 +52,13 @@ html_theme = "furo"
 html_title = "npsoftmax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_copy_source = False
+html_theme_options = {
+    # A line of a training run fits.
+    "light_css_variables": {"code-font-size": "78%"},
+    "top_of_page_buttons": [],
+}
+highlight_language = "none"  # for blocks without a name: commands and what they print
 
 # The package holds MathJax for Django, which it does not need. SVG needs no fonts.
 mathjax_folder = Path(find_spec("mathjax").submodule_search_locations[0])
@@ -67,8 +74,8 @@ def prepare(app: Any, document: str, source: list[str]) -> None:
 
 
 def leave_out(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out the fields of named tuples, of which Python says "Alias for field number 0"."""
-    return True if isinstance(member, _tuplegetter) else None
+    """Leave out the fields of named tuples, which the class describes."""
+    return True if str(member.__doc__).startswith("Alias for field number") else None
 
 
 def copy_home(app: Any, error: Exception | None) -> None:
