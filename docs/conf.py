@@ -4,6 +4,7 @@ The sources are the Markdown files that GitHub shows, where they are, so that th
 the same files in both places. The site is read without a network: everything it shows is in it.
 """
 
+import posixpath
 import re
 import shutil
 from importlib.util import find_spec
@@ -67,8 +68,14 @@ mathjax_path = "tex-svg.js"
 
 
 def prepare(app: Any, document: str, source: list[str]) -> None:
-    """Append the table of contents to the README, which is the first page; offer linked code."""
-    source[0] = re.sub(r"\]\((?=[^):#]+\.py\))(?!\.\./tutorial/)", "](path:", source[0])
+    """Offer linked code as a file, and append the table of contents to the README."""
+
+    def as_file(match: re.Match[str]) -> str:
+        page = posixpath.normpath(posixpath.join(posixpath.dirname(document), match[1]))
+        return match[0] if page in app.env.found_docs else f"](path:{match[1]}{match[2]})"
+
+    # MyST takes each file with the suffix of a notebook for a page.
+    source[0] = re.sub(r"\]\(([^):#]+)(\.py|\.md)\)", as_file, source[0])
     if document == root_doc:
         source[0] += Path(app.confdir, "contents.txt").read_text(encoding="utf-8")
 

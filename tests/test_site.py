@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, its links lead somewhere, it needs no network."""
+"""The documentation site builds without a warning, its links lead somewhere, it needs no net."""
 
 import os
 import subprocess
