@@ -171,9 +171,8 @@ class FullBatchTrainer:
     ----------
     model : SoftmaxRegression
         Its ``theta`` is changed in place.
-    problem : FullBatch
-        The objective: :class:`npsoftmax.objective.FullBatch`, or the class of the same name for
-        samples on a cluster.
+    problem : npsoftmax.objective.FullBatch or npsoftmax.ext.cluster.FullBatch
+        The objective on samples in memory, or on a cluster.
     test : (array_like, array_like), optional
         ``X (d, n)`` and ``y (n,)`` to evaluate on after each iteration.
     tol : float

@@ -64,7 +64,7 @@ class SoftmaxClassifier(LinearClassifier):
         Weight of the penalty.
     solver : {"lbfgs", "sgd"}
         The exact optimum from all samples at once, or minibatches with the step sizes of
-        :class:`npsoftmax.Adam`.
+        :class:`npsoftmax.optimisers.Adam`.
     tol, max_iter : float, int
         lbfgs: as ``tol`` and ``max_iterations`` of :func:`npsoftmax.fit`. Small problems end when
         no logit changes any more.

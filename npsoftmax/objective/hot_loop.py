@@ -4,7 +4,7 @@ With :math:`d = z - \max z`, :math:`e = \exp d`, O the sum of e without the labe
 :math:`S = O + e_y`, the loss of a sample is :math:`\log S - d_y` and its gradient :math:`e / S`,
 with :math:`-O / S` at the label: nothing is lost where :math:`e_y` is 1. The loop over the blocks
 of a batch is ``accumulate`` in :mod:`npsoftmax.objective.batch`; the loop over batches is in
-:mod:`npsoftmax.trainer`.
+:class:`npsoftmax.Trainer`.
 
 - Everything is computed in the dtype of ``theta``, except the running sums over blocks of classes,
   in float64.
