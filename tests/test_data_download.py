@@ -13,7 +13,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -493,7 +493,7 @@ def test_retry_after_reads_seconds(seconds):
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1)), st.integers(0, 10**10))
 def test_retry_after_reads_dates(date, now):
-    date = date.replace(microsecond=0, tzinfo=timezone.utc)
+    date = date.replace(microsecond=0, tzinfo=UTC)
     asked = download._retry_after(format_datetime(date, usegmt=True), now)
     assert asked == max(0, date.timestamp() - now)
 

@@ -197,6 +197,7 @@ def _gap_part(
         # A smaller loss than the true one is of no harm.
         loss -= float(np.log(np.maximum(P[own, numbers], TINY)) @ shares[columns])
         change = (delta - (P.T @ delta)[:, None]).T  # in the order of P
+        change[:, shares[columns] == 0] = 0.0  # these samples are not in D
         smallest_change = min(smallest_change, float(change.min()))
         moved = P * change
         Q = np.add(P, moved, out=P)
