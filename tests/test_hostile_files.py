@@ -819,7 +819,7 @@ def check_command(reader: str, report: dict[str, Any], path: Path, refused: bool
     for line in lines:
         assert_short(line, path)
         if code == 4:
-            assert_honest(re.sub(r"^\w+\.py: error: ", "", line), path)
+            assert_honest(re.sub(r"^npsoftmax \w+: error: ", "", line), path)
     assert all(line.isprintable() for line in report["out"].splitlines())
 
 
