@@ -38,6 +38,7 @@ from npsoftmax.errors import DataUnavailableError
 
 # They import what is optional, torch, or not installed, MAPIE and crepes.
 collect_ignore = [f"tests/reference/make_{name}_reference.py" for name in ("torch", "conformal")]
+collect_ignore += ["docs/conf.py", "tutorial"]  # programs, not modules
 
 # What few tests need. Their modules skip by importorskip; the rest of what imports it is this.
 EXAMPLES_OF = {
