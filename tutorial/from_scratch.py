@@ -336,7 +336,7 @@ print(f"the best of these rates for this step: {rates[np.argmin(after)]:.2f}")
 
 figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 ax.plot(rates, after)
-ax.plot(0.1, after[10], "o", label="0.1")
+ax.plot(0.1, after[10], "o", label="our rate")
 ax.set(xlabel="learning rate", ylabel="loss after one step")
 ax.legend()
 plt.show()
@@ -469,11 +469,12 @@ print(f"largest difference of a weight: {abs(model.W - W).max():.0e}")
 #
 # ## How good could it be?
 #
-# Is our training loss small? With a longer training, or with another rule, it would be smaller.
-# With small weights the loss cannot be close to 0: the logits are then small too, and no
-# probability is near 1. How small it can be depends on how large the weights may become. So we ask:
-# *how small can the loss be with weights that are no larger than ours?* We measure their size by
-# $\|W\|^2$, the sum of the squares of all weights.
+# Is our training loss small? With a longer training, or with another rule, it could be smaller.
+# With small weights it cannot be close to 0: the logits of two pictures then differ little, so the
+# model cannot be sure of one class for the first and of another for the second. How small the loss
+# can be depends on how large the weights may become. So we ask: *how small can the loss be with
+# weights that are no larger than ours?* We measure their size by $\|W\|^2$, the sum of the squares
+# of all weights.
 
 # %%
 our_loss, our_size = train_loss[-1], sizes[-1]
@@ -495,24 +496,25 @@ print("size after each epoch:", np.round(sizes, 1))
 # So no choice of weights and biases has a $J$ below `objective - suboptimality`, up to rounding. We
 # call this number $J_{\min}$.
 #
-# The code of `nps.fit` is not shown here. [The
-# derivation](../docs/derivation.md#13-a-bound-on-the-distance-from-the-optimum) of the limit takes
-# half a page and needs more mathematics than this notebook. You can at least test the claim with
-# our own weights: their $J$ must not be smaller.
+# The code of `nps.fit` is not shown here.
+# [The derivation of this limit](../docs/derivation.md#13-a-bound-on-the-distance-from-the-optimum)
+# takes half a page and needs more mathematics than this notebook. You can at least test the claim
+# with our own weights: their $J$ must not be smaller.
 #
-# We try three prices. This is the slowest cell. In the browser it can take minutes.
+# We try three prices. The fits use numbers of 32 bits, the default of npsoftmax, because this is
+# faster. It is still the slowest cell. In the browser it can take minutes.
 
 # %%
 fits = {}
-print("    l2 | objective | suboptimality |    J_min | J of our weights | size of its weights")
+print("    l2 | objective | suboptimality |    J_min | J of our weights | size of the fit")
 for l2 in (0.01, 0.002, 0.0005):
     fitted = nps.SoftmaxRegression(784, 10, pixel_scale=data.pixel_scale)
     optimum = nps.fit(fitted, data.X_train, data.y_train, l2=l2)
     J_min = optimum.objective - optimum.suboptimality
     fits[l2] = fitted, J_min
     print(
-        f"{l2:6g} | {optimum.objective:9.6f} | {optimum.suboptimality:13.6f} | {J_min:.6f} "
-        f"| {our_loss + l2 / 2 * our_size:16.6f} | {(fitted.W**2).sum():19.1f}"
+        f"{l2:6g} | {optimum.objective:9.6f} | {optimum.suboptimality:13.1e} | {J_min:.6f} "
+        f"| {our_loss + l2 / 2 * our_size:16.6f} | {(fitted.W**2).sum():15.1f}"
     )
 
 # %% [markdown]
@@ -524,7 +526,8 @@ for l2 in (0.01, 0.002, 0.0005):
 # \;\ge\; J_{\min} - \frac{\lambda}{2} \|W_\text{ours}\|^2$$
 #
 # The right side is a floor under their loss. Each price gives a floor. All floors are true, and the
-# highest says most. A floor is highest when the fitted weights have about our size.
+# highest says most. A floor is highest when the fitted weights have about our size (the last column
+# of the table).
 
 # %%
 floors = []
@@ -547,9 +550,9 @@ plt.show()
 
 # %% [markdown]
 # The training loss comes near its floor and cannot cross it. This holds for the earlier epochs too:
-# the list above shows that the weights were smaller then. With weights of this size, a better rule,
-# a better learning rate or more epochs can lower our loss by at most the difference. It may be
-# less: the smallest possible loss can lie above our floor.
+# the list of sizes shows that the weights were smaller then. With weights no larger than ours, a
+# better rule, a better learning rate or more epochs can lower our loss by at most the difference.
+# It may be less: the smallest possible loss can lie above our floor.
 #
 # These are our weights and the three fits, on both sets of pictures:
 
@@ -568,8 +571,8 @@ print("smaller than ours, with a smaller training loss:", *(better or ["none"]))
 
 # %% [markdown]
 # If the last line names a fit, our weights are not the best of their size. Fits with larger weights
-# than ours may have a training loss below our floor, which does not hold for them. It says nothing
-# about the test loss either.
+# than ours may have a training loss below our floor, which does not hold for them. The floor says
+# nothing about the test loss.
 #
 # The lower the price, the larger are the fitted weights, and the smaller is their training loss.
 # The test loss falls less, so the difference grows. This is called **overfitting**: the weights
