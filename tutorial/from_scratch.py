@@ -212,8 +212,8 @@ print(f"a guess among ten classes: -log(1/10) = {-np.log(1 / 10):.3f}")
 # ## Where this breaks, and what helps
 #
 # Numbers in a computer have a largest value. For `exp` it is reached soon: $e^{710}$ is already
-# too large, and becomes infinite. Infinity divided by infinity is not a number, `nan`. Whatever is
-# computed from `nan` is `nan` again, so one such logit would soon make all weights `nan`.
+# too large, and becomes infinite. Infinity divided by infinity is not a number, `nan`. Sums and
+# products with `nan` are `nan` again, so one such logit would soon make all weights `nan`.
 #
 # Here are three classes. Class 1 is in the second row, because rows are counted from 0.
 
@@ -271,8 +271,8 @@ print("the five pictures:", losses(logits(W, b, X), y).round(3))
 # $$\frac{\partial \ell}{\partial z_i}
 # = \frac{e^{z_i}}{\sum_c e^{z_c}} - [i = y] = p_i - [i = y] ,$$
 #
-# where $[i = y]$ is 1 for the right class and 0 for the others. And since $z_i = w_{i1} x_1 + \dots
-# + b_i$, the chain rule gives
+# where $[i = y]$ is 1 for the right class and 0 for the others. And since
+# $z_i = w_{i1} x_1 + \dots + b_i$, the chain rule gives
 #
 # $$\frac{\partial \ell}{\partial w_{ij}} = (p_i - [i = y]) \, x_j , \qquad
 # \frac{\partial \ell}{\partial b_i} = p_i - [i = y] .$$
