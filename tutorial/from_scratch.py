@@ -501,13 +501,13 @@ print("size after each epoch:", np.round(sizes, 1))
 # takes half a page and needs more mathematics than this notebook. You can at least test the claim
 # with our own weights: their $J$ must not be smaller.
 #
-# We try three prices. The fits use numbers of 32 bits, the default of npsoftmax, because this is
+# We try two prices. The fits use numbers of 32 bits, the default of npsoftmax, because this is
 # faster. It is still the slowest cell. In the browser it can take minutes.
 
 # %%
 fits = {}
 print("    l2 | objective | suboptimality |    J_min | J of our weights | size of the fit")
-for l2 in (0.01, 0.002, 0.0005):
+for l2 in (0.01, 0.002):
     fitted = nps.SoftmaxRegression(784, 10, pixel_scale=data.pixel_scale)
     optimum = nps.fit(fitted, data.X_train, data.y_train, l2=l2)
     J_min = optimum.objective - optimum.suboptimality
@@ -554,7 +554,7 @@ plt.show()
 # better rule, a better learning rate or more epochs can lower our loss by at most the difference.
 # It may be less: the smallest possible loss can lie above our floor.
 #
-# These are our weights and the three fits, on both sets of pictures:
+# These are our weights and the two fits, on both sets of pictures:
 
 # %%
 rows = [("ours", W, b)] + [(f"l2 = {l2:g}", fitted.W, fitted.b) for l2, (fitted, _) in fits.items()]
@@ -570,14 +570,14 @@ for name, weights, biases in rows:
 print("smaller than ours, with a smaller training loss:", *(better or ["none"]))
 
 # %% [markdown]
-# If the last line names a fit, our weights are not the best of their size. Fits with larger weights
-# than ours may have a training loss below our floor, which does not hold for them. The floor says
-# nothing about the test loss.
+# If the last line names a fit, our weights are not the best of their size. A fit with larger
+# weights than ours may have a training loss below our floor, which does not hold for it. The floor
+# says nothing about the test loss.
 #
-# The lower the price, the larger are the fitted weights, and the smaller is their training loss.
-# The test loss falls less, so the difference grows. This is called **overfitting**: the weights
-# learn details of the training pictures that other pictures do not have. If it goes on, the test
-# loss can rise again. A penalty limits it.
+# The fit with the lower price has larger weights and a smaller training loss. Its test loss is
+# smaller by less, so its difference is larger. This is called **overfitting**: the weights learn
+# details of the training pictures that other pictures do not have. If it goes on, the test loss can
+# rise again. A penalty limits it. To see more of it, add the lower price 0.0005 above.
 #
 # ## Where to go from here
 #
