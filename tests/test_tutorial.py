@@ -79,7 +79,7 @@ def check_photo_demo(text):
     assert patches > pixels + 0.05
 
 
-FIGURES = {"from_scratch.py": 7, "jax_slides.py": 5, "julia_chapter.py": 5, "photo_demo.py": 8}
+FIGURES = {"from_scratch.py": 6, "jax_slides.py": 5, "julia_chapter.py": 5, "photo_demo.py": 8}
 CHECKS = {
     "from_scratch.py": check_from_scratch,
     "jax_slides.py": check_jax_slides,

@@ -1,7 +1,7 @@
 """The notebook that runs in the browser, in a real one: opened from the disk, as its readers do."""
 
+import importlib
 import re
-import sys
 from pathlib import Path
 
 import browser
@@ -104,13 +104,21 @@ def test_the_whole_notebook_runs(page):
     assert floor < loss < 1.2 * floor
 
 
-def test_a_file_that_is_not_pyodides_is_refused(tmp_path):
+@pytest.fixture
+def build(monkeypatch):
     pytest.importorskip("latex2mathml", reason="needs what builds the page: pip install '.[docs]'")
-    sys.path.insert(0, str(REPOSITORY / "tutorial" / "browser"))
-    try:
-        import build
-    finally:
-        sys.path.pop(0)
+    monkeypatch.syspath_prepend(REPOSITORY / "tutorial" / "browser")
+    return importlib.import_module("build")
+
+
+def test_a_link_that_leads_nowhere_is_shown_as_text(build, tmp_path):
+    notebook = tmp_path / "notebook.py"
+    text = "# %% [markdown]\n# See [a file](../docs/a.md#b) and [a site](https://example.org).\n"
+    notebook.write_text(text)
+    assert 'See a file and <a href="https://example.org">a site</a>.' in build.to_html(notebook)
+
+
+def test_a_file_that_is_not_pyodides_is_refused(build, tmp_path):
     with pytest.raises(SystemExit, match=r"pyodide\.js: expected the file of Pyodide .* no such"):
         build.read_pyodide(tmp_path)
     (tmp_path / "pyodide.js").write_text("changed")

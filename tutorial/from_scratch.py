@@ -17,9 +17,11 @@
 # learns is written here, in about forty lines of NumPy. You need to know Python. You do not need
 # to know machine learning: each new word is in **bold** where it is explained.
 #
-# A well-known tutorial does the same with PyTorch. Its lines are quoted above ours, so that you
-# can compare them. PyTorch is not needed. At the end, the loop of `npsoftmax` repeats our
-# training, and we prove how low the loss can become with weights of the size of ours.
+# A tutorial for the library PyTorch does the same. Its lines are quoted above ours, so that you can
+# compare them. If you do not use PyTorch, skip these boxes.
+#
+# At the end, `npsoftmax` repeats our training. It is the library that this notebook belongs to, and
+# the import below loads it. It also shows how much better the result could be.
 
 # %%
 import matplotlib.pyplot as plt
@@ -30,9 +32,10 @@ import npsoftmax as nps
 # %% [markdown]
 # ## The data
 #
-# Fashion-MNIST has 60,000 pictures of ten kinds of clothing. If it is neither on this computer
-# nor can be downloaded, the next cell uses `garments`: pictures of the same kinds, drawn by a
-# program.
+# Fashion-MNIST has 60,000 pictures of ten kinds of clothing to learn from. `nps.load` finds them on
+# this computer, or downloads them. Where neither is possible, as on a page in the browser, the next
+# cell uses `garments`: fewer pictures, of the same kinds, drawn by a program. It prints the name of
+# the data that it uses.
 
 # %%
 try:
@@ -67,8 +70,8 @@ plt.show()
 # The first twelve pictures, with the names of their classes.
 #
 # There is a second set of pictures, `X_test` with `y_test`. We learn from the **training data**
-# only. The **test data** are kept back until the end of each round, to find out how well the
-# program does on pictures that it has not seen.
+# only. The **test data** are never used to change the model. They only show how well the program
+# does on pictures from which it has not learned.
 #
 # Pixels from 0 to 255 are inconveniently large. We divide them by 255, so that each is between 0
 # and 1. From here on, `X` is a table of such pixels and `y` are its labels. `[:, :5]` takes all
@@ -81,17 +84,19 @@ print(X.shape, y)
 # %% [markdown]
 # ## The model
 #
-# A **model** is a formula with numbers in it that are to be learned. Ours computes one score for
-# each class. The score of class $i$ for a picture $x$ is a weighted sum of its pixels:
+# A **model** is a formula. Some of its numbers are not known at first: they are learned from the
+# data. Ours computes one score for each class. The score of class $i$ for a picture $x$ is a
+# weighted sum of its pixels:
 #
 # $$z_i = w_{i1} x_1 + w_{i2} x_2 + \dots + w_{i,784} x_{784} + b_i .$$
 #
 # The factors $w_{ij}$ are the **weights**. A positive weight says: a bright pixel here speaks for
 # this class. The number $b_i$ is the **bias** of the class. The scores are called **logits**.
 #
-# The weights of all classes are a table `W` of 10 rows and 784 columns. The product of two
-# tables, `W @ X`, computes the weighted sums of all classes for all pictures at once. The weights
-# begin as small random numbers around 0.
+# The weights of all classes are a table `W` of 10 rows and 784 columns. `W @ X` computes the
+# weighted sums of all classes for all pictures at once. For the number in its row $i$ and column
+# $k$, `@` multiplies row $i$ of `W` with column $k$ of `X`, number by number, and adds the products
+# up. The weights begin as small random numbers around 0.
 #
 # In PyTorch, where samples are rows:
 # ```python
@@ -136,7 +141,8 @@ print(logits(W, b, X).round(2))
 #     return O_exp / O_exp.sum(1, keepdim=True)
 # ```
 # Here the classes are on axis 0, so the sum goes down each column. With `keepdims=True` the sums
-# stay a table, of one row, and NumPy divides each row of `Z_exp` by it:
+# stay a table, of one row, and NumPy divides each row of `Z_exp` by it. In statistics, fitting a
+# formula to data is called **regression**, so our model is called *softmax regression*.
 
 
 # %%
@@ -152,8 +158,9 @@ print("sums of the columns:", P.sum(axis=0))
 # %% [markdown]
 # Each probability is close to 0.1: before it has learned anything, the model guesses.
 #
-# What does the softmax do to larger differences? A logit that is larger by 1 makes the
-# probability larger by the factor $e = 2.718...$, compared with that of another class.
+# What does the softmax do to larger differences? Compare two classes. If the logit of the first is
+# larger by 1, its probability is $e = 2.718...$ times that of the second. If it is larger by 2, the
+# factor is $e^2 = 7.39$.
 
 # %%
 Z = np.array([[1.0], [2.0], [3.0], [5.0]])
@@ -175,9 +182,13 @@ plt.show()
 #
 # $$\ell = -\log p_y .$$
 #
-# If the model is certain and right, then $p_y = 1$ and the loss is 0. The smaller $p_y$ is, the
-# larger is the loss, without a limit. It is called the **cross-entropy**. The loss of many
-# pictures is the mean of their losses.
+# This loss is called the **cross-entropy**. The logarithm is the natural one, `np.log`. If the
+# model is certain and right, then $p_y = 1$ and the loss is 0. The loss is 0.69 for $p_y = 0.5$,
+# and 4.6 for $p_y = 0.01$. It has no limit.
+#
+# Why a logarithm? The probability that the model gives to all the right classes together is the
+# product of the $p_y$ of all pictures. The logarithm turns this product into a sum. The loss of
+# many pictures is the mean of their losses.
 #
 # In PyTorch:
 # ```python
@@ -196,28 +207,35 @@ print(cross_entropy(P, y).round(3))
 print(f"a guess among ten classes: -log(1/10) = {-np.log(1 / 10):.3f}")
 
 # %% [markdown]
+# The losses of the five pictures are near that of a guess.
+#
 # ## Where this breaks, and what helps
 #
 # Numbers in a computer have a largest value. For `exp` it is reached soon: $e^{710}$ is already
-# too large, and becomes infinite. Infinity divided by infinity is not a number, `nan`. One such
-# logit would spoil all that is learned.
+# too large, and becomes infinite. Infinity divided by infinity is not a number, `nan`. Sums and
+# products with `nan` are `nan` again, so one such logit would soon make all weights `nan`.
+#
+# Here are three classes. Class 1 is in the second row, because rows are counted from 0.
 
 # %%
 Z = np.array([[1000.0], [0.0], [0.0]])
-with np.errstate(all="ignore"):  # or NumPy warns
+with np.errstate(all="ignore"):  # hide NumPy's warnings
     print("softmax: ", softmax(Z).ravel())
     print("loss of class 1:", cross_entropy(softmax(Z), np.array([1])))
 
 # %% [markdown]
 # Two steps mend this.
 #
-# 1. Subtract the largest logit of each column first. This multiplies the numerator and the
-#    denominator of the softmax by the same number, so the result is the same. Now the largest
-#    exponential is $e^0 = 1$.
+# 1. Subtract the largest logit $m$ of each column first. Since $e^{z - m} = e^z e^{-m}$, this
+#    multiplies the numerator and the denominator of the softmax by the same number, $e^{-m}$. So
+#    the result is the same. Now the largest exponential is $e^0 = 1$.
 # 2. A probability can still be so small that it is rounded to 0, and $\log 0$ is minus infinity.
 #    So the loss is computed from the logits, without a detour through the probabilities:
 #
 # $$\ell = -\log \frac{e^{z_y}}{\sum_i e^{z_i}} = \log \sum_i e^{z_i} - z_y .$$
+#
+# `losses` may subtract $m$ too: both terms of the last formula become smaller by $m$, and their
+# difference stays the same.
 
 
 # %%
@@ -242,25 +260,30 @@ print("the five pictures:", losses(logits(W, b, X), y).round(3))
 # ## Which way is down?
 #
 # The loss depends on 7,850 numbers, the weights and biases. For each we ask: if it grows a
-# little, how fast does the loss grow? The answers together are the **gradient**, a table of the
-# same shape as `W` and `b`. If each number is changed a little *against* its gradient, the loss
-# gets smaller.
+# little, how fast does the loss grow? The answers together are the **gradient**: two tables, one
+# of the shape of `W` and one of the shape of `b`. If each number is changed a little *against* its
+# gradient, the loss gets smaller.
 #
 # PyTorch finds the gradient when `loss.mean().backward()` is called. We can do it by hand. (This
-# needs the rules for derivatives. If you do not know them, go on to the code and the check below
-# it.) Start from $\ell = \log \sum_i e^{z_i} - z_y$. Its derivative with respect to one logit is
+# needs the rules for derivatives. If you do not know them, go on to "In words" above the code.)
+# Start from $\ell = \log \sum_i e^{z_i} - z_y$. Its derivative with respect to one logit is
 #
 # $$\frac{\partial \ell}{\partial z_i}
 # = \frac{e^{z_i}}{\sum_c e^{z_c}} - [i = y] = p_i - [i = y] ,$$
 #
-# where $[i = y]$ is 1 for the right class and 0 for the others. This is the probability minus
-# what it should be. And since $z_i = w_{i1} x_1 + \dots + b_i$, the chain rule gives
+# where $[i = y]$ is 1 for the right class and 0 for the others. And since
+# $z_i = w_{i1} x_1 + \dots + b_i$, the chain rule gives
 #
 # $$\frac{\partial \ell}{\partial w_{ij}} = (p_i - [i = y]) \, x_j , \qquad
 # \frac{\partial \ell}{\partial b_i} = p_i - [i = y] .$$
 #
-# For many pictures, the gradient of the mean loss is the mean of these. The product `D @ X.T`
-# adds them up over the pictures:
+# For many pictures, the gradient of the mean loss is the mean of these.
+#
+# In words: for each picture and class, `D` has the probability that the model gave, minus what it
+# should be: 1 for the right class and 0 for the others. The gradient of a weight is this difference
+# times the brightness of its pixel, averaged over the pictures. For $n$ pictures, `D` has the shape
+# $(10, n)$, and `X.T`, which is `X` with rows and columns exchanged, has $(n, 784)$. So `D @ X.T`
+# has the shape $(10, 784)$, like `W`.
 
 
 # %%
@@ -272,8 +295,9 @@ def gradients(W, b, X, y):
 
 
 # %% [markdown]
-# Is this right? Change one weight a little, up and down, and see how the loss changes. This
-# estimate is slow, but it needs no formula. It should agree in most of the digits.
+# Is this right? Add 0.00001 to one weight, then subtract it instead, and divide the difference of
+# the two losses by 0.00002. This estimate is slow, but it needs no formula. It should agree in most
+# of the digits. We try three weights, of pixels near the middle.
 
 # %%
 W_grad, b_grad = gradients(W, b, X, y)
@@ -288,8 +312,11 @@ for i, j in [(0, 406), (3, 434), (9, 462)]:
 # ## One step
 #
 # **Gradient descent** changes the weights and biases against the gradient, again and again. Each
-# number moves by its gradient times the **learning rate**, here 0.1. The loss of this model has
-# the shape of a bowl: wherever we begin, the way down leads to the lowest point.
+# number moves by its gradient times the **learning rate**, here 0.1.
+#
+# Think of the loss as a landscape. For this model it has a single valley, so a walk downhill cannot
+# get stuck in a wrong one. (We do not prove this here.) But it can take very many steps to get to
+# the bottom.
 #
 # In PyTorch:
 # ```python
@@ -304,26 +331,28 @@ for i, j in [(0, 406), (3, 434), (9, 462)]:
 X, y = data.X_train[:, :256] / 255, data.y_train[:256]
 W_grad, b_grad = gradients(W, b, X, y)
 rates = np.linspace(0, 1, 101)
-after = [losses(logits(W - eta * W_grad, b - eta * b_grad, X), y).mean() for eta in rates]
+after = [losses(logits(W - rate * W_grad, b - rate * b_grad, X), y).mean() for rate in rates]
+print(f"the best of these rates for this step: {rates[np.argmin(after)]:.2f}")
 
 figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 ax.plot(rates, after)
-ax.plot(0.1, after[10], "o", label="0.1")
+ax.plot(0.1, after[10], "o", label="our rate")
 ax.set(xlabel="learning rate", ylabel="loss after one step")
 ax.legend()
 plt.show()
 
 # %% [markdown]
-# At first the loss falls. A step that is too long goes beyond the lowest point, and the loss
-# rises again. The point is our rate: not the best for this one step, but one that stays good for
-# the later ones.
+# At first the loss falls. A step that is too long goes beyond the lowest point, and the loss rises
+# again. The point is our rate, 0.1. It is shorter than the best step here. A shorter step is safer,
+# because each later gradient is only an estimate.
 #
 # ## The training loop
 #
 # All training pictures together give the exact gradient, but one step would take long. So each
 # step uses only 256 of them, a **minibatch**. Its gradient is a rough estimate, and many rough
 # steps are worth more than a few exact ones. When each picture has been used once, an **epoch**
-# is over. Each epoch has another random order.
+# is over. Each epoch has another random order: `default_rng([0, epoch])` makes random numbers from
+# the seed 0 and the number of the epoch.
 #
 # To see how well the model does, we also count how many pictures get the right class. The
 # predicted class is the one with the largest logit. The share of right ones is the **accuracy**.
@@ -355,11 +384,13 @@ def evaluate(W, b, X, y):
 #         param -= learning_rate * param.grad
 #         param.grad.zero_()
 # ```
-# Here:
+# Here it is. It takes some seconds, and longer in the browser.
 
 # %%
 W, b = W_start.copy(), b_start.copy()
-train_loss, test_loss = [], []
+print(f"steps in an epoch: {np.ceil(len(data.y_train) / 256):.0f}")
+print(f"training loss at the start: {evaluate(W, b, data.X_train, data.y_train)[0]:.4f}")
+train_loss, test_loss, sizes = [], [], []
 for epoch in range(10):
     order = np.random.default_rng([0, epoch]).permutation(len(data.y_train))
     for X, y in batches(data.X_train, data.y_train, order):
@@ -369,66 +400,58 @@ for epoch in range(10):
     train_loss.append(evaluate(W, b, data.X_train, data.y_train)[0])
     loss, accuracy = evaluate(W, b, data.X_test, data.y_test)
     test_loss.append(loss)
+    sizes.append((W**2).sum())  # for the end of this notebook
     print(
         f"epoch {epoch + 1:2}: training loss {train_loss[-1]:.4f}, "
         f"test loss {loss:.4f}, test accuracy {accuracy:.4f}"
     )
 
 # %% [markdown]
-# On Fashion-MNIST the test accuracy is about 0.83, as in the PyTorch tutorial. A guess would have
-# 0.10.
-
-# %%
-epochs = range(1, 11)
-figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
-ax.plot(epochs, train_loss, "o-", label="training data")
-ax.plot(epochs, test_loss, "s--", label="test data")
-ax.set(xlabel="epoch", ylabel="mean loss", xticks=epochs)
-ax.legend()
-plt.show()
-
-# %% [markdown]
-# The loss of the random weights was about 2.4, so most is learned in the first epoch. A loss may
-# rise again for an epoch, because each step sees only 256 pictures. In the end the loss on the
-# test data is a little higher than that on the training data: the weights were fitted to these.
+# On Fashion-MNIST the test accuracy is about 0.83. The PyTorch tutorial reports 0.8310. A guess
+# would have 0.10.
+#
+# Most is learned in the first epoch. A loss may rise again for an epoch, because each step sees
+# only 256 pictures. In the end the loss on the test data is a little higher than that on the
+# training data, because the weights were fitted to the training data.
 #
 # ## What it says, and what it has learned
 
 # %%
-P = softmax(logits(W, b, data.X_test[:, :10] / 255))
-figure, axes = plt.subplots(2, 5, figsize=(9, 4.4), layout="constrained")
-for ax, column, p, label in zip(axes.flat, data.X_test.T, P.T, data.y_test, strict=False):
-    guess = p.argmax()
-    ax.imshow(column.reshape(28, 28), cmap="gray")
-    title = f"{data.classes[guess]} {p[guess]:.2f}\ntrue: {data.classes[label]}"
-    ax.set_title(title, fontsize=10, color="black" if guess == label else "red")
-    ax.set(xticks=[], yticks=[])
+P = softmax(logits(W, b, data.X_test / 255))
+guesses = P.argmax(axis=0)
+right, wrong = np.flatnonzero(guesses == data.y_test), np.flatnonzero(guesses != data.y_test)
+figure, axes = plt.subplots(2, 5, figsize=(9, 4.6), layout="constrained")
+for ax, k in zip(axes.flat, [*right[:5], *wrong[:5]], strict=True):
+    ax.imshow(data.X_test[:, k].reshape(28, 28), cmap="gray")
+    ax.set_title(f"{data.classes[guesses[k]]} {P[guesses[k], k]:.2f}", fontsize=10)
+    ax.set(xlabel=f"true: {data.classes[data.y_test[k]]}", xticks=[], yticks=[])
 plt.show()
 
 # %% [markdown]
-# The first ten test pictures. Above each stands the guess with its probability, and below it the
-# true class; wrong guesses are red.
+# Above: the first five test pictures with a right guess. Below: the first five with a wrong one.
+# The title is the guess with its probability.
 #
 # Each row of `W` has a weight for each pixel, so it can be drawn as a picture too:
 
 # %%
 figure, axes = plt.subplots(2, 5, figsize=(9, 4.2), layout="constrained")
+limit = abs(W).max()
 for ax, row, name in zip(axes.flat, W, data.classes, strict=True):
-    drawn = ax.imshow(row.reshape(28, 28), cmap="RdBu_r", vmin=-0.6, vmax=0.6)
+    drawn = ax.imshow(row.reshape(28, 28), cmap="RdBu_r", vmin=-limit, vmax=limit)
     ax.set(title=name, xticks=[], yticks=[])
 figure.colorbar(drawn, ax=axes, label="weight")
 plt.show()
 
 # %% [markdown]
 # Red pixels speak for the class if they are bright, blue ones against it. Some rows look like the
-# shape of their class; others mark where it differs from those that resemble it.
+# shape of their class. Other rows mark the places where the class differs from similar classes.
 #
-# ## The same with the project's own loop
+# ## The same with npsoftmax
 #
-# `nps.Trainer` is this loop, with checks, records and checkpoints. We give it our first weights
-# and the same rule. With the same seed, its `DataLoader` uses our orders. It keeps weights and
-# biases together in one table, and looks at the type of the pixels to know that they must be
-# divided by 255.
+# `nps.Trainer` is this loop, with checks and records. We give it our first weights and the same
+# rule. With the same seed, its `DataLoader` uses our orders. The model multiplies pixels that are
+# whole numbers by `pixel_scale`, which is 1/255. `np.float64` are NumPy's usual numbers of 64 bits,
+# which our loop used. This takes some seconds too.
 
 # %%
 model = nps.SoftmaxRegression(784, 10, dtype=np.float64, pixel_scale=data.pixel_scale)
@@ -446,81 +469,119 @@ print(f"largest difference of a weight: {abs(model.W - W).max():.0e}")
 #
 # ## How good could it be?
 #
-# Is our training loss small? With a longer training, or with another rule, it would be smaller.
-# But it cannot become as small as one likes, unless the weights become very large. So we ask:
-# *how small can the loss be with weights that are no larger than ours?* We measure their size by
-# $\|W\|^2$, the sum of the squares of all weights.
+# Is our training loss small? With a longer training, or with another rule, it could be smaller.
+# With small weights it cannot be close to 0: the logits of two pictures then differ little, so the
+# model cannot be sure of one class for the first and of another for the second. How small the loss
+# can be depends on how large the weights may become. So we ask: *how small can the loss be with
+# weights that are no larger than ours?* We measure their size by $\|W\|^2$, the sum of the squares
+# of all weights.
 
 # %%
-our_loss = train_loss[-1]
-our_size = (W**2).sum()
+our_loss, our_size = train_loss[-1], sizes[-1]
 print(f"our training loss is {our_loss:.4f}, the size of our weights {our_size:.1f}")
+print("size after each epoch:", np.round(sizes, 1))
 
 # %% [markdown]
-# `nps.fit` minimises another sum, the loss plus a **penalty** for large weights:
+# It is hard to ask for the smallest loss under a limit on the size. It is easier to make large
+# weights cost something. We add a price for size to the loss, the **penalty**, and find the
+# smallest sum. From that sum we can work back to the loss.
 #
-# $$J(W, b) = \text{loss} + \frac{\lambda}{2} \|W\|^2 .$$
+# $$J(W, b) = \text{loss} + \frac{\lambda}{2} \|W\|^2$$
 #
-# It does not only come close to the smallest value of $J$. It also proves how far away it can be:
-# no weights and biases whatever have a $J$ below `objective - suboptimality`, up to rounding.
-# [The derivation](../docs/derivation.md#13-a-bound-on-the-distance-from-the-optimum) takes half a
-# page. The number $\lambda$ is called `l2`. We try four.
+# $\lambda$ is the price; in code it is called `l2`. The 2 makes the derivative shorter: that of
+# $\frac{\lambda}{2} w^2$ is $\lambda w$.
+#
+# `nps.fit` looks for the smallest $J$. We use two numbers of its result. `objective` is the $J$
+# that it found. `suboptimality` is a limit: the smallest possible $J$ is at most this much lower.
+# So no choice of weights and biases has a $J$ below `objective - suboptimality`, up to rounding. We
+# call this number $J_{\min}$.
+#
+# The code of `nps.fit` is not shown here.
+# [The derivation of this limit](../docs/derivation.md#13-a-bound-on-the-distance-from-the-optimum)
+# takes half a page and needs more mathematics than this notebook. You can at least test the claim
+# with our own weights: their $J$ must not be smaller.
+#
+# We try two prices. The fits use numbers of 32 bits, the default of npsoftmax, because this is
+# faster. It is still the slowest cell. In the browser it can take minutes.
 
 # %%
 fits = {}
-for l2 in (0.01, 0.003, 0.001, 0.0001):
+print("    l2 | objective | suboptimality |    J_min | J of our weights | size of the fit")
+for l2 in (0.01, 0.002):
     fitted = nps.SoftmaxRegression(784, 10, pixel_scale=data.pixel_scale)
     optimum = nps.fit(fitted, data.X_train, data.y_train, l2=l2)
-    fits[l2] = fitted, optimum.objective - optimum.suboptimality
-    print(f"l2 = {l2:6g}: J = {optimum.objective:.6f}, and none is below {fits[l2][1]:.6f}")
+    J_min = optimum.objective - optimum.suboptimality
+    fits[l2] = fitted, J_min
+    print(
+        f"{l2:6g} | {optimum.objective:9.6f} | {optimum.suboptimality:13.1e} | {J_min:.6f} "
+        f"| {our_loss + l2 / 2 * our_size:16.6f} | {(fitted.W**2).sum():15.1f}"
+    )
 
 # %% [markdown]
-# Now take any weights that are no larger than ours. Their $J$ is at least $J_{\min}$, the last
-# number of a line, and their penalty is at most ours. So
+# Now take any weights $W$ that are no larger than ours, and any biases. Their $J$ is at least
+# $J_{\min}$. Their penalty is at most ours. One step for each:
 #
-# $$\text{loss} = J - \frac{\lambda}{2} \|W\|^2 \ge
-# J_{\min} - \frac{\lambda}{2} \|W_\text{ours}\|^2 .$$
+# $$\text{loss} = J - \frac{\lambda}{2} \|W\|^2
+# \;\ge\; J_{\min} - \frac{\lambda}{2} \|W\|^2
+# \;\ge\; J_{\min} - \frac{\lambda}{2} \|W_\text{ours}\|^2$$
 #
-# The right side is a floor under the loss. Each line gives a floor, all of them are true, and the
-# highest says most.
+# The right side is a floor under their loss. Each price gives a floor. All floors are true, and the
+# highest says most. A floor is highest when the fitted weights have about our size (the last column
+# of the table).
 
 # %%
-floors = [smallest - l2 / 2 * our_size for l2, (_, smallest) in fits.items()]
+floors = []
+for l2, (_, J_min) in fits.items():
+    floors.append(J_min - l2 / 2 * our_size)
+    print(f"floor: {J_min:.4f} - {l2:g} / 2 * {our_size:.1f} = {floors[-1]:.4f}")
 floor = max(floors)
-print("floors:", np.round(floors, 4))
 print(f"Our loss is {our_loss:.4f}; the smallest possible is at least {floor:.4f}.")
+print(f"The difference is {our_loss - floor:.4f}.")
 
 # %%
+epochs = range(1, 11)
 figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 ax.plot(epochs, train_loss, "o-", label="training data")
-ax.axhline(floor, color="black", linestyle="--", label="floor: no loss is below")
+ax.plot(epochs, test_loss, "s:", label="test data")
+ax.axhline(floor, color="black", linestyle="--", label="floor for weights no larger than ours")
 ax.set(xlabel="epoch", ylabel="mean loss", xticks=epochs, ylim=(floor - 0.03, None))
 ax.legend()
 plt.show()
 
 # %% [markdown]
-# The training loss comes down to its floor and cannot cross it. (In the earlier epochs the
-# weights were smaller, so it holds for them too.) What is left between the two is all that a
-# better rule, a better learning rate or more epochs can still gain, with weights of this size.
+# The training loss comes near its floor and cannot cross it. This holds for the earlier epochs too:
+# the list of sizes shows that the weights were smaller then. With weights no larger than ours, a
+# better rule, a better learning rate or more epochs can lower our loss by at most the difference.
+# It may be less: the smallest possible loss can lie above our floor.
 #
-# With larger weights there is more to gain on the training data. These are the four fits, judged
-# on both sets of pictures:
+# These are our weights and the two fits, on both sets of pictures:
 
 # %%
-print("    l2 | size of weights | training loss | test loss | test accuracy")
-for l2, (fitted, _) in fits.items():
-    size = (fitted.W**2).sum()
-    loss, _ = evaluate(fitted.W, fitted.b, data.X_train, data.y_train)
-    held_out, accuracy = evaluate(fitted.W, fitted.b, data.X_test, data.y_test)
-    print(f"{l2:6g} | {size:15.1f} | {loss:13.4f} | {held_out:9.4f} | {accuracy:13.4f}")
+rows = [("ours", W, b)] + [(f"l2 = {l2:g}", fitted.W, fitted.b) for l2, (fitted, _) in fits.items()]
+print("  weights   |  size | training loss | test loss | difference")
+better = []
+for name, weights, biases in rows:
+    size = (weights**2).sum()
+    loss, _ = evaluate(weights, biases, data.X_train, data.y_train)
+    held_out, _ = evaluate(weights, biases, data.X_test, data.y_test)
+    print(f"{name:11} | {size:5.1f} | {loss:13.4f} | {held_out:9.4f} | {held_out - loss:10.4f}")
+    if size < our_size and loss < our_loss:
+        better.append(name)
+print("smaller than ours, with a smaller training loss:", *(better or ["none"]))
 
 # %% [markdown]
-# The smaller the penalty, the larger are the weights, and the smaller is the loss on the training
-# data. The loss on the test data does not fall as far, and the distance between the two grows:
-# the weights begin to learn the training pictures by heart. This is called **overfitting**. The
-# penalty limits it.
+# If the last line names a fit, our weights are not the best of their size. A fit with larger
+# weights than ours may have a training loss below our floor, which does not hold for it. The floor
+# says nothing about the test loss.
+#
+# The fit with the lower price has larger weights and a smaller training loss. Its test loss is
+# smaller by less, so its difference is larger. This is called **overfitting**: the weights learn
+# details of the training pictures that other pictures do not have. If it goes on, the test loss can
+# rise again. A penalty limits it. To see more of it, add the lower price 0.0005 above.
 #
 # ## Where to go from here
+#
+# These files are in the repository of npsoftmax:
 #
 # - [jax_slides.py](jax_slides.py) builds the same from classes, as larger projects do.
 # - [The derivation](../docs/derivation.md) has every formula of the project.

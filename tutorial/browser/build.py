@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import html
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -76,13 +77,13 @@ def to_html(notebook: Path) -> str:
     markdown = MarkdownIt("commonmark").enable("table")
     markdown.use(dollarmath_plugin, renderer=lambda formula, options: convert(
         formula, display="block" if options["display_mode"] else "inline"))  # fmt: skip
-    # The page stands alone: it has no neighbours that a relative link could lead to.
-    markdown.validateLink = lambda url: url.startswith(("http", "#"))
     code = HtmlFormatter(nowrap=True)
     cells = []
     for cell in jupytext.read(notebook).cells:
         if cell.cell_type == "markdown":
-            cells.append(f'<section class="text">{markdown.render(cell.source)}</section>')
+            # The page stands alone: it has no neighbours that a relative link could lead to.
+            source = re.sub(r"\[([^]]+)\]\((?!http|#)[^)]*\)", r"\1", cell.source)
+            cells.append(f'<section class="text">{markdown.render(source)}</section>')
         else:
             coloured = highlight(cell.source, PythonLexer(), code)
             cells.append(Template((HERE / "cell.html").read_text()).substitute(code=coloured))
