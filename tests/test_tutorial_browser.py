@@ -16,7 +16,7 @@ PATIENCE = 600_000
 @pytest.fixture(scope="module")
 def chromium():
     if not PAGE.exists():
-        pytest.skip("needs the page: python tutorial/browser/build.py build/browser")
+        pytest.skip("needs the page: python tutorial/browser/make_page.py build/browser")
     with browser.chromium() as started:
         yield started
 
@@ -105,22 +105,22 @@ def test_the_whole_notebook_runs(page):
 
 
 @pytest.fixture
-def build(monkeypatch):
+def make_page(monkeypatch):
     pytest.importorskip("latex2mathml", reason="needs what builds the page: pip install '.[docs]'")
     monkeypatch.syspath_prepend(REPOSITORY / "tutorial" / "browser")
-    return importlib.import_module("build")
+    return importlib.import_module("make_page")
 
 
-def test_a_link_that_leads_nowhere_is_shown_as_text(build, tmp_path):
+def test_a_link_that_leads_nowhere_is_shown_as_text(make_page, tmp_path):
     notebook = tmp_path / "notebook.py"
     text = "# %% [markdown]\n# See [a file](../docs/a.md#b) and [a site](https://example.org).\n"
     notebook.write_text(text)
-    assert 'See a file and <a href="https://example.org">a site</a>.' in build.to_html(notebook)
+    assert 'See a file and <a href="https://example.org">a site</a>.' in make_page.to_html(notebook)
 
 
-def test_a_file_that_is_not_pyodides_is_refused(build, tmp_path):
+def test_a_file_that_is_not_pyodides_is_refused(make_page, tmp_path):
     with pytest.raises(SystemExit, match=r"pyodide\.js: expected the file of Pyodide .* no such"):
-        build.read_pyodide(tmp_path)
+        make_page.read_pyodide(tmp_path)
     (tmp_path / "pyodide.js").write_text("changed")
     with pytest.raises(SystemExit, match="got another SHA-256"):
-        build.read_pyodide(tmp_path)
+        make_page.read_pyodide(tmp_path)

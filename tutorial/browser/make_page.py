@@ -1,7 +1,7 @@
 """Build a page on which a notebook runs in the browser: a folder of static files, without a server.
 
     python -m pip install ".[docs]"
-    python tutorial/browser/build.py build/browser
+    python tutorial/browser/make_page.py build/browser
 
 Open ``build/browser/index.html``. The folder holds all that the page needs: Python and NumPy as
 compiled by Pyodide, matplotlib, and this package. The page opens no connection: its security policy
