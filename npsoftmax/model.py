@@ -189,7 +189,7 @@ class SoftmaxRegression:
 
     @property
     def num_features(self) -> int:
-        """Columns of ``W``: ``d``, or the features of the map that stands before it."""
+        """Number of columns of ``W``, which is ``d`` or the features of the map before it."""
         return int(self.theta.shape[1]) - 1
 
     @property

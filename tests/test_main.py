@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from running import SCRIPT, SCRIPTS, run_process
@@ -54,7 +55,8 @@ def test_a_run_prints_what_the_script_prints_and_names_its_own_next_command(inst
         process = run_process(program, tmp_path, *flags, PYTHONPATH=tmp_path)
         assert (process.returncode, process.stderr) == (0, "")
         texts.append(re.sub(r"\d\.\d\d s$", "", process.stdout, flags=re.MULTILINE))
-    script, advice = f"python {SCRIPTS / 'evaluate.py'} run", "npsoftmax evaluate run"
+    script = f"python {quote(str(SCRIPTS / 'evaluate.py'))} run"
+    advice = "npsoftmax evaluate run"
     assert script in texts[1] and texts[0] == texts[1].replace(script, advice)
     words = re.search("^evaluate  npsoftmax (.*)", texts[0], re.MULTILINE)[1].split()
     evaluated = run_process(installed, tmp_path, *words, "--no-pictures")

@@ -348,8 +348,8 @@ plt.show()
 #
 # ## The training loop
 #
-# All training pictures together give the exact gradient, but one step would take long. So each
-# step uses only 256 of them, a **minibatch**. Its gradient is a rough estimate, and many rough
+# All training pictures together give the exact gradient, but one step would take a long time. So
+# each step uses only 256 of them, a **minibatch**. Its gradient is a rough estimate, and many rough
 # steps are worth more than a few exact ones. When each picture has been used once, an **epoch**
 # is over. Each epoch has another random order: `default_rng([0, epoch])` makes random numbers from
 # the seed 0 and the number of the epoch.
@@ -408,7 +408,7 @@ for epoch in range(10):
 
 # %% [markdown]
 # On Fashion-MNIST the test accuracy is about 0.83. The PyTorch tutorial reports 0.8310. A guess
-# would have 0.10.
+# is right in one of ten.
 #
 # Most is learned in the first epoch. A loss may rise again for an epoch, because each step sees
 # only 256 pictures. In the end the loss on the test data is a little higher than that on the

@@ -279,7 +279,7 @@ figure
 # The right answers are on the diagonal. Most errors are between garments for the upper part of
 # the body.
 #
-# ## Judged
+# ## How good could it be?
 #
 # How much smaller could the training loss be? [from_scratch.py](from_scratch.py) derives this
 # floor for all weights that are no larger than ours, from a fit whose distance to the optimum is

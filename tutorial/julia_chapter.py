@@ -443,7 +443,7 @@ print("from probabilities:", nps.functional.crossentropy(nps.softmax(logits), [[
 print("from logits:       ", nps.logitcrossentropy(logits, [1]))
 
 # %% [markdown]
-# From probabilities no loss exceeds 15.9. Near this limit the gradient goes to 0, so the worst
+# From probabilities no loss exceeds 15.95. Near this limit the gradient goes to 0, so the worst
 # errors teach the model nothing.
 #
 # `nps.SoftmaxRegression` computes the loss from logits, and in float32 by default, as Flux does.
@@ -483,7 +483,8 @@ print(optimum)
 # %%
 problem = nps.objective.FullBatch(data.X_train, data.y_train, L2, scale=data.pixel_scale)
 objectives = [problem.loss_and_grad(theta).loss for theta in thetas]
-print(f"your loss is {objectives[-1]:.4f}; the smallest possible is at least {floor:.4f}.")
+print(f"your loss with the penalty is {objectives[-1]:.4f}; ", end="")
+print(f"the smallest possible is at least {floor:.4f}.")
 figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
 ax.plot(epochs, objectives, ".-", label="the chapter's loop")
 ax.axhline(floor, linestyle="--", color="tab:red", label="proved: nothing is below")
@@ -544,7 +545,7 @@ for name, each in (("the chapter's", model), ("the optimum's", best)):
 # **LCN_4**
 #
 # 1. *For which arguments does exp neither overflow nor underflow?* FP64: -708 to 709. FP32, TF32
-#    and BFLOAT16: -87 to 88. FP16: -9.7 to 11. INT8, from 1 to 255: 0 to 5.5 ([section
+#    and BFLOAT16: -87 to 88. FP16: -9.7 to 11. Integers from 1 to 255: 0 to 5.5 ([section
 #    3](../docs/exercises.md#3-softmax-far-from-zero)).
 # 2. *How can the range of INT8 be extended?* Store logarithms: see the next cell.
 # 3. *Why may the validation accuracy decrease with more epochs?* The weights grow, and the model

