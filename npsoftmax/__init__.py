@@ -57,22 +57,25 @@ if TYPE_CHECKING:  # type checkers cannot read the table
     from npsoftmax.trainer import Trainer as Trainer
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name or a module on first use (PEP 562)."""
-    if _MODULE_OF.get(name):
-        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-        globals()[name] = value
-        return value
-    try:
-        return import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
-            raise
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+if not TYPE_CHECKING:  # type checkers would accept every name
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name or a module on first use (PEP 562)."""
+        if _MODULE_OF.get(name):
+            value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+            globals()[name] = value
+            return value
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:
-    """Return the public names and the modules, loaded or not."""
+    """Return the public names and the public modules, loaded or not."""
     from pkgutil import iter_modules
 
-    return sorted({*globals(), *__all__, *(module.name for module in iter_modules(__path__))})
+    modules = {module.name for module in iter_modules(__path__) if not module.name.startswith("_")}
+    return sorted({"__version__", *__all__, *modules})

@@ -34,6 +34,7 @@ from npsoftmax.novelty import ClassMeans, choose_evenly
 __all__ = ["FRAMINGS", "SoftmaxRegression"]
 
 MOST_NAMED = 12  # classes that fit on a line or two
+MOST_LETTERS = 40  # of the name of a class
 
 FRAMINGS = ("bounding-box", "centre-of-mass", "whole", "square")
 
@@ -154,15 +155,14 @@ class SoftmaxRegression:
         """Yield a name and a text for each thing worth knowing before a prediction."""
         others = self.num_outputs - MOST_NAMED
         more = [f"and {others} others"] if others > 0 else []
-        yield "classes", ", ".join([*self.classes[:MOST_NAMED], *more])
+        yield "classes", ", ".join([*map(_short, self.classes[:MOST_NAMED]), *more])
         scaled = f", integers times {self.pixel_scale:.6g}" if self.pixel_scale else ""
         yield "samples", f"{self.num_inputs} numbers{scaled}"
         if self.features is not None:
             yield "features", f"{self.num_features}, by {type(self.features).__name__}"
-        yield (
-            "parameters",
-            f"{self.theta.size} of {self.theta.dtype}, norm of W {np.linalg.norm(self.W):.4g}",
-        )
+        with np.errstate(over="ignore"):  # of a diverged model
+            norm = np.linalg.norm(self.W.astype(np.float64))
+        yield "parameters", f"{self.theta.size} of {self.theta.dtype}, norm of W {norm:.4g}"
         if self.temperature != 1:
             yield "temperature", f"{self.temperature:.4g}, by calibrate"
         if self.class_means is not None:
@@ -751,6 +751,12 @@ def _as_classes(classes: Sequence[str] | None, num_outputs: int) -> tuple[str, .
     if len(names) != num_outputs:
         raise ShapeError(f"classes: expected {num_outputs} names, got {len(names)}: {names}")
     return names
+
+
+def _short(name: str) -> str:
+    """Return the name of a class, cut if it is long, and in quotes if it is blank."""
+    short = name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+    return short if name.strip() else repr(short)
 
 
 def _as_pixel_scale(value: float | None) -> float | None:

@@ -124,7 +124,7 @@ class Trainer:
         threads: int = 1,
     ) -> None:
         check_trainable(model)
-        if not hasattr(loader, "batches"):
+        if not all(hasattr(loader, name) for name in ("batches", "X", "y", "__len__")):
             raise InputError(
                 f"loader: expected a DataLoader, got {type(loader).__name__}; pass "
                 "npsoftmax.DataLoader(X, y, batch_size=256, shuffle=True)"

@@ -1,5 +1,6 @@
 """Data sets by name, on small stand-ins for the real files; and the pins of the real ones."""
 
+import dataclasses
 import gzip
 import hashlib
 import os
@@ -435,6 +436,16 @@ def test_a_data_set_is_printed_without_its_arrays():
     X, y = np.zeros((784, 4), np.uint8), np.zeros(4, int)
     printed = repr(datasets.Dataset("mine", ("cat", "dog"), X, y, X, y))
     assert printed == "Dataset(mine: 4 training and 4 test samples of 784 uint8, 2 classes)"
+
+
+@pytest.mark.parametrize(
+    ("X", "sample"),
+    [(np.zeros((3, 4)), "3 float64"), ([[1, 2, 3, 4]], "1 numbers"), (np.zeros(4), "float64")],
+)
+def test_a_data_set_of_unchecked_arrays_is_printed_and_compared(X, sample):
+    data = datasets.Dataset("mine", ("cat", "dog"), X, np.zeros(4, int), None, None)
+    assert repr(data) == f"Dataset(mine: 4 training and 0 test samples of {sample}, 2 classes)"
+    assert data == data and data != dataclasses.replace(data)
 
 
 def test_a_model_is_told_from_a_data_set():

@@ -548,6 +548,17 @@ def test_a_notebook_shows_what_a_model_is_and_knows():
     assert "temperature" not in shown
 
 
+@pytest.mark.parametrize(
+    ("dtype", "largest", "norm"), [(np.float32, 3e38, "4.243e+38"), (np.float64, 1e300, "inf")]
+)
+def test_a_notebook_shows_a_diverged_model_and_odd_names(dtype, largest, norm):
+    model = SoftmaxRegression(1, 2, classes=["", "x" * 1000], dtype=dtype)
+    model.theta[:] = largest
+    shown = model._repr_html_()
+    assert f"norm of W {norm}</td>" in shown
+    assert f"<th>classes</th><td>&#x27;&#x27;, {'x' * 39}…</td>" in shown
+
+
 def test_what_a_model_has_learned_about_its_predictions_is_shown():
     X, y = np.array([[-2.0, -1.5, -1.0, 1.0, 1.5, 2.0]]), np.array([0, 1, 0, 1, 0, 1])
     model = SoftmaxRegression(1, 2, dtype=np.float64, features=RandomFourier.fit(X, 4, seed=0))

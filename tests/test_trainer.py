@@ -1,6 +1,7 @@
 """The trainer against the loop it stands for, its history, divergence, checkpoints."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -240,6 +241,8 @@ def test_refusals(tmp_path):
         (lambda: Trainer(model, Descent(), loader, test=(X.T, y)), ShapeError, "features along"),
         (lambda: Trainer(model, Descent(), (X, y)), InputError, r"got tuple; pass .*DataLoader\("),
         (lambda: Trainer(model, Descent(), X), InputError, "got ndarray"),
+        (lambda: Trainer(model, Descent(), SimpleNamespace(batches=loader.batches)), InputError,
+         "got SimpleNamespace"),
         (lambda: Trainer(model, Descent(), loader, test=X), InputError, r"pass test=\(X_test, y_"),
         (lambda: Trainer(model, Descent(), loader, test=loader), InputError, "got DataLoader"),
         (lambda: Trainer(model, Descent(), loader, l2=-1), InputError, "l2"),

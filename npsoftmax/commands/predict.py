@@ -212,7 +212,8 @@ def classify(model: "npsoftmax.SoftmaxRegression", file: str) -> Prediction:
                 "its own training images"
             )
     if model.evidence_limit is not None:
-        found += little_evidence(model, photo, guesses)
+        evidence = float(model.evidence(photo.pixels).mean())
+        found += little_evidence(evidence, model.evidence_limit, guesses)
     inside = None
     if model.set_rule is not None:
         # The right class is in the set of a good framing, whichever that is.
@@ -229,10 +230,9 @@ def most_likely(model: "npsoftmax.SoftmaxRegression", photo: "Photo") -> list[tu
 
 
 def little_evidence(
-    model: "npsoftmax.SoftmaxRegression", photo: "Photo", guesses: list[tuple[str, float]]
+    evidence: float, limit: float, guesses: list[tuple[str, float]]
 ) -> Iterator[str]:
     """Yield why a prediction is doubtful, for a model that knows its evidence limit."""
-    evidence, limit = model.evidence(photo.pixels).mean(), model.evidence_limit
     if evidence <= limit:
         yield f"no class fits well: the evidence is {evidence:.1f}, doubt begins at {limit:.1f}"
     (name, first), *others = guesses

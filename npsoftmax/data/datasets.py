@@ -167,7 +167,7 @@ SHAPE = (28, 28)  # of all their images
 _GARMENTS = {"train": (10_240, 0), "test": (2_000, 1)}
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Dataset:
     """Samples and labels, split for training and testing.
 
@@ -213,10 +213,12 @@ class Dataset:
     feature_names: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
-        d, n = self.X_train.shape
+        # Nothing has checked the arrays: None has the shape (), and a list has no dtype.
+        n, n_test = (sum(np.shape(X)[-1:]) for X in (self.X_train, self.X_test))
+        sample = [*np.shape(self.X_train)[:-1], getattr(self.X_train, "dtype", "numbers")]
         return (
-            f"{type(self).__name__}({self.name}: {n} training and {self.X_test.shape[1]} test "
-            f"samples of {d} {self.X_train.dtype}, {len(self.classes)} classes)"
+            f"{type(self).__name__}({self.name}: {n} training and {n_test} test samples of "
+            f"{' '.join(map(str, sample))}, {len(self.classes)} classes)"
         )
 
 

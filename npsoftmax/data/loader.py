@@ -62,6 +62,8 @@ class DataLoader:
     [[1, 2], [6, 7]] [0, 1]
     [[3, 4], [8, 9]] [0, 1]
     [[5], [10]] [0]
+    >>> DataLoader(X, [0, 1, 0, 1, 0], batch_size=2, drop_last=True)
+    DataLoader(5 samples of 2 int64, 2 batches of 2, shorter ones dropped)
     """
 
     def __init__(
@@ -88,10 +90,11 @@ class DataLoader:
 
     def __repr__(self) -> str:
         d, n = self.X.shape
+        dropped = ", shorter ones dropped" if self.drop_last else ""
         order = f", shuffled, seed {self.seed}" if self.shuffle else ""
         return (
             f"{type(self).__name__}({n} samples of {d} {self.X.dtype}, "
-            f"{len(self)} batches of {self.batch_size}{order})"
+            f"{len(self)} batches of {self.batch_size}{dropped}{order})"
         )
 
     @property
