@@ -120,8 +120,8 @@ def test_an_interrupted_run_resumes(train_process, tmp_path, number):
 )
 def test_flags_that_contradict_each_other_are_refused(train, flags, message):
     assert message in one_line(train(*SMALL, *flags), 2)
-    # A client that could not connect is closed when it is collected. While the next one starts, that
-    # would wait for a lock which the same thread holds.
+    # A client that could not connect is closed when it is collected. If the next one just starts,
+    # that waits for a lock which this thread holds.
     gc.collect()
 
 
